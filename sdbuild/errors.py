@@ -1,0 +1,89 @@
+"""Every error that sdbuild raises on purpose.
+
+SDBuildError
+├─ RecipeError     a recipe or a command-line variable is not what it should be
+├─ SourceError     a checkpoint cannot be had or is not sound
+├─ StepError       a step cannot do its work
+│  ├─ ToolMissing      a program or package that the step needs is not here
+│  └─ ParityFailed     a component differs from its original by more than its floor
+├─ StoreError      the store cannot keep or give an artifact
+│  ├─ MissingArtifact  its content is not in the store
+│  └─ CorruptArtifact  its content is not what its digest says
+├─ MILError        an ML Program cannot be handled
+│  ├─ InvalidProgram   it breaks the format's rules
+│  ├─ UnsupportedOp    it uses operations that the portable executor lacks
+│  └─ UnsupportedFormat  it uses a part of the format that is not known for certain
+└─ BundleError     a bundle cannot be used
+   └─ ContractBroken   a host would crash or misbehave on it
+
+Anything else that reaches a user is a bug in sdbuild.
+"""
+
+
+class SDBuildError(Exception):
+    """What failed, where, found and expected; `hint` says what helps; `facts` ride along."""
+
+    def __init__(self, message: str, *, hint: str = "", **facts: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.facts = facts
+
+    def __str__(self) -> str:
+        return f"{self.message}\n\nhint: {self.hint}" if self.hint else self.message
+
+
+class RecipeError(SDBuildError):
+    """A recipe or a command-line variable is not what it should be."""
+
+
+class SourceError(SDBuildError):
+    """A checkpoint cannot be had or is not sound."""
+
+
+class StepError(SDBuildError):
+    """A step cannot do its work."""
+
+
+class ToolMissing(StepError):
+    """A program or package that a step needs is not on this machine."""
+
+
+class ParityFailed(StepError):
+    """A component differs from its PyTorch original by more than its floor allows."""
+
+
+class StoreError(SDBuildError):
+    """The store cannot keep or give an artifact."""
+
+
+class MissingArtifact(StoreError):
+    """The content of an artifact is not in the store."""
+
+
+class CorruptArtifact(StoreError):
+    """The content of an artifact is not what its digest says."""
+
+
+class MILError(SDBuildError):
+    """An ML Program cannot be handled."""
+
+
+class InvalidProgram(MILError):
+    """An ML Program or its files break the format's rules."""
+
+
+class UnsupportedOp(MILError):
+    """An ML Program uses operations that the portable executor lacks."""
+
+
+class UnsupportedFormat(MILError):
+    """An ML Program uses a part of the format that is not known for certain."""
+
+
+class BundleError(SDBuildError):
+    """A bundle cannot be used."""
+
+
+class ContractBroken(BundleError):
+    """A host would crash or misbehave on this bundle."""

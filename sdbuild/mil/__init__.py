@@ -1,0 +1,4 @@
+"""ML Programs without a Mac: read, write, palettize, chunk, compile and execute them.
+
+Knows nothing of builds or of Stable Diffusion. Start at `program.py`, the nouns.
+"""
