@@ -1,0 +1,20 @@
+"""Products of matrices."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from sdbuild.mil.ops._types import T, U
+
+
+def linear(x: T, weight: U, bias: U | None = None) -> T:
+    return F.linear(x, weight, bias)
+
+
+def matmul(x: T, y: U, transpose_x: bool = False, transpose_y: bool = False) -> T:
+    return torch.matmul(x.mT if transpose_x else x, y.mT if transpose_y else y)
+
+
+def einsum(values: list[T], equation: str) -> T:
+    return torch.einsum(equation, values)
