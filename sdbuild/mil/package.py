@@ -21,6 +21,7 @@ from sdbuild.mil.blob import BlobReader
 from sdbuild.mil.program import Blob, Program
 from sdbuild.mil.proto import Message, decode_program, encode_program, messages, serialize
 
+MANIFEST_FILE = "Manifest.json"
 MODEL_PATH = "@model_path"
 WEIGHT_FILE = f"{MODEL_PATH}/weights/weight.bin"
 _AUTHOR = "com.apple.CoreML"
@@ -48,8 +49,16 @@ class Model:
             InvalidProgram: the name leads out of the model's folder, or there is no such file.
         """
         if file not in self._readers:
-            self._readers[file] = BlobReader(self.root / _inside(file, self.source))
+            self._readers[file] = BlobReader(self.weight_path(file))
         return self._readers[file]
+
+    def weight_path(self, file: str) -> Path:
+        """Where the weight file that blobs call `file` lies.
+
+        Raises:
+            InvalidProgram: the name leads out of the model's folder.
+        """
+        return self.root / _inside(file, self.source)
 
     def blob(self, blob: Blob) -> memoryview:
         """The packed bytes of `blob`, mapped."""
@@ -106,12 +115,12 @@ def model_file(package: Path) -> Path:
     Raises:
         InvalidProgram: there is no sound `Manifest.json`, or the file that it names is not there.
     """
-    manifest = package / "Manifest.json"
+    manifest = package / MANIFEST_FILE
     try:
         content = json.loads(manifest.read_text("utf-8"))
         relative = content["itemInfoEntries"][content["rootModelIdentifier"]]["path"]
     except FileNotFoundError:
-        raise InvalidProgram(f"{package}: no Manifest.json, so not an .mlpackage") from None
+        raise InvalidProgram(f"{package}: no {MANIFEST_FILE}, so not an .mlpackage") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidProgram(f"{manifest}: not a package manifest: {error!r}") from error
     file = package / "Data" / relative
@@ -140,7 +149,7 @@ def write_package(
         (root / "weights").mkdir()
         shutil.move(weights, root / "weights" / "weight.bin")
         items["weights"] = "CoreML Model Weights"
-    (path / "Manifest.json").write_text(_manifest(items, data), "utf-8")
+    (path / MANIFEST_FILE).write_text(_manifest(items, data), "utf-8")
 
 
 def _manifest(items: Mapping[str, str], model: bytes) -> str:

@@ -122,6 +122,14 @@ class Operation:
                 if isinstance(binding, str):
                     yield binding
 
+    def constants(self) -> Iterator[Value]:
+        """The constants in its arguments and attributes, not those in its blocks."""
+        for bindings in self.inputs.values():
+            for binding in bindings:
+                if isinstance(binding, Value):
+                    yield binding
+        yield from self.attributes.values()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:

@@ -166,28 +166,27 @@ def _dim(message: Message) -> Dim:
 def decode_value(message: Message) -> Value:
     """The constant in a `MILSpec.Value` message."""
     kind = _type(message.type)
-    if message.WhichOneof("value") == "blobFileValue":
+    if message.WhichOneof("value") == "blobFileValue" and isinstance(kind, TensorType):
         return Value(kind, Blob(message.blobFileValue.fileName, message.blobFileValue.offset))
     inner = message.immediateValue
-    match inner.WhichOneof("value"):
-        case "tensor":
+    match inner.WhichOneof("value"), kind:
+        case "tensor", TensorType():
             return Value(kind, _tensor_data(kind, inner.tensor))
-        case "tuple":
+        case "tuple", TupleType():
             return Value(kind, tuple(decode_value(v) for v in inner.tuple.values))
-        case "list":
+        case "list", ListType():
             return Value(kind, tuple(decode_value(v) for v in inner.list.values))
-        case "dictionary":
+        case "dictionary", DictType():
             return Value(kind, tuple(
                 (decode_value(pair.key), decode_value(pair.value))
                 for pair in inner.dictionary.values
             ))
-    raise InvalidProgram(f"a constant of type {kind} has no value")
+    found = inner.WhichOneof("value") or "nothing"
+    raise InvalidProgram(f"a constant of type {kind} is stored in {found}")
 
 
-def _tensor_data(kind: Type, message: Message) -> bytes | tuple[str, ...]:
+def _tensor_data(kind: TensorType, message: Message) -> bytes | tuple[str, ...]:
     field = message.WhichOneof("value")
-    if not isinstance(kind, TensorType):
-        raise InvalidProgram(f"a tensor is given for the type {kind}")
     expected = DTYPES[kind.dtype].field
     if field is None and kind.count == 0:
         return () if expected == "strings" else b""

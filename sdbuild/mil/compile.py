@@ -1,0 +1,245 @@
+"""Packages compiled: `.mlpackage` to `.mlmodelc`, as Apple's compiler does it.
+
+Compiling is printing: nothing is folded, renamed or moved, and weight files are shared as they
+are. What is not known for certain about the compiled form is refused, never guessed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sdbuild.errors import InvalidProgram, UnsupportedFormat
+from sdbuild.mil.coremldata import pack_analytics, pack_description
+from sdbuild.mil.metadata import array_ranges, array_shape, describe, format_metadata, function_of
+from sdbuild.mil.package import Model, model_file, read_package
+from sdbuild.mil.program import (
+    Blob,
+    DictType,
+    Function,
+    ListType,
+    Program,
+    TensorType,
+    TupleType,
+    Value,
+    string,
+)
+from sdbuild.mil.proto import Message
+from sdbuild.mil.text import dialect_of, format_program
+
+_STRING = TensorType("string")
+_SHAPE = TensorType("int32", (None,))
+_BOUNDS = TensorType("int32", (2,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompilerVersions:
+    """What `buildInfo` says compiled the program.
+
+    The default is the compiler whose output this module was checked against most, so that the
+    text claims to be nothing else than what it equals.
+    """
+
+    coremlc: str = "3500.32.1"
+    mil: str = "3500.14.1"
+
+
+DEFAULT_VERSIONS = CompilerVersions()
+
+
+def compile_package(
+    source: Path, destination: Path, *,
+    versions: CompilerVersions = DEFAULT_VERSIONS, name: str | None = None,
+) -> None:
+    """Writes the `.mlmodelc` folder `destination` of the `.mlpackage` folder `source`.
+
+    The bytes depend on the package's content, on `versions` and on `name` alone; weight files are
+    hard links where the file system allows them.
+
+    Args:
+        name: the model's name, from which apps derive that of a class; that of `source` if None.
+
+    Raises:
+        InvalidProgram: the package or its program is broken.
+        UnsupportedFormat: the compiled form of something in the package is not known.
+    """
+    model = read_package(source)
+    file = model_file(source)
+    contents = _contents(model, file, versions, source.stem if name is None else name)
+    weights = _weight_files(model)
+    destination.mkdir(parents=True)
+    for relative, content in contents.items():
+        _place(destination / relative).write_bytes(content)
+    for relative, path in weights.items():
+        _share(path, _place(destination / relative))
+
+
+def _contents(
+    model: Model, file: Path, versions: CompilerVersions, name: str,
+) -> dict[str, bytes]:
+    """Each file of the compiled model but for its weights, by its place."""
+    digest = base64.b64encode(hashlib.sha256(file.read_bytes()).digest()).decode()
+    text = program_text(model, versions)
+    return {
+        "model.mil": text.encode(),
+        "coremldata.bin": pack_description(
+            model.specification_version, model.description, len(model.program.functions)
+        ),
+        "analytics/coremldata.bin": pack_analytics(digest, file.stem),
+        "metadata.json": format_metadata(describe(model, name)).encode(),
+    }
+
+
+def program_text(model: Model, versions: CompilerVersions) -> str:
+    """The `model.mil` of a model that was read from a package.
+
+    Raises:
+        InvalidProgram: description and program do not belong together.
+        UnsupportedFormat: the compiled form of something in the program is not known.
+    """
+    dialect = dialect_of(model.specification_version)
+    _refuse_unknown(model)
+    build = _build_info(model.program, versions)
+    program = replace(
+        model.program,
+        functions=_flexible_functions(model),
+        attributes={**model.program.attributes, "buildInfo": build},
+    )
+    return format_program(program, dialect)
+
+
+def _build_info(program: Program, versions: CompilerVersions) -> Value:
+    """The source's `buildInfo` with the compiler's entries, in the order of the keys."""
+    kind = DictType(_STRING, _STRING)
+    source = program.attributes.get("buildInfo", Value(kind, ()))
+    if source.type != kind:
+        raise InvalidProgram("the program's buildInfo is not a dictionary of strings")
+    entries = {_text(key): value for key, value in source.data}
+    entries["coremlc-component-MIL"] = string(versions.mil)
+    entries["coremlc-version"] = string(versions.coremlc)
+    return Value(kind, tuple((string(key), value) for key, value in sorted(entries.items())))
+
+
+def _text(value: Value) -> str:
+    match value:
+        case Value(TensorType("string", ()), (str(text),)):
+            return text
+    raise InvalidProgram(f"a key of the program's buildInfo is not a string but a {value.type}")
+
+
+# flexible shapes
+
+
+def _flexible_functions(model: Model) -> dict[str, Function]:
+    """The functions, with an attribute that tells the flexible shapes of the description."""
+    functions = dict(model.program.functions)
+    for features in model.description.functions or [model.description]:
+        function = function_of(model, features)
+        flexible = _flexible_shapes(features)
+        if flexible is not None:
+            attributes = {**function.attributes, "FlexibleShapeInformation": flexible}
+            name = getattr(features, "name", "main")
+            functions[name] = replace(function, attributes=attributes)
+    return functions
+
+
+def _flexible_shapes(features: Message) -> Value | None:
+    arrays = {
+        feature.name: feature.type.multiArrayType
+        for feature in sorted(features.input, key=lambda feature: feature.name)
+        if feature.type.WhichOneof("Type") == "multiArrayType"
+    }
+    ranges = {name: array_ranges(name, array) for name, array in arrays.items()}
+    shapes = {name: array_shape(name, arrays[name]) for name, bounds in ranges.items() if bounds}
+    if not shapes:
+        return None
+    defaults = _dictionary(_SHAPE, {name: _integers(_SHAPE, s) for name, s in shapes.items()})
+    kind = ListType(_BOUNDS, None)
+    limits = _dictionary(kind, {
+        name: Value(kind, tuple(_integers(_BOUNDS, pair) for pair in ranges[name]))
+        for name in shapes
+    })
+    return _tuple(
+        _tuple(string("DefaultShapes"), defaults), _tuple(string("RangeDims"), limits),
+    )
+
+
+def _tuple(*items: Value) -> Value:
+    return Value(TupleType(tuple(item.type for item in items)), items)
+
+
+def _dictionary(kind: TensorType | ListType, items: Mapping[str, Value]) -> Value:
+    pairs = tuple((string(key), value) for key, value in items.items())
+    return Value(DictType(_STRING, kind), pairs)
+
+
+def _integers(kind: TensorType, numbers: list[int]) -> Value:
+    return Value(kind, b"".join(number.to_bytes(4, "little", signed=True) for number in numbers))
+
+
+# refusals
+
+
+def _refuse_unknown(model: Model) -> None:
+    """Raises for what prints, but whose compiled form was never seen."""
+    description = model.description
+    names = [features.name for features in description.functions]
+    if names != sorted(names):
+        raise UnsupportedFormat(
+            f"{model.source}: the order in which functions called {', '.join(names)} are compiled "
+            "is not known",
+            hint="Describe the functions in the order of their names.",
+        )
+    if description.trainingInput:
+        raise UnsupportedFormat(f"{model.source}: how updatable models are compiled is not known")
+    for name, function in model.program.functions.items():
+        _refuse_unknown_types(name, function)
+
+
+def _refuse_unknown_types(name: str, function: Function) -> None:
+    produced = [item for operation in function.block.operations for item in operation.outputs]
+    for item in (*function.inputs, *produced):
+        if not isinstance(item.type, TensorType):
+            raise UnsupportedFormat(
+                f"function {name}: {item.name} is not a tensor; how states and lists are compiled "
+                "is not known in full"
+            )
+
+
+# weight files
+
+
+def _weight_files(model: Model) -> dict[str, Path]:
+    """Each weight file that the program refers to, by its place in the compiled model."""
+    blobs = {
+        value.data.file
+        for function in model.program.functions.values()
+        for operation in function.block.operations
+        for value in operation.constants() if isinstance(value.data, Blob)
+    }
+    files = {}
+    for file in sorted(blobs):
+        path = model.reader(file).path
+        relative = path.relative_to(model.root)
+        if relative.parts[0] != "weights":
+            raise UnsupportedFormat(f"{model.source}: weight file {file!r} is not in weights/")
+        files[relative.as_posix()] = path
+    return files
+
+
+def _place(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _share(source: Path, target: Path) -> None:
+    """Makes `target` a hard link to `source`, or a copy where links cannot be."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
