@@ -1,0 +1,175 @@
+"""What edits of ML Programs share: a new package of an old one's blobs, each copied once.
+
+An edit walks a program in order and gives back another; the blobs that the new program uses are
+streamed into a new weight file as the walk meets them. `palettize.py`, `quantize.py` and `chunk.py`
+are edits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from sdbuild.errors import MILError
+from sdbuild.mil.blob import BlobWriter
+from sdbuild.mil.package import WEIGHT_FILE, Model, write_package
+from sdbuild.mil.program import Binding, Blob, Block, Operation, Program, Value
+from sdbuild.mil.proto import Message
+
+INLINE_ELEMENTS = 10
+"""Constants of fewer elements are written in the program, not in the weight file.
+
+Source:
+    coremltools 9.0, `should_use_weight_file` (BSD-3-Clause).
+"""
+
+
+class Weights:
+    """The weight file of a package that is being written from `model`; a context manager."""
+
+    def __init__(self, model: Model, path: Path) -> None:
+        self.path = path
+        self._model = model
+        self._writer = BlobWriter(path)
+        self._copies: dict[Blob, Blob] = {}
+        self.is_empty = True
+
+    def __enter__(self) -> Weights:
+        self._writer.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.__exit__(*error)
+
+    def append(self, dtype: str, data: bytes | memoryview, padding_bits: int = 0) -> Blob:
+        """Writes a new blob of packed bytes."""
+        self.is_empty = False
+        return Blob(WEIGHT_FILE, self._writer.write(dtype, data, padding_bits))
+
+    def copy(self, blob: Blob) -> Blob:
+        """The blob of the new file with the bytes of `blob`, written when first asked for."""
+        if blob not in self._copies:
+            record = self._model.reader(blob.file).record(blob.offset)
+            data = self._model.blob(blob)
+            self._copies[blob] = self.append(record.dtype, data, record.padding_bits)
+        return self._copies[blob]
+
+    def carry(self, operation: Operation) -> Operation:
+        """`operation`, its own blobs copied; `rebuilt` goes into its blocks."""
+        return replace(
+            operation,
+            inputs={key: tuple(map(self._carry_binding, bindings))
+                    for key, bindings in operation.inputs.items()},
+            attributes={key: self._carry_value(v) for key, v in operation.attributes.items()},
+        )
+
+    def _carry_binding(self, binding: Binding) -> Binding:
+        return self._carry_value(binding) if isinstance(binding, Value) else binding
+
+    def _carry_value(self, value: Value) -> Value:
+        return replace(value, data=self.copy(value.data)) if isinstance(value.data, Blob) else value
+
+
+Edit = Callable[[Weights], tuple[Program, Message]]
+"""Gives the new program and description; writes the blobs that the program uses."""
+
+
+def write_edited(model: Model, destination: Path, edit: Edit) -> None:
+    """Writes the package that `edit` makes of `model`; it appears whole, or not at all.
+
+    Raises:
+        MILError: there is something at `destination`.
+    """
+    if destination.exists():
+        raise MILError(f"{destination}: exists already", hint="remove it, or choose another name")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
+        package = Path(folder) / "package"
+        with Weights(model, Path(folder) / "weight.bin") as weights:
+            program, description = edit(weights)
+        write_package(
+            package, specification_version=model.specification_version, description=description,
+            program=program, weights=None if weights.is_empty else weights.path,
+        )
+        package.rename(destination)
+
+
+def walk(block: Block) -> Iterator[Operation]:
+    """Every operation of `block` in order, each before those of its own blocks."""
+    for operation in block.operations:
+        yield operation
+        for inner in operation.blocks:
+            yield from walk(inner)
+
+
+def is_constant(operation: Operation) -> bool:
+    """Whether its outputs are known when the program is loaded: a const or a packed weight."""
+    return operation.type == "const" or operation.type.startswith("constexpr_")
+
+
+def uses(operation: Operation) -> Iterator[str]:
+    """The names that `operation` and its blocks refer to, those inside the blocks included."""
+    yield from operation.references()
+    for block in operation.blocks:
+        yield from block.outputs
+        for inner in block.operations:
+            yield from uses(inner)
+
+
+def blobs(operation: Operation) -> Iterator[Blob]:
+    """The blobs of `operation` and of its blocks."""
+    values = [*operation.attributes.values()]
+    for bindings in operation.inputs.values():
+        values.extend(binding for binding in bindings if isinstance(binding, Value))
+    yield from (value.data for value in values if isinstance(value.data, Blob))
+    for block in operation.blocks:
+        for inner in block.operations:
+            yield from blobs(inner)
+
+
+def used_constants(block: Block) -> Block:
+    """`block` without the constants that nothing uses.
+
+    Before:
+        const a, const b, c = relu(x=a)
+    After:
+        const a, c = relu(x=a)
+    """
+    used = set(block.outputs)
+    kept = []
+    for operation in reversed(block.operations):
+        if is_constant(operation) and used.isdisjoint(out.name for out in operation.outputs):
+            continue
+        used.update(uses(operation))
+        kept.append(operation)
+    return replace(block, operations=tuple(reversed(kept)))
+
+
+def rebuilt(block: Block, change: Callable[[Operation], Operation]) -> Block:
+    """`block` with every operation changed, each before those of its own blocks."""
+
+    def rebuild(operation: Operation) -> Operation:
+        changed = change(operation)
+        return replace(changed, blocks=tuple(rebuilt(b, change) for b in operation.blocks))
+
+    return replace(block, operations=tuple(map(rebuild, block.operations)))
+
+
+def renamed(operation: Operation, names: Mapping[str, str]) -> Operation:
+    """`operation` with what its arguments refer to called by `names`."""
+    return replace(operation, inputs={
+        key: tuple(names.get(b, b) if isinstance(b, str) else b for b in bindings)
+        for key, bindings in operation.inputs.items()
+    })
+
+
+def fresh(name: str, taken: set[str]) -> str:
+    """`name`, or the first of `name_1`, `name_2`, … that is not taken; takes it."""
+    free, number = name, 0
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    taken.add(free)
+    return free

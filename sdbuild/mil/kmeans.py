@@ -1,0 +1,167 @@
+"""Palettes: the best 2**nbits values to stand for many, by exact one-dimensional k-means.
+
+Works on the histogram of a tensor, never on the tensor: an fp16 tensor has at most 63,487 distinct
+finite values, however large it is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from sdbuild.errors import MILError
+from sdbuild.mil.proto import borrowed
+
+_SLICE = 1 << 20
+_MOST_POINTS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """The distinct values of a tensor, ascending, and how often each occurs.
+
+    Shapes:
+        values, counts: (n,), float64.
+    """
+
+    values: np.ndarray
+    counts: np.ndarray
+
+
+def histogram(array: np.ndarray) -> Histogram:
+    """The histogram of an fp16 or fp32 array; -0 counts as 0.
+
+    Raises:
+        MILError: the array holds NaN or infinity.
+    Shapes:
+        array: any.
+    """
+    flat = array.reshape(-1)
+    values, counts = _of_patterns(flat) if array.dtype == np.float16 else _of_values(flat)
+    if not np.isfinite(values).all():
+        bad = int(counts[~np.isfinite(values)].sum())
+        raise MILError(f"{bad} of {flat.size} values are NaN or infinite")
+    return Histogram(values=values, counts=counts.astype(np.float64))
+
+
+def _of_patterns(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts the 16-bit patterns of fp16 values, a slice at a time."""
+    counts = np.zeros(1 << 16, np.int64)
+    patterns = flat.view(np.uint16)
+    for at in range(0, len(patterns), _SLICE):
+        counts += np.bincount(patterns[at:at + _SLICE], minlength=len(counts))
+    counts[0] += counts[0x8000]
+    counts[0x8000] = 0
+    found = np.flatnonzero(counts)
+    values = found.astype(np.uint16).view(np.float16).astype(np.float64)
+    order = np.argsort(values)
+    return values[order], counts[found][order]
+
+
+def _of_values(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    values, counts = np.unique(flat, return_counts=True)
+    return values.astype(np.float64), counts
+
+
+def palette(found: Histogram, nbits: int, dtype: np.dtype) -> np.ndarray:
+    """The 2**nbits values, ascending, that are nearest to those of `found` in squared error.
+
+    At most 65,536 distinct values: the optimum before the table is rounded to `dtype`. More (fp32
+    only): the optimum of 65,536 bins, improved by Lloyd's steps. The last value fills a table that
+    is longer than the distinct values.
+
+    Shapes:
+        returns: (2**nbits,)
+    """
+    size = 1 << nbits
+    points = found if len(found.values) <= _MOST_POINTS else _binned(found)
+    centres = points.values
+    if len(centres) > size:
+        centres = _means(points, _starts(points, size))
+    if points is not found:
+        centres = _lloyd(found, centres)
+    table = np.full(size, centres[-1]).astype(dtype)
+    table[:len(centres)] = centres
+    return table
+
+
+def nearest(table: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The index of the table entry nearest to each value, the lower one of two as near.
+
+    Shapes:
+        table: (k,), ascending; values: (n,); returns: (n,), uint8.
+    """
+    edges = table.astype(np.float64)
+    return np.searchsorted((edges[:-1] + edges[1:]) / 2, values).astype(np.uint8)
+
+
+def indices(table: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """The index of the table entry nearest to each element.
+
+    Shapes:
+        table: (k,), ascending; array: any; returns: as array, flat, uint8.
+    """
+    flat = array.reshape(-1)
+    if array.dtype != np.float16:
+        return nearest(table, flat)
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    return nearest(table, every.astype(np.float64))[flat.view(np.uint16)]
+
+
+def _starts(points: Histogram, size: int) -> np.ndarray:
+    """Where each of the `size` clusters of least squared error begins.
+
+    Source:
+        Wu, Optimal Quantization by Matrix Searching (1991): dynamic programming over prefixes whose
+        matrix is totally monotone, as in kmeans1d 0.4.0 (MIT), which coremltools carries.
+    Shapes:
+        returns: (size,)
+    """
+    count = len(points.values)
+    labels, centroids = np.empty(count, ctypes.c_ulong), np.empty(size)
+    pointers = [ctypes.c_void_p(a.ctypes.data)
+                for a in (points.values, points.counts, labels, centroids)]
+    values, counts, labels_to, centroids_to = pointers
+    _library().cluster_with_weights(
+        values, counts, ctypes.c_ulong(count), ctypes.c_ulong(size), labels_to, centroids_to
+    )
+    return np.flatnonzero(np.diff(labels, prepend=labels.dtype.type(size)))
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """coremltools' kmeans1d, to be called with pointers: its wrapper copies lists by element."""
+    alias = "sdbuild.mil._kmeans1d"
+    borrowed("_deps/kmeans1d", alias)
+    library: ctypes.CDLL = importlib.import_module(f"{alias}.core")._DLL
+    return library
+
+
+def _means(points: Histogram, starts: np.ndarray) -> np.ndarray:
+    """The mean of each cluster, clusters being runs of the values."""
+    weights = np.add.reduceat(points.counts, starts)
+    return np.add.reduceat(points.values * points.counts, starts) / weights
+
+
+def _binned(found: Histogram) -> Histogram:
+    """`found` with neighbours joined into at most 65,536 bins of equal width."""
+    low, high = found.values[0], found.values[-1]
+    bins = ((found.values - low) * ((_MOST_POINTS - 1) / (high - low))).astype(np.int64)
+    starts = np.flatnonzero(np.diff(bins, prepend=-1))
+    return Histogram(values=_means(found, starts), counts=np.add.reduceat(found.counts, starts))
+
+
+def _lloyd(found: Histogram, centres: np.ndarray, steps: int = 20) -> np.ndarray:
+    """`centres` after up to `steps` rounds of Lloyd's algorithm."""
+    for _ in range(steps):
+        edges = np.searchsorted(found.values, (centres[:-1] + centres[1:]) / 2, side="right")
+        starts = np.unique(np.concatenate(([0], edges[edges < len(found.values)])))
+        moved = _means(found, starts)
+        if np.array_equal(moved, centres):
+            break
+        centres = moved
+    return centres

@@ -1,0 +1,212 @@
+import numpy as np
+import pytest
+from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil.mil import types
+from coremltools.optimize import coreml as cto
+from packages import IOS15, IOS16, IOS17, IOS18, changed, convolutions, half, package
+
+from sdbuild.errors import MILError
+from sdbuild.mil.arrays import to_array
+from sdbuild.mil.edit import walk
+from sdbuild.mil.package import read_package
+from sdbuild.mil.palettize import palettize
+
+
+def weights(path):
+    """The dense values of every constant, by name without suffix, as numpy arrays."""
+    model = read_package(path)
+    return {
+        op.outputs[0].name.removesuffix("_palettized"): to_array(model, op.attributes["val"])
+        for op in walk(model.program.main.block) if op.type == "const" and "val" in op.attributes
+    }
+
+
+def dense(path, tmp_path):
+    """The same after coremltools' own decompression."""
+    return weights(changed(path, tmp_path / f"dense_{path.name}", cto.decompress_weights))
+
+
+def theirs(source, destination, mode="kmeans", **options):
+    """coremltools' own palettes; its k-means of small tensors needs scikit-learn."""
+    config = cto.OptimizationConfig(cto.OpPalettizerConfig(mode=mode, **options))
+    return changed(source, destination, lambda model: cto.palettize_weights(model, config))
+
+
+def structure(path):
+    """The operations without the data of their constants."""
+    model = read_package(path)
+    found = []
+    for op in model.program.main.block.operations:
+        arguments = {
+            key: tuple(b if isinstance(b, str) else b.type for b in bindings)
+            for key, bindings in op.inputs.items()
+        }
+        kinds = {key: value.type for key, value in op.attributes.items()}
+        found.append((op.type, op.name, arguments, op.outputs, kinds))
+    return found
+
+
+def error(source, path, tmp_path):
+    exact, found = weights(source), dense(path, tmp_path)
+    return sum(float(((exact[k].astype(float) - found[k].astype(float)) ** 2).sum())
+               for k in exact if exact[k].dtype == np.float16)
+
+
+@pytest.mark.parametrize("target,nbits", [
+    *((IOS16, bits) for bits in (1, 2, 4, 6, 8)),
+    (IOS17, 4),
+    *((IOS18, bits) for bits in (1, 2, 3, 4, 6, 8)),
+])
+def test_coremltools_reads_the_nearest_entries_in_a_program_like_its_own(tmp_path, target, nbits):
+    source = convolutions(tmp_path / "source.mlpackage", target, layers=2)
+    expected = theirs(source, tmp_path / "theirs.mlpackage", nbits=nbits)
+
+    reports = palettize(source, tmp_path / "ours.mlpackage", nbits=nbits)
+
+    ours = tmp_path / "ours.mlpackage"
+    assert structure(expected) == structure(ours)
+    assert read_package(source).description == read_package(ours).description
+    exact, found = weights(source), dense(ours, tmp_path)
+    for report in reports:
+        gaps = exact[report.name].astype(float) - found[report.name].astype(float)
+        assert np.abs(gaps).max() == pytest.approx(report.max_error)
+        assert np.sqrt((gaps**2).mean()) == pytest.approx(report.rms_error)
+        assert len(np.unique(found[report.name].astype(float))) <= 2**nbits
+    assert error(source, ours, tmp_path) <= error(source, expected, tmp_path)
+
+
+def test_small_tensors_get_better_tables_than_uniform_ones(tmp_path):
+    def body(x):
+        return mb.matmul(x=x, y=half(64, 64), name="out")
+
+    source = package(tmp_path / "source.mlpackage", body, ((1, 64), types.fp16))
+    expected = theirs(source, tmp_path / "theirs.mlpackage", nbits=4, mode="uniform")
+
+    palettize(source, tmp_path / "ours.mlpackage", nbits=4)
+
+    assert (error(source, tmp_path / "ours.mlpackage", tmp_path)
+            < error(source, expected, tmp_path))
+
+
+def test_the_constants_taken_are_those_that_coremltools_takes(tmp_path):
+    def body(ids, x):
+        embedded = mb.gather(x=half(70, 64), indices=ids, axis=0, name="embedded")
+        exactly_2048 = mb.matmul(x=embedded, y=half(64, 32, seed=2), name="small")
+        fp32 = mb.matmul(x=x, y=half(64, 65).astype(np.float32), name="full")
+        vector = mb.add(x=half(5000), y=mb.reduce_sum(x=exactly_2048), name="vector")
+        return exactly_2048, fp32, vector
+
+    source = package(tmp_path / "source.mlpackage", body, ((2,), types.int32),
+                     ((2, 64), types.fp32), target=IOS16)
+    expected = theirs(source, tmp_path / "theirs.mlpackage", nbits=2, mode="uniform")
+
+    reports = palettize(source, tmp_path / "ours.mlpackage", nbits=2)
+
+    assert structure(expected) == structure(tmp_path / "ours.mlpackage")
+    assert len(reports) == 2
+    assert error(source, tmp_path / "ours.mlpackage", tmp_path) <= error(
+        source, expected, tmp_path)
+
+
+def test_workers_change_nothing_in_the_bytes(tmp_path):
+    source = convolutions(tmp_path / "source.mlpackage")
+
+    palettize(source, tmp_path / "one.mlpackage", nbits=6)
+    palettize(source, tmp_path / "three.mlpackage", nbits=6, workers=3)
+
+    files = [p.relative_to(tmp_path / "one.mlpackage")
+             for p in sorted((tmp_path / "one.mlpackage").rglob("*")) if p.is_file()]
+    assert len(files) == 3
+    for file in files:
+        assert ((tmp_path / "one.mlpackage" / file).read_bytes()
+                == (tmp_path / "three.mlpackage" / file).read_bytes())
+
+
+def test_patterns_choose_bits_and_leave_tensors_alone(tmp_path):
+    source = convolutions(tmp_path / "source.mlpackage", layers=3)
+
+    reports = palettize(source, tmp_path / "ours.mlpackage", nbits=2, skip=["conv0_*"],
+                        mixed={"conv1_weight*": 8})
+
+    chosen = {report.name: report.bits for report in reports}
+    assert chosen == {"conv1_weight_0": 8, "out_weight_0": 2}
+    np.testing.assert_array_equal(
+        weights(source)["conv0_weight_0"],
+        dense(tmp_path / "ours.mlpackage", tmp_path)["conv0_weight_0"])
+
+
+def test_operation_types_can_be_skipped(tmp_path):
+    source = convolutions(tmp_path / "source.mlpackage", layers=2)
+
+    reports = palettize(source, tmp_path / "ours.mlpackage", nbits=4, skip_types=["conv"])
+
+    assert reports == ()
+    assert structure(source) == structure(tmp_path / "ours.mlpackage")
+
+
+def test_a_weight_used_twice_is_stored_once(tmp_path):
+    shared = half(48, 64)
+
+    def body(x):
+        table = mb.const(val=shared, name="table")
+        return mb.add(x=mb.matmul(x=x, y=table, transpose_y=True), y=mb.matmul(
+            x=mb.relu(x=x), y=table, transpose_y=True), name="out")
+
+    source = package(tmp_path / "source.mlpackage", body, ((1, 64), types.fp16))
+
+    reports = palettize(source, tmp_path / "ours.mlpackage", nbits=4)
+
+    assert len(reports) == 1
+    ours = read_package(tmp_path / "ours.mlpackage")
+    assert ours.reader("@model_path/weights/weight.bin").count == 2  # indices and table
+    assert {"table"} == set(dense(tmp_path / "ours.mlpackage", tmp_path)) - {
+        name for name in weights(source) if name != "table"}
+
+
+@pytest.mark.parametrize("target,options,message", [
+    (IOS15, {"nbits": 4}, "opset CoreML5 has no palettized weights"),
+    (IOS16, {"nbits": 3}, "palettes of 3 bits need opset CoreML8, found CoreML6"),
+    (IOS16, {"nbits": 5}, "palettes of 5 bits, expected one of 1, 2, 3, 4, 6, 8"),
+    (IOS16, {"nbits": 4, "mixed": {"conv*": 7}}, "palettes of 7 bits, expected one of"),
+    (IOS16, {"nbits": 4, "skip": ["comv*"]}, r"no constant is called 'comv\*'"),
+])
+def test_what_cannot_be_done_is_refused_before_anything_is_written(
+    tmp_path, target, options, message
+):
+    source = convolutions(tmp_path / "source.mlpackage", target, layers=1)
+
+    with pytest.raises(MILError, match=message):
+        palettize(source, tmp_path / "ours.mlpackage", **options)
+
+    assert [p.name for p in tmp_path.iterdir()] == ["source.mlpackage"]
+
+
+def test_nothing_is_palettized_twice(tmp_path):
+    source = convolutions(tmp_path / "source.mlpackage", layers=1)
+    palettize(source, tmp_path / "six.mlpackage", nbits=6)
+
+    with pytest.raises(MILError, match="1 weights are packed already, the first is"):
+        palettize(tmp_path / "six.mlpackage", tmp_path / "four.mlpackage", nbits=4)
+
+
+def test_an_infinite_weight_is_an_error_that_names_the_tensor(tmp_path):
+    broken = half(64, 64)
+    broken[3, 4] = np.inf
+
+    def body(x):
+        return mb.matmul(x=x, y=mb.const(val=broken, name="broken"), name="out")
+
+    source = package(tmp_path / "source.mlpackage", body, ((1, 64), types.fp16))
+
+    with pytest.raises(MILError, match="weight broken: 1 of 4096 values are NaN or infinite"):
+        palettize(source, tmp_path / "ours.mlpackage", nbits=4, workers=2)
+
+    assert [p.name for p in tmp_path.iterdir()] == ["source.mlpackage"]
+
+
+def test_an_existing_destination_is_left_alone(tmp_path):
+    source = convolutions(tmp_path / "source.mlpackage", layers=1)
+    (tmp_path / "ours.mlpackage").mkdir()
+
+    with pytest.raises(MILError, match="exists already"):
+        palettize(source, tmp_path / "ours.mlpackage", nbits=4)
