@@ -1,0 +1,542 @@
+import base64
+import hashlib
+import json
+import os
+import shutil
+import struct
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sdbuild.errors import InvalidProgram, MILError, UnsupportedFormat
+from sdbuild.mil.blob import BlobWriter
+from sdbuild.mil.compile import CompilerVersions, compile_package
+from sdbuild.mil.compiled import read_compiled
+from sdbuild.mil.coremldata import pack_description, unpack_description
+from sdbuild.mil.histogram import TABLE, histogram_name
+from sdbuild.mil.metadata import describe
+from sdbuild.mil.package import WEIGHT_FILE, model_file, read_package, write_package
+from sdbuild.mil.parse import parse_program
+from sdbuild.mil.program import Blob, ListType, NamedType, StateType, TensorType, Value
+from sdbuild.mil.proto import messages
+from sdbuild.mil.read import read_model
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "mlmodelc"
+PAIRS = sorted(path.parent for path in FIXTURES.glob("*/source.mlpackage"))
+LONE = FIXTURES / "lone"
+PAIR = FIXTURES / "silero_palette_4bit"
+FLOAT32, INT32 = 65568, 131104
+STABLE_DIFFUSION = tuple(
+    ["conv", "linear", "matmul", "einsum", "softmax", "layer_norm", "batch_norm", "instance_norm", "reduce_mean", "reduce_sum_square", "square", "sqrt", "rsqrt", "real_div", "mul", "add", "sub", "reshape", "transpose", "concat", "split", "slice_by_index", "upsample_nearest_neighbor", "gelu", "silu", "sigmoid", "gather", "gather_nd", "gather_along_axis", "cast", "sin", "cos", "exp", "tanh", "clip", "expand_dims", "squeeze", "stack", "tile", "select", "equal", "less", "greater"]
+)
+OPSETS = {"ios15": "CoreML5", "ios16": "CoreML6", "ios17": "CoreML7", "ios18": "CoreML8"}
+
+
+def expected_metadata(folder):
+    return json.loads((folder / "metadata.json").read_text("utf-8"))
+
+
+def with_weights(package, tmp_path):
+    """The package, or a copy with an empty weight file where the fixture lacks its own."""
+    if not list(package.glob("Data/*/weights/*.lfs-pointer.txt")):
+        return package
+    copy = tmp_path / "with_weights.mlpackage"
+    shutil.copytree(package, copy)
+    with BlobWriter(model_file(copy).parent / "weights" / "weight.bin"):
+        pass
+    return copy
+
+
+def content(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def relu_text(shape="[4]", opset="ios17", body="relu(x = input)"):
+    return (
+        f"program(1.0) {{ func main<{opset}>(tensor<fp32, {shape}> input) {{"
+        f"tensor<fp32, {shape}> output = {body}; }} -> (output); }}"
+    )
+
+
+def array_feature(name, shape=(4,), dtype=FLOAT32, ranges=()):
+    feature = messages("Model").FeatureDescription(name=name)
+    array = feature.type.multiArrayType
+    array.dataType = dtype
+    array.shape.extend(shape)
+    for low, high in ranges:
+        array.shapeRange.sizeRanges.add(lowerBound=low, upperBound=high)
+    return feature
+
+
+def relu_description():
+    description = messages("Model").ModelDescription()
+    description.input.append(array_feature("input"))
+    description.output.append(array_feature("output"))
+    return description
+
+
+def relu_package(path, *, text=None, description=None, version=8, change=lambda program: program):
+    write_package(
+        path, specification_version=version, description=description or relu_description(),
+        program=change(parse_program(text or relu_text())), weights=None,
+    )
+    return path
+
+
+# against Apple's compiler
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
+def test_a_package_compiles_to_what_apples_compiler_made_of_it(pair, tmp_path):
+    expected = pair / "expected.mlmodelc"
+    metadata = expected_metadata(expected)
+    source, compiled = with_weights(pair / "source.mlpackage", tmp_path), tmp_path / "m.mlmodelc"
+
+    compile_package(source, compiled, name=metadata[0]["generatedClassName"])
+
+    for name in ("model.mil", "analytics/coremldata.bin"):
+        if (expected / name).exists():  # else it is a pointer to a file that is not here
+            assert (expected / name).read_bytes() == (compiled / name).read_bytes()
+    if (expected / "coremldata.bin").exists():
+        data = (expected / "coremldata.bin").read_bytes()
+        made = (compiled / "coremldata.bin").read_bytes()
+        assert len(data) == len(made)
+        assert unpack_description(data, "") == unpack_description(made, "")
+        assert data[:75] == made[:75]
+        assert data[-16:] == made[-16:]
+    assert metadata == expected_metadata(compiled)
+    weights = model_file(source).parent / "weights" / "weight.bin"
+    assert weights.samefile(compiled / "weights" / "weight.bin")
+
+
+def restored(folder, path):
+    """A package of a compiled model, without what its compiler added; and that compiler."""
+    model = read_compiled(folder)
+    build = {key.data[0]: value for key, value in model.program.attributes["buildInfo"].data}
+    versions = CompilerVersions(
+        coremlc=build["coremlc-version"].data[0], mil=build["coremlc-component-MIL"].data[0]
+    )
+    functions = {
+        name: replace(function, attributes={}) for name, function in model.program.functions.items()
+    }
+    write_package(
+        path, specification_version=model.specification_version, description=model.description,
+        program=replace(model.program, functions=functions), weights=None,
+    )
+    return path, versions
+
+
+@pytest.mark.parametrize(
+    "name", ["fa_Argmax_b1661f", "fa_TokenDurationPrediction_b1661f", "fa_TransposeEncoder_f88b12"]
+)
+def test_a_compiled_model_turned_into_a_package_compiles_to_itself(name, tmp_path):
+    compiled = LONE / f"{name}.mlmodelc"
+    metadata = expected_metadata(compiled)
+    package, versions = restored(compiled, tmp_path / "m.mlpackage")
+
+    compile_package(package, tmp_path / "m.mlmodelc", versions=versions,
+                    name=metadata[0]["generatedClassName"])
+
+    made = tmp_path / "m.mlmodelc"
+    assert (compiled / "model.mil").read_bytes() == (made / "model.mil").read_bytes()
+    assert metadata == expected_metadata(made)
+    assert read_compiled(compiled).description == read_compiled(made).description
+
+
+def test_an_ios18_model_is_described_as_by_apples_compiler_but_for_its_schemas():
+    compiled = LONE / "wax_ac1dfa.mlmodelc"
+    model = read_compiled(compiled)
+    for feature in model.description.input:
+        feature.type.multiArrayType.ClearField("enumeratedShapes")
+
+    expected = expected_metadata(compiled)[0]
+
+    made = describe(model, expected["generatedClassName"])[0]
+
+    assert expected.keys() == made.keys()
+    differing = {key for key in expected if expected[key] != made[key]}
+    assert differing == {"inputSchema"}
+
+
+def test_flexible_shapes_of_several_functions_are_told_as_apples_compiler_does(tmp_path):
+    text = (FIXTURES / "text" / "flexible-multifunction.mil").read_text("utf-8")
+    program = parse_program(text)
+    description = messages("Model").ModelDescription(defaultFunctionName="first")
+    for name, size in (("first", 4), ("second", 2)):
+        function = description.functions.add(name=name)
+        function.input.append(array_feature("input", (size,), ranges=[(0, 4)]))
+        function.output.append(array_feature("output", ()))
+    plain = {name: replace(f, attributes={}) for name, f in program.functions.items()}
+    write_package(tmp_path / "m.mlpackage", specification_version=9, description=description,
+                  program=replace(program, functions=plain, attributes={}), weights=None)
+
+    compile_package(tmp_path / "m.mlpackage", tmp_path / "m.mlmodelc",
+                    versions=CompilerVersions(coremlc="3600.25.1", mil="3600.16.1"))
+
+    assert text == (tmp_path / "m.mlmodelc" / "model.mil").read_text("utf-8")
+    assert (tmp_path / "m.mlmodelc" / "coremldata.bin").read_bytes().endswith(
+        struct.pack("<I12xI12x", 502, 502)
+    )
+    metadata = expected_metadata(tmp_path / "m.mlmodelc")[0]
+    assert [f["name"] for f in metadata["functions"]] == ["first", "second"]
+    assert metadata["functions"][1]["inputSchema"][0]["shape"] == "[2]"
+    assert metadata["inputSchema"][0]["shapeFlexibility"] == "0...4"
+    assert metadata["defaultFunctionName"] == "first"
+
+
+def test_every_name_seen_in_a_histogram_is_given():
+    seen = json.loads((FIXTURES / "op_histogram_names.json").read_text("utf-8"))
+
+    for opset, names in seen.items():
+        made = {operation: histogram_name(operation, OPSETS[opset]) for operation in names}
+        assert names == made
+
+
+def test_a_redefinition_never_gets_lost_in_a_newer_opset():
+    newest = {}
+    for opset in ("CoreML6", "CoreML7", "CoreML8"):
+        rows = [row for row in TABLE if row.opset == opset]
+        for operation in {name for row in rows for name in row.operations.split()}:
+            name = histogram_name(operation, opset)
+            prefix = name.partition(".")[0] if "." in name else ""
+            assert newest.get(operation, "") <= prefix, operation
+            newest[operation] = prefix
+
+
+@pytest.mark.parametrize("opset", OPSETS.values())
+@pytest.mark.parametrize("operation", STABLE_DIFFUSION)
+def test_operations_of_stable_diffusion_have_names(operation, opset):
+    assert histogram_name(operation, opset)
+
+
+def test_apps_find_the_split_einsum_attention_of_ios16_and_ios17_models():
+    assert histogram_name("einsum", "CoreML6") == "Ios16.einsum"
+    assert histogram_name("einsum", "CoreML7") == "Ios16.einsum"
+
+
+# properties of compiling
+
+
+def test_compiling_twice_gives_the_same_bytes_wherever_the_package_lies(tmp_path):
+    elsewhere = tmp_path / "elsewhere" / "3.mlpackage"
+    shutil.copytree(PAIR / "source.mlpackage", elsewhere)
+
+    compile_package(PAIR / "source.mlpackage", tmp_path / "a.mlmodelc", name="Unet")
+    compile_package(elsewhere, tmp_path / "b.mlmodelc", name="Unet")
+
+    assert content(tmp_path / "a.mlmodelc") == content(tmp_path / "b.mlmodelc")
+
+
+def test_weights_are_copied_where_links_cannot_be(tmp_path, monkeypatch):
+    def no_links(*_):
+        raise OSError("cross-device link")
+
+    monkeypatch.setattr(os, "link", no_links)
+
+    compile_package(PAIR / "source.mlpackage", tmp_path / "m.mlmodelc")
+
+    source = model_file(PAIR / "source.mlpackage").parent / "weights" / "weight.bin"
+    copy = tmp_path / "m.mlmodelc" / "weights" / "weight.bin"
+    assert not source.samefile(copy)
+    assert source.read_bytes() == copy.read_bytes()
+
+
+def test_an_existing_folder_is_left_alone(tmp_path):
+    with pytest.raises(FileExistsError):
+        compile_package(PAIR / "source.mlpackage", tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_compiled_model_reads_as_its_package_does(tmp_path):
+    package = read_package(PAIR / "source.mlpackage")
+
+    compile_package(PAIR / "source.mlpackage", tmp_path / "m.mlmodelc")
+
+    compiled = read_model(tmp_path / "m.mlmodelc")
+    function = package.program.main
+    ordered = tuple(sorted(function.inputs, key=lambda item: item.name))
+    assert package.specification_version == compiled.specification_version
+    assert package.description == compiled.description
+    assert replace(function, inputs=ordered) == compiled.program.main
+    blob = next(
+        value.data for operation in function.block.operations
+        for value in operation.constants() if isinstance(value.data, Blob)
+    )
+    assert package.blob(blob) == compiled.blob(blob)
+
+
+def test_read_model_takes_packages_and_refuses_other_folders(tmp_path):
+    assert read_model(PAIR / "source.mlpackage").specification_version == 7
+    with pytest.raises(InvalidProgram):
+        read_model(tmp_path)
+
+
+def test_a_program_without_blobs_has_no_weights_and_no_storage_precision(tmp_path):
+    compile_package(relu_package(tmp_path / "a-b v6.mlpackage"), tmp_path / "m.mlmodelc")
+
+    assert [path.name for path in sorted((tmp_path / "m.mlmodelc").iterdir())] == [
+        "analytics", "coremldata.bin", "metadata.json", "model.mil",
+    ]
+    metadata = expected_metadata(tmp_path / "m.mlmodelc")[0]
+    assert "storagePrecision" not in metadata
+    assert metadata["generatedClassName"] == "a_b_v6"
+    assert metadata["mlProgramOperationTypeHistogram"] == {"Ios16.relu": 1}
+
+
+def test_a_description_without_metadata_gets_an_empty_one(tmp_path):
+    compile_package(relu_package(tmp_path / "m.mlpackage"), tmp_path / "m.mlmodelc")
+
+    data = (tmp_path / "m.mlmodelc" / "coremldata.bin").read_bytes()
+    assert data.endswith(b"\xa2\x06\0" + struct.pack("<I12x", 502))
+
+
+def test_images_and_numbers_are_described(tmp_path):
+    description = relu_description()
+    feature = description.input.add(name="picture", shortDescription="half / whole")
+    image = feature.type.imageType
+    image.width, image.height, image.colorSpace = 640, 480, 20
+    description.output.add(name="iou").type.doubleType.SetInParent()
+
+    compile_package(relu_package(tmp_path / "m.mlpackage", description=description),
+                    tmp_path / "m.mlmodelc")
+
+    metadata = expected_metadata(tmp_path / "m.mlmodelc")[0]
+    assert metadata["inputSchema"][1] == {
+        "name": "picture", "type": "Image", "formattedType": "Image (Color 640 × 480)",
+        "width": "640", "height": "480", "colorspace": "RGB", "isColor": "1",
+        "hasSizeFlexibility": "0", "isOptional": "0", "shortDescription": "half / whole",
+    }
+    assert metadata["outputSchema"][1]["formattedType"] == "Double"
+    text = (tmp_path / "m.mlmodelc" / "metadata.json").read_text("utf-8")
+    assert r'"shortDescription" : "half \/ whole"' in text
+    assert '"stateSchema" : [\n\n    ]' in text
+
+
+def test_the_hash_in_analytics_is_that_of_the_source_file(tmp_path):
+    package = relu_package(tmp_path / "m.mlpackage")
+
+    compile_package(package, tmp_path / "m.mlmodelc")
+
+    digest = hashlib.sha256(model_file(package).read_bytes()).digest()
+    analytics = (tmp_path / "m.mlmodelc" / "analytics" / "coremldata.bin").read_bytes()
+    assert base64.b64encode(digest) in analytics
+
+
+# refusals
+
+
+def changed_description(change):
+    description = relu_description()
+    change(description)
+    return description
+
+
+def with_enumerated_shapes(description):
+    description.input[0].type.multiArrayType.enumeratedShapes.shapes.add(shape=[4])
+
+
+def with_unbounded_shape(description):
+    description.input[0].CopyFrom(array_feature("input", ranges=[(1, -1)]))
+
+
+def with_gray_image(description):
+    image = description.input.add(name="gray").type.imageType
+    image.width, image.height, image.colorSpace = 8, 8, 10
+
+
+def with_integer(description):
+    description.input.add(name="n").type.int64Type.SetInParent()
+
+
+def with_training(description):
+    description.trainingInput.append(array_feature("target"))
+
+
+@pytest.mark.parametrize("change", [
+    with_enumerated_shapes, with_unbounded_shape, with_gray_image, with_integer, with_training,
+])
+def test_descriptions_whose_compiled_form_is_unknown_are_refused(change, tmp_path):
+    package = relu_package(tmp_path / "m.mlpackage", description=changed_description(change))
+
+    with pytest.raises(UnsupportedFormat):
+        compile_package(package, tmp_path / "m.mlmodelc")
+
+    assert not (tmp_path / "m.mlmodelc").exists()
+
+
+def with_input(kind):
+    def change(program):
+        function = program.main
+        inputs = (*function.inputs, NamedType("extra", kind))
+        return replace(program, functions={"main": replace(function, inputs=inputs)})
+
+    return change
+
+
+LUT_OF_IOS18 = (
+    'constexpr_lut_to_dense(indices = tensor<uint4, [4]>(BLOBFILE(path = '
+    'string("@model_path/weights/weight.bin"), offset = uint64(64))), '
+    "lut = tensor<fp32, [1, 2, 1]>([[[0x1p+0], [0x1p+1]]]))"
+)
+
+
+@pytest.mark.parametrize("arguments", [
+    {"version": 10},
+    {"change": with_input(StateType(TensorType("fp16", (2,))))},
+    {"change": with_input(ListType(TensorType("fp16", (2,)), 2))},
+    {"text": relu_text(body="made_up(x = input)")},
+    {"text": relu_text(opset="ios18", body=LUT_OF_IOS18), "version": 9},
+], ids=["spec 10", "state", "list", "operation", "palette of iOS 18"])
+def test_programs_whose_compiled_form_is_unknown_are_refused(arguments, tmp_path):
+    package = relu_package(tmp_path / "m.mlpackage", **arguments)
+
+    with pytest.raises(UnsupportedFormat):
+        compile_package(package, tmp_path / "m.mlmodelc")
+
+
+def test_a_refusal_says_what_and_why(tmp_path):
+    package = relu_package(
+        tmp_path / "m.mlpackage", description=changed_description(with_enumerated_shapes)
+    )
+
+    with pytest.raises(UnsupportedFormat) as caught:
+        compile_package(package, tmp_path / "m.mlmodelc")
+
+    assert str(caught.value) == (
+        "feature input: shapes are enumerated, and compiled models key each by a hash that is not "
+        "known\n\nhint: Use ranges of sizes, or a fixed shape."
+    )
+
+
+def test_functions_described_out_of_order_are_refused(tmp_path):
+    description = messages("Model").ModelDescription(defaultFunctionName="b")
+    description.functions.add(name="b")
+    description.functions.add(name="a")
+    package = relu_package(tmp_path / "m.mlpackage", description=description, version=9)
+
+    with pytest.raises(UnsupportedFormat):
+        compile_package(package, tmp_path / "m.mlmodelc")
+
+
+def test_a_name_that_begins_with_a_digit_is_refused(tmp_path):
+    with pytest.raises(UnsupportedFormat):
+        compile_package(relu_package(tmp_path / "m.mlpackage"), tmp_path / "m", name="3d")
+
+
+@pytest.mark.parametrize("file", [
+    "@model_path/../secret.bin", "/etc/passwd", "@model_path", "weights/weight.bin", WEIGHT_FILE,
+])
+def test_weight_files_outside_or_missing_are_refused(file, tmp_path):
+    text = (
+        f"relu(x = tensor<fp32, [4]>(BLOBFILE(path = string(\"{file}\"), offset = uint64(64))))"
+    )
+    (tmp_path / "secret.bin").write_bytes(struct.pack("<II56x", 0, 2))
+    package = relu_package(tmp_path / "m.mlpackage", text=relu_text(body=text))
+
+    with pytest.raises(InvalidProgram):
+        compile_package(package, tmp_path / "m.mlmodelc")
+
+    assert not (tmp_path / "m.mlmodelc").exists()
+
+
+def test_a_build_info_that_is_not_of_strings_is_refused(tmp_path):
+    value = Value(TensorType("int32"), bytes(4))
+    package = relu_package(
+        tmp_path / "m.mlpackage", change=lambda p: replace(p, attributes={"buildInfo": value})
+    )
+
+    with pytest.raises(InvalidProgram):
+        compile_package(package, tmp_path / "m.mlmodelc")
+
+
+@pytest.mark.parametrize("change", [
+    {"text": relu_text(body="relu(x = nowhere)")},
+    {"text": relu_text().replace("main", "other")},
+    {"description": messages("Model").ModelDescription(
+        functions=[messages("Model").FunctionDescription(name="main")], defaultFunctionName="x"
+    )},
+])
+def test_programs_that_contradict_themselves_are_refused(change, tmp_path):
+    package = relu_package(tmp_path / "m.mlpackage", **change)
+
+    with pytest.raises(InvalidProgram):
+        compile_package(package, tmp_path / "m.mlmodelc")
+
+
+# hostile compiled models
+
+
+@pytest.fixture
+def compiled(tmp_path):
+    compile_package(relu_package(tmp_path / "m.mlpackage"), tmp_path / "m.mlmodelc")
+    return tmp_path / "m.mlmodelc"
+
+
+def test_every_truncated_description_is_refused(compiled):
+    data = (compiled / "coremldata.bin").read_bytes()
+
+    for length in range(len(data) - 16):
+        with pytest.raises(InvalidProgram):
+            unpack_description(data[:length], "coremldata.bin")
+
+
+@pytest.mark.parametrize("at", [28, 75])
+def test_huge_lengths_in_a_description_are_refused(compiled, at):
+    data = bytearray((compiled / "coremldata.bin").read_bytes())
+    struct.pack_into("<Q", data, at, (1 << 64) - 1)
+    (compiled / "coremldata.bin").write_bytes(data)
+    start = time.perf_counter()
+
+    with pytest.raises(InvalidProgram):
+        read_compiled(compiled)
+
+    assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize("kind", [0, 202, 500, 610])
+def test_compiled_models_of_other_kinds_are_refused(compiled, kind):
+    data = bytearray((compiled / "coremldata.bin").read_bytes())
+    struct.pack_into("<I", data, 0, kind)
+    (compiled / "coremldata.bin").write_bytes(data)
+
+    with pytest.raises(UnsupportedFormat):
+        read_compiled(compiled)
+
+
+def test_a_description_that_is_no_protobuf_is_refused(compiled):
+    broken = pack_description(8, relu_description(), 1).replace(b"input", b"\xff\xff\xff\xff\xff")
+    (compiled / "coremldata.bin").write_bytes(broken)
+
+    with pytest.raises(MILError):
+        read_compiled(compiled)
+
+
+def test_text_that_is_missing_or_not_utf8_is_refused(compiled):
+    (compiled / "model.mil").write_bytes(b"program(1.0) \xff")
+    with pytest.raises(InvalidProgram):
+        read_compiled(compiled)
+
+    (compiled / "model.mil").unlink()
+    with pytest.raises(InvalidProgram):
+        read_compiled(compiled)
+
+
+def test_text_too_large_to_be_a_program_is_not_read(compiled):
+    with (compiled / "model.mil").open("wb") as file:
+        file.truncate(1 << 40)
+
+    with pytest.raises(InvalidProgram):
+        read_compiled(compiled)
+
+
+def test_blobs_of_a_compiled_model_do_not_lead_out_of_it(compiled):
+    model = read_compiled(compiled)
+
+    with pytest.raises(InvalidProgram):
+        model.blob(Blob("@model_path/../m.mlpackage/Data/secret", 64))
