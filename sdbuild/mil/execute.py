@@ -20,16 +20,8 @@ from torch import Tensor
 from sdbuild.errors import InvalidProgram, MILError, UnsupportedOp
 from sdbuild.mil import ops
 from sdbuild.mil.arrays import to_array
-from sdbuild.mil.ops._types import (
-    CARRIERS,
-    Body,
-    Domain,
-    Parameter,
-    Signature,
-    carry,
-    rounding,
-    signature,
-)
+from sdbuild.mil.ops._types import Body, Domain, Parameter, Signature, signature
+from sdbuild.mil.ops._values import CARRIERS, ROUNDED, carry, rounded
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import (
     Binding,
@@ -174,10 +166,10 @@ def _ranges(inputs: Mapping[str, Argument]) -> dict[str, tuple[float, float]]:
     """The least and greatest element of each tensor that went in."""
     found = {}
     for name, argument in inputs.items():
-        for value in argument if isinstance(argument, list) else [argument]:
-            if isinstance(value, Tensor) and value.numel():
-                low, high = found.get(name, (np.inf, -np.inf))
-                found[name] = min(low, value.min().item()), max(high, value.max().item())
+        tensors = [t for t in _tensors({name: argument}) if t.numel()]
+        if tensors:
+            found[name] = (min(t.min().item() for t in tensors),
+                           max(t.max().item() for t in tensors))
     return found
 
 
@@ -200,21 +192,20 @@ class _Bound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Output:
-    """What the program declares of one output, and how to round to that."""
+    """What the program declares of one output."""
 
     name: str
     type: TensorType
-    round: Callable[[Tensor], Tensor] | None
+    is_rounded: bool
 
-    def check(self, value: Tensor, operation: Operation) -> Tensor:
-        """The value, rounded, if it is as declared."""
+    def check(self, value: Tensor, operation: Operation) -> None:
+        """Refuses a value that is not as declared."""
         if value.dtype is not CARRIERS[self.type.dtype] or not _fits(value.shape, self.type):
             raise InvalidProgram(
                 f"{_where(operation)}: output {self.name}: found {value.dtype} "
                 f"{tuple(value.shape)}, expected {self.type.dtype} {self.type.shape}",
                 operation=operation.name, output=self.name,
             )
-        return value if self.round is None else self.round(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,8 +241,16 @@ class _Step:
         if len(results) != len(self.outputs):
             raise InvalidProgram(f"{_where(self.operation)}: found {len(results)} outputs, "
                                  f"expected {len(self.outputs)}")
-        pairs = zip(self.outputs, results, strict=True)
-        return {output.name: output.check(value, self.operation) for output, value in pairs}
+        return {output.name: self._finish(output, value, inputs)
+                for output, value in zip(self.outputs, results, strict=True)}
+
+    def _finish(self, output: _Output, value: Tensor, inputs: Mapping[str, Argument]) -> Tensor:
+        """The value of an output, checked and rounded."""
+        output.check(value, self.operation)
+        if not output.is_rounded:
+            return value
+        shared = {_address(tensor) for tensor in _tensors(inputs)}
+        return rounded(value, output.type.dtype, is_owned=_address(value) not in shared)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -405,8 +404,8 @@ class _Planner:
                 raise InvalidProgram(f"{_where(operation)}: output {item.name}: "
                                      f"found {expected}, expected {kind.dtype}")
             is_exact = rule.is_moved or (self._precision == "fp32" and kind.dtype == "fp16")
-            round_ = None if is_exact else rounding(kind.dtype)
-            outputs.append(_Output(name=item.name, type=kind, round=round_))
+            is_rounded = kind.dtype in ROUNDED and not is_exact
+            outputs.append(_Output(name=item.name, type=kind, is_rounded=is_rounded))
         return tuple(outputs)
 
 
@@ -509,8 +508,7 @@ def _given(name: str, array: np.ndarray, kind: TensorType) -> Tensor:
         raise MILError(f"input {name}: found {array.dtype} {array.shape}, "
                        f"expected {kind.dtype} {kind.shape}", input=name)
     value = carry(array).to(CARRIERS[kind.dtype])
-    round_ = rounding(kind.dtype)
-    return value if round_ is None else round_(value)
+    return rounded(value, kind.dtype, is_owned=True) if kind.dtype in ROUNDED else value
 
 
 def _fits(shape: tuple[int, ...], kind: TensorType) -> bool:
@@ -519,6 +517,18 @@ def _fits(shape: tuple[int, ...], kind: TensorType) -> bool:
     return len(shape) == len(kind.shape) and all(
         expected in (None, found) for found, expected in zip(shape, kind.shape, strict=True)
     )
+
+
+def _tensors(inputs: Mapping[str, Argument]) -> Iterator[Tensor]:
+    """The tensors among the arguments."""
+    for argument in inputs.values():
+        for value in argument if isinstance(argument, list) else (argument,):
+            if isinstance(value, Tensor):
+                yield value
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _plain(array: np.ndarray, parameter: Parameter) -> Argument:

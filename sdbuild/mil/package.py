@@ -70,6 +70,11 @@ class Model:
         return {feature.name: feature for feature in self.description.input}
 
     @cached_property
+    def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape that each multi-array input declares, by name."""
+        return {n: tuple(f.type.multiArrayType.shape) for n, f in self.inputs.items()}
+
+    @cached_property
     def outputs(self) -> Mapping[str, Message]:
         """The `FeatureDescription` of each output, by name."""
         return {feature.name: feature for feature in self.description.output}

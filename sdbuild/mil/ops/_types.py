@@ -1,4 +1,4 @@
-"""What the annotations of operations mean, and the torch tensors that carry values.
+"""What the annotations of operations mean.
 
 An operation is a function named as in MIL, its parameters named as in MIL:
 
@@ -20,8 +20,6 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import numpy as np
-import torch
 from torch import Tensor
 
 
@@ -131,41 +129,3 @@ def _result(hint: Any, is_list: bool = False) -> Result:
 def _domain(hint: Any) -> Domain | None:
     marks = getattr(hint, "__metadata__", ())
     return next((mark for mark in marks if isinstance(mark, Domain)), None)
-
-
-CARRIERS = {
-    "bool": torch.bool, "fp16": torch.float32, "bf16": torch.float32, "fp32": torch.float32,
-    "fp64": torch.float64, "int4": torch.int8, "int8": torch.int8, "int16": torch.int16,
-    "int32": torch.int32, "int64": torch.int64, "uint1": torch.uint8, "uint2": torch.uint8,
-    "uint3": torch.uint8, "uint4": torch.uint8, "uint6": torch.uint8, "uint8": torch.uint8,
-    "uint16": torch.int32, "uint32": torch.int64, "uint64": torch.int64,
-}
-"""The torch type that carries each data type; it holds every value of it.
-
-fp16 is carried by fp32, so that arithmetic is in fp32, as fast as it gets on a CPU.
-"""
-
-_GRIDS: dict[str, Callable[[Tensor], Tensor]] = {
-    "fp16": lambda x: x.half().float(),
-    "bf16": lambda x: x.bfloat16().float(),
-    "uint16": lambda x: x & 0xFFFF,
-    "uint32": lambda x: x & 0xFFFF_FFFF,
-}
-
-
-def rounding(dtype: str) -> Callable[[Tensor], Tensor] | None:
-    """What brings a carrier's values to those of `dtype`; None if they all are."""
-    return _GRIDS.get(dtype)
-
-
-def carry(array: np.ndarray) -> Tensor:
-    """A copy of `array` in the carrier of its type.
-
-    Shapes:
-        returns: as array
-    """
-    kind, bits = array.dtype.kind, array.dtype.itemsize * 8
-    if kind == "u" and bits > 8:
-        return torch.from_numpy(array.astype(np.int32 if bits == 16 else np.int64))
-    tensor = torch.from_numpy(array.copy())
-    return tensor.float() if tensor.dtype == torch.float16 else tensor

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sdbuild.mil.arrays import unpack_bits
 from sdbuild.mil.ops._affine import dequantized
-from sdbuild.mil.ops._types import CARRIERS, Any_, ByOutputDtype, I, Mask, Moved, T, U, V
+from sdbuild.mil.ops._types import Any_, ByOutputDtype, I, Mask, Moved, T, U, V
+from sdbuild.mil.ops._values import CARRIERS
 
 
 def constexpr_affine_dequantize(quantized_data: U, zero_point: V, scale: T, axis: int) -> T:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from sdbuild.mil.ops._types import CARRIERS, Any_, Bool, ByDtype, T
+from sdbuild.mil.ops._types import Any_, Bool, ByDtype, T
+from sdbuild.mil.ops._values import CARRIERS
 
 
 def abs_(x: T) -> T:

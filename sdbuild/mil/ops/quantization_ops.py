@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from sdbuild.mil.ops._affine import along, dequantized
-from sdbuild.mil.ops._types import CARRIERS, ByOutputDtype, T, U
+from sdbuild.mil.ops._types import ByOutputDtype, T, U
+from sdbuild.mil.ops._values import CARRIERS
 
 
 def dequantize(input: U, scale: T, zero_point: U | None = None, axis: int | None = None) -> T:

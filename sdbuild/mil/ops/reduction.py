@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sdbuild.mil.ops._types import CARRIERS, ByOutputDtype, Moved, T
+from sdbuild.mil.ops._types import ByOutputDtype, Moved, T
+from sdbuild.mil.ops._values import CARRIERS
 
 
 def reduce_argmax(

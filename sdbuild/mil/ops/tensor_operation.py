@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sdbuild.mil.ops._types import CARRIERS, Any_, ByIndicesDtype, I, Int32, Moved, T
+from sdbuild.mil.ops._types import Any_, ByIndicesDtype, I, Int32, Moved, T
+from sdbuild.mil.ops._values import CARRIERS
 
 _ZERO = torch.zeros(())
 _ONE_INT = torch.ones((), dtype=torch.int32)

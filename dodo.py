@@ -1,0 +1,16 @@
+"""doit's way in: `doit build model=tiny-emoji quant=6`. The tasks are in `sdbuild/tasks.py`."""
+
+from sdbuild.tasks import Reporter, load
+
+DOIT_CONFIG = {
+    "default_tasks": ["build"],
+    "reporter": Reporter,
+    "backend": "json",
+    "dep_file": "cache/.doit.json",
+    "verbosity": 1,
+}
+
+
+def task_sdbuild():
+    """The steps of the recipe, and build, check and generate above them."""
+    yield from load()

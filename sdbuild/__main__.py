@@ -1,0 +1,5 @@
+"""`python -m sdbuild`."""
+
+from sdbuild.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,213 @@
+"""The builder: which steps of a plan are made, and the one place where a step is executed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sdbuild.errors
+from sdbuild.errors import SDBuildError, SourceError, StepError
+from sdbuild.plan import Plan
+from sdbuild.sources.folder import files
+from sdbuild.stamps import source_digest
+from sdbuild.step import Step, ingredients, key
+from sdbuild.store import Record, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What is known of a step now: its ingredients and key if all its inputs are made, its record
+    if it is made itself. `waits_for` names the inputs that are not.
+    """
+
+    step: Step
+    ingredients: Mapping[str, Any] = field(default_factory=dict)
+    key: str | None = None
+    record: Record | None = None
+    waits_for: tuple[str, ...] = ()
+
+
+class Builder:
+    """Builds the steps of a plan in a store."""
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self.plan = plan
+        self.store = store
+
+    def states(self, names: list[str] | None = None) -> dict[str, State]:
+        """The state of every step, or of those that `names` are made from, by name."""
+        wanted = None if names is None else {s.name for n in names for s in self.plan.needed_by(n)}
+        found: dict[str, State] = {}
+        for step in self.plan.steps.values():
+            if wanted is None or step.name in wanted:
+                found[step.name] = self._state(step, found)
+        return found
+
+    def state(self, name: str) -> State:
+        """The state of one step."""
+        return self.states([name])[name]
+
+    def _state(self, step: Step, before: Mapping[str, State]) -> State:
+        records = {name: before[source.step].record for name, source in step.inputs.items()}
+        missing = tuple(step.inputs[name].step for name, found in records.items() if found is None)
+        if missing:
+            return State(step=step, waits_for=missing)
+        inputs = {
+            name: record.digest(step.inputs[name].path)
+            for name, record in records.items() if record is not None
+        }
+        if getattr(step.stage, "NEEDS_PROVENANCE", False):
+            inputs["provenance"] = step.stage.provenance_digest(self.provenance(step, before))
+        found = ingredients(step, inputs, self._source(step))
+        made = key(found)
+        return State(step=step, ingredients=found, key=made, record=self.store.find(made))
+
+    def _source(self, step: Step) -> dict[str, str]:
+        if step.source is None:
+            return {}
+        folder = step.source.folder
+        return {
+            name: source_digest(folder / name, self.store) for name in files(folder, step.reads)
+        }
+
+    def provenance(self, step: Step, states: Mapping[str, State]) -> list[dict[str, Any]]:
+        """How everything that `step` is made from was made, in order; no time, no place."""
+        return [
+            {"step": s.name, "key": state.key, "output": state.record.digest(),
+             **{k: v for k, v in state.ingredients.items() if k != "schema"}}
+            for s in self.plan.needed_by(step.name)[:-1]
+            if (state := states[s.name]).record is not None
+        ]
+
+    def is_made(self, name: str) -> bool:
+        """Whether the step has a record, so that it need not run."""
+        return self.state(name).record is not None
+
+    def make(self, name: str) -> Record:
+        """The record of a step whose inputs are made; runs it unless it is made already.
+
+        Raises:
+            StepError: an input is not made, or the step fails.
+        """
+        states = self.states([name])
+        state = states[name]
+        if state.key is None:
+            raise StepError(f"{name}: not made yet: {', '.join(state.waits_for)}")
+        with self.store.locked(state.key):
+            record = self.store.find(state.key)
+            if record is None or not self.store.has_content(record):
+                record = self._run(state, states)
+        return record
+
+    def make_all(self, name: str) -> Record:
+        """The record of a step, after making everything that it is made from."""
+        *before, last = self.plan.needed_by(name)
+        for step in before:
+            if not self.is_made(step.name):
+                self.make(step.name)
+        return self.make(last.name)
+
+    def _run(self, state: State, states: Mapping[str, State]) -> Record:
+        step, made = state.step, str(state.key)
+        with self.store.workspace(made) as work:
+            job = self._job(state, states, work)
+            started = time.monotonic()
+            facts, peak = run_step(step.kind, job, work)
+            if self._source(step) != state.ingredients["source"]:
+                raise SourceError(f"{step.name}: the checkpoint changed while it was read")
+            return self.store.put(work / "out", Record(
+                key=made,
+                step=step.name,
+                ingredients=state.ingredients,
+                tree=(),
+                seconds=round(time.monotonic() - started, 3),
+                peak_bytes=peak,
+                made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                host=platform.node(),
+                facts=facts,
+            ))
+
+    def _job(self, state: State, states: Mapping[str, State], work: Path) -> dict[str, Any]:
+        """Lays out the step's inputs in its workspace and says where everything is."""
+        step = state.step
+        inputs = {}
+        for name, source in step.inputs.items():
+            record = states[source.step].record
+            if record is None or not self.store.has_content(record):
+                record = self.make_all(source.step)
+            inputs[name] = str(self.store.checkout(record, work / "in" / name, source.path))
+        if getattr(step.stage, "NEEDS_PROVENANCE", False):
+            path = work / "in" / "provenance"
+            path.write_text(json.dumps(self.provenance(step, states)), "utf-8")
+            inputs["provenance"] = str(path)
+        (work / "out").mkdir()
+        return {
+            "params": dict(step.params), "inputs": inputs, "output": str(work / "out"),
+            "source": str(step.source.folder) if step.source else None, "reads": step.reads,
+        }
+
+
+def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, Any], int]:
+    """Runs a stage in a process of its own; its facts, and the most memory it held, in bytes.
+
+    Raises:
+        SDBuildError: what the stage raised; StepError if its process died, with the end of what
+        it printed.
+    """
+    (work / "job.json").write_text(json.dumps(job), "utf-8")
+    with (work / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sdbuild.steps", kind, str(work)],
+            stdin=subprocess.PIPE, stdout=log, stderr=log,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            process.stdin.close()
+    result = _result(work / "result.json")
+    if "error" in result:
+        raise _raised(result["error"])
+    if process.returncode != 0:
+        raise _died(kind, process.returncode, work / "log")
+    # Linux counts in KiB, macOS in bytes.
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return result["facts"], peak
+
+
+def _result(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+
+
+def _raised(error: Mapping[str, Any]) -> SDBuildError:
+    kind = getattr(sdbuild.errors, error["type"], StepError)
+    return kind(error["message"], hint=error["hint"], **error["facts"])
+
+
+def _died(kind: str, code: int, log: Path) -> StepError:
+    tail = log.read_text("utf-8", "replace").strip().splitlines()[-15:]
+    if code == -signal.SIGKILL:
+        return StepError(
+            f"{kind}: its process was killed, most likely for want of memory",
+            hint="close other programs, or run one step at a time: doit -n 1",
+        )
+    cause = f"signal {-code}" if code < 0 else f"exit status {code}"
+    return StepError(f"{kind}: its process ended with {cause}\n" + "\n".join(tail))

@@ -1,0 +1,35 @@
+"""What identifies content: canonical encoding, digests of values and of files (xxh3-128)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import xxhash
+
+_READ_BYTES = 1 << 22
+
+
+def canonical(value: object) -> bytes:
+    """The one encoding of a JSON value: sorted keys, no spaces, UTF-8, no NaN.
+
+    Raises:
+        TypeError, ValueError: the value is not JSON; a programming error, never a user's.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def digest(tag: str, value: object) -> str:
+    """The digest of a JSON value; `tag` says what it is, so that two kinds never collide."""
+    return xxhash.xxh3_128_hexdigest(canonical([tag, value]))
+
+
+def digest_file(path: Path) -> str:
+    """The digest of a file's bytes."""
+    hasher = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while chunk := file.read(_READ_BYTES):
+            hasher.update(chunk)
+    return hasher.hexdigest()

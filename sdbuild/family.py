@@ -1,0 +1,137 @@
+"""The families of models, as data: their components, ports and names in a bundle.
+
+The only place that says what a component is called and what goes in and out of it. Shapes are
+written with letters; a checkpoint's config and the recipe's size give them numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Dims = Mapping[str, int]
+"""Numbers for the letters of port shapes: B batch, C latent channels, H W pixels, h w latent
+cells, S tokens, D embedding width."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """An input or output of a component.
+
+    Source:
+        Names, ranks and types that hosts expect: apple/ml-stable-diffusion at e12202c, the Swift
+        sources; see `docs/formats/bundle.md`.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    meaning: str
+
+    def sized(self, dims: Dims) -> tuple[int, ...]:
+        """The shape in numbers."""
+        return tuple(dims[d] if isinstance(d, str) else d for d in self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """A network of a family: where its checkpoint lies and what it is in a bundle.
+
+    `prefixes` select its tensors in the checkpoint's file; `is_chunkable` says whether hosts load
+    it in two chunks.
+    """
+
+    name: str
+    bundle_name: str
+    folder: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    prefixes: tuple[str, ...] = ("",)
+    is_chunkable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A family of models that share components and a pipeline."""
+
+    name: str
+    title: str
+    components: tuple[Component, ...]
+
+    def component(self, name: str) -> Component:
+        """The component called `name`."""
+        return next(c for c in self.components if c.name == name)
+
+
+TOKENS = 77
+"""S: the length of a prompt in tokens, fixed by CLIP's position table."""
+
+STABLE_DIFFUSION = Family(
+    name="sd",
+    title="Stable Diffusion 1.x and 2.x",
+    components=(
+        Component(
+            name="text_encoder",
+            bundle_name="TextEncoder",
+            folder="text_encoder",
+            inputs=(
+                Port(name="input_ids", shape=(1, "S"), dtype="fp32",
+                     meaning="The tokens of the prompt, padded."),
+            ),
+            outputs=(
+                Port(name="last_hidden_state", shape=(1, "S", "D"), dtype="fp32",
+                     meaning="The embedding of each token."),
+                Port(name="pooled_outputs", shape=(1, "D"), dtype="fp32",
+                     meaning="The embedding of the end token."),
+            ),
+        ),
+        Component(
+            name="unet",
+            bundle_name="Unet",
+            folder="unet",
+            inputs=(
+                Port(name="sample", shape=("B", "C", "h", "w"), dtype="fp16",
+                     meaning="The noisy latents."),
+                Port(name="timestep", shape=("B",), dtype="fp16",
+                     meaning="The training timestep that the noise belongs to."),
+                Port(name="encoder_hidden_states", shape=("B", "D", 1, "S"), dtype="fp16",
+                     meaning="The embeddings of the prompt's tokens, channels first."),
+            ),
+            outputs=(
+                Port(name="noise_pred", shape=("B", "C", "h", "w"), dtype="fp32",
+                     meaning="The predicted noise."),
+            ),
+            is_chunkable=True,
+        ),
+        Component(
+            name="vae_decoder",
+            bundle_name="VAEDecoder",
+            folder="vae",
+            prefixes=("decoder.", "post_quant_conv."),
+            inputs=(
+                Port(name="z", shape=(1, "C", "h", "w"), dtype="fp16",
+                     meaning="The denoised latents, divided by the scale factor."),
+            ),
+            outputs=(
+                Port(name="image", shape=(1, 3, "H", "W"), dtype="fp32",
+                     meaning="The picture, from -1 to 1."),
+            ),
+        ),
+        Component(
+            name="vae_encoder",
+            bundle_name="VAEEncoder",
+            folder="vae",
+            prefixes=("encoder.", "quant_conv."),
+            inputs=(
+                Port(name="x", shape=(1, 3, "H", "W"), dtype="fp16",
+                     meaning="The picture, from -1 to 1."),
+            ),
+            outputs=(
+                Port(name="latent", shape=(1, "2C", "h", "w"), dtype="fp32",
+                     meaning="Mean and log-variance of the latents."),
+            ),
+        ),
+    ),
+)
+
+FAMILIES = {family.name: family for family in (STABLE_DIFFUSION,)}

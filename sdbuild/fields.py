@@ -1,0 +1,172 @@
+"""What a recipe's fields and the command line's variables may hold: one parser each.
+
+A value comes from TOML (a number, a list) or from the command line (text); both go through the
+same parser, so that `quant = 6` and `quant=6` mean the same and fail alike.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sdbuild.errors import RecipeError
+
+TARGETS = {
+    "iOS16": "iOS16", "iOS17": "iOS17", "iOS18": "iOS18",
+    "macOS13": "iOS16", "macOS14": "iOS17", "macOS15": "iOS18",
+}
+"""Deployment targets by name, and the opset that each stands for (Core ML names it by iOS)."""
+
+ATTENTIONS = ("original", "split_einsum", "split_einsum_v2")
+QUANTS = ("none", "1", "2", "3", "4", "6", "8")
+SCHEDULERS = ("ddim", "dpm", "euler", "pndm")
+COMPILERS = ("auto", "portable", "apple")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """A field: `parse` gives its value or raises ValueError with what is expected."""
+
+    name: str
+    parse: Callable[[Any], Any]
+    meaning: str
+
+
+def _choice(*allowed: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if str(value) not in allowed:
+            raise ValueError(f"one of {', '.join(allowed)}{did_you_mean(str(value), allowed)}")
+        return str(value)
+    return parse
+
+
+def _whole(least: int, most: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        text = str(value)
+        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+            raise ValueError(f"a whole number from {least} to {most}")
+        return int(text)
+    return parse
+
+
+def _number(least: float, most: float) -> Callable[[Any], float]:
+    def parse(value: Any) -> float:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = float("nan")
+        if isinstance(value, bool) or not least <= number <= most:
+            raise ValueError(f"a number from {least:g} to {most:g}")
+        return number
+    return parse
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("text")
+    return value
+
+
+def _filled(value: Any) -> str:
+    if not _text(value).strip():
+        raise ValueError("text that is not empty")
+    return value
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not all(isinstance(p, str) and p.strip() for p in parts):
+        raise ValueError("names with commas between them, or a list of names")
+    names = tuple(part.strip() for part in parts)
+    if len(set(names)) < len(names):
+        raise ValueError("each name once")
+    return names
+
+
+def _optional_names(value: Any) -> tuple[str, ...]:
+    return () if value in ("", "none", []) else _names(value)
+
+
+def _size(value: Any) -> tuple[int, int]:
+    """Width and height in pixels, from `512` or `512x768`."""
+    width, _, height = str(value).partition("x")
+    sides = []
+    for side in (width, height or width):
+        if not side.isascii() or not side.isdigit() or int(side) % 8 or not 64 <= int(side) <= 2048:
+            raise ValueError("WIDTHxHEIGHT in pixels, multiples of 8 from 64 to 2048")
+        sides.append(int(side))
+    return sides[0], sides[1]
+
+
+def _nbits(value: Any) -> int | None:
+    text = _choice(*QUANTS)(value)
+    return None if text == "none" else int(text)
+
+
+RECIPE_FIELDS = (
+    Field(name="source", parse=_filled, meaning="the checkpoint: a folder in diffusers' layout"),
+    Field(name="size", parse=_size, meaning="pixels of a picture, WIDTHxHEIGHT"),
+    Field(name="components", parse=_names, meaning="what goes into the bundle"),
+    Field(name="attention", parse=_choice(*ATTENTIONS), meaning="how attention is laid out"),
+    Field(name="quant", parse=_nbits, meaning=f"bits of a palettized weight: {', '.join(QUANTS)}"),
+    Field(name="palettize", parse=_optional_names, meaning="the components that `quant` holds for"),
+    Field(name="chunk", parse=_whole(1, 2), meaning="the programs that the U-Net is cut into"),
+    Field(name="target", parse=_choice(*TARGETS), meaning="the oldest system that runs it"),
+    Field(name="compiler", parse=_choice(*COMPILERS), meaning="who writes the compiled models"),
+)
+DRAW_FIELDS = (
+    Field(name="prompt", parse=_text, meaning="what to draw"),
+    Field(name="negative", parse=_text, meaning="what not to draw"),
+    Field(name="seed", parse=_whole(0, 2**63 - 1), meaning="the number that the noise grows from"),
+    Field(name="steps", parse=_whole(1, 1000), meaning="how often the U-Net runs"),
+    Field(name="guidance", parse=_number(0, 100), meaning="how strongly the prompt leads"),
+    Field(name="scheduler", parse=_choice(*SCHEDULERS), meaning="how noise is taken away"),
+    Field(name="count", parse=_whole(1, 256), meaning="how many pictures, one seed each"),
+)
+PLACE_FIELDS = (
+    Field(name="cache", parse=_filled, meaning="where the store is"),
+    Field(name="bundle", parse=_filled, meaning="where the finished bundle goes"),
+    Field(name="out", parse=_filled, meaning="where a picture goes"),
+    Field(name="report", parse=_filled, meaning="where timings go, as JSON"),
+)
+MODEL_FIELD = Field(name="model", parse=_filled, meaning="a recipe's name, or its file")
+VARIABLES = {f.name: f for f in (MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS, *PLACE_FIELDS)}
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean "…"?`, or nothing if no known word is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def parse(field: Field, value: object, where: str) -> Any:
+    """The value of `field`.
+
+    Raises:
+        RecipeError: it is not what the field may hold; says where it stands.
+    """
+    try:
+        return field.parse(value)
+    except ValueError as error:
+        raise RecipeError(
+            f"{where}: {field.name} is {value!r}, expected {error}",
+            hint=f"{field.name} is {field.meaning}",
+            field=field.name, value=value,
+        ) from None
+
+
+def check_variables(words: Mapping[str, str]) -> None:
+    """Makes sure that every `name=value` word on the command line has a name that we know.
+
+    Raises:
+        RecipeError: an unknown name, with the nearest known one.
+    """
+    for name in words:
+        if name not in VARIABLES:
+            raise RecipeError(
+                f"unknown variable {name!r}{did_you_mean(name, VARIABLES)}",
+                hint=f"the variables are: {', '.join(VARIABLES)}",
+                variable=name,
+            )

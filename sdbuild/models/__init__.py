@@ -1,0 +1,6 @@
+"""Networks from diffusers and transformers, wrapped to the ports of their components.
+
+One file a component's network: `build(architecture)` gives the wrapped network on the current
+default device, `dims(config, ...)` the numbers of its port shapes, `samples(...)` seeded inputs.
+The wrapped network is the attribute `net`, so a parameter is `net.<its name in the checkpoint>`.
+"""

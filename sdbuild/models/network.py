@@ -1,0 +1,112 @@
+"""What every network needs: found by its component, built weightless or with its weights."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from sdbuild.errors import SourceError
+from sdbuild.family import Component, Dims
+
+_FILES = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae",
+          "vae_encoder": "vae"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """Which network a component is: the class and config of its checkpoint."""
+
+    class_name: str
+    config: Mapping[str, Any]
+
+
+def read_architecture(path: Path) -> Architecture:
+    """The architecture in an `architecture.json` of the download step."""
+    found = json.loads(path.read_text("utf-8"))
+    return Architecture(class_name=found["class"], config=found["config"])
+
+
+def module(component: Component) -> ModuleType:
+    """The module in `sdbuild/models/` that builds the component's network."""
+    return importlib.import_module(f"sdbuild.models.{_FILES[component.name]}")
+
+
+def expect_class(architecture: Architecture, *known: str) -> None:
+    """Refuses a network that a component does not know.
+
+    Raises:
+        SourceError: names the class that was found and those that are known.
+    """
+    if architecture.class_name not in known:
+        raise SourceError(
+            f"the checkpoint's network is {architecture.class_name}, "
+            f"expected {' or '.join(known)}"
+        )
+
+
+def weightless(component: Component, architecture: Architecture) -> nn.Module:
+    """The component's network on the meta device: shapes without numbers."""
+    with torch.device("meta"):
+        return module(component).build(component, architecture).eval()
+
+
+def weighted(component: Component, architecture: Architecture, weights: Path) -> nn.Module:
+    """The component's network with its weights, in fp32."""
+    network = weightless(component, architecture)
+    found = bind(component, network.state_dict(), weights)
+    network.load_state_dict(found, strict=True, assign=True)
+    return network
+
+
+def bind(
+    component: Component, wanted: Mapping[str, torch.Tensor], weights: Path
+) -> dict[str, torch.Tensor]:
+    """The checkpoint's tensor, in fp32, for each parameter that the network wants.
+
+    Raises:
+        SourceError: a tensor is missing or has another shape; all are named.
+    """
+    try:
+        tensors = load_file(weights)
+    except (SafetensorError, OSError) as error:
+        raise SourceError(f"{component.name}: its weights cannot be read: {error}") from error
+    rename = module(component).rename
+    by_parameter = {f"net.{rename(name)}": (name, t) for name, t in tensors.items()}
+    problems = list(_problems(wanted, by_parameter))
+    if problems:
+        more = f"\n  and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise SourceError(
+            f"{component.name}: the checkpoint does not fit its architecture:\n  "
+            + "\n  ".join(problems[:8]) + more,
+            hint="config.json and the weights must be of the same model",
+            problems=problems,
+        )
+    return {name: by_parameter[name][1].float() for name in wanted}
+
+
+def _problems(
+    wanted: Mapping[str, torch.Tensor], found: Mapping[str, tuple[str, torch.Tensor]]
+) -> Iterable[str]:
+    for name, stand_in in wanted.items():
+        if name not in found:
+            yield f"{name.removeprefix('net.')}: missing, expected {list(stand_in.shape)}"
+        elif found[name][1].shape != stand_in.shape:
+            shape, expected = list(found[name][1].shape), list(stand_in.shape)
+            yield f"{found[name][0]}: found {shape}, expected {expected}"
+
+
+def dims(
+    component: Component, architecture: Architecture, width_px: int, height_px: int
+) -> Dims:
+    """The numbers of the component's port shapes."""
+    return module(component).dims(architecture.config, width_px, height_px)

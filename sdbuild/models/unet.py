@@ -1,0 +1,74 @@
+"""The U-Net of Stable Diffusion 1.x and 2.x, as diffusers lays it out (`attention=original`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+
+from sdbuild.family import TOKENS, Component, Dims
+from sdbuild.models.network import Architecture, expect_class
+
+BATCH = 2
+"""Without and with the prompt in one call, as hosts send them."""
+
+LATENT_CELL_PX = 8
+"""Pixels on a side of a latent cell, fixed by the autoencoder's three halvings."""
+
+_TIMESTEPS = (1, 21, 501, 981)
+
+
+class UNet(nn.Module):
+    """diffusers' U-Net, from embeddings with channels first."""
+
+    def __init__(self, net: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(
+        self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor
+    ) -> torch.Tensor:
+        """Gives the predicted noise.
+
+        Shapes:
+            sample: (B, C, h, w); timestep: (B,); encoder_hidden_states: (B, D, 1, S);
+            returns (B, C, h, w).
+        """
+        embeddings = encoder_hidden_states.squeeze(2).permute(0, 2, 1)  # -> (B, S, D)
+        return self.net(sample, timestep, embeddings, return_dict=False)[0]
+
+
+def build(component: Component, architecture: Architecture) -> nn.Module:
+    """The network on the current default device."""
+    expect_class(architecture, "UNet2DConditionModel")
+    return UNet(UNet2DConditionModel.from_config(dict(architecture.config)))
+
+
+def rename(tensor: str) -> str:
+    """The parameter that a checkpoint's tensor is for."""
+    return tensor
+
+
+def dims(config: Mapping[str, Any], width_px: int, height_px: int) -> Dims:
+    """The numbers of its port shapes."""
+    return {
+        "B": BATCH, "C": config["in_channels"], "D": config["cross_attention_dim"], "S": TOKENS,
+        "h": height_px // LATENT_CELL_PX, "w": width_px // LATENT_CELL_PX,
+    }
+
+
+def samples(
+    component: Component, config: Mapping[str, Any], dims: Dims, rng: torch.Generator
+) -> Iterator[tuple]:
+    """Normal noise and embeddings at timesteps from the least to nearly the most noise.
+
+    Shapes:
+        each: sample (B, C, h, w), timestep (B,), encoder_hidden_states (B, D, 1, S).
+    """
+    for timestep in _TIMESTEPS:
+        sample = torch.randn(dims["B"], dims["C"], dims["h"], dims["w"], generator=rng)
+        embeddings = torch.randn(dims["B"], dims["D"], 1, dims["S"], generator=rng)
+        yield sample, torch.full((dims["B"],), float(timestep)), embeddings

@@ -1,0 +1,259 @@
+"""Recipes: which bundle is wanted. TOML and command-line variables in, frozen nouns out."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdbuild.errors import RecipeError
+from sdbuild.family import FAMILIES, Component, Family
+from sdbuild.fields import (
+    DRAW_FIELDS,
+    MODEL_FIELD,
+    QUANTS,
+    RECIPE_FIELDS,
+    TARGETS,
+    Field,
+    check_variables,
+    did_you_mean,
+    parse,
+)
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+DEFAULT_MODEL = "tiny-emoji"
+_DEFAULTS: dict[str, Any] = {
+    "attention": "original", "quant": "none", "palettize": ["text_encoder", "unet"], "chunk": 1,
+    "target": "iOS16", "compiler": "auto",
+}
+_DRAW_DEFAULTS: dict[str, Any] = {
+    "prompt": "a photograph of a cat", "negative": "", "seed": 1, "steps": 25, "guidance": 7.5,
+    "scheduler": "dpm", "count": 1,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a checkpoint lies: a folder in diffusers' layout."""
+
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The pictures that are asked for; picture i of `count` has the seed `seed + i`."""
+
+    prompt: str
+    negative: str
+    seed: int
+    steps: int
+    guidance: float
+    scheduler: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """The least PSNR of a component against its original, in dB, by bits of its weights."""
+
+    by_quant: Mapping[str, float]
+    reason: str
+
+    def at(self, nbits: int | None) -> float | None:
+        """The floor for weights of `nbits` (None: fp16), or None if the recipe sets none."""
+        return self.by_quant.get(str(nbits or "none"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A wanted bundle, and the pictures to draw with it.
+
+    `draw` holds the settings that the recipe names, which go into the bundle; `request` is what
+    the command line makes of them, which does not.
+    """
+
+    name: str
+    summary: str
+    family: Family
+    source: Source
+    width_px: int
+    height_px: int
+    components: tuple[Component, ...]
+    attention: str
+    nbits: int | None
+    palettized: tuple[str, ...]
+    chunks: int
+    target: str
+    compiler: str
+    draw: Request
+    request: Request
+    floors: Mapping[str, Floor]
+
+    def nbits_of(self, component: Component) -> int | None:
+        """The bits of the component's weights, or None for fp16."""
+        return self.nbits if component.name in self.palettized else None
+
+    @property
+    def variant(self) -> str:
+        """A name that tells this bundle from other variants of the recipe."""
+        quant = "fp16" if self.nbits is None else f"{self.nbits}bit"
+        size = f"{self.width_px}x{self.height_px}"
+        chunks = f"-{self.chunks}chunks" if self.chunks > 1 else ""
+        return f"{self.name}-{size}-{self.attention}-{quant}{chunks}-{self.target}"
+
+
+def names() -> list[str]:
+    """The recipes that come with sdbuild, by name."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def load(words: Mapping[str, str]) -> Recipe:
+    """The recipe that the `name=value` words of a command line ask for.
+
+    Raises:
+        RecipeError: an unknown recipe or variable, or a value that is not allowed; says where.
+    """
+    check_variables(words)
+    model = parse(MODEL_FIELD, words.get("model", DEFAULT_MODEL), "on the command line")
+    path = _find(model)
+    table = _read(path)
+    _check_keys(table, {"summary", "family", "draw", "floors", *(f.name for f in RECIPE_FIELDS)},
+                str(path))
+    family = _family(table, path)
+    fields = _fields(RECIPE_FIELDS, _DEFAULTS, table, words, str(path))
+    draw = _table(table, "draw", path)
+    where = f"{path}: [draw]"
+    _check_keys(draw, {field.name for field in DRAW_FIELDS}, where)
+    base = Path.cwd() if "source" in words else path.parent
+    recipe = Recipe(
+        name=path.stem,
+        summary=str(table.get("summary", "")),
+        family=family,
+        source=Source(folder=(base / Path(fields["source"]).expanduser()).resolve()),
+        width_px=fields["size"][0],
+        height_px=fields["size"][1],
+        components=_components(fields["components"], family),
+        attention=fields["attention"],
+        nbits=fields["quant"],
+        palettized=tuple(c.name for c in _components(fields["palettize"], family)),
+        chunks=fields["chunk"],
+        target=TARGETS[fields["target"]],
+        compiler=_compiler(fields["compiler"]),
+        draw=Request(**_fields(DRAW_FIELDS, _DRAW_DEFAULTS, draw, {}, where)),
+        request=Request(**_fields(DRAW_FIELDS, _DRAW_DEFAULTS, draw, words, where)),
+        floors=_floors(_table(table, "floors", path), family, path),
+    )
+    _check_together(recipe)
+    return recipe
+
+
+def _find(model: str) -> Path:
+    if model.endswith(".toml"):
+        path = Path(model).expanduser()
+        if not path.is_file():
+            raise RecipeError(f"model={model}: there is no such file")
+        return path.resolve()
+    path = RECIPES / f"{model}.toml"
+    if model not in names():
+        raise RecipeError(
+            f"unknown model {model!r}{did_you_mean(model, names())}",
+            hint=f"the recipes are: {', '.join(names())}; a file of your own is model=FILE.toml",
+            model=model,
+        )
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not TOML: {error}") from error
+
+
+def _table(table: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    found = table.get(name, {})
+    if not isinstance(found, dict):
+        raise RecipeError(f"{path}: {name} is {found!r}, expected a table [{name}]")
+    return found
+
+
+def _check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise RecipeError(
+                f"{where}: unknown field {key!r}{did_you_mean(key, known)}",
+                hint=f"the fields are: {', '.join(sorted(known))}",
+            )
+
+
+def _fields(
+    fields: tuple[Field, ...], defaults: Mapping[str, Any], table: Mapping[str, Any],
+    words: Mapping[str, str], where: str,
+) -> dict[str, Any]:
+    """The value of each field: from the command line, else the recipe, else the default."""
+    values = {}
+    for field in fields:
+        if field.name in words:
+            values[field.name] = parse(field, words[field.name], "on the command line")
+        elif field.name in table or field.name in defaults:
+            values[field.name] = parse(field, table.get(field.name, defaults.get(field.name)), where)
+        else:
+            raise RecipeError(f"{where}: no {field.name}", hint=f"it is {field.meaning}")
+    return values
+
+
+def _family(table: Mapping[str, Any], path: Path) -> Family:
+    name = table.get("family")
+    if name not in FAMILIES:
+        raise RecipeError(f"{path}: family is {name!r}, expected one of {', '.join(FAMILIES)}")
+    return FAMILIES[name]
+
+
+def _components(wanted: tuple[str, ...], family: Family) -> tuple[Component, ...]:
+    known = [component.name for component in family.components]
+    for name in wanted:
+        if name not in known:
+            raise RecipeError(
+                f"unknown component {name!r}{did_you_mean(name, known)}",
+                hint=f"the components of {family.title} are: {', '.join(known)}",
+            )
+    return tuple(c for c in family.components if c.name in wanted)
+
+
+def _compiler(wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    return "apple" if sys.platform == "darwin" and shutil.which("xcrun") else "portable"
+
+
+def _floors(table: Mapping[str, Any], family: Family, path: Path) -> dict[str, Floor]:
+    floors = {}
+    for name, entry in table.items():
+        where = f"{path}: [floors.{name}]"
+        _components((name,), family)
+        if not isinstance(entry, dict) or not entry.get("reason"):
+            raise RecipeError(f"{where}: a floor has a reason, and a number for each quant")
+        _check_keys(entry, {"reason", *QUANTS}, where)
+        floors[name] = Floor(
+            by_quant={k: float(v) for k, v in entry.items() if k != "reason"},
+            reason=str(entry["reason"]),
+        )
+    return floors
+
+
+def _check_together(recipe: Recipe) -> None:
+    """Refuses what no field forbids alone."""
+    if recipe.attention != "original":
+        raise RecipeError(
+            f"attention={recipe.attention} is not built yet, expected original",
+            hint="original runs on CPU and GPU; the layouts for the Neural Engine are being built",
+        )
+    if recipe.nbits == 3 and recipe.target != "iOS18":
+        raise RecipeError(
+            f"quant=3 with target={recipe.target}: palettes of 3 bits came with iOS 18",
+            hint="take target=iOS18, or quant=4",
+        )

@@ -1,0 +1,85 @@
+"""Pictures to files: settings in their text chunks, a contact sheet of several, timings."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from tqdm import tqdm
+
+from sdbuild import __version__
+from sdbuild.errors import SDBuildError
+from sdbuild.recipe import Request
+from sdbuild.runtime.bundle import Bundle
+from sdbuild.runtime.pipeline import Pipeline, Result
+
+
+def generate(
+    bundle: Bundle, request: Request, out: Path, report: Path | None = None,
+    predictor: str = "auto",
+) -> list[Path]:
+    """Draws a request and writes its pictures; the files, `out` last.
+
+    Several pictures go to `<out>-1.png`, `<out>-2.png`, …, and `out` is their contact sheet.
+
+    Raises:
+        BundleError, MILError: the bundle cannot draw.
+        SDBuildError: a file cannot be written.
+    """
+    pipeline = Pipeline(bundle, predictor)
+    steps = request.count * request.steps
+    with tqdm(total=steps, unit="step", disable=not sys.stderr.isatty(), leave=False) as bar:
+        results = list(pipeline.draw(request, bar.update))
+    numbered = [out.with_stem(f"{out.stem}-{i}") for i in range(1, request.count + 1)]
+    files = [out] if request.count == 1 else numbered
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for path, result in zip(files, results, strict=True):
+            result.image.save(path, "PNG", pnginfo=_settings(bundle, request, result.seed))
+        if request.count > 1:
+            contact_sheet([r.image for r in results]).save(
+                out, "PNG", pnginfo=_settings(bundle, request, request.seed)
+            )
+            files = [*files, out]
+        if report is not None:
+            report.parent.mkdir(parents=True, exist_ok=True)
+            report.write_text(_timings(pipeline, results), "utf-8")
+    except OSError as error:
+        raise SDBuildError(f"{error.filename}: cannot be written: {error.strerror}") from error
+    return files
+
+
+def contact_sheet(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
+    """The pictures side by side, as near to a square as they go, or in so many columns."""
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    width, height = images[0].size
+    sheet = Image.new("RGB", (columns * width, math.ceil(len(images) / columns) * height), "white")
+    for index, image in enumerate(images):
+        sheet.paste(image, (index % columns * width, index // columns * height))
+    return sheet
+
+
+def _settings(bundle: Bundle, request: Request, seed: int) -> PngInfo:
+    """All that is needed to draw the picture again."""
+    text = PngInfo()
+    for name, value in {
+        "prompt": request.prompt, "negative": request.negative, "seed": seed,
+        "steps": request.steps, "guidance": request.guidance, "scheduler": request.scheduler,
+        "bundle": bundle.description, "software": f"sdbuild {__version__}",
+    }.items():
+        text.add_itxt(name, str(value))
+    return text
+
+
+def _timings(pipeline: Pipeline, results: Sequence[Result]) -> str:
+    """The timings in seconds, as JSON."""
+    pictures = [
+        {"seed": r.seed, "seconds": {k: round(v, 3) for k, v in r.seconds.items()}}
+        for r in results
+    ]
+    return json.dumps({"load_s": round(pipeline.load_s, 3), "pictures": pictures}, indent=2) + "\n"

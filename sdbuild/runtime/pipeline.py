@@ -1,0 +1,161 @@
+"""Stable Diffusion: prompt to picture, over predictors.
+
+The order is diffusers' own: noise from a seeded generator, classifier-free guidance, a scheduler
+of diffusers with the bundle's config, the decoder. The same seed gives the same noise as there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sdbuild.errors import BundleError
+from sdbuild.recipe import Request
+from sdbuild.runtime.bundle import Bundle
+from sdbuild.runtime.predictor import Chain, load
+
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "dpm": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "pndm": "PNDMScheduler",
+}
+"""diffusers' class of each scheduler."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A picture, the seed of its noise, and the seconds that each part took."""
+
+    image: Image.Image
+    seed: int
+    seconds: Mapping[str, float]
+
+
+class Pipeline:
+    """Draws from one bundle; its models are loaded once."""
+
+    def __init__(self, bundle: Bundle, predictor: str = "auto") -> None:
+        self.bundle = bundle
+        started = time.monotonic()
+        self._text_encoder = self._load("text_encoder", predictor)
+        self._unet = self._load("unet", predictor)
+        self._decoder = self._load("vae_decoder", predictor)
+        self._tokenizer = _tokenizer(bundle)
+        self.load_s = time.monotonic() - started
+
+    def _load(self, component: str, predictor: str) -> Chain:
+        if component not in self.bundle.models:
+            raise BundleError(
+                f"{self.bundle.folder}: no {component}, which drawing needs",
+                hint="build it with components=text_encoder,unet,vae_decoder",
+            )
+        return load(self.bundle.models[component], predictor, self.bundle.attention)
+
+    def draw(
+        self, request: Request, progress: Callable[[], object] = lambda: None
+    ) -> Iterator[Result]:
+        """Gives the pictures of a request one by one; calls `progress` after each step."""
+        started = time.monotonic()
+        embeddings = np.concatenate(
+            [self.encode(request.negative), self.encode(request.prompt)]
+        )
+        encode_s = time.monotonic() - started
+        for seed in range(request.seed, request.seed + request.count):
+            started = time.monotonic()
+            latents = self.denoise(embeddings, request, seed, progress)
+            denoised = time.monotonic()
+            image = self.decode(latents)
+            yield Result(image=image, seed=seed, seconds={
+                "encode": encode_s, "denoise": denoised - started,
+                "decode": time.monotonic() - denoised,
+            })
+
+    def encode(self, prompt: str) -> np.ndarray:
+        """The embedding of a prompt.
+
+        Shapes:
+            returns (1, D, 1, S), as the U-Net takes it.
+        """
+        length = self._text_encoder.shapes["input_ids"][-1]
+        tokens = self._tokenizer(
+            prompt, padding="max_length", max_length=length, truncation=True
+        ).input_ids
+        found = self._text_encoder.predict({"input_ids": np.array([tokens], np.float32)})
+        return found["last_hidden_state"].transpose(0, 2, 1)[:, :, None]  # (1, S, D) -> (1, D, 1, S)
+
+    def denoise(
+        self, embeddings: np.ndarray, request: Request, seed: int, progress: Callable[[], object]
+    ) -> torch.Tensor:
+        """The latents of a picture.
+
+        Shapes:
+            embeddings: (2, D, 1, S), the negative prompt first; returns (1, C, h, w).
+        """
+        scheduler = _scheduler(request.scheduler, self.bundle.scheduler)
+        scheduler.set_timesteps(request.steps)
+        batch, *cells = self._unet.shapes["sample"]
+        generator = torch.Generator().manual_seed(seed)
+        latents = torch.randn(1, *cells, generator=generator) * scheduler.init_noise_sigma
+        for timestep in scheduler.timesteps:
+            sample = scheduler.scale_model_input(latents, timestep)
+            without, with_prompt = self._predict_noise(sample, timestep, embeddings, batch)
+            guided = without + request.guidance * (with_prompt - without)
+            # As in diffusers, weights up to 1 mean the prompt's own prediction.
+            noise = guided if request.guidance > 1 else with_prompt
+            latents = scheduler.step(noise, timestep, latents, return_dict=False)[0]
+            progress()
+        return latents
+
+    def _predict_noise(
+        self, sample: torch.Tensor, timestep: torch.Tensor, embeddings: np.ndarray, batch: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The noise without and with the prompt, in as many calls as the U-Net's batch asks for."""
+        found = [
+            self._unet.predict({
+                "sample": sample.repeat(batch, 1, 1, 1).numpy(),
+                "timestep": np.full((batch,), float(timestep), np.float32),
+                "encoder_hidden_states": embeddings[start:start + batch],
+            })["noise_pred"]
+            for start in range(0, len(embeddings), batch)
+        ]
+        noise = torch.from_numpy(np.concatenate(found).astype(np.float32))  # (2, C, h, w)
+        return noise[:1], noise[1:]
+
+    def decode(self, latents: torch.Tensor) -> Image.Image:
+        """The picture of some latents.
+
+        Shapes:
+            latents: (1, C, h, w).
+        Raises:
+            BundleError: the decoder gave NaN or infinity, which would be a black picture.
+        """
+        z = (latents / self.bundle.scale_factor).numpy().astype(np.float32)
+        found = self._decoder.predict({"z": z})["image"][0]  # (3, H, W)
+        if not np.isfinite(found).all():
+            raise BundleError(
+                f"{self.bundle.name}: the decoder gave numbers that are not finite",
+                hint="doit check names the operation that made them",
+            )
+        levels = (found / 2 + 0.5).clip(0, 1).transpose(1, 2, 0) * 255  # -> (H, W, 3)
+        return Image.fromarray(levels.round().astype(np.uint8))
+
+
+def _tokenizer(bundle: Bundle) -> Any:
+    """CLIP's tokenizer from the bundle's own two files."""
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(str(bundle.folder), pad_token=bundle.pad_token)
+
+
+def _scheduler(name: str, config: Mapping[str, Any]) -> Any:
+    """diffusers' scheduler `name` with the config of the bundle's own."""
+    import diffusers
+
+    return getattr(diffusers, SCHEDULERS[name]).from_config(dict(config))

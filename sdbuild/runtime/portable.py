@@ -1,0 +1,29 @@
+"""The predictor for any machine: our executor of ML Programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sdbuild.mil.execute import Executor
+from sdbuild.mil.read import read_model
+
+
+class Portable:
+    """One model on the executor."""
+
+    def __init__(self, path: Path) -> None:
+        model = read_model(path)
+        self.shapes = model.input_shapes
+        self._executor = Executor(model)
+
+    def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs for some inputs."""
+        return self._executor.predict(inputs)
+
+
+def load(path: Path, attention: str) -> Portable:
+    """The model at `path`."""
+    return Portable(path)

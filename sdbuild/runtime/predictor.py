@@ -1,0 +1,56 @@
+"""What runs one compiled model: Core ML on a Mac, our executor anywhere.
+
+A predictor takes float32 arrays by name, as hosts send them, and gives arrays by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+PREDICTORS = ("auto", "coreml", "portable")
+
+
+class Predictor(Protocol):
+    """Runs one model. `shapes` are those of its inputs, by name."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs for some inputs."""
+        ...
+
+
+class Chain:
+    """Models that run in a row: each sees the first inputs and what those before it gave."""
+
+    def __init__(self, predictors: Sequence[Predictor]) -> None:
+        self.predictors = predictors
+        self.shapes = predictors[0].shapes
+
+    def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs of the last model."""
+        values = dict(inputs)
+        outputs: dict[str, np.ndarray] = {}
+        for predictor in self.predictors:
+            outputs = predictor.predict({name: values[name] for name in predictor.shapes})
+            values |= outputs
+        return outputs
+
+
+def load(paths: Sequence[Path], predictor: str, attention: str) -> Chain:
+    """The models at `paths` in a row; `auto` is Core ML on a Mac.
+
+    Raises:
+        ToolMissing: Core ML is asked for where there is none.
+        MILError: a model cannot be run.
+    """
+    if predictor == "auto":
+        predictor = "coreml" if sys.platform == "darwin" else "portable"
+    module = importlib.import_module(f"sdbuild.runtime.{predictor}")
+    return Chain([module.load(path, attention) for path in paths])

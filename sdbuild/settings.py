@@ -1,0 +1,43 @@
+"""What a command line asks for: the recipe, and the places that nothing's bytes depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdbuild.fields import PLACE_FIELDS, parse
+from sdbuild.recipe import Recipe, load
+
+PROJECT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A recipe and its places; `out` and `report` are None if they are not asked for."""
+
+    recipe: Recipe
+    cache: Path
+    bundle: Path
+    out: Path
+    report: Path | None
+
+
+def settings(words: Mapping[str, str]) -> Settings:
+    """The settings in the `name=value` words of a command line.
+
+    Raises:
+        RecipeError: an unknown name, or a value that is not allowed.
+    """
+    recipe = load(words)
+    places = {
+        field.name: Path(parse(field, words[field.name], "on the command line")).expanduser()
+        for field in PLACE_FIELDS if field.name in words
+    }
+    return Settings(
+        recipe=recipe,
+        cache=places.get("cache", PROJECT / "cache").absolute(),
+        bundle=places.get("bundle", PROJECT / "bundles" / recipe.variant).absolute(),
+        out=places.get("out", Path("images") / f"{recipe.name}.png").absolute(),
+        report=places["report"].absolute() if "report" in places else None,
+    )

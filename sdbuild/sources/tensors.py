@@ -1,0 +1,105 @@
+"""Safetensors files as tables of tensors, and copied without loading them.
+
+A file is a u64 length, a JSON header of that length ({name: dtype, shape, data_offsets}) and the
+tensors' bytes. A component's tensors are written sorted by name and without metadata, so that the
+same tensors give the same file, whatever they were read from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+from safetensors import SafetensorError, safe_open
+
+from sdbuild.errors import SourceError
+
+_COPY_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """A tensor in a file: `start` is the offset of its first byte."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    start: int
+    size_bytes: int
+
+    def chunks(self) -> Iterator[bytes]:
+        """Its bytes, some megabytes at a time."""
+        with self.file.open("rb") as file:
+            file.seek(self.start)
+            left = self.size_bytes
+            while left:
+                chunk = file.read(min(left, _COPY_BYTES))
+                if not chunk:
+                    raise SourceError(f"{self.file}: ends inside the tensor {self.name}")
+                left -= len(chunk)
+                yield chunk
+
+
+def table(files: Iterable[Path]) -> dict[str, Tensor]:
+    """The tensors of some safetensors files, by name.
+
+    Raises:
+        SourceError: a file is cut short or is not safetensors, or two hold the same tensor.
+    """
+    found: dict[str, Tensor] = {}
+    for path in files:
+        for tensor in _read(path):
+            if tensor.name in found:
+                raise SourceError(
+                    f"the tensor {tensor.name} is in {found[tensor.name].file} and in {path}"
+                )
+            found[tensor.name] = tensor
+    return found
+
+
+def _read(path: Path) -> Iterator[Tensor]:
+    try:
+        with safe_open(path, "numpy"):  # checks the header and that the file is whole
+            pass
+    except (SafetensorError, OSError) as error:
+        raise SourceError(
+            f"{path}: not a whole safetensors file: {error}",
+            hint="it may have been cut while it was copied: fetch it again",
+            file=path.name,
+        ) from error
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, end = entry["data_offsets"]
+            yield Tensor(name=name, dtype=entry["dtype"], shape=tuple(entry["shape"]),
+                         file=path, start=8 + length + start, size_bytes=end - start)
+
+
+def write(path: Path, tensors: Iterable[Tensor]) -> dict[str, str]:
+    """Writes the tensors to one safetensors file; the digest of each, by name."""
+    ordered = sorted(tensors, key=lambda tensor: tensor.name)
+    header, end = {}, 0
+    for tensor in ordered:
+        header[tensor.name] = {
+            "dtype": tensor.dtype, "shape": list(tensor.shape),
+            "data_offsets": [end, end + tensor.size_bytes],
+        }
+        end += tensor.size_bytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digests = {}
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in ordered:
+            hasher = xxhash.xxh3_128()
+            for chunk in tensor.chunks():
+                hasher.update(chunk)
+                file.write(chunk)
+            digests[tensor.name] = hasher.hexdigest()
+    return digests

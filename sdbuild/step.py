@@ -1,0 +1,125 @@
+"""Steps and their keys: what determines the bytes of an artifact."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sdbuild.digest import digest
+from sdbuild.errors import ToolMissing
+from sdbuild.recipe import Source
+
+SCHEMA = 1
+"""The version of keys and records. Raising it forgets every record."""
+
+
+@dataclass(frozen=True, slots=True)
+class From:
+    """An input: the artifact of the step called `step`, or one path of it."""
+
+    step: str
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One stage applied to one component.
+
+    `params` may change the artifact's bytes and are in its key. So are the digests of the files
+    that it `reads` from `source`, the part of a checkpoint by its folder; the place is not.
+    """
+
+    kind: str
+    component: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, From] = field(default_factory=dict)
+    source: Source | None = None
+    reads: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name as a doit task: `convert:unet`."""
+        return f"{self.kind}:{self.component}" if self.component else self.kind
+
+    @property
+    def stage(self) -> ModuleType:
+        """The module of its stage, `sdbuild/steps/<kind>.py`."""
+        return stage(self.kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What the process of a step is given: where its inputs are, and where its output goes.
+
+    `source` is the folder of the checkpoint, for the stage that reads one, and `reads` its part.
+    """
+
+    params: Mapping[str, Any]
+    inputs: Mapping[str, Path]
+    output: Path
+    source: Path | None = None
+    reads: str = ""
+
+
+def stage(kind: str) -> ModuleType:
+    """The module of a stage. It holds, and a new stage brings:
+
+    VERSION   an integer, raised by hand when the bytes that it writes change
+    TOOLS     the packages whose version may change its bytes
+    CODE      the files of ours that make its bytes, as patterns below `sdbuild/`
+    NEEDS     its inputs: {name: role} or {name: (role, path in the artifact)}
+    GIVES     the role of its output, for the stages after it
+    applies(recipe, component), params(recipe, component)   light: no heavy import
+    source(recipe, component)   only if it reads from outside: {"source": …, "reads": …}
+    tools(params)               only if it uses tools that are no packages: {name: version}
+    run(job)  the work, in a process of its own; may return facts for the record
+    """
+    return importlib.import_module(f"sdbuild.steps.{kind}")
+
+
+def tool_versions(step: Step) -> dict[str, str]:
+    """The versions of the tools that the step declares.
+
+    Raises:
+        ToolMissing: one of them is not installed.
+    """
+    versions = {}
+    for tool in step.stage.TOOLS:
+        try:
+            versions[tool] = metadata.version(tool)
+        except metadata.PackageNotFoundError as error:
+            raise ToolMissing(
+                f"{step.name}: the package {tool} is not installed.", hint=f"pip install {tool}"
+            ) from error
+    own_tools = getattr(step.stage, "tools", None)
+    return versions | (own_tools(step.params) if own_tools else {})
+
+
+def ingredients(
+    step: Step, inputs: Mapping[str, str], source: Mapping[str, str]
+) -> dict[str, Any]:
+    """All that determines the step's bytes: the pre-image of its key, and what `why` compares.
+
+    Args:
+        inputs: the digest of each input's content.
+        source: the digest of each file that is read from outside.
+    """
+    return {
+        "schema": SCHEMA,
+        "kind": step.kind,
+        "version": step.stage.VERSION,
+        "params": dict(step.params),
+        "inputs": dict(inputs),
+        "source": dict(source),
+        "tools": tool_versions(step),
+    }
+
+
+def key(found: Mapping[str, Any]) -> str:
+    """The key of a step with these ingredients."""
+    return digest("step", found)

@@ -1,0 +1,1 @@
+"""Stages, one file each. What a stage's module holds: `sdbuild.step.stage`."""

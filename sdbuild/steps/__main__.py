@@ -1,0 +1,48 @@
+"""The process of a step: `python -m sdbuild.steps KIND WORKSPACE`.
+
+Reads `job.json`, runs the stage, writes `result.json` with its facts or its error. Standard input
+is a pipe from the parent: when it closes the parent is gone, and so is the reason to go on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from sdbuild.errors import SDBuildError
+from sdbuild.step import Job, stage
+
+
+def main(kind: str, work: Path) -> int:
+    """Runs one stage; the exit status."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    found = json.loads((work / "job.json").read_bytes())
+    job = Job(
+        params=found["params"],
+        inputs={name: Path(path) for name, path in found["inputs"].items()},
+        output=Path(found["output"]),
+        source=Path(found["source"]) if found["source"] else None,
+        reads=found["reads"],
+    )
+    try:
+        result: dict[str, Any] = {"facts": stage(kind).run(job) or {}}
+    except SDBuildError as error:
+        result = {"error": {
+            "type": type(error).__name__, "message": error.message, "hint": error.hint,
+            "facts": error.facts,
+        }}
+    (work / "result.json").write_text(json.dumps(result, default=str), "utf-8")
+    return 1 if "error" in result else 0
+
+
+def _end_with_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)  # not through sys.stdin, whose lock is held at exit
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1], Path(sys.argv[2])))

@@ -1,0 +1,152 @@
+"""bundle: the folder that a host loads: compiled models, tokenizer, and a manifest of our own.
+
+The manifest makes the bundle self-describing: how to draw with it, and how every part was made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sdbuild.digest import digest, digest_file
+from sdbuild.errors import SourceError
+from sdbuild.recipe import Recipe
+from sdbuild.step import Job
+
+VERSION = 1
+TOOLS = ()
+CODE = ("steps/bundle.py",)
+NEEDS_PROVENANCE = True
+"""Its inputs are joined by a list of how they were made, `provenance`."""
+
+SCHEMA = 1
+
+
+def params(recipe: Recipe) -> dict[str, Any]:
+    """What the manifest says beside what the parts tell."""
+    return {
+        "name": recipe.name,
+        "family": recipe.family.name,
+        "width_px": recipe.width_px,
+        "height_px": recipe.height_px,
+        "attention": recipe.attention,
+        "target": recipe.target,
+        "compiler": recipe.compiler,
+        "components": {
+            c.name: {
+                "models": _model_names(recipe, c.bundle_name, c.is_chunkable),
+                "nbits": recipe.nbits_of(c),
+            }
+            for c in recipe.components
+        },
+        "draw": asdict(recipe.draw),
+    }
+
+
+def _model_names(recipe: Recipe, bundle_name: str, is_chunkable: bool) -> list[str]:
+    if not is_chunkable or recipe.chunks == 1:
+        return [f"{bundle_name}.mlmodelc"]
+    return [f"{bundle_name}Chunk{i}.mlmodelc" for i in range(1, recipe.chunks + 1)]
+
+
+def provenance_digest(provenance: Sequence[Mapping[str, Any]]) -> str:
+    """What stands for the provenance in the key."""
+    return digest("provenance", list(provenance))
+
+
+def run(job: Job) -> None:
+    """Lays all parts flat in one folder, as hosts expect, with `manifest.json`."""
+    for name in job.params["components"]:
+        _link_tree(job.inputs[name], job.output)
+    resources = job.inputs["resources"]
+    _write_tokenizer(resources, job.output)
+    for card in ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md"):
+        if (resources / card).is_file():
+            os.link(resources / card, job.output / card)
+    manifest = _manifest(job, resources) | {"files": _table(job.output)}
+    (job.output / "manifest.json").write_text(
+        json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8"
+    )
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    for path in source.rglob("*"):
+        if path.is_file():
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, place)
+
+
+def _write_tokenizer(resources: Path, target: Path) -> None:
+    """Writes the tokenizer's two files, checked: a host crashes on a broken one.
+
+    A last line of `merges.txt` without a line end would be dropped by the Swift reader.
+    """
+    vocabulary = _json(resources / "vocab.json")
+    for token in ("<|startoftext|>", "<|endoftext|>"):
+        if not isinstance(vocabulary.get(token), int):
+            raise SourceError(f"vocab.json: no number for {token}, expected CLIP's vocabulary")
+    os.link(resources / "vocab.json", target / "vocab.json")
+    merges = (resources / "merges.txt").read_text("utf-8")
+    lines = [line for line in merges.split("\n") if line and not line.startswith("#")]
+    for number, line in enumerate(lines, 1):
+        if len(line.split(" ")) != 2:
+            raise SourceError(f"merges.txt: rule {number} is {line!r}, expected two words")
+    end = "" if merges.endswith("\n") else "\n"
+    (target / "merges.txt").write_text(merges + end, "utf-8", newline="")
+
+
+def _manifest(job: Job, resources: Path) -> dict[str, Any]:
+    scheduler = _json(resources / "scheduler_config.json")
+    vae = _json(resources / "vae_config.json")
+    return {
+        "schema": SCHEMA,
+        **{k: v for k, v in job.params.items() if k != "components"},
+        "licence": _licence(resources),
+        "prediction_type": scheduler.get("prediction_type", "epsilon"),
+        "pad_token": _pad_token(resources),
+        "scale_factor": vae.get("scaling_factor", 0.18215),
+        "scheduler": {k: v for k, v in scheduler.items() if k != "_diffusers_version"},
+        "components": job.params["components"],
+        "made_from": _json(job.inputs["provenance"]),
+    }
+
+
+def _pad_token(resources: Path) -> str:
+    """What the tokenizer pads prompts with: `<|endoftext|>` in SD 1.x, `!` in 2.x."""
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (resources / name).is_file():
+            found = _json(resources / name).get("pad_token")
+            if found is not None:
+                return str(found["content"] if isinstance(found, dict) else found)
+    return "<|endoftext|>"
+
+
+def _table(folder: Path) -> dict[str, list[Any]]:
+    """Size and digest of every file, so that a bundle can be checked wherever it goes."""
+    return {
+        path.relative_to(folder).as_posix(): [path.stat().st_size, digest_file(path)]
+        for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def _licence(resources: Path) -> str | None:
+    """The licence that the model card's header names."""
+    try:
+        card = (resources / "README.md").read_text("utf-8")
+    except OSError:
+        return None
+    found = re.search(r"\A---\n(?:.*\n)*?license:\s*(\S+)", card)
+    return found and found[1]
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise SourceError(f"{path.name}: not JSON: {error}") from error

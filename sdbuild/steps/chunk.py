@@ -1,0 +1,37 @@
+"""chunk: one package to several that run in a row, cut where the shipped bytes balance."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from sdbuild.family import Component
+from sdbuild.recipe import Recipe
+from sdbuild.step import Job
+
+VERSION = 1
+TOOLS = ("coremltools",)
+CODE = ("steps/chunk.py", "mil/chunk.py", "mil/edit.py", "mil/package.py", "mil/proto.py",
+        "mil/blob.py", "mil/program.py", "mil/dtype.py")
+NEEDS = {"package": "package"}
+GIVES = "package"
+
+
+def applies(recipe: Recipe, component: Component) -> bool:
+    """Whether the recipe has this step for the component."""
+    return component.is_chunkable and recipe.chunks > 1
+
+
+def params(recipe: Recipe, component: Component) -> dict[str, Any]:
+    """What decides the cut beside the package."""
+    return {"chunks": recipe.chunks}
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Writes `<name>Chunk1.mlpackage`, `<name>Chunk2.mlpackage`; the facts say where it was cut."""
+    from sdbuild.mil.chunk import chunk
+
+    (source,) = job.inputs["package"].glob("*.mlpackage")
+    numbers = range(1, job.params["chunks"] + 1)
+    targets = [job.output / f"{source.stem}Chunk{number}.mlpackage" for number in numbers]
+    return asdict(chunk(source, targets))

@@ -1,0 +1,36 @@
+"""palettize: each large weight to a lookup table and indices, by k-means."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from sdbuild.family import Component
+from sdbuild.recipe import Recipe
+from sdbuild.step import Job
+
+VERSION = 1
+TOOLS = ("coremltools", "numpy")
+CODE = ("steps/palettize.py", "mil/palettize.py", "mil/kmeans.py", "mil/edit.py", "mil/arrays.py",
+        "mil/package.py", "mil/proto.py", "mil/blob.py", "mil/program.py", "mil/dtype.py")
+NEEDS = {"package": "package"}
+GIVES = "package"
+
+
+def applies(recipe: Recipe, component: Component) -> bool:
+    """Whether the recipe has this step for the component."""
+    return recipe.nbits_of(component) is not None
+
+
+def params(recipe: Recipe, component: Component) -> dict[str, Any]:
+    """What decides the palettes beside the weights."""
+    return {"nbits": recipe.nbits_of(component)}
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Writes the package with palettized weights; the facts are a report of each tensor."""
+    from sdbuild.mil.palettize import palettize
+
+    (source,) = job.inputs["package"].glob("*.mlpackage")
+    reports = palettize(source, job.output / source.name, nbits=job.params["nbits"])
+    return {"tensors": [asdict(report) for report in reports]}

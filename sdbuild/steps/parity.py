@@ -1,0 +1,110 @@
+"""parity: what the compiled component computes, measured against its PyTorch original.
+
+The inputs are seeded and as in use; the original computes in fp32. PSNR is in dB, relative to the
+largest value of the original.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdbuild.family import Component
+from sdbuild.recipe import Recipe
+from sdbuild.step import Job
+
+if TYPE_CHECKING:
+    import numpy as np
+
+VERSION = 1
+TOOLS = ("torch", "diffusers", "transformers", "numpy")
+CODE = ("steps/parity.py", "models/*.py", "family.py", "mil/*.py", "mil/ops/*.py",
+        "runtime/predictor.py", "runtime/portable.py")
+NEEDS = {"compiled": "compiled", "checkpoint": "checkpoint"}
+GIVES = "parity"
+
+_SEED = 20_240_229
+
+
+def applies(recipe: Recipe, component: Component) -> bool:
+    """Whether the recipe has this step for the component."""
+    return bool(component.folder)
+
+
+def params(recipe: Recipe, component: Component) -> dict[str, Any]:
+    """What decides the samples beside the architecture."""
+    return {
+        "family": recipe.family.name, "component": component.name,
+        "width_px": recipe.width_px, "height_px": recipe.height_px, "seed": _SEED,
+    }
+
+
+def run(job: Job) -> None:
+    """Writes `parity.json`: for each output its worst PSNR, and what is not finite."""
+    import numpy as np
+    import torch
+
+    from sdbuild.family import FAMILIES
+    from sdbuild.models import network
+    from sdbuild.runtime.predictor import load
+
+    component = FAMILIES[job.params["family"]].component(job.params["component"])
+    checkpoint = job.inputs["checkpoint"]
+    architecture = network.read_architecture(checkpoint / "architecture.json")
+    dims = network.dims(
+        component, architecture, job.params["width_px"], job.params["height_px"]
+    )
+    original = network.weighted(component, architecture, checkpoint / "weights.safetensors")
+    models = sorted(job.inputs["compiled"].glob("*.mlmodelc"))
+    chain = load(models, "portable", "original")
+    rng = torch.Generator().manual_seed(job.params["seed"])
+    found: list[dict[str, Any]] = []
+    nonfinite: list[str] = []
+    samples = network.module(component).samples(component, architecture.config, dims, rng)
+    for number, inputs in enumerate(samples):
+        with torch.inference_mode():
+            wanted = original(*inputs)
+        wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+        given = {p.name: t.numpy() for p, t in zip(component.inputs, inputs, strict=True)}
+        made = chain.predict(given)
+        found += [
+            {"sample": number, "output": port.name, **_compare(made[port.name], tensor.numpy())}
+            for port, tensor in zip(component.outputs, wanted, strict=True)
+        ]
+        if not all(np.isfinite(array).all() for array in made.values()):
+            nonfinite.append(_first_nonfinite(models, given))
+    report = {"samples": found, "nonfinite": nonfinite}
+    (job.output / "parity.json").write_text(json.dumps(report, indent=1), "utf-8")
+
+
+def _first_nonfinite(models: Sequence[Path], inputs: dict[str, np.ndarray]) -> str:
+    """The first operation that made NaN or infinity, in models that run in a row."""
+    from sdbuild.mil.execute import Executor, first_nonfinite
+    from sdbuild.mil.read import read_model
+
+    values = dict(inputs)
+    for path in models:
+        model = read_model(path)
+        needed = {name: values[name] for name in model.inputs}
+        found = first_nonfinite(model, needed)
+        if found is not None:
+            return f"{path.name}: {found}"
+        values |= Executor(model).predict(needed)
+    return "no operation made NaN or infinity: the inputs hold some"
+
+
+def _compare(made: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
+    """PSNR in dB (None if nothing differs, or if not all is finite) and the largest error."""
+    import numpy as np
+
+    if not np.isfinite(made).all():
+        return {"psnr_db": None, "max_error": None, "is_finite": False}
+    error = made.astype(np.float64) - wanted
+    rms = float(np.sqrt(np.mean(error**2)))
+    psnr = 20 * np.log10(np.abs(wanted).max() / rms) if rms else None
+    return {
+        "psnr_db": psnr and round(float(psnr), 2), "max_error": float(np.abs(error).max()),
+        "is_finite": True,
+    }

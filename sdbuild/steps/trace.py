@@ -1,0 +1,82 @@
+"""trace: the network's graph, from its architecture alone.
+
+The network is built on the meta device, so its parameters have shapes and no numbers: the trace
+costs no memory for weights, and one trace serves every checkpoint of the architecture.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sdbuild.errors import StepError
+from sdbuild.family import Component
+from sdbuild.recipe import Recipe
+from sdbuild.step import Job
+
+if TYPE_CHECKING:
+    import torch
+
+VERSION = 1
+TOOLS = ("torch", "diffusers", "transformers")
+CODE = ("steps/trace.py", "models/*.py", "family.py")
+NEEDS = {"architecture": ("checkpoint", "architecture.json")}
+GIVES = "graph"
+
+
+def applies(recipe: Recipe, component: Component) -> bool:
+    """Whether the recipe has this step for the component."""
+    return bool(component.folder)
+
+
+def params(recipe: Recipe, component: Component) -> dict[str, Any]:
+    """What decides the graph beside the architecture."""
+    return {
+        "family": recipe.family.name, "component": component.name,
+        "attention": recipe.attention,
+        "width_px": recipe.width_px, "height_px": recipe.height_px,
+    }
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Writes `graph.pt2`, an exported program whose tensors have no numbers."""
+    import torch
+
+    from sdbuild.family import FAMILIES
+    from sdbuild.models import network
+
+    component = FAMILIES[job.params["family"]].component(job.params["component"])
+    architecture = network.read_architecture(job.inputs["architecture"])
+    dims = network.dims(
+        component, architecture, job.params["width_px"], job.params["height_px"]
+    )
+    inputs = tuple(torch.zeros(p.sized(dims), device="meta") for p in component.inputs)
+    with torch.no_grad():
+        program = torch.export.export(network.weightless(component, architecture), inputs)
+        program = program.run_decompositions({})
+    _clean(program)
+    torch.export.save(program, job.output / "graph.pt2")
+    return {"operations": sum(n.op == "call_function" for n in program.graph.nodes)}
+
+
+def _clean(program: torch.export.ExportedProgram) -> None:
+    """Takes out of the graph what would make the same trace differ, and what cannot be lowered.
+
+    Stack traces name the files of this machine. `alias` gives its argument back, and
+    `_assert_tensor_metadata` checks what the export has already fixed: coremltools 9 knows neither.
+    """
+    import torch
+
+    aten = torch.ops.aten
+    for node in list(program.graph.nodes):
+        node.meta = {"val": node.meta["val"]} if "val" in node.meta else {}
+        if node.target is aten.alias.default:
+            node.replace_all_uses_with(node.args[0])
+        if node.target in (aten.alias.default, aten._assert_tensor_metadata.default):
+            program.graph.erase_node(node)
+    program._example_inputs = None
+    if program.graph_signature.buffers:
+        raise StepError(
+            f"trace: the network keeps numbers outside its parameters: "
+            f"{', '.join(program.graph_signature.buffers)}",
+            hint="pass them in or compute them in forward: they do not exist on the meta device",
+        )

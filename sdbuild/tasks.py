@@ -1,0 +1,234 @@
+"""A plan as doit tasks. The only module that knows doit.
+
+One task a step (`convert:unet`), and `build`, `check` and `generate` above them. The store says
+what is up to date; doit's own database may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from doit import doit_cmd
+from doit.cmd_base import subtasks_iter
+from doit.cmd_forget import Forget
+from doit.exceptions import TaskFailed
+from doit.reporter import ConsoleReporter
+from doit.task import Task
+
+from sdbuild.build import Builder
+from sdbuild.check import report
+from sdbuild.errors import SDBuildError
+from sdbuild.install import install, remove
+from sdbuild.plan import plan
+from sdbuild.settings import PROJECT, Settings, settings
+from sdbuild.show import made
+from sdbuild.step import Step
+from sdbuild.store import Store
+
+Action = Callable[[], TaskFailed | None]
+
+GROUPS = {
+    "download": "copy and verify the checkpoint of each component",
+    "trace": "capture the graph of each network, without weights",
+    "convert": "graph and weights to an .mlpackage in fp16",
+    "palettize": "weights to lookup tables and indices",
+    "chunk": "cut the U-Net into programs that run in a row",
+    "compile": ".mlpackage to .mlmodelc",
+    "parity": "measure each compiled component against its PyTorch original",
+}
+
+
+def variables() -> dict[str, str]:
+    """The `name=value` words of doit's command line.
+
+    doit gives one variable at a time by its name; an unknown name shows only in the whole table.
+    """
+    return dict(doit_cmd._CMDLINE_VARS or {})
+
+
+def load() -> Iterator[dict[str, Any]]:
+    """The tasks for doit's command line; a mistake in it ends doit with status 2."""
+    try:
+        found = settings(variables())
+        builder = Builder(plan(found.recipe), Store(found.cache))
+    except SDBuildError as error:
+        sys.stderr.write(f"ERROR: {error}\n")
+        raise SystemExit(2) from None
+    return tasks(builder, found)
+
+
+def tasks(builder: Builder, found: Settings) -> Iterator[dict[str, Any]]:
+    """A task for each step, and `build`, `check` and `generate`."""
+    for kind in dict.fromkeys(step.kind for step in builder.plan.steps.values() if step.component):
+        yield {"basename": kind, "name": None, "doc": GROUPS[kind]}
+    for step in builder.plan.steps.values():
+        yield _step_task(builder, step)
+    yield _build_task(builder, found)
+    yield _check_task(builder, found)
+    yield _generate_task(found)
+
+
+def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
+    def run() -> TaskFailed | None:
+        builder.make(step.name)
+        return None
+
+    def clean() -> None:
+        state = builder.state(step.name)
+        if state.key and builder.store.forget(state.key):
+            print(f"{step.name}: record {state.key[:8]} dropped")
+
+    doc = "collect everything that a host loads" if not step.component else None
+    name = {"basename": step.kind} | ({"name": step.component} if step.component else {})
+    return name | {
+        "actions": [_guarded(run)],
+        "uptodate": [lambda: builder.is_made(step.name)],
+        "task_dep": sorted({source.step for source in step.inputs.values()}),
+        "clean": [clean],
+        "doc": doc or f"{GROUPS[step.kind]}: {step.component}",
+        "meta": {"builder": builder, "step": step.name},
+        "io": {"capture": False},
+    }
+
+
+def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
+    store = builder.store
+
+    def is_installed() -> bool:
+        record = builder.state("bundle").record
+        return record is not None and store.is_laid_out(record, found.bundle)
+
+    def run() -> TaskFailed | None:
+        install(builder.make("bundle"), store, found.bundle)
+        return None
+
+    return {
+        "basename": "build",
+        "actions": [_guarded(run)],
+        "uptodate": [is_installed],
+        "task_dep": ["bundle"],
+        "clean": [lambda: remove(found.bundle)],
+        "doc": "make the bundle and put it in place",
+        "title": lambda task: f"build  {_relative(found.bundle)}",
+        "io": {"capture": False},
+    }
+
+
+def _check_task(builder: Builder, found: Settings) -> dict[str, Any]:
+    names = [name for name in builder.plan.steps if name.startswith("parity:")]
+
+    def run() -> TaskFailed | None:
+        records = {name.partition(":")[2]: builder.make(name) for name in names}
+        print(report(records, builder.store, found.recipe))
+        return None
+
+    return {
+        "basename": "check",
+        "actions": [_guarded(run)],
+        "task_dep": ["build", *names],
+        "doc": "hold each component's parity against its floor",
+        "verbosity": 2,
+        "io": {"capture": False},
+    }
+
+
+def _generate_task(found: Settings) -> dict[str, Any]:
+    request = found.recipe.request
+    options = {
+        "prompt": request.prompt, "negative": request.negative, "seed": request.seed,
+        "steps": request.steps, "guidance": request.guidance, "scheduler": request.scheduler,
+        "count": request.count, "out": found.out, "report": found.report,
+    }
+    command = [sys.executable, "-m", "sdbuild", "generate", str(found.bundle)]
+    command += [f"--{name}={value}" for name, value in options.items() if value is not None]
+
+    def run() -> TaskFailed | None:
+        status = subprocess.run(command, cwd=PROJECT, check=False).returncode
+        return TaskFailed(f"generate ended with status {status}", report=False) if status else None
+
+    return {
+        "basename": "generate",
+        "actions": [run],
+        "task_dep": ["build"],
+        "doc": "draw from the finished bundle",
+        "verbosity": 2,
+        "io": {"capture": False},
+    }
+
+
+def _guarded(run: Action) -> Action:
+    """The action, its errors told by doit without a traceback."""
+    def action() -> TaskFailed | None:
+        try:
+            return run()
+        except SDBuildError as error:
+            return TaskFailed(str(error))
+    return action
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+class Reporter(ConsoleReporter):
+    """Tells of each step what it cost; of what is up to date only how much there was."""
+
+    desc = "sdbuild's own: what ran and what it cost"
+
+    def __init__(self, outstream: Any, options: dict[str, Any]) -> None:
+        super().__init__(outstream, options)
+        self.up_to_date = 0
+
+    def execute_task(self, task: Task) -> None:
+        """Says that a task starts."""
+        if task.actions:
+            self.write(f".  {task.title()}\n")
+            self.outstream.flush()
+
+    def add_success(self, task: Task) -> None:
+        """Says what a step cost."""
+        if task.meta and task.executed:
+            record = task.meta["builder"].state(task.meta["step"]).record
+            if record is not None:
+                self.write(f"   {made(record)}\n")
+
+    def skip_uptodate(self, task: Task) -> None:
+        """Counts, and names only what was asked for."""
+        if task.meta:
+            self.up_to_date += 1
+        elif task.actions:
+            self.write(f"-- {task.title()}\n")
+
+    def complete_run(self) -> None:
+        """Says how many steps needed nothing, and what doit itself has to say."""
+        if self.up_to_date:
+            self.write(f"   {self.up_to_date} steps up to date\n")
+        for message in self.runtime_errors:
+            self.write(f"{message}\n")
+
+    def _write_failure(self, result: dict[str, Any], write_exception: bool = True) -> None:
+        self.write(f"ERROR in {result['task'].name}:\n{result['exception'].get_msg()}\n")
+
+
+class ForgetRecords(Forget):
+    """`doit forget`: drops the records of steps, so that they run again."""
+
+    name = "forget"
+    doc_purpose = "drop the records of steps, so that they run again"
+
+    def _execute(self, forget_sub: bool, forget_disable_default: bool, forget_all: bool) -> None:
+        by_name = {task.name: task for task in self.task_list}
+        chosen = list(by_name) if forget_all else self.sel_tasks
+        for name in chosen:
+            task = by_name.get(name)
+            for each in [task, *subtasks_iter(by_name, task)] if task else []:
+                if each.meta:
+                    builder = each.meta["builder"]
+                    key = builder.state(each.meta["step"]).key
+                    if key:
+                        builder.store.forget(key)
+        super()._execute(forget_sub, forget_disable_default, forget_all)

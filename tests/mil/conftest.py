@@ -1,0 +1,1 @@
+"""Makes `operations` importable from the folder of families."""

@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+from operations import check, const, floats
+
+X, W, B = floats(2, 5, 3), floats(4, 3, seed=1), floats(4, seed=2)
+
+
+def test_linear():
+    check("linear", X @ W.T + B, x=X, weight=const(W), bias=const(B))
+    check("linear", X @ W.T, x=X, weight=const(W))
+
+
+@pytest.mark.parametrize("transpose_x", [False, True])
+@pytest.mark.parametrize("transpose_y", [False, True])
+def test_matmul(transpose_x, transpose_y):
+    x, y = floats(2, 3, 4), floats(4, 5, seed=1)
+    given_x = x.swapaxes(-1, -2) if transpose_x else x
+    given_y = y.swapaxes(-1, -2) if transpose_y else y
+
+    check("matmul", x @ y, x=given_x.copy(), y=given_y.copy(), transpose_x=transpose_x,
+          transpose_y=transpose_y)
+
+
+@pytest.mark.parametrize("equation", ["bchq,bkhc->bkhq", "bkhq,bchk->bchq"])
+def test_einsum_of_attention(equation):
+    first, second = floats(1, 4, 2, 3), floats(1, 5, 2, 4, seed=1)
+    if equation == "bkhq,bchk->bchq":
+        first, second = floats(1, 4, 2, 3), floats(1, 6, 2, 4, seed=1)
+    expected = np.einsum(equation, first, second)
+
+    check("einsum", expected, values=[first, second], equation=equation)
