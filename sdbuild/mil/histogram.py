@@ -93,7 +93,8 @@ TABLE = (
         "layer_norm linear matmul mul quantize relu reshape slice_by_index softmax sub tanh "
         "transpose"),
     Row("CoreML8", "Ios18", _REDEFINED,
-        "gru scaled_dot_product_attention slice_update"),
+        "constexpr_lut_to_dense constexpr_lut_to_sparse constexpr_sparse_blockwise_shift_scale "
+        "constexpr_sparse_to_dense gru scaled_dot_product_attention slice_update"),
     Row("CoreML8", "Ios18", "as all 20 seen in iOS 18 but shape",
         f"{_BINARY} {_UNARY} {_REDUCTION} {_POOL} {_PLAIN_ACTIVATION} {_NORMALIZATION} "
         f"{_REARRANGING} clip conv conv_transpose crop_resize cumsum einsum fill_like "

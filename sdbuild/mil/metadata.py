@@ -282,7 +282,8 @@ def _storage(operation: Operation, opset: str) -> str | None:
         case kind if kind.startswith("constexpr_"):
             raise UnsupportedFormat(
                 f"{kind} {operation.name}: how its storage is described under opset {opset} is "
-                "not known"
+                "not known",
+                hint="Compress weights for iOS 17 or earlier, or compile on a Mac.",
             )
     return None
 
@@ -305,7 +306,8 @@ def _whole_bytes(operation: Operation, value: Value) -> str | None:
     if isinstance(value.type, TensorType) and 0 < DTYPES[value.type.dtype].bits < 8:
         raise UnsupportedFormat(
             f"{operation.type} {operation.name}: how storage as {value.type.dtype} is described "
-            "is not known"
+            "is not known",
+            hint="Compress weights to 8 bits or for iOS 17 or earlier, or compile on a Mac.",
         )
     return _numeric(value.type)
 

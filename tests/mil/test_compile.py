@@ -418,6 +418,15 @@ def test_a_refusal_says_what_and_why(tmp_path):
     )
 
 
+def test_palettes_of_ios18_are_refused_for_want_of_their_storage_precision(tmp_path):
+    model = read_package(relu_package(
+        tmp_path / "m.mlpackage", text=relu_text(opset="ios18", body=LUT_OF_IOS18), version=9
+    ))
+
+    with pytest.raises(UnsupportedFormat, match="how its storage is described under opset CoreML8"):
+        describe(model, "Unet")
+
+
 def test_functions_described_out_of_order_are_refused(tmp_path):
     description = messages("Model").ModelDescription(defaultFunctionName="b")
     description.functions.add(name="b")
