@@ -85,7 +85,7 @@ def constexpr_lut_to_sparse(
     """Looks up the indices that the mask is set for; with vectors, the mask grows with them."""
     indices = constexpr_sparse_to_dense(indices_nonzero_data, indices_mask)
     dense = _grouped_lookup(indices, lut, vector_axis)
-    mask = _blockwise(indices_mask, dense.shape)
+    mask = _blockwise(indices_mask, dense.shape).expand(dense.shape)
     return mask, dense[mask.bool()]
 
 

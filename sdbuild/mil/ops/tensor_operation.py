@@ -17,7 +17,7 @@ _ZERO_INT = torch.zeros((), dtype=torch.int32)
 
 
 def argsort(x: T, axis: int = -1, ascending: bool = False) -> Int32:
-    return torch.argsort(x, axis, descending=not ascending, stable=True).int()
+    return torch.argsort(x, dim=axis, descending=not ascending, stable=True).int()
 
 
 def band_part(x: T, lower: int = -1, upper: int = -1) -> Moved[T]:
@@ -124,7 +124,7 @@ def topk(
     return_indices: bool = True, output_indices_dtype: str = "int32",
 ) -> tuple[Moved[T], ByIndicesDtype]:
     """The first `k` (-1 for all) along `axis`, always sorted; the first of equal ones is first."""
-    values, indices = torch.sort(x, axis, descending=not ascending, stable=True)
+    values, indices = torch.sort(x, dim=axis, descending=not ascending, stable=True)
     count = x.shape[axis] if k == -1 else k
     values, indices = values.narrow(axis, 0, count), indices.narrow(axis, 0, count)
     return (values, indices.to(CARRIERS[output_indices_dtype])) if return_indices else (values,)

@@ -34,7 +34,7 @@ def reshape_like(
 
 
 def reverse(x: T, axes: list[int] | None = None) -> Moved[T]:
-    return x.flip(range(x.ndim) if axes is None else axes)
+    return x.flip(list(range(x.ndim)) if axes is None else axes)
 
 
 def reverse_sequence(

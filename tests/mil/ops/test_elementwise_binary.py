@@ -3,7 +3,7 @@ import pytest
 from operations import check, floats
 
 X, Y = floats(2, 3, seed=1), floats(3, seed=2)
-I, J = np.array([[7, -7, 7], [0, 5, -1]], np.int32), np.array([2, 2, -2], np.int32)
+WHOLE, BY = np.array([[7, -7, 7], [0, 5, -1]], np.int32), np.array([2, 2, -2], np.int32)
 P, Q = np.array([True, True, False]), np.array([[True], [False]])
 
 
@@ -15,7 +15,7 @@ P, Q = np.array([True, True, False]), np.array([[True], [False]])
 ])
 def test_numbers_are_broadcast(kind, function):
     check(kind, function(X, Y), x=X, y=Y)
-    check(kind, function(I, J), x=I, y=J)
+    check(kind, function(WHOLE, BY), x=WHOLE, y=BY)
 
 
 def test_power():
@@ -26,7 +26,7 @@ def test_power():
 
 def test_real_division_of_integers_drops_the_fraction():
     check("real_div", X / Y, x=X, y=Y)
-    check("real_div", np.array([[3, -3, -3], [0, 2, 0]], np.int32), x=I, y=J)
+    check("real_div", np.array([[3, -3, -3], [0, 2, 0]], np.int32), x=WHOLE, y=BY)
 
 
 @pytest.mark.parametrize(("kind", "function"), [

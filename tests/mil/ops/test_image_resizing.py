@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+from operations import check, const, floats
+
+X = floats(1, 2, 3, 4)
+RAMP = np.array([[[0, 1]]], np.float32)
+TABLE = {  # of coremltools' documentation: where [0, 1] is sampled
+    ("UNALIGN_CORNERS", 5): [0, 0.1, 0.5, 0.9, 1],
+    ("STRICT_ALIGN_CORNERS", 5): [0, 0.25, 0.5, 0.75, 1],
+    ("ALIGN_CORNERS", 5): [0, 0.25, 0.5, 0.75, 1],
+    ("DEFAULT", 5): [0, 0.4, 0.8, 1, 1],
+    ("OFFSET_CORNERS", 5): [0.1, 0.3, 0.5, 0.7, 0.9],
+    ("UNALIGN_CORNERS", 6): [0, 0, 1 / 3, 2 / 3, 1, 1],
+    ("ALIGN_CORNERS", 6): [0, 0.2, 0.4, 0.6, 0.8, 1],
+    ("DEFAULT", 6): [0, 1 / 3, 2 / 3, 1, 1, 1],
+    ("OFFSET_CORNERS", 6): [1 / 12, 0.25, 5 / 12, 7 / 12, 0.75, 11 / 12],
+    ("ALIGN_CORNERS", 1): [0.5],
+    ("STRICT_ALIGN_CORNERS", 1): [0],
+}
+
+
+@pytest.mark.parametrize(("mode", "size"), TABLE)
+def test_points_of_linear_resizing(mode, size):
+    expected = np.array([[TABLE[mode, size]]], np.float32)
+
+    check("resize_bilinear", expected, x=RAMP, target_size_height=1, target_size_width=size,
+          sampling_mode=mode)
+    check("resize", expected, x=RAMP, shape=[1, size], resized_dims=const(np.array(2, np.uint8)),
+          sampling_mode=mode)
+
+
+@pytest.mark.parametrize(("arguments", "mode"), [
+    ({}, "ALIGN_CORNERS"), ({"align_corners": False}, "UNALIGN_CORNERS"),
+    ({"align_corners": False, "half_pixel_centers": False}, "DEFAULT"),
+])
+def test_upsample_bilinear(arguments, mode):
+    expected = np.array([[TABLE[mode, 6]]], np.float32)
+
+    check("upsample_bilinear", expected, x=RAMP, scale_factor_width=3, **arguments)
+
+
+def test_linear_resizing_of_both_dimensions_is_of_one_after_the_other():
+    rows = (X[:, :, [0, 0, 1, 1, 2]] + X[:, :, [0, 1, 1, 2, 2]]) / 2
+
+    check("resize_bilinear", rows, x=X, target_size_height=5, target_size_width=4,
+          sampling_mode="ALIGN_CORNERS")
+
+
+def test_nearest_neighbours():
+    doubled = X.repeat(2, -2).repeat(3, -1)
+
+    check("upsample_nearest_neighbor", doubled, x=X, scale_factor_height=2, scale_factor_width=3)
+    check("upsample_nearest_neighbor", X.repeat(2, -2), x=X, scale_factor_height=2.0)
+    check("resize_nearest_neighbor", X[:, :, [0, 1]][..., [0, 0, 1, 2, 2, 3]], x=X,
+          target_size_height=2, target_size_width=6)
+
+
+def test_resize_keeps_a_size_of_zero():
+    check("resize", X[..., [0, 2]], x=X, shape=[9, 0, 2], interpolation_mode="NEAREST_NEIGHBOR",
+          resized_dims=const(np.array(2, np.uint8)))
+
+
+def test_crop():
+    check("crop", X[:, :, 1:, 1:-2], x=X, crop_height=[1, 0], crop_width=[1, 2])
