@@ -1,8 +1,7 @@
 """What edits of ML Programs share: a new package of an old one's blobs, each copied once.
 
 An edit walks a program in order and gives back another; the blobs that the new program uses are
-streamed into a new weight file as the walk meets them. `palettize.py`, `quantize.py` and `chunk.py`
-are edits.
+streamed into a new weight file as the walk meets them. `compress.py` and `chunk.py` are edits.
 """
 
 from __future__ import annotations
@@ -17,13 +16,6 @@ from sdbuild.mil.blob import BlobWriter
 from sdbuild.mil.package import WEIGHT_FILE, Model, write_package
 from sdbuild.mil.program import Binding, Blob, Block, Operation, Program, Value
 from sdbuild.mil.proto import Message
-
-INLINE_ELEMENTS = 10
-"""Constants of fewer elements are written in the program, not in the weight file.
-
-Source:
-    coremltools 9.0, `should_use_weight_file` (BSD-3-Clause).
-"""
 
 
 class Weights:

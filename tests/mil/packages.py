@@ -10,6 +10,11 @@ import coremltools as ct
 import numpy as np
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
+from coremltools.optimize import coreml as cto
+
+from sdbuild.mil.arrays import to_array
+from sdbuild.mil.edit import walk
+from sdbuild.mil.package import read_package
 
 IOS15, IOS16, IOS17, IOS18 = (
     ct.target.iOS15, ct.target.iOS16, ct.target.iOS17, ct.target.iOS18,
@@ -60,3 +65,38 @@ def changed(source: Path, destination: Path, change: Callable) -> Path:
     with quiet():
         change(ct.models.MLModel(str(source), skip_model_load=True)).save(str(destination))
     return destination
+
+
+def weights(path: Path) -> dict[str, np.ndarray]:
+    """Every constant by the name that it had before it was packed."""
+    model = read_package(path)
+    return {
+        op.outputs[0].name.removesuffix("_palettized").removesuffix("_quantized"):
+            to_array(model, op.attributes["val"])
+        for op in walk(model.program.main.block) if op.type == "const"
+    }
+
+
+def dense(path: Path, tmp_path: Path) -> dict[str, np.ndarray]:
+    """`weights` after coremltools' own decompression."""
+    return weights(changed(path, tmp_path / f"dense_{path.name}", cto.decompress_weights))
+
+
+def structure(path: Path) -> list[tuple]:
+    """The operations without the data of their constants."""
+    found = []
+    for op in read_package(path).program.main.block.operations:
+        arguments = {
+            key: tuple(b if isinstance(b, str) else b.type for b in bindings)
+            for key, bindings in op.inputs.items()
+        }
+        kinds = {key: value.type for key, value in op.attributes.items()}
+        found.append((op.type, op.name, arguments, op.outputs, kinds))
+    return found
+
+
+def squared_error(source: Path, path: Path, tmp_path: Path) -> float:
+    """What the weights of `path` have lost, as coremltools reads them."""
+    exact, found = weights(source), dense(path, tmp_path)
+    return sum(float(((exact[k].astype(float) - found[k].astype(float)) ** 2).sum())
+               for k in exact if exact[k].dtype.kind == "f")

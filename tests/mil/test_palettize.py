@@ -3,53 +3,30 @@ import pytest
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 from coremltools.optimize import coreml as cto
-from packages import IOS15, IOS16, IOS17, IOS18, changed, convolutions, half, package
+from packages import (
+    IOS15,
+    IOS16,
+    IOS17,
+    IOS18,
+    changed,
+    convolutions,
+    dense,
+    half,
+    package,
+    squared_error,
+    structure,
+    weights,
+)
 
 from sdbuild.errors import MILError
-from sdbuild.mil.arrays import to_array
-from sdbuild.mil.edit import walk
 from sdbuild.mil.package import read_package
 from sdbuild.mil.palettize import palettize
-
-
-def weights(path):
-    """The dense values of every constant, by name without suffix, as numpy arrays."""
-    model = read_package(path)
-    return {
-        op.outputs[0].name.removesuffix("_palettized"): to_array(model, op.attributes["val"])
-        for op in walk(model.program.main.block) if op.type == "const" and "val" in op.attributes
-    }
-
-
-def dense(path, tmp_path):
-    """The same after coremltools' own decompression."""
-    return weights(changed(path, tmp_path / f"dense_{path.name}", cto.decompress_weights))
 
 
 def theirs(source, destination, mode="kmeans", **options):
     """coremltools' own palettes; its k-means of small tensors needs scikit-learn."""
     config = cto.OptimizationConfig(cto.OpPalettizerConfig(mode=mode, **options))
     return changed(source, destination, lambda model: cto.palettize_weights(model, config))
-
-
-def structure(path):
-    """The operations without the data of their constants."""
-    model = read_package(path)
-    found = []
-    for op in model.program.main.block.operations:
-        arguments = {
-            key: tuple(b if isinstance(b, str) else b.type for b in bindings)
-            for key, bindings in op.inputs.items()
-        }
-        kinds = {key: value.type for key, value in op.attributes.items()}
-        found.append((op.type, op.name, arguments, op.outputs, kinds))
-    return found
-
-
-def error(source, path, tmp_path):
-    exact, found = weights(source), dense(path, tmp_path)
-    return sum(float(((exact[k].astype(float) - found[k].astype(float)) ** 2).sum())
-               for k in exact if exact[k].dtype == np.float16)
 
 
 @pytest.mark.parametrize("target,nbits", [
@@ -72,7 +49,7 @@ def test_coremltools_reads_the_nearest_entries_in_a_program_like_its_own(tmp_pat
         assert np.abs(gaps).max() == pytest.approx(report.max_error)
         assert np.sqrt((gaps**2).mean()) == pytest.approx(report.rms_error)
         assert len(np.unique(found[report.name].astype(float))) <= 2**nbits
-    assert error(source, ours, tmp_path) <= error(source, expected, tmp_path)
+    assert squared_error(source, ours, tmp_path) <= squared_error(source, expected, tmp_path)
 
 
 def test_small_tensors_get_better_tables_than_uniform_ones(tmp_path):
@@ -84,8 +61,8 @@ def test_small_tensors_get_better_tables_than_uniform_ones(tmp_path):
 
     palettize(source, tmp_path / "ours.mlpackage", nbits=4)
 
-    assert (error(source, tmp_path / "ours.mlpackage", tmp_path)
-            < error(source, expected, tmp_path))
+    assert (squared_error(source, tmp_path / "ours.mlpackage", tmp_path)
+            < squared_error(source, expected, tmp_path))
 
 
 def test_the_constants_taken_are_those_that_coremltools_takes(tmp_path):
@@ -104,8 +81,43 @@ def test_the_constants_taken_are_those_that_coremltools_takes(tmp_path):
 
     assert structure(expected) == structure(tmp_path / "ours.mlpackage")
     assert len(reports) == 2
-    assert error(source, tmp_path / "ours.mlpackage", tmp_path) <= error(
-        source, expected, tmp_path)
+    assert (squared_error(source, tmp_path / "ours.mlpackage", tmp_path)
+            <= squared_error(source, expected, tmp_path))
+
+
+@pytest.mark.parametrize("group_size", [4, 5, 36])
+def test_groups_of_channels_have_tables_of_their_own(tmp_path, group_size):
+    source = convolutions(tmp_path / "source.mlpackage", IOS18, layers=1)
+    expected = theirs(source, tmp_path / "theirs.mlpackage", nbits=2, mode="uniform",
+                      granularity="per_grouped_channel" if 36 % group_size == 0 else "per_tensor",
+                      group_size=group_size)
+
+    [report] = palettize(source, tmp_path / "ours.mlpackage", nbits=2, group_size=group_size)
+
+    groups = 36 // group_size if 36 % group_size == 0 else 1
+    assert report.groups == groups
+    assert structure(tmp_path / "ours.mlpackage") == structure(expected)
+    found = dense(tmp_path / "ours.mlpackage", tmp_path)["conv0_weight_0"]
+    for group in np.split(found, groups):
+        assert len(np.unique(group.astype(float))) <= 4
+    assert (squared_error(source, tmp_path / "ours.mlpackage", tmp_path)
+            < squared_error(source, expected, tmp_path))
+
+
+def test_groups_follow_the_channels_of_the_operation(tmp_path):
+    def body(x):
+        return mb.matmul(x=x, y=half(64, 48), name="out")
+
+    source = package(tmp_path / "source.mlpackage", body, ((1, 64), types.fp16), target=IOS18)
+    expected = theirs(source, tmp_path / "theirs.mlpackage", nbits=1, mode="uniform",
+                      granularity="per_grouped_channel", group_size=16)
+
+    palettize(source, tmp_path / "ours.mlpackage", nbits=1, group_size=16)
+
+    assert structure(tmp_path / "ours.mlpackage") == structure(expected)
+    found = dense(tmp_path / "ours.mlpackage", tmp_path)["out_y_0"]
+    for group in np.split(found, 3, axis=1):
+        assert len(np.unique(group.astype(float))) == 2
 
 
 def test_workers_change_nothing_in_the_bytes(tmp_path):
@@ -129,7 +141,7 @@ def test_patterns_choose_bits_and_leave_tensors_alone(tmp_path):
                         mixed={"conv1_weight*": 8})
 
     chosen = {report.name: report.bits for report in reports}
-    assert chosen == {"conv1_weight_0": 8, "out_weight_0": 2}
+    assert chosen == {"conv1_weight_0": 8, "conv2_weight_0": 2}
     np.testing.assert_array_equal(
         weights(source)["conv0_weight_0"],
         dense(tmp_path / "ours.mlpackage", tmp_path)["conv0_weight_0"])
@@ -164,10 +176,12 @@ def test_a_weight_used_twice_is_stored_once(tmp_path):
 
 
 @pytest.mark.parametrize("target,options,message", [
-    (IOS15, {"nbits": 4}, "opset CoreML5 has no palettized weights"),
+    (IOS15, {"nbits": 4}, "opset CoreML5 has no packed weights"),
     (IOS16, {"nbits": 3}, "palettes of 3 bits need opset CoreML8, found CoreML6"),
     (IOS16, {"nbits": 5}, "palettes of 5 bits, expected one of 1, 2, 3, 4, 6, 8"),
     (IOS16, {"nbits": 4, "mixed": {"conv*": 7}}, "palettes of 7 bits, expected one of"),
+    (IOS17, {"nbits": 4, "group_size": 4}, "palettes of channel groups need opset CoreML8"),
+    (IOS18, {"nbits": 4, "group_size": 0}, "groups of 0 channels, expected one or more"),
     (IOS16, {"nbits": 4, "skip": ["comv*"]}, r"no constant is called 'comv\*'"),
 ])
 def test_what_cannot_be_done_is_refused_before_anything_is_written(

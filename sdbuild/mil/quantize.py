@@ -1,0 +1,144 @@
+"""Quantize: weights replaced by small integers and scales, package to package.
+
+Symmetric: a weight is an integer times the scale of its channel or block. How a program is walked
+and written is `compress.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from sdbuild.errors import MILError
+from sdbuild.mil.arrays import pack_bits
+from sdbuild.mil.compress import (
+    ARGUMENT_OPSET,
+    Method,
+    Packed,
+    Part,
+    Selection,
+    Task,
+    TensorReport,
+    compress,
+    report,
+)
+from sdbuild.mil.program import TensorType
+
+NBITS = (4, 8)
+
+
+def quantize(
+    source: Path, destination: Path, *, nbits: int = 8, block_size: int | None = None,
+    min_elements: int = 2048, skip: Sequence[str] = (), skip_types: Sequence[str] = (),
+    workers: int = 1,
+) -> tuple[TensorReport, ...]:
+    """Quantizes the weights of the package `source` into a package at `destination`.
+
+    Taken are the constants that `palettize` takes. Each output channel has a scale, or with
+    `block_size` (iOS 18) each run of that many of its input channels; a tensor whose input channels
+    `block_size` does not divide has one a channel, and one whose users disagree on what its
+    channels are has a single scale.
+
+    Before:
+        w = const(val=…) ; y = conv(weight=w, …)
+    After, iOS 16 and 17:
+        w_quantized = constexpr_affine_dequantize[quantized_data=…, zero_point=0, scale=…, axis=…]
+        y = conv(weight=w_quantized, …)
+    After, iOS 18:
+        w_quantized = constexpr_blockwise_shift_scale(data=…, scale=…)
+        y = conv(weight=w_quantized, …)
+
+    Raises:
+        MILError: the opset has no integers of these bits or blocks, weights are packed already, a
+            pattern fits no constant, a tensor holds NaN or infinity, or `destination` exists.
+        InvalidProgram: `source` is not a sound package.
+    """
+    selection = Selection(nbits=nbits, min_elements=min_elements, skip=skip,
+                          skip_types=skip_types)
+    if block_size is not None and block_size < 1:
+        raise MILError(f"blocks of {block_size} channels, expected one or more")
+    method = Method(suffix="_quantized", allows=partial(_allow, block_size),
+                    pack=partial(_pack, block_size))
+    return compress(source, destination, selection, method, workers)
+
+
+def _allow(block_size: int | None, bits: int, opset: int) -> None:
+    if bits not in NBITS:
+        raise MILError(f"integers of {bits} bits, expected one of {', '.join(map(str, NBITS))}")
+    if opset < ARGUMENT_OPSET and (bits != 8 or block_size is not None):
+        what = f"integers of {bits} bits" if bits != 8 else "blocks of channels"
+        raise MILError(f"{what} need opset CoreML{ARGUMENT_OPSET}, found CoreML{opset}",
+                       hint="convert for iOS 18, or use 8 bits per channel")
+
+
+def _pack(block_size: int | None, task: Task, array: np.ndarray) -> Packed:
+    """The integers and scales of one tensor."""
+    scales_shape = _scales_shape(block_size, task, array.shape)
+    blocked = array.reshape(_blocked(array.shape, scales_shape))
+    inner = tuple(range(1, blocked.ndim, 2))
+    largest = np.maximum(blocked.max(inner, keepdims=True), -blocked.min(inner, keepdims=True))
+    if not np.isfinite(largest).all():
+        bad = int((~np.isfinite(array)).sum())
+        raise MILError(f"{bad} of {array.size} values are NaN or infinite")
+    top = (1 << (task.bits - 1)) - 1
+    scales = (largest.astype(np.float32) / top).astype(array.dtype)
+    scales[scales == 0] = 1  # all zero, or too small for the type: its integers are 0 or clipped
+    exact = blocked.astype(np.float32)
+    integers = np.clip(np.rint(exact / scales.astype(np.float32)), -top, top)
+    error = (integers * scales.astype(np.float32)).astype(array.dtype) - exact
+    parts = _parts(task, integers.astype(np.int8).reshape(array.shape),
+                   scales.reshape(scales_shape))
+    return Packed(operation=_operation(task), parts=parts, report=report(
+        task, parts, groups=scales.size, noise=_sum_of_squares(error),
+        signal=_sum_of_squares(exact), worst=float(np.abs(error).max())))
+
+
+def _sum_of_squares(array: np.ndarray) -> float:
+    return float(np.einsum("i,i->", array.reshape(-1), array.reshape(-1), dtype=np.float64))
+
+
+def _scales_shape(
+    block_size: int | None, task: Task, shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    """How many scales there are along each axis."""
+    counts = [1] * len(shape)
+    if task.axes is not None:
+        counts[task.axes.output] = shape[task.axes.output]
+        channels = shape[task.axes.input]
+        if block_size is not None and channels % block_size == 0:
+            counts[task.axes.input] = channels // block_size
+    return tuple(counts)
+
+
+def _blocked(shape: Sequence[int], counts: Sequence[int]) -> tuple[int, ...]:
+    """`shape` with each axis as two: the scales along it, and the elements of each."""
+    return tuple(size for dim, count in zip(shape, counts, strict=True)
+                 for size in (count, dim // count))
+
+
+def _operation(task: Task) -> str:
+    return "constexpr_blockwise_shift_scale" if task.as_argument else "constexpr_affine_dequantize"
+
+
+def _parts(task: Task, integers: np.ndarray, scales: np.ndarray) -> dict[str, Part]:
+    """Integers and scales in the form of the opset.
+
+    Shapes:
+        integers: as the weight; scales: as many axes.
+        returns: iOS 18: both as they are; before: zero_point and scale (channels,).
+    """
+    kind = task.value.type
+    data = Part(TensorType(f"int{task.bits}", kind.shape), pack_bits(integers, task.bits))
+    if task.as_argument:
+        return {"data": data, "scale": Part(TensorType(kind.dtype, scales.shape), scales.tobytes())}
+    shape = (scales.size,) if scales.size > 1 else ()
+    axis = np.array(task.axes.output if task.axes else 0, "<i4")
+    return {
+        "quantized_data": data,
+        "zero_point": Part(TensorType("int8", shape), bytes(scales.size)),
+        "scale": Part(TensorType(kind.dtype, shape), scales.tobytes()),
+        "axis": Part(TensorType("int32"), axis.tobytes()),
+    }
