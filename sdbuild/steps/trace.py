@@ -43,6 +43,7 @@ def run(job: Job) -> dict[str, Any]:
 
     from sdbuild.family import FAMILIES
     from sdbuild.models import network
+    from sdbuild.models.group_norm import replace_group_norms
 
     component = FAMILIES[job.params["family"]].component(job.params["component"])
     architecture = network.read_architecture(job.inputs["architecture"])
@@ -50,8 +51,10 @@ def run(job: Job) -> dict[str, Any]:
         component, architecture, job.params["width_px"], job.params["height_px"]
     )
     inputs = tuple(torch.zeros(p.sized(dims), device="meta") for p in component.inputs)
+    lowerable = network.weightless(component, architecture)
+    replace_group_norms(lowerable)
     with torch.no_grad():
-        program = torch.export.export(network.weightless(component, architecture), inputs)
+        program = torch.export.export(lowerable, inputs)
         program = program.run_decompositions({})
     _clean(program)
     torch.export.save(program, job.output / "graph.pt2")
