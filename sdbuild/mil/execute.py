@@ -61,7 +61,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NonFinite:
-    """The first operation that made NaN or infinity; `ranges` are those of its tensor inputs."""
+    """The first operation that made NaN or infinity; `ranges` are those of its inputs."""
 
     operation: Operation
     output: str
@@ -72,7 +72,7 @@ class NonFinite:
     def __str__(self) -> str:
         given = ", ".join(f"{k} in [{a:g}, {b:g}]" for k, (a, b) in self.ranges.items())
         return (f"{self.operation.type} {self.operation.name}: {self.nans} NaN and "
-                f"{self.infinities} infinite in {self.output}, from {given or 'no tensors'}")
+                f"{self.infinities} infinite in {self.output}, from {given or 'nothing'}")
 
 
 class Executor:
@@ -145,29 +145,26 @@ def first_nonfinite(
     model: Model, inputs: Mapping[str, np.ndarray], *, function: str | None = None,
     precision: Precision = "declared",
 ) -> NonFinite | None:
-    """The first operation that made NaN or infinity out of finite inputs, or None.
-
-    Constants that are infinite, as in attention masks, do not count as made.
-    """
+    """The first operation that made NaN without being given any, or infinity likewise; or None."""
     for seen in Executor(model, function=function, precision=precision).trace(inputs):
         ranges = _ranges(seen.inputs)
-        if not np.isfinite(list(ranges.values())).all():
-            continue
+        bounds = np.array(list(ranges.values()))
         for name, value in seen.outputs.items():
-            if value.is_floating_point() and not value.isfinite().all():
-                return NonFinite(
-                    operation=seen.operation, output=name, ranges=ranges,
-                    nans=int(value.isnan().sum()), infinities=int(value.isinf().sum()),
-                )
+            nans, infinities = int(value.isnan().sum()), int(value.isinf().sum())
+            if (nans and not np.isnan(bounds).any()) or (infinities and not np.isinf(bounds).any()):
+                return NonFinite(operation=seen.operation, output=name, ranges=ranges,
+                                 nans=nans, infinities=infinities)
     return None
 
 
 def _ranges(inputs: Mapping[str, Argument]) -> dict[str, tuple[float, float]]:
-    """The least and greatest element of each tensor that went in."""
+    """The least and greatest number of each argument that holds any."""
     found = {}
     for name, argument in inputs.items():
         tensors = [t for t in _tensors({name: argument}) if t.numel()]
-        if tensors:
+        if isinstance(argument, float):
+            found[name] = (argument, argument)
+        elif tensors:
             found[name] = (min(t.min().item() for t in tensors),
                            max(t.max().item() for t in tensors))
     return found

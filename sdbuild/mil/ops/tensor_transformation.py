@@ -19,8 +19,10 @@ def expand_dims(x: T, axes: list[int]) -> Moved[T]:
 
 
 def reshape(x: T, shape: list[int]) -> Moved[T]:
-    """A size of 0 keeps the one of `x` at the same place, -1 is worked out."""
-    return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(shape)])
+    """A size of 0 keeps that of `x` at the same place from the right, or is 1 if there is none."""
+    kept = [1] * max(len(shape) - x.ndim, 0) + list(x.shape)
+    kept = kept[len(kept) - len(shape):]
+    return x.reshape([size or keep for size, keep in zip(shape, kept, strict=True)])
 
 
 def reshape_like(

@@ -15,7 +15,8 @@ def test_expand_dims(axes, shape):
 
 
 @pytest.mark.parametrize(("shape", "expected"), [
-    ([4, 6], (4, 6)), ([-1, 4], (6, 4)), ([0, 0, 2, -1], (2, 3, 2, 2)), ([0, 12], (2, 12)),
+    ([4, 6], (4, 6)), ([-1, 4], (6, 4)), ([0, 2, -1], (2, 2, 6)), ([-1, 0], (6, 4)),
+    ([0, 0, 2, -1], (1, 2, 2, 6)),
 ])
 def test_reshape(shape, expected):
     check("reshape", X.reshape(expected), x=X, shape=shape)
