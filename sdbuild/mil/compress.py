@@ -316,7 +316,8 @@ def _pack(model: Model, method: Method, task: Task) -> Packed:
     try:
         return method.pack(task, to_array(model, task.value))
     except MILError as error:
-        raise MILError(f"{model.source}: weight {task.name}: {error.message}") from error
+        where = f"{model.source}: weight {task.name}"
+        raise type(error)(f"{where}: {error.message}", hint=error.hint, **error.facts) from error
 
 
 class _PackedWeights:

@@ -1,0 +1,109 @@
+from dataclasses import replace
+
+import pytest
+from packages import convolutions
+
+from sdbuild.errors import InvalidProgram, MILError
+from sdbuild.mil.edit import blobs, fresh, rebuilt, used_constants, walk, write_edited
+from sdbuild.mil.package import read_package
+from sdbuild.mil.palettize import palettize
+from sdbuild.mil.program import Block, NamedType, Operation, TensorType, string
+
+FLOAT = TensorType("fp32", (2,))
+
+
+def const(name):
+    return Operation(type="const", outputs=(NamedType(name, FLOAT),),
+                     attributes={"name": string(name), "val": string(name)})
+
+
+def relu(source, target, blocks=()):
+    return Operation(type="relu", inputs={"x": (source,)}, outputs=(NamedType(target, FLOAT),),
+                     blocks=blocks)
+
+
+def copied(model, weights):
+    main = model.program.main
+    block = rebuilt(main.block, weights.carry)
+    return replace(model.program, functions={"main": replace(main, blocks={main.opset: block})})
+
+
+def test_constants_that_nothing_uses_are_dropped_and_others_stay_in_order():
+    inner = Block(operations=(relu("inside", "y"),), outputs=("y",))
+    block = Block(outputs=("out", "kept"), operations=(
+        const("used"), const("unused"), const("inside"), relu("used", "a"), const("kept"),
+        relu("a", "out", blocks=(inner,)), const("late"),
+    ))
+
+    names = [op.outputs[0].name for op in used_constants(block).operations]
+
+    assert names == ["used", "inside", "a", "kept", "out"]
+
+
+def test_a_packed_weight_that_nothing_uses_takes_its_constants_along():
+    packed = Operation(type="constexpr_lut_to_dense", inputs={"lut": ("table",)},
+                       outputs=(NamedType("weight", FLOAT),))
+    block = Block(operations=(const("table"), packed, relu("x", "out")), outputs=("out",))
+
+    assert [op.type for op in used_constants(block).operations] == ["relu"]
+
+
+def test_a_copy_of_everything_equals_its_source(tmp_path):
+    source = read_package(convolutions(tmp_path / "source.mlpackage"))
+
+    write_edited(source, tmp_path / "copy.mlpackage",
+                 lambda weights: (copied(source, weights), source.description))
+
+    copy = read_package(tmp_path / "copy.mlpackage")
+    assert copy.program.functions == dict(source.program.functions)
+    assert copy.description == source.description
+    assert copy.specification_version == source.specification_version
+    file = "weights/weight.bin"
+    assert (copy.root / file).read_bytes() == (source.root / file).read_bytes()
+
+
+def test_a_blob_is_copied_once_however_often_it_is_used(tmp_path):
+    source = read_package(convolutions(tmp_path / "source.mlpackage", layers=1))
+    seen = []
+
+    def edit(weights):
+        seen.extend(weights.copy(blob) for op in walk(source.program.main.block)
+                    for blob in blobs(op) for _ in range(2))
+        return copied(source, weights), source.description
+
+    write_edited(source, tmp_path / "copy.mlpackage", edit)
+
+    assert len(seen) == 2 * len(set(seen))
+    copy = read_package(tmp_path / "copy.mlpackage")
+    assert copy.reader("@model_path/weights/weight.bin").count == len(set(seen))
+
+
+def test_an_edit_that_fails_leaves_nothing_behind(tmp_path):
+    source = read_package(convolutions(tmp_path / "source.mlpackage", layers=1))
+
+    def edit(weights):
+        weights.append("fp16", b"\0\0")
+        raise MILError("no")
+
+    with pytest.raises(MILError, match="no"):
+        write_edited(source, tmp_path / "copy.mlpackage", edit)
+
+    assert [p.name for p in tmp_path.iterdir()] == ["source.mlpackage"]
+
+
+def test_a_truncated_weight_file_is_an_error_that_names_the_weight(tmp_path):
+    source = convolutions(tmp_path / "source.mlpackage", layers=1)
+    file = read_package(source).root / "weights" / "weight.bin"
+    file.write_bytes(file.read_bytes()[:2000])
+
+    with pytest.raises(InvalidProgram, match=r"weight conv0_weight_0: .* lie outside the file"):
+        palettize(source, tmp_path / "ours.mlpackage", nbits=4)
+
+    assert [p.name for p in tmp_path.iterdir()] == ["source.mlpackage"]
+
+
+def test_a_fresh_name_is_free_and_then_taken():
+    taken = {"a", "a_1"}
+
+    assert [fresh("a", taken), fresh("a", taken), fresh("b", taken)] == ["a_2", "a_3", "b"]
+    assert taken == {"a", "a_1", "a_2", "a_3", "b"}
