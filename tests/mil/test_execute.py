@@ -80,7 +80,7 @@ def test_the_caller_keeps_its_arrays():
 
 
 def test_a_result_that_is_its_argument_is_not_rounded_in_place():
-    """With one factor of one, `einsum` gives back a view of what it is given."""
+    """`einsum` of one tensor gives back a view of it."""
     swap = operation("einsum", {"out": kind(2, 2)}, values=["x"], equation=const("ij->ji"))
     wide = NamedType("x", kind(2, 2, dtype="fp16"))
     executor = Executor(model_of([swap], [wide], ["out", "x"]))
