@@ -11,14 +11,12 @@ _READ_BYTES = 1 << 22
 
 
 def canonical(value: object) -> bytes:
-    """The one encoding of a JSON value: sorted keys, no spaces, UTF-8, no NaN.
+    """The one encoding of a JSON value: sorted keys, no spaces, ASCII, no NaN.
 
     Raises:
         TypeError, ValueError: the value is not JSON; a programming error, never a user's.
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def digest(tag: str, value: object) -> str:

@@ -132,6 +132,7 @@ PLACE_FIELDS = (
     Field(name="report", parse=_filled, meaning="where timings go, as JSON"),
 )
 MODEL_FIELD = Field(name="model", parse=_filled, meaning="a recipe's name, or its file")
+FLOOR_FIELD = Field(name="floor", parse=_number(0, 200), meaning="the least PSNR in dB")
 VARIABLES = {f.name: f for f in (MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS, *PLACE_FIELDS)}
 
 

@@ -21,7 +21,7 @@ def install(record: Record, store: Store, folder: Path) -> None:
         BundleError: something that is no bundle stands there.
         StoreError: the file system does not take it.
     """
-    _check_replaceable(folder)
+    check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
@@ -39,12 +39,16 @@ def remove(folder: Path) -> None:
     Raises:
         BundleError: something that is no bundle stands there.
     """
-    _check_replaceable(folder)
+    check_replaceable(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_replaceable(folder: Path) -> None:
-    """Only a bundle of ours or an empty folder is ever replaced: anything else is the user's."""
+def check_replaceable(folder: Path) -> None:
+    """Only a bundle of ours or an empty folder is ever replaced: anything else is the user's.
+
+    Raises:
+        BundleError: something else stands there.
+    """
     if not folder.exists() or (folder / MANIFEST).is_file():
         return
     if not folder.is_dir() or any(folder.iterdir()):

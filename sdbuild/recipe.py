@@ -14,6 +14,7 @@ from sdbuild.errors import RecipeError
 from sdbuild.family import FAMILIES, Component, Family
 from sdbuild.fields import (
     DRAW_FIELDS,
+    FLOOR_FIELD,
     MODEL_FIELD,
     QUANTS,
     RECIPE_FIELDS,
@@ -200,7 +201,8 @@ def _fields(
         if field.name in words:
             values[field.name] = parse(field, words[field.name], "on the command line")
         elif field.name in table or field.name in defaults:
-            values[field.name] = parse(field, table.get(field.name, defaults.get(field.name)), where)
+            found = table.get(field.name, defaults.get(field.name))
+            values[field.name] = parse(field, found, where)
         else:
             raise RecipeError(f"{where}: no {field.name}", hint=f"it is {field.meaning}")
     return values
@@ -239,7 +241,8 @@ def _floors(table: Mapping[str, Any], family: Family, path: Path) -> dict[str, F
             raise RecipeError(f"{where}: a floor has a reason, and a number for each quant")
         _check_keys(entry, {"reason", *QUANTS}, where)
         floors[name] = Floor(
-            by_quant={k: float(v) for k, v in entry.items() if k != "reason"},
+            by_quant={k: parse(FLOOR_FIELD, v, f"{where}.{k}") for k, v in entry.items()
+                      if k != "reason"},
             reason=str(entry["reason"]),
         )
     return floors

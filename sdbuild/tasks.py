@@ -22,7 +22,7 @@ from doit.task import Task
 from sdbuild.build import Builder
 from sdbuild.check import report
 from sdbuild.errors import SDBuildError
-from sdbuild.install import install, remove
+from sdbuild.install import check_replaceable, install, remove
 from sdbuild.plan import plan
 from sdbuild.settings import PROJECT, Settings, settings
 from sdbuild.show import made
@@ -54,6 +54,7 @@ def load() -> Iterator[dict[str, Any]]:
     """The tasks for doit's command line; a mistake in it ends doit with status 2."""
     try:
         found = settings(variables())
+        check_replaceable(found.bundle)
         builder = Builder(plan(found.recipe), Store(found.cache))
     except SDBuildError as error:
         sys.stderr.write(f"ERROR: {error}\n")
@@ -77,6 +78,12 @@ def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
         builder.make(step.name)
         return None
 
+    def is_made() -> bool:
+        try:
+            return builder.is_made(step.name)
+        except SDBuildError:
+            return False  # running it will say what is wrong, where doit can report it
+
     def clean() -> None:
         state = builder.state(step.name)
         if state.key and builder.store.forget(state.key):
@@ -86,7 +93,7 @@ def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
     name = {"basename": step.kind} | ({"name": step.component} if step.component else {})
     return name | {
         "actions": [_guarded(run)],
-        "uptodate": [lambda: builder.is_made(step.name)],
+        "uptodate": [is_made],
         "task_dep": sorted({source.step for source in step.inputs.values()}),
         "clean": [clean],
         "doc": doc or f"{GROUPS[step.kind]}: {step.component}",
@@ -194,7 +201,7 @@ class Reporter(ConsoleReporter):
         if task.meta and task.executed:
             record = task.meta["builder"].state(task.meta["step"]).record
             if record is not None:
-                self.write(f"   {made(record)}\n")
+                self.write(f"   {record.step:<22}{made(record)}\n")
 
     def skip_uptodate(self, task: Task) -> None:
         """Counts, and names only what was asked for."""

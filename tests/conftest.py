@@ -1,1 +1,5 @@
-"""Makes `strategies` importable from every folder of tests."""
+"""Fixtures for every folder of tests; makes `strategies` importable from all of them."""
+
+
+def pytest_addoption(parser):
+    parser.addoption("--accept", action="store_true", help="write golden files anew")

@@ -62,7 +62,9 @@ def load_bundle(folder: Path) -> Bundle:
             description=_describe(manifest),
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{folder / 'manifest.json'}: not a bundle's manifest: {error!r}") from error
+        raise BundleError(
+            f"{folder / 'manifest.json'}: not the manifest of a bundle: {error!r}"
+        ) from error
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -88,7 +88,8 @@ class Pipeline:
             prompt, padding="max_length", max_length=length, truncation=True
         ).input_ids
         found = self._text_encoder.predict({"input_ids": np.array([tokens], np.float32)})
-        return found["last_hidden_state"].transpose(0, 2, 1)[:, :, None]  # (1, S, D) -> (1, D, 1, S)
+        embedding = found["last_hidden_state"]  # (1, S, D)
+        return embedding.transpose(0, 2, 1)[:, :, None]  # -> (1, D, 1, S)
 
     def denoise(
         self, embeddings: np.ndarray, request: Request, seed: int, progress: Callable[[], object]

@@ -8,11 +8,11 @@ from typing import Any
 from sdbuild.family import Component
 from sdbuild.recipe import Recipe
 from sdbuild.step import Job
+from sdbuild.steps import PACKAGE_CODE
 
 VERSION = 1
 TOOLS = ("coremltools",)
-CODE = ("steps/chunk.py", "mil/chunk.py", "mil/edit.py", "mil/package.py", "mil/proto.py",
-        "mil/blob.py", "mil/program.py", "mil/dtype.py")
+CODE = ("steps/chunk.py", "mil/chunk.py", "mil/edit.py", *PACKAGE_CODE)
 NEEDS = {"package": "package"}
 GIVES = "package"
 

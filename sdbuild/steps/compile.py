@@ -11,11 +11,12 @@ from sdbuild.errors import StepError, ToolMissing
 from sdbuild.family import Component
 from sdbuild.recipe import Recipe
 from sdbuild.step import Job
+from sdbuild.steps import PACKAGE_CODE
 
 VERSION = 1
 TOOLS = ("coremltools",)
-CODE = ("steps/compile.py", "mil/compile.py", "mil/text.py", "mil/package.py", "mil/proto.py",
-        "mil/program.py", "mil/dtype.py")
+CODE = ("steps/compile.py", "mil/compile.py", "mil/coremldata.py", "mil/histogram.py",
+        "mil/literals.py", "mil/metadata.py", "mil/text.py", *PACKAGE_CODE)
 NEEDS = {"package": "package"}
 GIVES = "compiled"
 
@@ -71,5 +72,7 @@ def _xcrun(*arguments: str) -> str:
             hint="compiler=portable makes the same files on any machine",
         ) from error
     if done.returncode != 0:
-        raise StepError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr.strip()}")
+        raise StepError(
+            f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr.strip()}"
+        )
     return done.stdout

@@ -9,6 +9,7 @@ from sdbuild.errors import SDBuildError, StepError
 from sdbuild.family import Component
 from sdbuild.recipe import Recipe
 from sdbuild.step import Job
+from sdbuild.steps import PACKAGE_CODE
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 TOOLS = ("torch", "coremltools", "numpy")
-CODE = ("steps/convert.py", "models/*.py", "family.py", "mil/proto.py", "mil/package.py")
+CODE = ("steps/convert.py", "models/*.py", "family.py", *PACKAGE_CODE)
 NEEDS = {"graph": "graph", "checkpoint": "checkpoint"}
 GIVES = "package"
 

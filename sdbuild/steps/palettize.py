@@ -8,11 +8,12 @@ from typing import Any
 from sdbuild.family import Component
 from sdbuild.recipe import Recipe
 from sdbuild.step import Job
+from sdbuild.steps import PACKAGE_CODE
 
 VERSION = 1
 TOOLS = ("coremltools", "numpy")
-CODE = ("steps/palettize.py", "mil/palettize.py", "mil/kmeans.py", "mil/edit.py", "mil/arrays.py",
-        "mil/package.py", "mil/proto.py", "mil/blob.py", "mil/program.py", "mil/dtype.py")
+CODE = ("steps/palettize.py", "mil/palettize.py", "mil/compress.py", "mil/kmeans.py",
+        "mil/edit.py", "mil/arrays.py", *PACKAGE_CODE)
 NEEDS = {"package": "package"}
 GIVES = "package"
 

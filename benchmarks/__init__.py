@@ -1,0 +1,1 @@
+"""Measurements: each a command, each against an alternative in the same run."""

@@ -1,0 +1,178 @@
+"""What runs again, and what does not: proved by counting."""
+
+import json
+import os
+import shutil
+
+from safetensors.numpy import load_file, save_file
+
+from sdbuild.store import Store
+
+PALETTIZED = {"text_encoder", "unet"}
+
+
+def test_a_second_build_runs_nothing(project):
+    project.doit("build")
+
+    assert project.ran("build") == set()
+
+
+def test_other_bits_run_palettize_and_after_for_the_palettized_components_only(project):
+    assert project.ran("build", "quant=4") == {
+        "palettize:text_encoder", "compile:text_encoder",
+        "palettize:unet", "chunk:unet", "compile:unet", "bundle",
+    }
+
+
+def test_another_cut_runs_chunk_compile_and_bundle_only(project):
+    """The whole palettized U-Net was never compiled here, so it is compiled once."""
+    assert project.ran("build", "chunk=1") == {"compile:unet", "bundle"}
+    assert project.ran("build", "chunk=2") == set()
+
+
+def test_cutting_what_was_whole_runs_chunk_compile_and_bundle_only(project):
+    assert project.ran("build", "quant=none", "chunk=2") == {"chunk:unet", "compile:unet", "bundle"}
+
+
+def test_another_target_keeps_downloads_and_traces(project):
+    ran = project.ran("convert:vae_encoder", "target=iOS17")
+
+    assert ran == {"convert:vae_encoder"}
+
+
+def test_another_prompt_or_seed_builds_nothing(project):
+    project.doit("build")
+
+    picture = project.folder / "a.png"
+    assert project.ran("generate", "prompt=a fox", "seed=9", "steps=1", out=picture) == set()
+    assert picture.exists()
+
+
+def test_one_changed_weight_runs_its_component_from_convert_on_and_no_trace(
+    project, own_checkpoint,
+):
+    path = own_checkpoint / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors["decoder.conv_in.bias"][0] += 1
+    save_file(tensors, path)
+
+    ran = project.ran("build", source=own_checkpoint)
+
+    # Both halves lie in one file, so both are looked at; only one has changed.
+    assert ran == {"download:vae_decoder", "download:vae_encoder", "convert:vae_decoder",
+                   "compile:vae_decoder", "bundle"}
+
+
+def test_a_checkpoint_that_is_the_same_elsewhere_builds_nothing(project, own_checkpoint):
+    for path in own_checkpoint.rglob("*"):
+        os.utime(path)
+
+    assert project.ran("build", source=own_checkpoint) == set()
+
+
+def test_a_config_that_only_says_where_it_was_saved_runs_no_trace(project, own_checkpoint):
+    path = own_checkpoint / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"_name_or_path": "elsewhere"}))
+
+    assert project.ran("build", source=own_checkpoint) == {"download:unet", "bundle"}
+
+
+def test_without_doits_database_nothing_runs_again(project):
+    project.doit("build")
+    for path in project.folder.parent.rglob(".doit*"):
+        path.unlink()
+
+    assert project.ran("build") == set()
+
+
+def record_of(project, step):
+    return next(r for r in Store(project.cache).records() if r.step == step)
+
+
+def test_a_lost_record_runs_its_step_and_nothing_after_it(project):
+    Store(project.cache).forget(record_of(project, "convert:vae_decoder").key)
+
+    assert project.ran("build") == {"convert:vae_decoder"}
+
+
+def test_doit_forget_makes_a_step_run_again(project):
+    project.doit("build")
+
+    project.doit("forget", "compile:vae_decoder")
+
+    assert project.ran("build") == {"compile:vae_decoder"}
+
+
+def test_doit_clean_takes_the_bundle_away_and_the_next_build_lays_it_out_again(project):
+    project.doit("build")
+
+    project.doit("clean", "build")
+    assert not project.bundle.exists()
+
+    assert project.ran("build") == set()
+    assert (project.bundle / "manifest.json").exists()
+
+
+def test_a_bundle_that_lost_a_file_is_laid_out_again(project):
+    project.doit("build")
+    (project.bundle / "vocab.json").unlink()
+
+    project.doit("build")
+
+    assert (project.bundle / "vocab.json").exists()
+
+
+def test_content_that_was_lost_is_made_again_when_it_is_needed_and_not_before(project):
+    store = Store(project.cache)
+    record = record_of(project, "convert:vae_encoder")
+    for entry in record.tree:
+        store._object(entry.digest).unlink()
+
+    assert project.ran("build") == set()
+    store.forget(record_of(project, "compile:vae_encoder").key)
+    assert "compile:vae_encoder" in project.ran("build")
+    assert store.has_content(record)
+
+
+def test_two_fresh_stores_hold_the_same_artifacts(built, tmp_path):
+    other = type(built)(tmp_path)
+    other.doit("-n", "2", "build")
+
+    found = {r.step: r.digest() for r in Store(other.cache).records()}
+    known = {r.key: r.digest() for r in Store(built.cache).records()}
+    assert len(found) == 21
+    for record in Store(other.cache).records():
+        assert known[record.key] == record.digest(), record.step
+
+
+def test_why_names_the_ingredient_that_changed(project):
+    project.doit("build")
+
+    reasons = project.why("build", "quant=4")
+
+    assert reasons["palettize:unet"] == "would run: params.nbits 6 → 4"
+    assert reasons["chunk:unet"] == "would run: palettize:unet would run"
+    assert reasons["convert:unet"] == "up to date"
+    assert reasons["build"].startswith("would run")
+
+
+def test_why_of_an_untouched_build_says_up_to_date(project):
+    project.doit("build")
+
+    assert set(project.why("build").values()) == {"up to date"}
+
+
+def test_why_names_the_file_of_the_checkpoint_that_changed(project, own_checkpoint):
+    path = own_checkpoint / "tokenizer" / "merges.txt"
+    path.write_text(path.read_text() + "zz zz\n")
+
+    reasons = project.why("build", source=own_checkpoint)
+
+    assert reasons["download:resources"].startswith("would run: source.tokenizer/merges.txt ")
+
+
+def test_the_store_can_be_thrown_away_while_the_bundle_stays(project):
+    project.doit("build")
+    shutil.rmtree(project.cache)
+
+    assert (project.bundle / "manifest.json").read_text()

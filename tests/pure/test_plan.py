@@ -1,0 +1,120 @@
+"""Plans: which steps a recipe has, in which order, and what their keys are made of."""
+
+import dataclasses
+
+import pytest
+
+from sdbuild.plan import STAGES, changes, plan
+from sdbuild.recipe import load
+from sdbuild.step import From, Step, ingredients, key, stage
+
+FULL = """\
+download:text_encoder
+trace:text_encoder <- download:text_encoder/architecture.json
+convert:text_encoder <- trace:text_encoder, download:text_encoder
+palettize:text_encoder <- convert:text_encoder
+compile:text_encoder <- palettize:text_encoder
+parity:text_encoder <- compile:text_encoder, download:text_encoder
+download:unet
+trace:unet <- download:unet/architecture.json
+convert:unet <- trace:unet, download:unet
+palettize:unet <- convert:unet
+chunk:unet <- palettize:unet
+compile:unet <- chunk:unet
+parity:unet <- compile:unet, download:unet
+download:vae_decoder
+trace:vae_decoder <- download:vae_decoder/architecture.json
+convert:vae_decoder <- trace:vae_decoder, download:vae_decoder
+compile:vae_decoder <- convert:vae_decoder
+parity:vae_decoder <- compile:vae_decoder, download:vae_decoder
+download:resources
+bundle <- download:resources, compile:text_encoder, compile:unet, compile:vae_decoder
+"""
+
+
+def show(words):
+    lines = []
+    for step in plan(load(words)).steps.values():
+        inputs = [f"{i.step}/{i.path}".rstrip("/") for i in step.inputs.values()]
+        lines.append(step.name + (" <- " + ", ".join(inputs) if inputs else ""))
+    return "\n".join(lines) + "\n"
+
+
+def test_the_plan_of_a_recipe_is_this():
+    words = {"quant": "6", "chunk": "2", "components": "text_encoder,unet,vae_decoder"}
+
+    assert show(words) == FULL
+
+
+def test_stages_that_a_recipe_does_not_ask_for_are_not_in_its_plan():
+    steps = plan(load({"quant": "none", "chunk": "1"})).steps
+
+    assert not [name for name in steps if name.startswith(("palettize", "chunk"))]
+
+
+@pytest.mark.parametrize("quant", ["none", "6"])
+def test_each_step_comes_after_those_that_it_needs(quant):
+    steps = list(plan(load({"quant": quant})).steps.values())
+
+    for number, step in enumerate(steps):
+        before = {s.name for s in steps[:number]}
+        assert {source.step for source in step.inputs.values()} <= before
+
+
+def test_what_a_step_is_made_from_ends_with_itself_and_leaves_other_components_out():
+    found = [s.name for s in plan(load({})).needed_by("convert:unet")]
+
+    assert found == ["download:unet", "trace:unet", "convert:unet"]
+
+
+@pytest.mark.parametrize("kind", [*STAGES, "bundle"])
+def test_every_stage_brings_what_a_stage_must(kind):
+    module = stage(kind)
+
+    assert isinstance(module.VERSION, int)
+    assert all(isinstance(name, str) for name in (*module.TOOLS, *module.CODE))
+    assert callable(module.params)
+    assert callable(module.run)
+
+
+def step_of(**changed):
+    return Step(kind="palettize", component="unet", params={"nbits": 6}, **changed)
+
+
+def test_the_key_of_a_step_is_pinned(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0")
+
+    found = ingredients(step_of(inputs={"package": From("convert:unet")}), {"package": "d1"}, {})
+
+    assert key(found) == "352837f5557c8122d3f399828598cbfc"
+
+
+@pytest.mark.parametrize("part, value", [
+    ("params", {"nbits": 4}), ("inputs", {"package": "d2"}), ("version", 99),
+    ("tools", {"numpy": "9"}), ("schema", 2), ("source", {"unet/config.json": "d3"}),
+    ("kind", "chunk"),
+])
+def test_a_key_changes_with_each_ingredient(part, value):
+    found = ingredients(step_of(), {"package": "d1"}, {})
+
+    assert key(found | {part: value}) != key(found)
+
+
+def test_a_key_does_not_depend_on_the_place_of_the_checkpoint():
+    one = plan(load({"source": "here"})).steps["download:unet"]
+    other = plan(load({"source": "there"})).steps["download:unet"]
+
+    assert one != other
+    assert ingredients(one, {}, {"f": "d"}) == ingredients(other, {}, {"f": "d"})
+
+
+def test_changes_are_told_by_ingredient():
+    before = {"params": {"nbits": 6}, "tools": {"numpy": "1", "torch": "2"}, "version": 1}
+    after = {"params": {"nbits": 4}, "tools": {"numpy": "1", "torch": "3"}, "version": 2}
+
+    assert changes(before, after) == ["params.nbits 6 → 4", "tools.torch 2 → 3", "version 1 → 2"]
+
+
+def test_steps_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        step_of().kind = "chunk"

@@ -1,0 +1,154 @@
+"""Recipes and variables: what they mean, and what is said of mistakes."""
+
+import pytest
+
+from sdbuild.errors import RecipeError
+from sdbuild.recipe import RECIPES, load, names
+
+MISTAKES = {
+    "model=tiny-emogi": (
+        """unknown model 'tiny-emogi'; did you mean "tiny-emoji"?""",
+        "the recipes are: tiny-emoji; a file of your own is model=FILE.toml",
+    ),
+    "qunat=6": ("""unknown variable 'qunat'; did you mean "quant"?""", "the variables are: model"),
+    "quant=5": (
+        "on the command line: quant is '5', expected one of none, 1, 2, 3, 4, 6, 8",
+        "quant is bits of a palettized weight",
+    ),
+    "attention=split_einsun": (
+        "on the command line: attention is 'split_einsun', expected one of original, "
+        'split_einsum, split_einsum_v2; did you mean "split_einsum"?',
+        "attention is how attention is laid out",
+    ),
+    "attention=split_einsum": (
+        "attention=split_einsum is not built yet, expected original", "original runs on CPU",
+    ),
+    "chunk=3": ("on the command line: chunk is '3', expected a whole number from 1 to 2", "chunk"),
+    "size=100": (
+        "on the command line: size is '100', expected WIDTHxHEIGHT in pixels, multiples of 8 "
+        "from 64 to 2048", "size",
+    ),
+    "components=unet,vea_decoder": (
+        """unknown component 'vea_decoder'; did you mean "vae_decoder"?""", "the components of",
+    ),
+    "target=iOS15": (
+        "on the command line: target is 'iOS15', expected one of iOS16, iOS17, iOS18, macOS13, "
+        'macOS14, macOS15; did you mean "iOS18"?', "target",
+    ),
+    "guidance=much": (
+        "on the command line: guidance is 'much', expected a number from 0 to 100", "guidance",
+    ),
+    "steps=0": ("on the command line: steps is '0', expected a whole number from 1", "steps"),
+    "quant=3": ("quant=3 with target=iOS16: palettes of 3 bits came with iOS 18", "target=iOS18"),
+}
+
+
+@pytest.mark.parametrize("word", MISTAKES)
+def test_a_mistake_says_what_was_found_and_expected_and_what_helps(word):
+    message, hint = MISTAKES[word]
+
+    with pytest.raises(RecipeError) as caught:
+        load(dict([word.split("=", 1)]))
+
+    assert caught.value.message.startswith(message)
+    assert hint in caught.value.hint
+
+
+def test_the_command_line_overrides_the_recipe():
+    recipe = load({"quant": "4", "chunk": "1", "target": "macOS14", "size": "64x128"})
+
+    found = (recipe.nbits, recipe.chunks, recipe.target, recipe.width_px, recipe.height_px)
+    assert found == (4, 1, "iOS17", 64, 128)
+
+
+def test_components_keep_the_order_of_the_family_whatever_the_order_asked_for():
+    recipe = load({"components": "vae_decoder,text_encoder"})
+
+    assert [c.name for c in recipe.components] == ["text_encoder", "vae_decoder"]
+
+
+def test_settings_of_a_picture_change_the_request_but_not_what_the_recipe_draws_best_with():
+    recipe = load({"prompt": "a cat face", "seed": "7"})
+
+    assert (recipe.request.prompt, recipe.request.seed) == ("a cat face", 7)
+    assert recipe.draw == load({}).draw
+
+
+def test_quant_none_leaves_every_component_in_fp16():
+    recipe = load({"quant": "none"})
+
+    assert {recipe.nbits_of(c) for c in recipe.components} == {None}
+
+
+def test_every_variant_has_its_own_name():
+    words = [{}, {"quant": "4"}, {"quant": "none"}, {"chunk": "1"}, {"target": "iOS17"},
+             {"size": "64"}]
+
+    assert len({load(w).variant for w in words}) == len(words)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_that_we_ship_loads_and_gives_a_reason_for_each_floor(name):
+    recipe = load({"model": name})
+
+    assert recipe.summary
+    assert all(floor.reason for floor in recipe.floors.values())
+
+
+RECIPE_MISTAKES = {
+    "not toml": ("x = ", "not TOML"),
+    "unknown field": ('quantt = 6\n', """unknown field 'quantt'; did you mean "quant"?"""),
+    "wrong type": (
+        'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\ndraw = 1\n',
+        "draw is 1, expected a table [draw]",
+    ),
+    "no family": ("", "family is None, expected one of sd"),
+    "no source": ('family = "sd"\n', "no source"),
+    "illegal value": ('family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\nquant = 5\n',
+                      "quant is 5, expected one of"),
+    "floor without reason": (
+        'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\n[floors.unet]\nnone = 5\n',
+        "a floor has a reason",
+    ),
+    "floor that is no number": (
+        'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\n'
+        '[floors.unet]\nnone = "x"\nreason = "y"\n', "floor is 'x', expected a number",
+    ),
+    "unknown draw field": (
+        'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\n[draw]\nsted = 1\n',
+        """unknown field 'sted'; did you mean "seed"?""",
+    ),
+    "component twice": (
+        'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet", "unet"]\n', "each name once",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RECIPE_MISTAKES)
+def test_a_mistake_in_a_recipe_names_the_file(case, tmp_path):
+    text, message = RECIPE_MISTAKES[case]
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+
+    with pytest.raises(RecipeError) as caught:
+        load({"model": str(path)})
+
+    assert str(path) in caught.value.message
+    assert message in caught.value.message
+
+
+def test_a_recipe_of_ones_own_finds_its_checkpoint_beside_itself(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('family = "sd"\nsource = "ckpt"\nsize = 64\ncomponents = ["unet"]\n')
+
+    assert load({"model": str(path)}).source.folder == tmp_path / "ckpt"
+
+
+def test_a_source_on_the_command_line_is_relative_to_where_one_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert load({"source": "ckpt"}).source.folder == tmp_path / "ckpt"
+
+
+def test_the_recipes_are_found_by_their_files():
+    assert names() == sorted(path.stem for path in RECIPES.glob("*.toml"))

@@ -1,0 +1,276 @@
+"""The store: whole artifacts or none, once each, never a damaged one."""
+
+import json
+import os
+import threading
+
+import pytest
+import xxhash
+
+from sdbuild.errors import CorruptArtifact, MissingArtifact, StoreError
+from sdbuild.stamps import source_digest
+from sdbuild.store import Entry, Record, Store
+
+
+def record(key="k" * 32, step="convert:unet"):
+    return Record(key=key, step=step, ingredients={"kind": "convert"}, tree=(), seconds=1.0,
+                  peak_bytes=1, made_at="2026-01-01T00:00:00+00:00", host="h")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def folder(tmp_path, name="out", **files):
+    root = tmp_path / name
+    for path, text in files.items():
+        place = root / path.replace("__", "/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+    return root
+
+
+def objects(store):
+    return [p for p in (store.root / "objects").rglob("*") if p.is_file()]
+
+
+def test_what_was_put_is_found_with_the_digests_of_its_files(store, tmp_path):
+    store.put(folder(tmp_path, a="one", b__c="two"), record())
+
+    found = store.find("k" * 32)
+
+    assert found.tree == (
+        Entry("a", xxhash.xxh3_128_hexdigest(b"one"), 3),
+        Entry("b/c", xxhash.xxh3_128_hexdigest(b"two"), 3),
+    )
+
+
+def test_the_same_bytes_are_kept_once(store, tmp_path):
+    store.put(folder(tmp_path, "x", a="same", b="same"), record("1" * 32))
+    store.put(folder(tmp_path, "y", c="same"), record("2" * 32))
+
+    assert len(objects(store)) == 1
+
+
+def test_files_in_the_pool_are_read_only(store, tmp_path):
+    store.put(folder(tmp_path, a="one"), record())
+
+    assert objects(store)[0].stat().st_mode & 0o222 == 0
+
+
+def test_an_artifact_is_laid_out_as_links_into_the_pool(store, tmp_path):
+    made = store.put(folder(tmp_path, a="one", b__c="two"), record())
+
+    place = store.checkout(made, tmp_path / "place")
+
+    assert (place / "b" / "c").read_text() == "two"
+    assert (place / "a").stat().st_nlink == 2
+
+
+def test_where_links_fail_an_artifact_is_copied(store, tmp_path, monkeypatch):
+    made = store.put(folder(tmp_path, a="one"), record())
+
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+    monkeypatch.setattr(os, "link", refuse)
+
+    place = store.checkout(made, tmp_path / "place")
+
+    assert (place / "a").read_text() == "one"
+    assert (place / "a").stat().st_nlink == 1
+
+
+def test_a_part_of_an_artifact_has_its_own_digest_and_layout(store, tmp_path):
+    made = store.put(folder(tmp_path, config="c", weights="w"), record())
+    other = store.put(folder(tmp_path, "o", config="c", weights="x"), record("2" * 32))
+
+    assert made.digest("config") == other.digest("config")
+    assert made.digest() != other.digest()
+    assert store.checkout(made, tmp_path / "one", "config").read_text() == "c"
+
+
+def test_two_trees_of_the_same_bytes_under_other_names_differ(store, tmp_path):
+    one = store.put(folder(tmp_path, "x", a="same"), record("1" * 32))
+    other = store.put(folder(tmp_path, "y", b="same"), record("2" * 32))
+
+    assert one.digest() != other.digest()
+
+
+def test_a_layout_is_told_from_one_with_a_file_more_or_less_or_changed(store, tmp_path):
+    made = store.put(folder(tmp_path, a="one", b="two"), record())
+    place = store.checkout(made, tmp_path / "place")
+    assert store.is_laid_out(made, place)
+
+    (place / "c").write_text("more")
+    assert not store.is_laid_out(made, place)
+
+    (place / "c").unlink()
+    (place / "a").unlink()
+    assert not store.is_laid_out(made, place)
+
+    (place / "a").write_text("eno")
+    assert not store.is_laid_out(made, place)
+
+
+def test_damage_is_found_named_and_dropped(store, tmp_path):
+    made = store.put(folder(tmp_path, a="one"), record())
+    store.verify(made)
+    objects(store)[0].chmod(0o644)
+    objects(store)[0].write_text("eno")
+
+    with pytest.raises(CorruptArtifact, match=r"convert:unet .*: a is damaged"):
+        store.verify(made)
+
+    assert not store.has_content(made)
+
+
+def test_content_that_is_gone_is_missed(store, tmp_path):
+    made = store.put(folder(tmp_path, a="one"), record())
+    objects(store)[0].unlink()
+
+    assert not store.has_content(made)
+    with pytest.raises(MissingArtifact, match="a "):
+        store.checkout(made, tmp_path / "place")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"tree": []}', b"\xff"])
+def test_a_record_that_cannot_be_read_counts_as_none(store, tmp_path, content):
+    store.put(folder(tmp_path, a="one"), record())
+    path = next((store.root / "records").rglob("*.json"))
+    path.write_bytes(content)
+
+    assert store.find("k" * 32) is None
+    assert list(store.records()) == []
+
+
+def test_a_forgotten_record_is_gone_and_its_content_stays(store, tmp_path):
+    store.put(folder(tmp_path, a="one"), record())
+
+    assert store.forget("k" * 32)
+    assert not store.forget("k" * 32)
+    assert len(objects(store)) == 1
+
+
+WRITES = ["chmod", "rename", "fsync", "mkdir"]
+
+
+@pytest.mark.parametrize("call", range(12))
+def test_a_crash_at_any_write_leaves_the_whole_artifact_or_none(store, tmp_path, monkeypatch, call):
+    """Every write of `put` fails in turn, as on a full disk; then the same put succeeds."""
+    import pathlib
+
+    made = {"calls": 0}
+
+    def counted(real):
+        def wrapper(*args, **kwargs):
+            made["calls"] += 1
+            if made["calls"] == call + 1:
+                raise OSError(28, "No space left on device")
+            return real(*args, **kwargs)
+        return wrapper
+
+    out = folder(tmp_path, a="one", b="two")
+    with monkeypatch.context() as patch:
+        for owner, name in ((pathlib.Path, "rename"), (pathlib.Path, "chmod"),
+                            (pathlib.Path, "mkdir"), (os, "fsync")):
+            patch.setattr(owner, name, counted(getattr(owner, name)))
+        failed = False
+        try:
+            store.put(out, record())
+        except StoreError as error:
+            failed = True
+            assert "No space left" in error.message
+
+    assert (store.find("k" * 32) is None) == failed
+    whole = store.put(folder(tmp_path, "again", a="one", b="two"), record())
+    store.verify(whole)
+    assert not list(store.root.rglob(".new-*"))
+
+
+def test_a_workspace_is_empty_and_gone_afterwards_with_what_a_kill_left(store):
+    left = store.root / "work" / "k-old"
+    left.mkdir(parents=True)
+    (left / "file").write_text("x")
+
+    with store.workspace("k") as work:
+        assert list(work.iterdir()) == []
+        assert not left.exists()
+
+    assert not work.exists()
+
+
+def test_a_lock_is_waited_for(store):
+    order = []
+    with store.locked("k"):
+        other = threading.Thread(target=lambda: _append_locked(store, order))
+        other.start()
+        other.join(0.2)
+        order.append("first")
+    other.join()
+
+    assert order == ["first", "second"]
+
+
+def _append_locked(store, order):
+    with store.locked("k"):
+        order.append("second")
+
+
+def test_a_store_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "file").write_text("x")
+
+    with pytest.raises(StoreError, match="Not a directory"), Store(tmp_path / "file").locked("k"):
+        pass
+
+
+def age(path, seconds):
+    status = path.stat()
+    os.utime(path, (status.st_atime - seconds, status.st_mtime - seconds))
+
+
+def test_a_file_outside_is_read_again_only_if_its_stamp_changed(store, tmp_path, monkeypatch):
+    path = tmp_path / "weights"
+    path.write_text("one")
+    reads = []
+    from sdbuild import stamps
+
+    real = stamps.digest_file
+    monkeypatch.setattr(stamps, "digest_file", lambda p: reads.append(p) or real(p))
+    monkeypatch.setattr(stamps.time, "time_ns", lambda: path.stat().st_ctime_ns + 10**10)
+
+    first = source_digest(path, store)
+    assert source_digest(path, store) == first
+    assert len(reads) == 1
+
+    path.write_text("two")
+    assert source_digest(path, store) == xxhash.xxh3_128_hexdigest(b"two")
+    assert len(reads) == 2
+
+
+def test_a_file_that_has_just_been_written_is_not_remembered(store, tmp_path):
+    """It could change again within the resolution of the clock, with the same stamp."""
+    path = tmp_path / "weights"
+    path.write_text("one")
+
+    source_digest(path, store)
+
+    assert not (store.root / "stamps.json").exists()
+
+
+def test_broken_memory_of_stamps_costs_a_read_and_nothing_else(store, tmp_path):
+    path = tmp_path / "weights"
+    path.write_text("one")
+    store.root.mkdir()
+    (store.root / "stamps.json").write_text("{")
+
+    assert source_digest(path, store) == xxhash.xxh3_128_hexdigest(b"one")
+
+
+def test_a_record_is_readable_json(store, tmp_path):
+    store.put(folder(tmp_path, a="one"), record())
+
+    found = json.loads(next((store.root / "records").rglob("*.json")).read_text())
+
+    assert found["tree"] == [["a", xxhash.xxh3_128_hexdigest(b"one"), 3]]
+    assert found["ingredients"] == {"kind": "convert"}
