@@ -52,6 +52,7 @@ def variables() -> dict[str, str]:
 
 def load() -> Iterator[dict[str, Any]]:
     """The tasks for doit's command line; a mistake in it ends doit with status 2."""
+    sys.excepthook = _tell_interrupt
     try:
         found = settings(variables())
         check_replaceable(found.bundle)
@@ -60,6 +61,14 @@ def load() -> Iterator[dict[str, Any]]:
         sys.stderr.write(f"ERROR: {error}\n")
         raise SystemExit(2) from None
     return tasks(builder, found)
+
+
+def _tell_interrupt(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Says one line for Ctrl-C, which doit leaves to Python's traceback."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("\ninterrupted; what was finished stays, so the same command goes on\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def tasks(builder: Builder, found: Settings) -> Iterator[dict[str, Any]]:
