@@ -37,10 +37,17 @@ def to_array(model: Model | None, value: Value) -> np.ndarray:
     kind = value.type
     if not isinstance(kind, TensorType) or kind.count is None:
         raise InvalidProgram(f"a constant of type {kind}, expected a tensor of known shape")
-    if kind.dtype == "string":
-        return np.array(value.data, dtype=str).reshape(kind.shape)
+    if kind.dtype == "string" and isinstance(value.data, tuple):
+        return _shaped(np.array(value.data, dtype=str), kind)
     data = _packed(model, value.data, kind)
-    return from_packed(data, kind.dtype, kind.count).reshape(kind.shape)
+    return _shaped(from_packed(data, kind.dtype, kind.count), kind)
+
+
+def _shaped(array: np.ndarray, kind: TensorType) -> np.ndarray:
+    try:
+        return array.reshape(kind.shape)
+    except ValueError as error:  # a wrong count of strings, too many or too large dimensions
+        raise InvalidProgram(f"a constant of {array.size} elements: {error}: {kind}") from error
 
 
 def _packed(model: Model | None, data: bytes | Blob | tuple, kind: TensorType) -> memoryview:

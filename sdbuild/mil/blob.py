@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from bisect import bisect, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,13 +51,18 @@ class BlobRecord:
 class BlobReader:
     """A weight file, mapped: reading a blob costs the pages that it lies on.
 
+    Blobs that overlap are refused when the second is asked for, so that a small file cannot stand
+    for more bytes than it has.
+
     Raises:
         InvalidProgram: the header, a record or an offset breaks the format; says where.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        size = path.stat().st_size if path.is_file() else 0
+        self._records: dict[int, BlobRecord] = {}
+        self._spans: list[tuple[int, int, int]] = []  # start, end, offset of the record; sorted
+        size = _size(path)
         if size < _HEADER.size:
             raise InvalidProgram(f"{path}: {size} bytes, expected a weight file of 64 or more")
         with path.open("rb") as file:
@@ -67,6 +73,14 @@ class BlobReader:
 
     def record(self, offset: int) -> BlobRecord:
         """The record at `offset`."""
+        if offset not in self._records:
+            record = self._unpack(offset)
+            self._claim(offset, offset, _RECORD.size)
+            self._claim(offset, record.data_offset, record.size_bytes)
+            self._records[offset] = record
+        return self._records[offset]
+
+    def _unpack(self, offset: int) -> BlobRecord:
         where = f"{self.path}: blob at offset {offset}"
         if offset % ALIGNMENT or not 0 < offset <= len(self._map) - _RECORD.size:
             raise InvalidProgram(
@@ -81,8 +95,23 @@ class BlobReader:
             raise InvalidProgram(
                 f"{where}: its {size} bytes at {data} lie outside the file's {len(self._map)}"
             )
+        if padding > min(7, size * 8):
+            raise InvalidProgram(f"{where}: {padding} padding bits, expected less than a byte")
         return BlobRecord(offset=offset, dtype=BY_BLOB[code].name, size_bytes=size,
                           data_offset=data, padding_bits=padding)
+
+    def _claim(self, offset: int, start: int, size: int) -> None:
+        """Takes bytes for the blob at `offset`, if no other has any of them."""
+        if not size:
+            return
+        span = (start, start + size, offset)
+        at = bisect(self._spans, span)
+        for other in self._spans[max(at - 1, 0):at + 1]:
+            if other[0] < span[1] and span[0] < other[1] and other[2] != offset:
+                raise InvalidProgram(
+                    f"{self.path}: the blobs at offsets {other[2]} and {offset} overlap"
+                )
+        insort(self._spans, span)
 
     def data(self, offset: int) -> memoryview:
         """The packed bytes of the blob at `offset`, mapped, not copied."""
@@ -127,6 +156,14 @@ class BlobWriter:
         self._end = start + size
         self._count += 1
         return offset
+
+
+def _size(path: Path) -> int:
+    """The bytes of a file, or none if there is no such file."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # a name that no file system takes
+        return 0
 
 
 def _aligned(offset: int) -> int:

@@ -10,8 +10,10 @@ class DType:
     Units:
         bits: per element, packed.
     Source:
-        `MIL.proto` (enum `DataType`), `docs/formats/weights.md` (blob codes) and the
-        `metadata.json` of compiled models (`metadata_name`).
+        `MIL.proto` (enum `DataType`), `docs/formats/weights.md` (blob codes), the `metadata.json`
+        of compiled models (`metadata_name`), and for `field`, where constants outside weight files
+        are stored, `_tensor_field_by_type` of coremltools 9.0
+        (`converters/mil/backend/mil/helper.py`, BSD-3-Clause).
     """
 
     name: str
@@ -32,15 +34,17 @@ _ALL = (
     DType(name="fp64", bits=64, proto=12, field="doubles", format="d", metadata_name="Double"),
     DType(name="bf16", bits=16, proto=13, blob=5, metadata_name="BFloat16"),
     DType(name="int8", bits=8, proto=21, blob=4, format="b", metadata_name="Int8"),
-    DType(name="int16", bits=16, proto=22, blob=6, format="h", metadata_name="Int16"),
+    DType(name="int16", bits=16, proto=22, blob=6, field="ints", format="h",
+          metadata_name="Int16"),
     DType(name="int32", bits=32, proto=23, blob=14, field="ints", format="i",
           metadata_name="Int32"),
     DType(name="int64", bits=64, proto=24, field="longInts", format="q", metadata_name="Int64"),
     DType(name="int4", bits=4, proto=25, blob=8, metadata_name="Int4"),
     DType(name="uint8", bits=8, proto=31, blob=3, format="B", metadata_name="UInt8"),
-    DType(name="uint16", bits=16, proto=32, blob=7, format="H", metadata_name="UInt16"),
+    DType(name="uint16", bits=16, proto=32, blob=7, field="ints", format="H",
+          metadata_name="UInt16"),
     DType(name="uint32", bits=32, proto=33, blob=15, format="I", metadata_name="UInt32"),
-    DType(name="uint64", bits=64, proto=34, format="Q", metadata_name="UInt64"),
+    DType(name="uint64", bits=64, proto=34, field="longInts", format="Q", metadata_name="UInt64"),
     DType(name="uint4", bits=4, proto=35, blob=11, metadata_name="UInt4"),
     DType(name="uint2", bits=2, proto=36, blob=10, metadata_name="UInt2"),
     DType(name="uint1", bits=1, proto=37, blob=9, metadata_name="UInt1"),

@@ -84,6 +84,7 @@ def write_edited(model: Model, destination: Path, edit: Edit) -> None:
         write_package(
             package, specification_version=model.specification_version, description=description,
             program=program, weights=None if weights.is_empty else weights.path,
+            extra=model.extra,
         )
         package.rename(destination)
 

@@ -2,6 +2,8 @@
 
 Plain frozen values: nothing here reads files, and an edit is a new program made with
 `dataclasses.replace`. Readers and writers: `proto.py` (protobuf) and `text.py` (`model.mil`).
+`extra` is what a noun's message held beside the noun's own fields, serialized: fields newer than
+ours, and the rare ones that nothing here needs. It is written back as it came.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import EllipsisType
+
+from sdbuild.errors import InvalidProgram
 
 Dim = int | None | EllipsisType
 """A dimension: its size, `None` if unknown, `...` for any number of unknown ones."""
@@ -20,6 +24,7 @@ class TensorType:
 
     dtype: str
     shape: tuple[Dim, ...] = ()
+    extra: bytes = field(default=b"", repr=False, compare=False)
 
     @property
     def count(self) -> int | None:
@@ -83,6 +88,7 @@ class Value:
 
     type: Type
     data: bytes | Blob | tuple
+    extra: bytes = field(default=b"", repr=False)
 
 
 Binding = str | Value
@@ -95,6 +101,7 @@ class NamedType:
 
     name: str
     type: Type
+    extra: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +113,7 @@ class Operation:
     outputs: tuple[NamedType, ...] = ()
     attributes: Mapping[str, Value] = field(default_factory=dict)
     blocks: tuple[Block, ...] = ()
+    extra: bytes = field(default=b"", repr=False)
 
     @property
     def name(self) -> str:
@@ -139,6 +147,7 @@ class Block:
     outputs: tuple[str, ...]
     inputs: tuple[NamedType, ...] = ()
     attributes: Mapping[str, Value] = field(default_factory=dict)
+    extra: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +158,7 @@ class Function:
     opset: str
     blocks: Mapping[str, Block]
     attributes: Mapping[str, Value] = field(default_factory=dict)
+    extra: bytes = field(default=b"", repr=False)
 
     @property
     def block(self) -> Block:
@@ -158,18 +168,31 @@ class Function:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """An ML Program: named functions, usually only `main`."""
+    """An ML Program: named functions, usually only `main`.
+
+    `unwritable` says what its message held that no noun can, so that it must not be written; empty
+    for all programs but those with unknown fields in the smallest messages.
+    """
 
     functions: Mapping[str, Function]
     version: int = 1
     attributes: Mapping[str, Value] = field(default_factory=dict)
     doc_string: str = ""
+    extra: bytes = field(default=b"", repr=False)
+    unwritable: str = ""
 
     @property
     def main(self) -> Function:
-        """The function called `main`, or the only one."""
-        if "main" in self.functions or len(self.functions) != 1:
+        """The function called `main`, or the only one.
+
+        Raises:
+            InvalidProgram: there is neither.
+        """
+        if "main" in self.functions:
             return self.functions["main"]
+        if len(self.functions) != 1:
+            found = ", ".join(self.functions) or "none"
+            raise InvalidProgram(f"functions {found}, expected main or a single one")
         return next(iter(self.functions.values()))
 
 

@@ -15,6 +15,7 @@ from sdbuild.mil.literals import format_tensor
 from sdbuild.mil.program import (
     Binding,
     Blob,
+    Block,
     DictType,
     Dim,
     Function,
@@ -70,6 +71,7 @@ class _Printer:
     scalars_are_tensors: bool
 
     def program(self, program: Program, dialect: str) -> str:
+        _refuse_extra(program, "the program")
         attributes = self.attributes(program.attributes)
         head = f"\n{attributes}\n{{" if attributes else " {"
         functions = "".join(self.function(*item) for item in program.functions.items())
@@ -80,6 +82,8 @@ class _Printer:
             raise UnsupportedFormat(
                 f"function {name}: opset {function.opset}, expected one of {', '.join(OPSETS)}"
             )
+        _refuse_extra(function, f"function {name}")
+        _refuse_extra(function.block, f"function {name}")
         inputs = self.named_types(sorted(function.inputs, key=lambda item: item.name))
         attributes = self.attributes(function.attributes)
         head = f"func {_name(name)}<{OPSETS[function.opset]}>({inputs})"
@@ -93,6 +97,7 @@ class _Printer:
             raise UnsupportedFormat(
                 f"{operation.type} {operation.name}: the text of nested blocks is not known"
             )
+        _refuse_extra(operation, f"{operation.type} {operation.name}")
         arguments = ", ".join(
             f"{_name(key)} = {self.argument(bindings)}"
             for key, bindings in sorted(operation.inputs.items())
@@ -131,6 +136,7 @@ class _Printer:
         return f"{self.type(value.type)}({self.literal(value)})"
 
     def literal(self, value: Value) -> str:
+        _refuse_extra(value, "a constant")
         if isinstance(value.data, Blob):
             offset = Value(TensorType("uint64"), value.data.offset.to_bytes(8, "little"))
             path = self.value(string(value.data.file))
@@ -146,6 +152,11 @@ class _Printer:
                 pairs = (f"{{{self.literal(k)}, {self.literal(v)}}}" for k, v in value.data)
                 return f"{{{', '.join(pairs)}}}"
         raise InvalidProgram(f"a constant has the type {self.type(value.type)}")
+
+
+def _refuse_extra(noun: Program | Function | Block | Operation | Value, where: str) -> None:
+    if noun.extra:
+        raise UnsupportedFormat(f"{where}: the text of unknown fields or notes is not known")
 
 
 def _name(name: str) -> str:

@@ -97,8 +97,9 @@ def _write(model: Any, component: Component, job: Job) -> None:
     """Writes coremltools' model anew, described, and without its clock and random numbers."""
     import shutil
 
+    from sdbuild.mil.decode import decode_program
     from sdbuild.mil.package import write_package
-    from sdbuild.mil.proto import decode_program, messages
+    from sdbuild.mil.proto import messages
 
     spec = messages("Model").Model.FromString(model.get_spec().SerializeToString())
     _describe(spec.description, component, job)
