@@ -50,18 +50,7 @@ class Weights:
 
     def carry(self, operation: Operation) -> Operation:
         """`operation`, its own blobs copied; `rebuilt` goes into its blocks."""
-        return replace(
-            operation,
-            inputs={key: tuple(map(self._carry_binding, bindings))
-                    for key, bindings in operation.inputs.items()},
-            attributes={key: self._carry_value(v) for key, v in operation.attributes.items()},
-        )
-
-    def _carry_binding(self, binding: Binding) -> Binding:
-        return self._carry_value(binding) if isinstance(binding, Value) else binding
-
-    def _carry_value(self, value: Value) -> Value:
-        return replace(value, data=self.copy(value.data)) if isinstance(value.data, Blob) else value
+        return moved(operation, self.copy)
 
 
 Edit = Callable[[Weights], tuple[Program, Message]]
@@ -87,6 +76,23 @@ def write_edited(model: Model, destination: Path, edit: Edit) -> None:
             extra=model.extra,
         )
         package.rename(destination)
+
+
+def moved(operation: Operation, place: Callable[[Blob], Blob]) -> Operation:
+    """`operation`, each of its own blobs where `place` says."""
+
+    def move(binding: Binding) -> Binding:
+        return _moved(binding, place) if isinstance(binding, Value) else binding
+
+    return replace(
+        operation,
+        inputs={key: tuple(map(move, bindings)) for key, bindings in operation.inputs.items()},
+        attributes={key: _moved(value, place) for key, value in operation.attributes.items()},
+    )
+
+
+def _moved(value: Value, place: Callable[[Blob], Blob]) -> Value:
+    return replace(value, data=place(value.data)) if isinstance(value.data, Blob) else value
 
 
 def walk(block: Block) -> Iterator[Operation]:
