@@ -23,6 +23,9 @@ from sdbuild.stamps import source_digest
 from sdbuild.step import Step, ingredients, key
 from sdbuild.store import Record, Store
 
+PATIENT = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+"""Lets torch's idle threads sleep. Spinning, they cost a busy machine ten times the work."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
@@ -169,7 +172,7 @@ def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, A
         process = subprocess.Popen(
             [sys.executable, "-m", "sdbuild.steps", kind, str(work)],
             stdin=subprocess.PIPE, stdout=log, stderr=log,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=os.environ | PATIENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         try:
             _, status, usage = os.wait4(process.pid, 0)

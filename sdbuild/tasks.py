@@ -6,6 +6,7 @@ what is up to date; doit's own database may be deleted at any time.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from doit.exceptions import TaskFailed
 from doit.reporter import ConsoleReporter
 from doit.task import Task
 
-from sdbuild.build import Builder
+from sdbuild.build import PATIENT, Builder
 from sdbuild.check import report
 from sdbuild.errors import SDBuildError
 from sdbuild.install import check_replaceable, install, remove
@@ -163,7 +164,8 @@ def _generate_task(found: Settings) -> dict[str, Any]:
     command += [f"--{name}={value}" for name, value in options.items() if value is not None]
 
     def run() -> TaskFailed | None:
-        status = subprocess.run(command, cwd=PROJECT, check=False).returncode
+        done = subprocess.run(command, cwd=PROJECT, env=os.environ | PATIENT, check=False)
+        status = done.returncode
         return TaskFailed(f"generate ended with status {status}", report=False) if status else None
 
     return {

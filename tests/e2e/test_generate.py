@@ -1,0 +1,132 @@
+"""Pictures from a finished bundle: what is written, and that it is the same each time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def generate(bundle, out, *words):
+    command = [sys.executable, "-m", "sdbuild", "generate", str(bundle), f"--out={out}", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [Path(line) for line in done.stdout.splitlines()]
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+@pytest.fixture(scope="module")
+def drawn(built, tmp_path_factory):
+    """Three pictures of one request, their contact sheet and their report."""
+    folder = tmp_path_factory.mktemp("drawn")
+    files = generate(
+        built.bundle, folder / "fox.png", "--prompt=a fox", "--negative=a dog", "--seed=4",
+        "--steps=3", "--count=3", "--guidance=3.5", "--scheduler=ddim",
+        f"--report={folder / 'report.json'}",
+    )
+    return folder, files
+
+
+def test_several_pictures_are_numbered_and_the_sheet_comes_last(drawn):
+    folder, files = drawn
+
+    assert files == [folder / name for name in ("fox-1.png", "fox-2.png", "fox-3.png", "fox.png")]
+
+
+def test_the_contact_sheet_holds_the_pictures_side_by_side(drawn):
+    folder, files = drawn
+    sheet = pixels(files[-1])
+
+    assert sheet.shape == (256, 256, 3)
+    assert (sheet[:128, 128:] == pixels(files[1])).all()
+    assert (sheet[128:, :128] == pixels(files[2])).all()
+
+
+def test_a_picture_carries_all_that_is_needed_to_draw_it_again(drawn):
+    _, files = drawn
+    text = Image.open(files[1]).text
+
+    assert {k: text[k] for k in ("prompt", "negative", "seed", "steps", "guidance", "scheduler")} \
+        == {"prompt": "a fox", "negative": "a dog", "seed": "5", "steps": "3", "guidance": "3.5",
+            "scheduler": "ddim"}
+    assert text["bundle"] == "tiny-emoji, 6 bit, original, iOS16"
+
+
+def test_the_settings_in_a_picture_draw_the_same_picture_alone(built, drawn, tmp_path):
+    _, files = drawn
+    text = Image.open(files[1]).text
+    words = [f"--{k}={text[k]}" for k in ("prompt", "negative", "seed", "steps", "guidance",
+                                          "scheduler")]
+
+    (again,) = generate(built.bundle, tmp_path / "again.png", *words)
+
+    assert (pixels(again) == pixels(files[1])).all()
+
+
+def test_the_report_has_the_seconds_of_each_part(drawn):
+    folder, _ = drawn
+    report = json.loads((folder / "report.json").read_text())
+
+    assert [picture["seed"] for picture in report["pictures"]] == [4, 5, 6]
+    assert report["load_s"] > 0
+    assert all(p["seconds"].keys() == {"encode", "denoise", "decode"} for p in report["pictures"])
+    assert all(p["seconds"]["denoise"] > 0 for p in report["pictures"])
+
+
+def test_what_is_not_asked_for_is_drawn_as_the_bundle_draws_best(built, tmp_path):
+    (picture,) = generate(built.bundle, tmp_path / "a.png", "--steps=1")
+    text = Image.open(picture).text
+
+    assert (text["scheduler"], text["guidance"]) == ("dpm", "5.0")
+    assert text["prompt"] == "a red apple on a blue background"
+
+
+def test_a_moved_bundle_draws_too(built, tmp_path):
+    """It is whole in itself: nothing in it points back at the store."""
+    import shutil
+
+    moved = shutil.copytree(built.bundle, tmp_path / "somewhere else" / "bundle")
+
+    (picture,) = generate(moved, tmp_path / "a.png", "--steps=1")
+
+    assert pixels(picture).shape == (128, 128, 3)
+
+
+def test_without_a_terminal_no_progress_is_shown(built, tmp_path):
+    command = [sys.executable, "-m", "sdbuild", "generate", str(built.bundle), "--steps=2",
+               f"--out={tmp_path / 'a.png'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert "step" not in done.stderr
+
+
+def test_on_a_terminal_progress_is_shown(built, tmp_path):
+    import os
+    import pty
+
+    main, terminal = pty.openpty()
+    command = [sys.executable, "-m", "sdbuild", "generate", str(built.bundle), "--steps=2",
+               f"--out={tmp_path / 'a.png'}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(main, 4096)
+        except OSError:  # how Linux says that the other side has closed
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(main)
+
+    assert process.wait() == 0
+    assert b"2/2" in shown
