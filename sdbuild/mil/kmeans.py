@@ -6,15 +6,12 @@ finite values, however large it is.
 
 from __future__ import annotations
 
-import ctypes
-import importlib
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
 from sdbuild.errors import MILError
-from sdbuild.mil.proto import borrowed
+from sdbuild.mil.partition import best_cuts
 
 _SLICE = 1 << 20
 _MOST_POINTS = 1 << 16
@@ -81,7 +78,7 @@ def palette(found: Histogram, nbits: int, dtype: np.dtype) -> np.ndarray:
     points = found if len(found.values) <= _MOST_POINTS else _binned(found)
     centres = points.values
     if len(centres) > size:
-        centres = _means(points, _starts(points, size))
+        centres = _means(points, best_cuts(points.values, points.counts, size)[:-1])
     if points is not found:
         centres = _lloyd(found, centres)
     table = np.full(size, centres[-1]).astype(dtype)
@@ -110,35 +107,6 @@ def indices(table: np.ndarray, array: np.ndarray) -> np.ndarray:
         return nearest(table, flat)
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     return nearest(table, every.astype(np.float64))[flat.view(np.uint16)]
-
-
-def _starts(points: Histogram, size: int) -> np.ndarray:
-    """Where each of the `size` clusters of least squared error begins.
-
-    Source:
-        Wu, Optimal Quantization by Matrix Searching (1991): dynamic programming over prefixes whose
-        matrix is totally monotone, as in kmeans1d 0.4.0 (MIT), which coremltools carries.
-    Shapes:
-        returns: (size,)
-    """
-    count = len(points.values)
-    labels, centroids = np.empty(count, ctypes.c_ulong), np.empty(size)
-    pointers = [ctypes.c_void_p(a.ctypes.data)
-                for a in (points.values, points.counts, labels, centroids)]
-    values, counts, labels_to, centroids_to = pointers
-    _library().cluster_with_weights(
-        values, counts, ctypes.c_ulong(count), ctypes.c_ulong(size), labels_to, centroids_to
-    )
-    return np.flatnonzero(np.diff(labels, prepend=labels.dtype.type(size)))
-
-
-@cache
-def _library() -> ctypes.CDLL:
-    """coremltools' kmeans1d, to be called with pointers: its wrapper copies lists by element."""
-    alias = "sdbuild.mil._kmeans1d"
-    borrowed("_deps/kmeans1d", alias)
-    library: ctypes.CDLL = importlib.import_module(f"{alias}.core")._DLL
-    return library
 
 
 def _means(points: Histogram, starts: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from sdbuild.steps import PACKAGE_CODE
 VERSION = 1
 TOOLS = ("coremltools", "numpy")
 CODE = ("steps/palettize.py", "mil/palettize.py", "mil/compress.py", "mil/kmeans.py",
-        "mil/edit.py", "mil/arrays.py", *PACKAGE_CODE)
+        "mil/partition.py", "mil/edit.py", "mil/arrays.py", *PACKAGE_CODE)
 NEEDS = {"package": "package"}
 GIVES = "package"
 
