@@ -24,6 +24,7 @@ from sdbuild.mil.program import (
     Function,
     ListType,
     Program,
+    StateType,
     TensorType,
     TupleType,
     Value,
@@ -202,12 +203,15 @@ def _refuse_unknown(model: Model) -> None:
 
 
 def _refuse_unknown_types(name: str, function: Function) -> None:
-    produced = [item for operation in function.block.operations for item in operation.outputs]
-    for item in (*function.inputs, *produced):
-        if not isinstance(item.type, TensorType):
+    kinds = [(item.name, item.type.wrapped if isinstance(item.type, StateType) else item.type)
+             for item in function.inputs]
+    kinds += [(item.name, item.type)
+              for operation in function.block.operations for item in operation.outputs]
+    for item, kind in kinds:
+        if not isinstance(kind, TensorType):
             raise UnsupportedFormat(
-                f"function {name}: {item.name} is not a tensor; how states and lists are compiled "
-                "is not known in full"
+                f"function {name}: {item} is neither a tensor nor a state of one; how lists and "
+                "the like are compiled is not known"
             )
 
 

@@ -46,62 +46,67 @@ class Row:
 
 
 TABLE = (
-    Row("CoreML6", "", _SEEN, "concat expand_dims pad slice_by_index squeeze transpose"),
+    Row("CoreML6", "", _SEEN,
+        "concat expand_dims fill pad range_1d select shape slice_by_index split squeeze tile "
+        "transpose upsample_nearest_neighbor"),
     Row("CoreML6", "Ios16", _SEEN,
-        "add cast clip constexpr_affine_dequantize constexpr_lut_to_dense "
-        "constexpr_sparse_to_dense conv einsum gelu log lstm mul pow reduce_argmax reduce_max "
-        "reduce_mean relu reshape sigmoid sqrt sub"),
-    Row("CoreML6", "", _BELOW,
-        "identity range_1d select shape split stack tile upsample_nearest_neighbor"),
-    Row("CoreML6", "Ios16", _BELOW, "avg_pool cumsum fill_like reduce_sum silu softmax "
-        "upsample_bilinear"),
-    Row("CoreML6", "Ios16", _REDEFINED,
-        "crop_resize gather gather_along_axis gather_nd resample topk"),
-    Row("CoreML6", "Ios16", "computes, as all 16 seen that compute",
+        "add batch_norm cast clip constexpr_affine_dequantize constexpr_lut_to_dense "
+        "constexpr_sparse_to_dense conv einsum gather gelu layer_norm less linear log lstm matmul "
+        "maximum mul pow real_div reduce_argmax reduce_l2_norm reduce_max reduce_mean relu "
+        "reshape rsqrt sigmoid silu softmax sqrt square sub"),
+    Row("CoreML6", "", _BELOW, "identity stack"),
+    Row("CoreML6", "Ios16", _BELOW, "avg_pool cumsum fill_like reduce_sum upsample_bilinear"),
+    Row("CoreML6", "Ios16", _REDEFINED, "crop_resize gather_along_axis gather_nd resample topk"),
+    Row("CoreML6", "Ios16", "computes, as all seen that compute",
         f"{_BINARY} {_UNARY} {_REDUCTION} {_POOL} {_PLAIN_ACTIVATION} {_NORMALIZATION} "
-        "conv_transpose gru inverse leaky_relu linear matmul reduce_argmin rsqrt"),
-    Row("CoreML6", "", "only moves elements, as six of the seven seen that do",
+        "conv_transpose elu gru inverse leaky_relu reduce_argmin"),
+    Row("CoreML6", "", "only moves elements, as all seen that do but reshape",
         f"{_REARRANGING} reverse slice_by_size"),
 
     Row("CoreML7", "", _SEEN,
-        "identity pad range_1d select shape split stack tile upsample_nearest_neighbor"),
+        "fill identity pad range_1d select shape split stack tile upsample_nearest_neighbor"),
     Row("CoreML7", "Ios16", _SEEN,
-        "avg_pool constexpr_affine_dequantize constexpr_lut_to_dense cumsum fill_like "
-        "reduce_sum relu sigmoid silu softmax upsample_bilinear"),
+        "avg_pool constexpr_affine_dequantize constexpr_lut_to_dense cumsum einsum fill_like gelu "
+        "reduce_l2_norm reduce_mean reduce_sum relu sigmoid silu softmax upsample_bilinear"),
     Row("CoreML7", "Ios17", _SEEN,
-        "abs add atan cast clip concat conv equal expand_dims floor floor_div gather "
-        "gather_along_axis greater greater_equal instance_norm layer_norm less linear log "
-        "logical_and logical_not lstm matmul maximum minimum mul pow real_div reduce_argmax "
-        "reshape sin slice_by_index sqrt squeeze sub tanh topk transpose"),
+        "abs add atan batch_norm cast clip concat conv cos elu equal expand_dims floor floor_div "
+        "gather gather_along_axis greater greater_equal instance_norm layer_norm less linear log "
+        "logical_and logical_not lstm matmul maximum minimum mul not_equal pow real_div "
+        "reduce_argmax reshape rsqrt sin slice_by_index sqrt squeeze sub tanh topk transpose"),
     Row("CoreML7", "Ios17", _REDEFINED,
-        "batch_norm conv_transpose crop_resize dequantize gather_nd gru inverse l2_norm "
-        "leaky_relu local_response_norm quantize reduce_argmin resample resize reverse rsqrt "
-        "scatter scatter_along_axis scatter_nd slice_by_size"),
-    Row("CoreML7", "Ios17", "elementwise, as all 20 of those seen that coremltools left alone",
+        "conv_transpose crop_resize dequantize gather_nd gru inverse l2_norm leaky_relu "
+        "local_response_norm quantize reduce_argmin resample resize reverse scatter "
+        "scatter_along_axis scatter_nd slice_by_size"),
+    Row("CoreML7", "Ios17", "elementwise, as all of those seen that coremltools left alone",
         f"{_BINARY} {_UNARY}"),
-    Row("CoreML7", "Ios16", "coremltools left it alone, as the one of its kind seen",
+    Row("CoreML7", "Ios16", "coremltools left it alone, as the four of its kind seen",
         f"{_REDUCTION} {_POOL}"),
-    Row("CoreML7", "Ios16", "takes no parameters, as the four activations seen",
+    Row("CoreML7", "Ios16", "takes no parameters, as the five activations seen",
         _PLAIN_ACTIVATION),
     Row("CoreML7", "Ios16", "seen in iOS 16, and coremltools left it alone since",
-        "constexpr_sparse_to_dense einsum"),
-    Row("CoreML7", "", "coremltools left it alone, as split, stack and tile", _REARRANGING),
+        "constexpr_sparse_to_dense"),
+    Row("CoreML7", "", "coremltools left it alone, as fill, split, stack and tile", _REARRANGING),
 
-    Row("CoreML8", "", _SEEN, "shape"),
+    Row("CoreML8", "", _SEEN, "band_part fill one_hot pad range_1d select shape split tile"),
+    Row("CoreML8", "Ios16", _SEEN, "reduce_l2_norm reduce_mean reduce_sum"),
     Row("CoreML8", "Ios18", _SEEN,
-        "add cast concat constexpr_blockwise_shift_scale dequantize expand_dims gather gelu "
-        "layer_norm linear matmul mul quantize relu reshape slice_by_index softmax sub tanh "
-        "transpose"),
+        "add cast clip concat constexpr_blockwise_shift_scale constexpr_lut_to_dense conv "
+        "conv_transpose cos dequantize equal expand_dims gather gelu greater_equal layer_norm "
+        "linear logical_and matmul maximum mul pow quantize read_state real_div relu reshape "
+        "rsqrt scaled_dot_product_attention silu sin slice_by_index slice_update softmax squeeze "
+        "sub tanh transpose write_state"),
     Row("CoreML8", "Ios18", _REDEFINED,
-        "constexpr_lut_to_dense constexpr_lut_to_sparse constexpr_sparse_blockwise_shift_scale "
-        "constexpr_sparse_to_dense gru scaled_dot_product_attention slice_update"),
-    Row("CoreML8", "Ios18", "as all 20 seen in iOS 18 but shape",
-        f"{_BINARY} {_UNARY} {_REDUCTION} {_POOL} {_PLAIN_ACTIVATION} {_NORMALIZATION} "
-        f"{_REARRANGING} clip conv conv_transpose crop_resize cumsum einsum fill_like "
-        "gather_along_axis gather_nd identity inverse leaky_relu log lstm pad range_1d "
-        "reduce_argmax reduce_argmin resample resize reverse rsqrt scatter scatter_along_axis "
-        "scatter_nd select slice_by_size split squeeze stack tile topk upsample_bilinear "
-        "upsample_nearest_neighbor"),
+        "constexpr_lut_to_sparse constexpr_sparse_blockwise_shift_scale "
+        "constexpr_sparse_to_dense gru"),
+    Row("CoreML8", "Ios18", "has the prefix of iOS 17 there, as all of those seen",
+        f"{_BINARY} {_UNARY} {_NORMALIZATION} crop_resize elu gather_along_axis gather_nd inverse "
+        "leaky_relu log lstm reduce_argmax reduce_argmin resample resize reverse scatter "
+        "scatter_along_axis scatter_nd slice_by_size topk"),
+    Row("CoreML8", "Ios18", "an activation, as the four seen", _PLAIN_ACTIVATION),
+    Row("CoreML8", "Ios16", "has the prefix of iOS 16 in iOS 17, as the three reductions seen",
+        f"{_REDUCTION} {_POOL} cumsum einsum fill_like upsample_bilinear"),
+    Row("CoreML8", "", "has no prefix in iOS 17, as all nine seen",
+        f"{_REARRANGING} identity stack upsample_nearest_neighbor"),
 )
 """For each opset the names seen first, then those derived: the first row that has one counts."""
 

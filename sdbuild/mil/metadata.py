@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from sdbuild.errors import InvalidProgram, UnsupportedFormat
 from sdbuild.mil.dtype import DTYPES
@@ -103,7 +103,7 @@ def _described_function(features: Message, function: Function) -> dict:
         "inputSchema": [_schema(feature) for feature in features.input],
         "mlProgramOperationTypeHistogram": dict(counts),
         "outputSchema": [_schema(feature) for feature in features.output],
-        "stateSchema": [],
+        "stateSchema": [_state_schema(feature) for feature in features.state],
     }
 
 
@@ -179,6 +179,26 @@ def _array_schema(name: str, array: Message) -> dict[str, str]:
             str(low) if low == high else f"{low}...{high}" for low, high in ranges
         )
     return schema
+
+
+def _state_schema(feature: Message) -> dict[str, str]:
+    kind = feature.type.WhichOneof("Type")
+    if kind != "stateType" or feature.type.stateType.arrayType.dataType not in _ARRAY_TYPES:
+        raise UnsupportedFormat(
+            f"state {feature.name}: only how a state of floats or 32-bit integers is described is "
+            "known"
+        )
+    array = feature.type.stateType.arrayType
+    dtype = _ARRAY_TYPES[array.dataType]
+    return {
+        "name": feature.name,
+        "shortDescription": feature.shortDescription,
+        "isOptional": _flag(feature.type.isOptional),
+        "type": "State",
+        "dataType": dtype,
+        "shape": str(list(array.shape)),
+        "formattedType": f"State ({dtype} {_TIMES.join(map(str, array.shape))})",
+    }
 
 
 def array_ranges(name: str, array: Message) -> list[list[int]]:
@@ -262,30 +282,49 @@ def _storage_precision(function: Function) -> str:
     operations = function.block.operations
     if not any(isinstance(v.data, Blob) for op in operations for v in op.constants()):
         return ""
-    return _joined(_storage(operation, function.opset) for operation in operations)
+    types = {item.name: item.type for operation in operations for item in operation.outputs}
+    return _joined(
+        word for operation in operations for word in _storage(operation, function.opset, types)
+    )
 
 
-def _storage(operation: Operation, opset: str) -> str | None:
+def _storage(operation: Operation, opset: str, types: Mapping[str, Type]) -> list[str | None]:
+    """What an operation adds to `storagePrecision`.
+
+    An iOS 18 palette was seen with 8 bits and one table (`Palettized (8 bits), UInt8`); that other
+    numbers of bits and of tables are called likewise is derived.
+    """
     match operation.type:
         case "const":
             value = _attribute(operation, "val")
-            return _whole_bytes(operation, value) if isinstance(value.data, Blob) else None
+            return [_numeric(value.type)] if isinstance(value.data, Blob) else []
         case "constexpr_affine_dequantize":
-            return _numeric(_attribute(operation, "quantized_data").type)
+            return [_numeric(_attribute(operation, "quantized_data").type)]
         case "constexpr_lut_to_dense" if opset != "CoreML8":
-            return f"Palettized ({_index_bits(_attribute(operation, 'lut'))} bits)"
+            return [f"Palettized ({_index_bits(_attribute(operation, 'lut'))} bits)"]
+        case "constexpr_lut_to_dense":
+            kind = _argument_type(operation, "indices", types)
+            return [f"Palettized ({DTYPES[kind.dtype].bits} bits)", _numeric(kind)]
         case "constexpr_sparse_to_dense" if opset != "CoreML8":
-            return "Sparse"
+            return ["Sparse"]
         case "constexpr_blockwise_shift_scale":
-            data = [item for item in operation.inputs.get("data", ()) if isinstance(item, Value)]
-            return _whole_bytes(operation, data[0]) if data else None
+            return [_numeric(_argument_type(operation, "data", types))]
         case kind if kind.startswith("constexpr_"):
             raise UnsupportedFormat(
                 f"{kind} {operation.name}: how its storage is described under opset {opset} is "
                 "not known",
                 hint="Compress weights for iOS 17 or earlier, or compile on a Mac.",
             )
-    return None
+    return []
+
+
+def _argument_type(operation: Operation, key: str, types: Mapping[str, Type]) -> TensorType:
+    """The type of an argument that has to be a tensor."""
+    for binding in operation.inputs.get(key, ()):
+        kind = types.get(binding) if isinstance(binding, str) else binding.type
+        if isinstance(kind, TensorType):
+            return kind
+    raise InvalidProgram(f"{operation.type} {operation.name} has no tensor called {key!r}")
 
 
 def _attribute(operation: Operation, key: str) -> Value:
@@ -300,16 +339,6 @@ def _index_bits(table: Value) -> int:
     if not count:
         raise InvalidProgram(f"a lookup table has the type {table.type}")
     return (count - 1).bit_length()
-
-
-def _whole_bytes(operation: Operation, value: Value) -> str | None:
-    if isinstance(value.type, TensorType) and 0 < DTYPES[value.type.dtype].bits < 8:
-        raise UnsupportedFormat(
-            f"{operation.type} {operation.name}: how storage as {value.type.dtype} is described "
-            "is not known",
-            hint="Compress weights to 8 bits or for iOS 17 or earlier, or compile on a Mac.",
-        )
-    return _numeric(value.type)
 
 
 def _joined(names: Iterable[str | None]) -> str:

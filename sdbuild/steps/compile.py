@@ -13,7 +13,7 @@ from sdbuild.recipe import Recipe
 from sdbuild.step import Job
 from sdbuild.steps import PACKAGE_CODE
 
-VERSION = 1
+VERSION = 2
 TOOLS = ("coremltools",)
 CODE = ("steps/compile.py", "mil/compile.py", "mil/coremldata.py", "mil/histogram.py",
         "mil/literals.py", "mil/metadata.py", "mil/text.py", *PACKAGE_CODE)

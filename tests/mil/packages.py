@@ -30,9 +30,10 @@ def quiet() -> Iterator[None]:
         gc.collect()
 
 
-def package(path: Path, body: Callable, *inputs, target=IOS16) -> Path:
-    """Writes the package of the program `body(*inputs)`; inputs are (shape, MIL type)."""
+def package(path: Path, body: Callable, *inputs, target=IOS16, states=()) -> Path:
+    """Writes the package of `body(*inputs, *states)`; these are (shape, MIL type)."""
     specs = [mb.TensorSpec(shape, dtype=dtype) for shape, dtype in inputs]
+    specs += [mb.StateTensorSpec(shape, dtype=dtype) for shape, dtype in states]
     with quiet():
         program = mb.program(input_specs=specs, opset_version=target)(body)
         ct.convert(

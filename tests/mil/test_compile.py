@@ -218,9 +218,9 @@ def test_operations_of_stable_diffusion_have_names(operation, opset):
     assert histogram_name(operation, opset)
 
 
-def test_apps_find_the_split_einsum_attention_of_ios16_and_ios17_models():
-    assert histogram_name("einsum", "CoreML6") == "Ios16.einsum"
-    assert histogram_name("einsum", "CoreML7") == "Ios16.einsum"
+def test_apps_find_the_split_einsum_attention():
+    for opset in ("CoreML6", "CoreML7", "CoreML8"):
+        assert histogram_name("einsum", opset) == "Ios16.einsum"
 
 
 # properties of compiling
@@ -383,20 +383,20 @@ def with_input(kind):
     return change
 
 
-LUT_OF_IOS18 = (
-    'constexpr_lut_to_dense(indices = tensor<uint4, [4]>(BLOBFILE(path = '
+SPARSE_OF_IOS18 = (
+    'constexpr_sparse_to_dense(mask = tensor<uint1, [4]>(BLOBFILE(path = '
     'string("@model_path/weights/weight.bin"), offset = uint64(64))), '
-    "lut = tensor<fp32, [1, 2, 1]>([[[0x1p+0], [0x1p+1]]]))"
+    "nonzero_data = tensor<fp32, [1]>([0x1p+0]))"
 )
 
 
 @pytest.mark.parametrize("arguments", [
     {"version": 10},
-    {"change": with_input(StateType(TensorType("fp16", (2,))))},
+    {"change": with_input(StateType(ListType(TensorType("fp16", (2,)), 2)))},
     {"change": with_input(ListType(TensorType("fp16", (2,)), 2))},
     {"text": relu_text(body="made_up(x = input)")},
-    {"text": relu_text(opset="ios18", body=LUT_OF_IOS18), "version": 9},
-], ids=["spec 10", "state", "list", "operation", "palette of iOS 18"])
+    {"text": relu_text(opset="ios18", body=SPARSE_OF_IOS18), "version": 9},
+], ids=["spec 10", "state of a list", "list", "operation", "sparse weights of iOS 18"])
 def test_programs_whose_compiled_form_is_unknown_are_refused(arguments, tmp_path):
     package = relu_package(tmp_path / "m.mlpackage", **arguments)
 
@@ -416,15 +416,6 @@ def test_a_refusal_says_what_and_why(tmp_path):
         "feature input: shapes are enumerated, and compiled models key each by a hash that is not "
         "known\n\nhint: Use ranges of sizes, or a fixed shape."
     )
-
-
-def test_palettes_of_ios18_are_refused_for_want_of_their_storage_precision(tmp_path):
-    model = read_package(relu_package(
-        tmp_path / "m.mlpackage", text=relu_text(opset="ios18", body=LUT_OF_IOS18), version=9
-    ))
-
-    with pytest.raises(UnsupportedFormat, match="how its storage is described under opset CoreML8"):
-        describe(model, "Unet")
 
 
 def test_functions_described_out_of_order_are_refused(tmp_path):
