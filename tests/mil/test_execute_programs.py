@@ -87,7 +87,8 @@ def test_compressed_programs_are_close_to_their_original(name, difference):
 def test_packages_and_what_apple_compiled_from_them_give_the_same_bits(name):
     source = read_model(FIXTURES / name / "source.mlpackage")
     compiled = read_model(FIXTURES / name / "expected.mlmodelc")
-    compiled = replace(compiled, root=source.root)  # the weight file is kept once, in the package
+    # the weight file is kept once, in the package
+    compiled = replace(compiled, root=source.root, source=source.source)
 
     first, second = (Executor(m).predict(inputs_of(m)) for m in (source, compiled))
 

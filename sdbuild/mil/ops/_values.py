@@ -55,5 +55,4 @@ def carry(array: np.ndarray) -> Tensor:
     kind, bits = array.dtype.kind, array.dtype.itemsize * 8
     if kind == "u" and bits > 8:
         return torch.from_numpy(array.astype(np.int32 if bits == 16 else np.int64))
-    tensor = torch.from_numpy(array.copy())
-    return tensor.float() if tensor.dtype == torch.float16 else tensor
+    return torch.from_numpy(array.astype(np.float32 if array.dtype == np.float16 else array.dtype))

@@ -19,7 +19,7 @@ def elu(x: T, alpha: float) -> T:
 def gelu(x: T, mode: str = "EXACT") -> T:
     match mode:
         case "EXACT":
-            return F.gelu(x)
+            return F.gelu(x.contiguous())  # views take a kernel with other last bits at their ends
         case "TANH_APPROXIMATION":
             return F.gelu(x, approximate="tanh")
         case "SIGMOID_APPROXIMATION":

@@ -1,0 +1,283 @@
+"""The portable executor against eager PyTorch in fp32: one U-Net step, as ratios.
+
+    python -m benchmarks.executor [--full] [--latents N] [--bits B …] [--rounds R] [--work DIR]
+
+The network is diffusers' UNet2DConditionModel with random weights: a slim one of two levels, or
+with `--full` that of Stable Diffusion 2.1. Our own steps trace, convert and palettize it. Times
+are the least of some rounds in which both take turns in one process; memory is the peak of
+anonymous pages of a process of its own, Linux only. `--work` keeps the packages for another run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdbuild.build import run_step
+from sdbuild.family import FAMILIES
+
+SLIM = {
+    "sample_size": 64, "in_channels": 4, "out_channels": 4, "cross_attention_dim": 1024,
+    "attention_head_dim": [5, 10], "use_linear_projection": True, "layers_per_block": 1,
+    "block_out_channels": [320, 640],
+    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+}
+"""Two levels as wide as the first two of `FULL`, so that the kernels see the same sizes."""
+
+FULL = {
+    "sample_size": 64, "in_channels": 4, "out_channels": 4, "cross_attention_dim": 1024,
+    "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True, "layers_per_block": 2,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+}
+"""Source: stabilityai/stable-diffusion-2-1-base, `unet/config.json`."""
+
+UNET = FAMILIES["sd"].component("unet")
+Run = Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What one form of the network costs, as ratios to eager PyTorch; `psnr_db` against it."""
+
+    name: str
+    seconds: float
+    seconds_ratio: float
+    peak_bytes: int
+    memory_ratio: float
+    psnr_db: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Makes what is not there yet, measures, and prints a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.executor")
+    parser.add_argument("--full", action="store_true", help="the U-Net of Stable Diffusion 2.1")
+    parser.add_argument("--latents", type=int, default=32, help="latent cells on a side")
+    parser.add_argument("--bits", type=int, nargs="*", default=[], help="palettized, too")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ceiling", type=int, help="bytes of decoded weights that are kept")
+    parser.add_argument("--work", type=Path, help="a folder for the packages")
+    given = parser.parse_args(arguments)
+    config = FULL if given.full else SLIM
+    with _folder(given.work) as work:
+        checkpoint = _made(work / "checkpoint", lambda path: _checkpoint(path, config))
+        base = _made(work / f"fp16_{given.latents}",
+                     lambda path: _package(path, checkpoint, given.latents))
+        packages = {"fp16": base} | {
+            f"{bits} bits": _made(work / f"{bits}_{given.latents}",
+                                  lambda path, n=bits: _palettized(path, base, n))
+            for bits in given.bits
+        }
+        rows = _rows(checkpoint, packages, given.latents, given.rounds, given.ceiling)
+    print(_table(rows))
+    return 0
+
+
+# what is measured
+
+
+def _checkpoint(path: Path, config: Mapping[str, Any]) -> None:
+    """A checkpoint with random weights, as the download step lays it out."""
+    import torch
+    from diffusers import UNet2DConditionModel
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    weights = UNet2DConditionModel.from_config(dict(config)).state_dict()
+    save_file({name: tensor.half() for name, tensor in weights.items()},
+              path / "weights.safetensors")
+    architecture = {"class": "UNet2DConditionModel", "config": config}
+    (path / "architecture.json").write_text(json.dumps(architecture), "utf-8")
+
+
+def _package(path: Path, checkpoint: Path, latents: int) -> None:
+    """The fp16 package of a checkpoint, by the steps trace and convert."""
+    size = {"width_px": 8 * latents, "height_px": 8 * latents}
+    params = {"family": "sd", "component": "unet", "attention": "original", "target": "iOS16"}
+    architecture = checkpoint / "architecture.json"
+    graph = _made(path / "graph",
+                  lambda out: _step("trace", out, params | size, architecture=architecture))
+    _step("convert", path, params, graph=graph, checkpoint=checkpoint)
+
+
+def _palettized(path: Path, package: Path, bits: int) -> None:
+    _step("palettize", path, {"nbits": bits}, package=package)
+
+
+def _step(kind: str, output: Path, params: Mapping[str, Any], **inputs: Path) -> None:
+    """Runs one of our steps in its own process."""
+    job = {"params": dict(params), "inputs": {k: str(v) for k, v in inputs.items()},
+           "output": str(output), "source": None, "reads": ""}
+    run_step(kind, job, output)
+
+
+def _made(path: Path, make: Callable[[Path], object]) -> Path:
+    """The folder `path`, which `make` fills if that has not been done before."""
+    done = path / "done"
+    if not done.exists():
+        path.mkdir(parents=True, exist_ok=True)
+        make(path)
+        done.touch()
+    return path
+
+
+def _samples(latents: int) -> dict[str, np.ndarray]:
+    """Normal noise and embeddings.
+
+    Shapes:
+        sample: (2, 4, latents, latents); timestep: (2,); encoder_hidden_states: (2, 1024, 1, 77)
+    """
+    rng = np.random.default_rng(0)
+    return {
+        "sample": rng.standard_normal((2, 4, latents, latents), np.float32),
+        "timestep": np.full(2, 501, np.float32),
+        "encoder_hidden_states": rng.standard_normal((2, 1024, 1, 77), np.float32),
+    }
+
+
+def _eager(checkpoint: Path, latents: int) -> Run:
+    """A step of the network in PyTorch."""
+    import torch
+
+    from sdbuild.models import network
+
+    architecture = network.read_architecture(checkpoint / "architecture.json")
+    net = network.weighted(UNET, architecture, checkpoint / "weights.safetensors")
+    given = [torch.from_numpy(array) for array in _samples(latents).values()]
+
+    def run() -> np.ndarray:
+        with torch.inference_mode():
+            return net(*given).numpy()
+
+    return run
+
+
+def _portable(package: Path, latents: int, ceiling: int | None) -> Run:
+    """A step of the package in the executor."""
+    from sdbuild.mil.execute import Executor
+    from sdbuild.mil.read import read_model
+
+    executor = Executor(read_model(next(package.glob("*.mlpackage"))), weight_bytes=ceiling)
+    given = _samples(latents)
+    return lambda: executor.predict(given)["noise_pred"]
+
+
+# how it is measured
+
+
+def _rows(
+    checkpoint: Path, packages: Mapping[str, Path], latents: int, rounds: int, ceiling: int | None
+) -> list[Row]:
+    eager_peak = _alone(_peak_bytes, _eager, checkpoint, latents)
+    rows = []
+    for name, package in packages.items():
+        subjects = ((_eager, checkpoint, latents), (_portable, package, latents, ceiling))
+        (eager_s, found_s), psnr_db = _alone(_race, subjects, rounds)
+        peak = _alone(_peak_bytes, _portable, package, latents, ceiling)
+        rows.append(Row(
+            name=name, seconds=found_s, seconds_ratio=found_s / eager_s, peak_bytes=peak,
+            memory_ratio=peak / eager_peak, psnr_db=psnr_db,
+        ))
+    eager = Row(name="eager fp32", seconds=eager_s, seconds_ratio=1, peak_bytes=eager_peak,
+                memory_ratio=1, psnr_db=float("inf"))
+    return [eager, *rows]
+
+
+def _alone(function: Callable, *arguments: object) -> Any:
+    """What `function` returns in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _race(subjects: Sequence[tuple], rounds: int) -> tuple[list[float], float]:
+    """The least seconds of each subject, and how close the last is to the first in dB.
+
+    The first run of each is not counted: it makes what PyTorch keeps for later.
+    """
+    runs = [make(*arguments) for make, *arguments in subjects]
+    results = [run() for run in runs]
+    seconds = [[_seconds(run) for run in runs] for _ in range(rounds)]
+    error = float(np.sqrt(np.mean((results[-1].astype(np.float64) - results[0]) ** 2)))
+    psnr_db = 20 * float(np.log10(np.abs(results[0]).max() / error))
+    return [min(column) for column in zip(*seconds, strict=True)], psnr_db
+
+
+def _seconds(run: Run) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _peak_bytes(make: Callable[..., Run], *arguments: object) -> int:
+    """The most anonymous memory that loading and two steps hold."""
+    with _sampled() as peak:
+        run = make(*arguments)
+        run()
+        run()
+    return peak[0]
+
+
+@contextmanager
+def _sampled(every_s: float = 0.01) -> Iterator[list[int]]:
+    """A list whose only item is the most anonymous memory so far, in bytes."""
+    peak, is_over = [0], threading.Event()
+
+    def sample() -> None:
+        while not is_over.wait(every_s):
+            peak[0] = max(peak[0], _anonymous_bytes())
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        yield peak
+    finally:
+        is_over.set()
+        sampler.join()
+
+
+def _anonymous_bytes() -> int:
+    status = Path("/proc/self/status").read_text("ascii")
+    line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
+    return int(line.split()[1]) * 1024
+
+
+# how it is shown
+
+
+@contextmanager
+def _folder(path: Path | None) -> Iterator[Path]:
+    if path is not None:
+        path.mkdir(parents=True, exist_ok=True)
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    lines = ["weights     step      ratio  anonymous  ratio  PSNR"]
+    lines += [
+        f"{r.name:<11} {r.seconds:6.2f} s  {r.seconds_ratio:5.2f}  {r.peak_bytes / 2**30:5.2f} GiB"
+        f"  {r.memory_ratio:5.2f}  {r.psnr_db:4.1f} dB" for r in rows
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
