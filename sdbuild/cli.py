@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sdbuild.errors import RecipeError, SDBuildError
 from sdbuild.fields import DRAW_FIELDS, did_you_mean, parse
+from sdbuild.mil.cli import add_mil
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,12 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="sdbuild", description="Beside doit: draw from any bundle, explain a build."
+        prog="sdbuild",
+        description="Beside doit: draw from any bundle, explain a build, handle ML Programs.",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_generate(commands)
     _add_why(commands)
+    add_mil(commands)
     return parser
 
 

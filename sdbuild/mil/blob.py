@@ -63,6 +63,8 @@ class BlobReader:
         self._records: dict[int, BlobRecord] = {}
         self._spans: list[tuple[int, int, int]] = []  # start, end, offset of the record; sorted
         size = _size(path)
+        if size is None:
+            raise InvalidProgram(f"{path}: there is no such weight file")
         if size < _HEADER.size:
             raise InvalidProgram(f"{path}: {size} bytes, expected a weight file of 64 or more")
         with path.open("rb") as file:
@@ -158,12 +160,12 @@ class BlobWriter:
         return offset
 
 
-def _size(path: Path) -> int:
-    """The bytes of a file, or none if there is no such file."""
+def _size(path: Path) -> int | None:
+    """The bytes of a file, or None if there is no such file."""
     try:
-        return path.stat().st_size if path.is_file() else 0
+        return path.stat().st_size if path.is_file() else None
     except OSError:  # a name that no file system takes
-        return 0
+        return None
 
 
 def _aligned(offset: int) -> int:

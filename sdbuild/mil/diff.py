@@ -1,0 +1,144 @@
+"""Diff: what two models differ in, by name: metadata, program and weights.
+
+Weights are compared by what lies in their blobs, not by where; so a copy differs in nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sdbuild.mil.edit import moved, walk
+from sdbuild.mil.package import Model
+from sdbuild.mil.program import Blob, Operation
+from sdbuild.mil.proto import Message
+from sdbuild.mil.survey import blocks, feature_text, placed, type_text
+
+_NOWHERE = Blob("", 0)
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One thing that differs; `before` or `after` is empty where the thing is not there."""
+
+    part: str
+    name: str
+    before: str
+    after: str
+
+
+def differences(before: Model, after: Model) -> tuple[Difference, ...]:
+    """What `after` differs in from `before`.
+
+    Raises:
+        InvalidProgram: a blob breaks the format.
+    """
+    return (
+        *_compare("metadata", _metadata(before), _metadata(after), str),
+        *_compare("program", _functions(before), _functions(after), str),
+        *_compare("program", _operations(before), _operations(after), _operation_text),
+        *_order(before, after),
+        *_compare("weights", _weights(before), _weights(after), str),
+    )
+
+
+def _compare(
+    part: str, before: Mapping[str, _Item], after: Mapping[str, _Item],
+    text: Callable[[_Item], str],
+) -> Iterator[Difference]:
+    for name in (*before, *(name for name in after if name not in before)):
+        old, new = before.get(name), after.get(name)
+        if old != new:
+            yield Difference(part=part, name=name, before="" if old is None else text(old),
+                             after="" if new is None else text(new))
+
+
+def _metadata(model: Model) -> dict[str, str]:
+    """What the description says, by the name of each thing that it says."""
+    found = {"specification version": str(model.specification_version)}
+    found |= _features("", model.description)
+    for function in model.description.functions:
+        found |= _features(f"{function.name}: ", function)
+    metadata = model.description.metadata
+    for field in ("shortDescription", "versionString", "author", "license"):
+        if getattr(metadata, field):
+            found[field] = getattr(metadata, field)
+    found.update((f"userDefined {key}", text) for key, text in sorted(metadata.userDefined.items()))
+    return found
+
+
+def _features(prefix: str, features: Message) -> dict[str, str]:
+    groups = {"input": features.input, "output": features.output, "state": features.state}
+    return {
+        f"{prefix}{group} {feature.name}": f"{feature_text(feature)}  {feature.shortDescription}"
+        for group, found in groups.items() for feature in found
+    }
+
+
+def _functions(model: Model) -> dict[str, str]:
+    """The signature of each function, and the program's own attributes."""
+    found = {
+        f"function {name}": f"{function.opset} ({', '.join(i.name for i in function.inputs)}) -> "
+                            f"({', '.join(function.block.outputs)})"
+        for name, function in model.program.functions.items()
+    }
+    found.update((f"attribute {key}", str(value.data))
+                 for key, value in sorted(model.program.attributes.items()))
+    return found
+
+
+def _operations(model: Model) -> dict[str, Operation]:
+    """Every operation without where its blobs lie, by function and name."""
+    return {
+        f"{name}: {operation.name}": moved(operation, lambda _: _NOWHERE)
+        for name, _, block in blocks(model) for operation in block.operations
+    }
+
+
+def _operation_text(operation: Operation) -> str:
+    inputs = ", ".join(
+        f"{key}={', '.join(b if isinstance(b, str) else type_text(b.type) for b in bindings)}"
+        for key, bindings in operation.inputs.items()
+    )
+    outputs = ", ".join(type_text(out.type) for out in operation.outputs)
+    values = ", ".join(
+        f"{key}={_short(value.data)}" for key, value in operation.attributes.items()
+        if key != "name"
+    )
+    return f"{operation.type}({inputs}) -> {outputs}{f' [{values}]' if values else ''}"
+
+
+def _short(data: bytes | Blob | tuple) -> str:
+    if isinstance(data, Blob):
+        return "blob"
+    if isinstance(data, bytes):
+        return f"0x{data[:8].hex()}{'…' if len(data) > 8 else ''}"
+    return str(data)
+
+
+def _order(before: Model, after: Model) -> Iterator[Difference]:
+    """Whether the operations that both have come in another order."""
+    old, new = list(_operations(before)), list(_operations(after))
+    old_common = [name for name in old if name in set(new)]
+    new_common = [name for name in new if name in set(old)]
+    for was, now in zip(old_common, new_common, strict=True):
+        if was != now:
+            yield Difference(part="program", name="order of operations", before=was, after=now)
+            return
+
+
+def _weights(model: Model) -> dict[str, str]:
+    """Type and digest of each constant in a weight file."""
+    return {
+        f"{name}: {operation.name}.{argument}":
+            f"{type_text(value.type)} {_digest(model, value.data)}"
+        for name, _, block in blocks(model) for operation in walk(block)
+        for argument, value in placed(operation)
+    }
+
+
+def _digest(model: Model, blob: Blob) -> str:
+    return hashlib.blake2b(model.blob(blob), digest_size=8).hexdigest()

@@ -1,0 +1,177 @@
+"""Models executed from the outside: inputs from files or a seed, outputs told in short and saved.
+
+The executor itself is `execute.py`; here are the programs of a pipeline in a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sdbuild.errors import InvalidProgram, MILError
+from sdbuild.mil.dtype import DTYPES
+from sdbuild.mil.execute import Executor
+from sdbuild.mil.package import Model
+from sdbuild.mil.program import Function, StateType, TensorType
+
+LARGEST_ELEMENTS = 1 << 31
+"""Of one input or state; more is taken for a broken shape, and refused before it is allocated."""
+
+_LARGEST_INTEGER = 8  # random integers are below it: most are indices into something
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What one program was given and gave."""
+
+    model: Model
+    inputs: Mapping[str, np.ndarray]
+    outputs: Mapping[str, np.ndarray]
+
+
+def predict(
+    models: Sequence[Model], given: Mapping[str, np.ndarray], *, function: str | None = None,
+    seed: int = 0,
+) -> Iterator[Result]:
+    """Runs programs in a row; what one gives, later ones take by name.
+
+    An input that is neither given nor made is random, by `seed` and its place.
+
+    Raises:
+        MILError: an input is of another shape than the program's or of none of them, or is too
+            large, or has no known shape and is not given.
+        InvalidProgram: an operation fails, or there is no such function.
+        UnsupportedOp: operations that the executor lacks.
+    """
+    generator = np.random.default_rng(seed)
+    values = dict(given)
+    functions = [_function(model, function) for model in models]
+    known = {item.name for chosen in functions for item in chosen.inputs}
+    unknown = sorted(given.keys() - known)
+    if unknown:
+        raise MILError(f"inputs that no program has: {', '.join(unknown)}",
+                       hint=f"The inputs are: {', '.join(sorted(known))}.")
+    for model, chosen in zip(models, functions, strict=True):
+        shapes = _shapes(model, chosen)
+        for name, kind in _tensors(chosen).items():
+            if name not in values:
+                values[name] = _random(name, kind, shapes[name], generator)
+        inputs = {name: values[name] for name in _tensors(chosen)}
+        outputs = Executor(model, function=function).predict(inputs)
+        values |= outputs
+        yield Result(model=model, inputs=inputs, outputs=outputs)
+
+
+def _function(model: Model, name: str | None) -> Function:
+    if name is None:
+        return model.program.main
+    if name not in model.program.functions:
+        found = ", ".join(model.program.functions) or "none"
+        raise InvalidProgram(f"{model.source}: no function {name!r}; found: {found}")
+    return model.program.functions[name]
+
+
+def _tensors(function: Function) -> dict[str, TensorType]:
+    """The inputs that are given, by name: all but states."""
+    return {
+        item.name: item.type if isinstance(item.type, TensorType) else TensorType("string")
+        for item in function.inputs if not isinstance(item.type, StateType)
+    }
+
+
+def _shapes(model: Model, function: Function) -> dict[str, tuple[int, ...] | None]:
+    """The shape of each input and state, unknown dimensions as the description's default."""
+    described = dict(model.input_shapes)
+    for features in model.description.functions:
+        described.update((f.name, tuple(f.type.multiArrayType.shape)) for f in features.input)
+    found = {}
+    for item in function.inputs:
+        kind = item.type.wrapped if isinstance(item.type, StateType) else item.type
+        shape = kind.shape if isinstance(kind, TensorType) else ()
+        if not all(isinstance(dim, int) for dim in shape):
+            shape = described.get(item.name) or None
+        if shape is not None and _count(shape) > LARGEST_ELEMENTS:
+            raise InvalidProgram(
+                f"{model.source}: {item.name} has the shape {list(shape)}, "
+                f"expected at most {LARGEST_ELEMENTS} elements"
+            )
+        found[item.name] = shape
+    return found
+
+
+def _count(shape: Sequence[int]) -> int:
+    total = 1
+    for dim in shape:
+        total *= dim
+    return total
+
+
+def _random(
+    name: str, kind: TensorType, shape: tuple[int, ...] | None, generator: np.random.Generator
+) -> np.ndarray:
+    """Standard normal numbers, small integers, or coins.
+
+    Shapes:
+        returns: `shape`
+    """
+    if shape is None or kind.dtype == "string":
+        raise MILError(f"input {name}: its shape or type is not known",
+                       hint=f"Give it: --input {name}=FILE.npy")
+    if kind.dtype == "bool":
+        return generator.integers(0, 2, shape).astype(bool)
+    if DTYPES[kind.dtype].metadata_name and "Int" in DTYPES[kind.dtype].metadata_name:
+        return generator.integers(0, _LARGEST_INTEGER, shape).astype(np.int32)
+    return generator.standard_normal(shape, np.float32)
+
+
+def load_inputs(files: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The arrays in `.npy` files, by the names of the inputs.
+
+    Raises:
+        MILError: a file is not there, or is no array of numbers.
+    """
+    return {name: _load(name, Path(file)) for name, file in files.items()}
+
+
+def _load(name: str, file: Path) -> np.ndarray:
+    try:
+        found = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise MILError(f"input {name}: {file}: {error}") from error
+    if not isinstance(found, np.ndarray):
+        raise MILError(f"input {name}: {file}: an archive, expected one array")
+    return np.array(found)
+
+
+def summary(outputs: Mapping[str, np.ndarray]) -> list[dict]:
+    """Shape, range and what is not finite of each output; the range is that of finite numbers."""
+    return [_summary(name, array) for name, array in outputs.items()]
+
+
+def _summary(name: str, array: np.ndarray) -> dict:
+    numbers = array.astype(np.float64)
+    finite = numbers[np.isfinite(numbers)]
+    return {
+        "name": name, "dtype": str(array.dtype), "shape": array.shape,
+        "min": float(finite.min()) if finite.size else 0.0,
+        "max": float(finite.max()) if finite.size else 0.0,
+        "mean": float(finite.mean()) if finite.size else 0.0,
+        "nan": int(np.isnan(numbers).sum()), "inf": int(np.isinf(numbers).sum()),
+    }
+
+
+def save_outputs(folder: Path, outputs: Mapping[str, np.ndarray]) -> None:
+    """Writes each output as `<name>.npy`.
+
+    Raises:
+        MILError: a name is no file name, so that it might lead out of the folder.
+    """
+    for name in outputs:
+        if Path(name).name != name or "\0" in name:
+            raise MILError(f"output {name!r} is no name for a file")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in outputs.items():
+        np.save(folder / f"{name}.npy", array)

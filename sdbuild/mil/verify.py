@@ -1,0 +1,269 @@
+"""Verify: everything in a model is read, and what is wrong with it is told, all of it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdbuild.errors import InvalidProgram, MILError
+from sdbuild.mil.blob import BlobReader
+from sdbuild.mil.dtype import packed_bytes
+from sdbuild.mil.edit import uses, walk
+from sdbuild.mil.package import Model
+from sdbuild.mil.program import (
+    Blob,
+    Block,
+    DictType,
+    Function,
+    ListType,
+    Operation,
+    StateType,
+    TensorType,
+    TupleType,
+    Type,
+    Value,
+)
+from sdbuild.mil.proto import Message
+from sdbuild.mil.survey import blocks, placed, read_models
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something wrong, or only a waste of bytes: `is_error` tells which."""
+
+    where: str
+    problem: str
+    is_error: bool = True
+
+
+def verify(path: Path) -> tuple[Problem, ...]:
+    """What is wrong with the package or compiled model at `path`; nothing, if it is sound."""
+    try:
+        models = read_models(path)
+    except MILError as error:
+        return (Problem(where=str(path), problem=error.message),)
+    found = [problem for model in models for problem in _model(model)]
+    return (*found, *_files(models))
+
+
+def _model(model: Model) -> Iterator[Problem]:
+    for name, function, block in blocks(model):
+        where = f"function {name}"
+        yield from _names(where, function, block)
+        yield from _dead(where, function, block)
+        for operation in walk(block):
+            yield from _operation(f"{where}: {operation.type} {operation.name}", model, operation)
+    yield from _described(model)
+
+
+# names
+
+
+def _names(where: str, function: Function, block: Block) -> Iterator[Problem]:
+    """Names that are given twice, or used where they are not known."""
+    known: set[str] = set()
+    for item in function.inputs:
+        if item.name in known:
+            yield Problem(where=where, problem=f"two inputs are called {item.name!r}")
+        known.add(item.name)
+    everywhere = {out.name for operation in walk(block) for out in operation.outputs}
+    yield from _scope(where, block, known, everywhere)
+
+
+def _scope(
+    where: str, block: Block, outer: set[str], everywhere: set[str]
+) -> Iterator[Problem]:
+    known = outer | {item.name for item in block.inputs}
+    for operation in block.operations:
+        place = f"{where}: {operation.type} {operation.name}"
+        yield from _unknown(place, operation.references(), known, everywhere)
+        for inner in operation.blocks:
+            yield from _scope(place, inner, known, everywhere)
+        for out in operation.outputs:
+            if out.name in known:
+                yield Problem(where=place, problem=f"{out.name!r} is defined before")
+            known.add(out.name)
+    yield from _unknown(f"{where}: outputs", block.outputs, known, everywhere)
+
+
+def _unknown(
+    where: str, names: Iterable[str], known: set[str], everywhere: set[str]
+) -> Iterator[Problem]:
+    for name in names:
+        if name not in known:
+            when = "before it is defined" if name in everywhere else "which nothing defines"
+            yield Problem(where=where, problem=f"uses {name!r} {when}")
+
+
+def _dead(where: str, function: Function, block: Block) -> Iterator[Problem]:
+    """Operations whose results nobody uses; those that change a state have their own use."""
+    states = {item.name for item in function.inputs if isinstance(item.type, StateType)}
+    used = {name for operation in block.operations for name in uses(operation)}
+    used.update(block.outputs)
+    for operation in walk(block):
+        outputs = [out.name for out in operation.outputs]
+        if outputs and used.isdisjoint(outputs) and states.isdisjoint(operation.references()):
+            yield Problem(where=f"{where}: {operation.type} {operation.name}",
+                          problem="nothing uses its results")
+
+
+# constants
+
+
+def _operation(where: str, model: Model, operation: Operation) -> Iterator[Problem]:
+    values = [(key, b) for key, bindings in operation.inputs.items() for b in bindings]
+    for key, value in (*values, *operation.attributes.items()):
+        if isinstance(value, Value):
+            yield from _value(f"{where}: {key}", model, value)
+
+
+def _value(where: str, model: Model, value: Value) -> Iterator[Problem]:
+    """A constant that does not fill its type; lists, tuples and dictionaries hold others."""
+    if isinstance(value.data, Blob):
+        yield from _blob(where, model, value, value.data)
+    elif isinstance(value.type, TensorType):
+        yield from _size(where, value.type, value.data)
+    else:
+        for kind, item in _items(value):
+            if kind != item.type:
+                yield Problem(where=where, problem=f"found {item.type}, expected {kind}")
+            yield from _value(where, model, item)
+        yield from _length(where, value)
+
+
+def _blob(where: str, model: Model, value: Value, blob: Blob) -> Iterator[Problem]:
+    try:
+        reader = model.reader(blob.file)
+    except MILError:  # told once, with the weight files
+        return
+    try:
+        record = reader.record(blob.offset)
+    except MILError as error:
+        yield Problem(where=where, problem=error.message)
+        return
+    kind = value.type
+    if record.dtype != kind.dtype:
+        yield Problem(where=where, problem=f"its blob holds {record.dtype}, expected {kind.dtype}")
+    else:
+        yield from _size(where, kind, record.size_bytes)
+
+
+def _size(where: str, kind: TensorType, data: bytes | tuple | int) -> Iterator[Problem]:
+    """`data` are the packed elements, the strings, or how many bytes there are."""
+    found = data if isinstance(data, int) else len(data)
+    if kind.count is None:
+        return  # as long as there are elements
+    is_text = kind.dtype == "string"
+    expected = kind.count if is_text else packed_bytes(kind.dtype, kind.count)
+    if found != expected:
+        unit = "strings" if is_text else "bytes"
+        yield Problem(where=where, problem=f"{found} {unit}, expected {expected}: {kind}")
+
+
+def _items(value: Value) -> Iterator[tuple[Type, Value]]:
+    match value.type:
+        case ListType(element):
+            yield from ((element, item) for item in value.data)
+        case TupleType(elements):
+            yield from zip(elements, value.data, strict=False)
+        case DictType(key, item):
+            yield from ((kind, part) for pair in value.data
+                        for kind, part in zip((key, item), pair, strict=True))
+
+
+def _length(where: str, value: Value) -> Iterator[Problem]:
+    match value.type:
+        case ListType(_, int(expected)):
+            pass
+        case TupleType(elements):
+            expected = len(elements)
+        case _:
+            return
+    if len(value.data) != expected:
+        yield Problem(where=where, problem=f"{len(value.data)} items, expected {expected}")
+
+
+# description
+
+
+def _described(model: Model) -> Iterator[Problem]:
+    """What the description says of features that the program does not have, and the reverse."""
+    for features in model.description.functions or [model.description]:
+        name = getattr(features, "name", "")
+        try:
+            function = model.program.functions[name] if name else model.program.main
+        except (KeyError, InvalidProgram):
+            yield Problem(where="description", problem=f"there is no function {name or 'main'!r}")
+            continue
+        where = f"description of {name or 'the model'}"
+        described = [f.name for f in (*features.input, *features.state)]
+        yield from _same(f"{where}: inputs", described, [item.name for item in function.inputs])
+        outputs = [f.name for f in features.output]
+        yield from _same(f"{where}: outputs", outputs, list(function.block.outputs))
+        yield from _shapes(where, features, function)
+
+
+def _same(where: str, described: list[str], found: list[str]) -> Iterator[Problem]:
+    if len(set(described)) != len(described):
+        yield Problem(where=where, problem="a name is given twice")
+    for name in sorted(set(described) - set(found)):
+        yield Problem(where=where, problem=f"the program has no {name!r}")
+    for name in sorted(set(found) - set(described)):
+        yield Problem(where=where, problem=f"{name!r} is not described")
+
+
+def _shapes(where: str, features: Message, function: Function) -> Iterator[Problem]:
+    kinds = {item.name: item.type for item in function.inputs}
+    for feature in features.input:
+        array, kind = feature.type.multiArrayType, kinds.get(feature.name)
+        is_fixed = isinstance(kind, TensorType) and kind.count is not None
+        shape = tuple(array.shape)
+        is_fixed = is_fixed and array.WhichOneof("ShapeFlexibility") is None
+        if is_fixed and shape and shape != (kind.shape or (1,)):  # a scalar is one element
+            problem = f"{feature.name} has shape {list(shape)}, in the program {kind.shape}"
+            yield Problem(where=where, problem=problem)
+
+
+# weight files
+
+
+def _files(models: Iterable[Model]) -> Iterator[Problem]:
+    """Weight files that are broken, and blobs that no program refers to."""
+    used: dict[Path, set[int]] = {}
+    for model in models:
+        for path in (model.root / "weights").glob("*.bin"):
+            used.setdefault(path, set())
+        for file, offsets in _references(model).items():
+            try:
+                used.setdefault(model.weight_path(file), set()).update(offsets)
+            except MILError as error:
+                yield Problem(where=f"weight file {file!r}", problem=error.message)
+    for path, offsets in sorted(used.items()):
+        yield from _file(path, offsets)
+
+
+def _references(model: Model) -> dict[str, set[int]]:
+    """The offsets of all blobs that the program refers to, by file."""
+    found: dict[str, set[int]] = {}
+    for _, _, block in blocks(model):
+        for operation in walk(block):
+            for _, value in placed(operation):
+                found.setdefault(value.data.file, set()).add(value.data.offset)
+    return found
+
+
+def _file(file: Path, used: set[int]) -> Iterator[Problem]:
+    try:
+        reader = BlobReader(file)
+        for record in reader.records():
+            if record.offset not in used:
+                yield Problem(where=f"{file}: blob at offset {record.offset}", is_error=False,
+                              problem=f"nothing refers to its {record.size_bytes} bytes")
+            used.discard(record.offset)
+    except MILError as error:
+        yield Problem(where="weight file", problem=error.message)
+        return
+    for offset in sorted(used):
+        yield Problem(where=f"{file}: blob at offset {offset}",
+                      problem="is referred to, but is none of the file's blobs in a row")
