@@ -104,7 +104,7 @@ def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
     return name | {
         "actions": [_guarded(run)],
         "uptodate": [is_made],
-        "task_dep": sorted({source.step for source in step.inputs.values()}),
+        "task_dep": list(dict.fromkeys(source.step for source in step.inputs.values())),
         "clean": [clean],
         "doc": doc or f"{GROUPS[step.kind]}: {step.component}",
         "meta": {"builder": builder, "step": step.name},
