@@ -5,6 +5,7 @@ The executor itself is `execute.py`; here are the programs of a pipeline in a ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,15 @@ import numpy as np
 
 from sdbuild.errors import InvalidProgram, MILError
 from sdbuild.mil.dtype import DTYPES
+from sdbuild.mil.edit import walk
 from sdbuild.mil.execute import Executor
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import Function, StateType, TensorType
 
+Shape = tuple[int, ...]
+
 LARGEST_ELEMENTS = 1 << 31
-"""Of one input or state; more is taken for a broken shape, and refused before it is allocated."""
+"""Of one value; more is taken for a broken shape, and refused before it is allocated."""
 
 _LARGEST_INTEGER = 8  # random integers are below it: most are indices into something
 
@@ -41,9 +45,9 @@ def predict(
     An input that is neither given nor made is random, by `seed` and its place.
 
     Raises:
-        MILError: an input is of another shape than the program's or of none of them, or is too
-            large, or has no known shape and is not given.
-        InvalidProgram: an operation fails, or there is no such function.
+        MILError: an input is of no program or of another shape, or is not given and of no known
+            shape.
+        InvalidProgram: an operation fails, a value is too large, or there is no such function.
         UnsupportedOp: operations that the executor lacks.
     """
     generator = np.random.default_rng(seed)
@@ -56,6 +60,7 @@ def predict(
                        hint=f"The inputs are: {', '.join(sorted(known))}.")
     for model, chosen in zip(models, functions, strict=True):
         shapes = _shapes(model, chosen)
+        _refuse_absurd(model, chosen, shapes)
         for name, kind in _tensors(chosen).items():
             if name not in values:
                 values[name] = _random(name, kind, shapes[name], generator)
@@ -82,7 +87,7 @@ def _tensors(function: Function) -> dict[str, TensorType]:
     }
 
 
-def _shapes(model: Model, function: Function) -> dict[str, tuple[int, ...] | None]:
+def _shapes(model: Model, function: Function) -> dict[str, Shape | None]:
     """The shape of each input and state, unknown dimensions as the description's default."""
     described = dict(model.input_shapes)
     for features in model.description.functions:
@@ -93,24 +98,27 @@ def _shapes(model: Model, function: Function) -> dict[str, tuple[int, ...] | Non
         shape = kind.shape if isinstance(kind, TensorType) else ()
         if not all(isinstance(dim, int) for dim in shape):
             shape = described.get(item.name) or None
-        if shape is not None and _count(shape) > LARGEST_ELEMENTS:
-            raise InvalidProgram(
-                f"{model.source}: {item.name} has the shape {list(shape)}, "
-                f"expected at most {LARGEST_ELEMENTS} elements"
-            )
         found[item.name] = shape
     return found
 
 
-def _count(shape: Sequence[int]) -> int:
-    total = 1
-    for dim in shape:
-        total *= dim
-    return total
+def _refuse_absurd(model: Model, function: Function, shapes: Mapping[str, Shape | None]) -> None:
+    """Raises for values too large to be meant, before anything is allocated for them."""
+    made = {
+        out.name: out.type.shape for operation in walk(function.block)
+        for out in operation.outputs if isinstance(out.type, TensorType)
+    }
+    for name, shape in (*made.items(), *shapes.items()):
+        sizes = [dim for dim in shape or () if isinstance(dim, int)]
+        if math.prod(sizes) > LARGEST_ELEMENTS:
+            raise InvalidProgram(
+                f"{model.source}: {name} has the shape {sizes}, "
+                f"expected at most {LARGEST_ELEMENTS} elements"
+            )
 
 
 def _random(
-    name: str, kind: TensorType, shape: tuple[int, ...] | None, generator: np.random.Generator
+    name: str, kind: TensorType, shape: Shape | None, generator: np.random.Generator
 ) -> np.ndarray:
     """Standard normal numbers, small integers, or coins.
 

@@ -21,9 +21,10 @@ BIAS_BYTES = 36 * 2
 COMMANDS = ("show", "ops", "weights", "verify", "run")
 
 
-@pytest.fixture
-def source(tmp_path):
-    return convolutions(tmp_path / "source.mlpackage", layers=2)
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Read only: tests edit copies."""
+    return convolutions(tmp_path_factory.mktemp("cli") / "source.mlpackage", layers=2)
 
 
 @pytest.fixture
