@@ -19,7 +19,7 @@ import numpy as np
 
 from sdbuild.mil.proto import borrowed
 
-_FEW_RUNS = 16  # up to here the library alone is as fast
+_FEW_RUNS = 8  # up to here the library alone is as fast
 _COARSER, _LEAST_COARSER = 16, 4  # points that the first cuts take together
 _FAN = 8  # rows looked at between two whose best columns are known
 
