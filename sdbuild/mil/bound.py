@@ -142,8 +142,15 @@ class Step:
                 for output, value in zip(self.outputs, results, strict=True)}
 
     def _finish(self, output: Output, value: Tensor, inputs: Mapping[str, Argument]) -> Tensor:
-        """The value of an output, checked and rounded."""
+        """The value of an output, checked and rounded.
+
+        Computed ones are contiguous, whatever the arguments were: the kernels of the operations
+        that follow go by it, and differ in the last bit.
+        """
         output.check(value, self.operation)
+        if output.is_moved:
+            return value
+        value = value.contiguous()
         if not output.is_rounded:
             return value
         shared = {_address(tensor) for tensor in tensors(inputs)}

@@ -1,0 +1,1 @@
+"""coremltools' own operation tests, with the portable executor in the place of Core ML."""
