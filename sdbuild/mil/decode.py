@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from google.protobuf.unknown_fields import UnknownFieldSet
+
 from sdbuild.errors import InvalidProgram, MILError, UnsupportedFormat
 from sdbuild.mil.dtype import BY_PROTO, DTYPES
 from sdbuild.mil.encode import encode_program
@@ -112,6 +114,8 @@ class _Decoder:
 
     def operation(self, message: Message) -> Operation:
         with located(f"{message.type} {message.outputs[0].name if message.outputs else ''}"):
+            if not message.outputs and message.type.startswith("const"):
+                raise InvalidProgram("a constant gives no value")
             return Operation(
                 type=message.type,
                 inputs={
@@ -193,10 +197,20 @@ class _Decoder:
 
 
 def _without(message: Message, *fields: str) -> bytes:
+    """`message` without `fields`, serialized.
+
+    Raises:
+        UnsupportedFormat: a field that we know has another form: protobuf sets a whole map entry
+            aside if there are unknown fields in it, and the program would lack what it says.
+    """
     rest = type(message)()
     rest.CopyFrom(message)
     for name in fields:
         rest.ClearField(name)
+    for unknown in UnknownFieldSet(rest):
+        known = rest.DESCRIPTOR.fields_by_number.get(unknown.field_number)
+        if known is not None:
+            raise UnsupportedFormat(f"{known.full_name} has a form that is not known")
     return serialize(rest)
 
 

@@ -18,6 +18,7 @@ from sdbuild.mil.edit import walk
 from sdbuild.mil.execute import Executor
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import Function, StateType, TensorType
+from sdbuild.mil.verify import contradictions
 
 Shape = tuple[int, ...]
 
@@ -60,7 +61,7 @@ def predict(
                        hint=f"The inputs are: {', '.join(sorted(known))}.")
     for model, chosen in zip(models, functions, strict=True):
         shapes = _shapes(model, chosen)
-        _refuse_absurd(model, chosen, shapes)
+        _refuse_broken(model, chosen, shapes)
         for name, kind in _tensors(chosen).items():
             if name not in values:
                 values[name] = _random(name, kind, shapes[name], generator)
@@ -102,8 +103,10 @@ def _shapes(model: Model, function: Function) -> dict[str, Shape | None]:
     return found
 
 
-def _refuse_absurd(model: Model, function: Function, shapes: Mapping[str, Shape | None]) -> None:
-    """Raises for values too large to be meant, before anything is allocated for them."""
+def _refuse_broken(model: Model, function: Function, shapes: Mapping[str, Shape | None]) -> None:
+    """Raises for contradictions, and for values too large to be allocated."""
+    for found in contradictions(model):
+        raise InvalidProgram(f"{model.source}: {found.where}: {found.problem}")
     made = {
         out.name: out.type.shape for operation in walk(function.block)
         for out in operation.outputs if isinstance(out.type, TensorType)

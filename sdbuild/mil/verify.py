@@ -9,7 +9,7 @@ from pathlib import Path
 from sdbuild.errors import InvalidProgram, MILError
 from sdbuild.mil.blob import BlobReader
 from sdbuild.mil.dtype import packed_bytes
-from sdbuild.mil.edit import uses, walk
+from sdbuild.mil.edit import is_constant, uses, walk
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import (
     Blob,
@@ -48,13 +48,19 @@ def verify(path: Path) -> tuple[Problem, ...]:
 
 
 def _model(model: Model) -> Iterator[Problem]:
+    yield from contradictions(model)
+    for name, function, block in blocks(model):
+        yield from _dead(f"function {name}", function, block)
+    yield from _described(model)
+
+
+def contradictions(model: Model) -> Iterator[Problem]:
+    """What makes a program meaningless, so that it cannot run: its names and its constants."""
     for name, function, block in blocks(model):
         where = f"function {name}"
         yield from _names(where, function, block)
-        yield from _dead(where, function, block)
         for operation in walk(block):
             yield from _operation(f"{where}: {operation.type} {operation.name}", model, operation)
-    yield from _described(model)
 
 
 # names
@@ -112,6 +118,12 @@ def _dead(where: str, function: Function, block: Block) -> Iterator[Problem]:
 
 
 def _operation(where: str, model: Model, operation: Operation) -> Iterator[Problem]:
+    """Arguments without a binding, and constants that do not fit their types."""
+    if is_constant(operation) and not operation.outputs:
+        yield Problem(where=where, problem="a constant gives no value")
+    for key, bindings in operation.inputs.items():
+        if not bindings:
+            yield Problem(where=f"{where}: {key}", problem="it is bound to nothing")
     values = [(key, b) for key, bindings in operation.inputs.items() for b in bindings]
     for key, value in (*values, *operation.attributes.items()):
         if isinstance(value, Value):

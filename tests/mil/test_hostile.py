@@ -274,6 +274,29 @@ def test_results_of_absurd_shapes_are_no_traceback(tmp_path, capsys):
     assert "expected at most 2147483648 elements" in capsys.readouterr().err
 
 
+def test_arguments_bound_to_nothing_and_constants_without_a_value_are_no_traceback(
+    source, tmp_path, capsys
+):
+    def change(spec, unbind):
+        (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+        if unbind:
+            del next(o for o in block.operations if o.type == "conv").inputs["weight"].arguments[:]
+        else:
+            del next(o for o in block.operations if o.type == "const").outputs[:]
+
+    for unbind, expected in ((True, "weight: it is bound to nothing"),
+                             (False, "a constant gives no value")):
+        package = tmp_path / f"{unbind}.mlpackage"
+        shutil.copytree(source, package)
+        spec = messages("Model").Model.FromString(model_file(package).read_bytes())
+        change(spec, unbind)
+        model_file(package).write_bytes(serialize(spec))
+        for command in (["run"], ["verify"]):
+            assert main(["mil", command[0], str(package)]) == 1
+            out, err = capsys.readouterr()
+            assert expected in out + err
+
+
 def test_a_dimension_of_neither_kind_and_a_lost_rank_are_refused():
     program = messages("MIL").Program()
     kind = program.attributes["a"].type.tensorType

@@ -148,6 +148,16 @@ def test_unknown_fields_elsewhere_survive_or_writing_is_refused(program, data):
         assert expected == serialize(encode_program(read))
 
 
+def test_an_entry_that_protobuf_sets_aside_is_refused_and_not_overlooked():
+    """Else the program would lack a function, or an operation an argument."""
+    entry = b"\x0a\x04main" + b"\x12\x00" + UNKNOWN
+    message = messages("MIL").Program.FromString(b"\x12" + bytes([len(entry)]) + entry)
+    assert not message.functions
+
+    with pytest.raises(UnsupportedFormat, match="functions has a form that is not known"):
+        decode_program(message)
+
+
 def test_a_dimension_with_an_unknown_field_can_be_read_but_not_edited(tmp_path):
     source = edit_spec(convolutions(tmp_path / "source.mlpackage", layers=1), lambda spec: next(
         m for m in inner(spec.mlProgram) if m.DESCRIPTOR.name == "Dimension"
