@@ -1,7 +1,8 @@
 """Recurrent layers, one step at a time.
 
-Peepholes, clipping and the scaled activations are refused: their details are not known for
-certain, nor are those of `gru`.
+Source:
+    What MIL's documentation leaves open (peepholes, clipping, the order of `gru` in reverse) is as
+    in coremltools 9.0, `ops/tests/iOS14/test_recurrent.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from sdbuild.mil.ops._types import T
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda x: x, "relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh,
+    "scaled_tanh": torch.tanh, "hard_sigmoid": lambda x: (0.2 * x + 0.5).clamp(0, 1),
+    "sigmoid_hard": lambda x: (0.2 * x + 0.5).clamp(0, 1),
 }
+"""With their default scales, which `lstm` has no arguments for."""
 
 _Step = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 """From what the input gives to the gates, and the states, to the next states; output first."""
@@ -25,32 +29,78 @@ _Step = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 def lstm(
     x: T, initial_h: T, initial_c: T, weight_ih: T, weight_hh: T, bias: T | None = None,
     weight_ih_back: T | None = None, weight_hh_back: T | None = None,
-    bias_back: T | None = None, direction: str = "forward", output_sequence: bool = False,
+    bias_back: T | None = None, peephole: T | None = None, peephole_back: T | None = None,
+    direction: str = "forward", output_sequence: bool = False,
     recurrent_activation: str = "sigmoid", cell_activation: str = "tanh",
-    activation: str = "tanh",
+    activation: str = "tanh", clip: float | None = None,
 ) -> tuple[T, T, T]:
     """Long short-term memory; the gates are in the order input, forget, output, cell.
 
+    A peephole lets a gate see the cell, that of the output the new one; the cell is clipped.
+
     Shapes:
         x: (S, B, I); initial_h, initial_c: (B, directions * H);
-        weight_ih: (4 * H, I); weight_hh: (4 * H, H); bias: (4 * H,)
+        weight_ih: (4 * H, I); weight_hh: (4 * H, H); bias: (4 * H,); peephole: (3 * H,)
         returns: (S or 1, B, directions * H), (B, directions * H), (B, directions * H)
     """
     gate, cell, out = (_ACTIVATIONS[n] for n in (recurrent_activation, cell_activation, activation))
 
-    def step_with(weight: Tensor) -> _Step:
+    def step_with(weight: Tensor, peephole: Tensor | None) -> _Step:
+        p_i, p_f, p_o = (0, 0, 0) if peephole is None else peephole.chunk(3)
+
         def step(given: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             h, c = states
             i, f, o, z = (given + F.linear(h, weight)).chunk(4, -1)
-            c = gate(f) * c + gate(i) * cell(z)
-            return gate(o) * out(c), c
+            c = gate(f + p_f * c) * c + gate(i + p_i * c) * cell(z)
+            c = c if clip is None else c.clamp(-clip, clip)
+            return gate(o + p_o * c) * out(c), c
         return step
 
-    forward = F.linear(x, weight_ih, bias), step_with(weight_hh)
+    forward = F.linear(x, weight_ih, bias), step_with(weight_hh, peephole)
     back = forward
     if direction == "bidirectional":
-        back = F.linear(x, weight_ih_back, bias_back), step_with(weight_hh_back)
+        back = F.linear(x, weight_ih_back, bias_back), step_with(weight_hh_back, peephole_back)
     return _directions(forward, back, (initial_h, initial_c), direction, output_sequence)
+
+
+def gru(
+    x: T, initial_h: T, weight_ih: T, weight_hh: T, bias: T | None = None,
+    input_bias: T | None = None, direction: str = "forward", output_sequence: bool = False,
+    recurrent_activation: str = "sigmoid", activation: str = "tanh", reset_after: bool = False,
+) -> tuple[T, T]:
+    """Gated recurrent units; the gates are in the order reset, output, update.
+
+    In reverse, the outputs are in the order in which they are made, unlike those of `lstm`.
+
+    Shapes:
+        x: (S, B, I); initial_h: (B, H); weight_ih: (3 * H, I); weight_hh: (3 * H, H);
+        bias, input_bias: (3 * H,)
+        returns: (S or 1, B, H), (B, H)
+    """
+    gate, out = _ACTIVATIONS[recurrent_activation], _ACTIVATIONS[activation]
+    inner_bias = bias if reset_after else None
+    given = F.linear(x, weight_ih, input_bias if reset_after else _sum(bias, input_bias))
+    w_r, w_o, w_z = weight_hh.chunk(3)
+    b_r, b_o, b_z = (None, None, None) if inner_bias is None else inner_bias.chunk(3)
+
+    def step(each: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (h,) = states
+        x_r, x_o, x_z = each.chunk(3, -1)
+        r, z = gate(x_r + F.linear(h, w_r, b_r)), gate(x_z + F.linear(h, w_z, b_z))
+        reset = r * F.linear(h, w_o, b_o) if reset_after else F.linear(r * h, w_o)
+        return ((1 - z) * out(x_o + reset) + z * h,)
+
+    is_reverse = direction == "reverse"
+    sequence, last = _run(given, step, (initial_h,), is_reverse)
+    sequence = sequence.flip(0) if is_reverse else sequence
+    return sequence if output_sequence else last.unsqueeze(0), last
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """The sum of what is there."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
 
 
 def rnn(

@@ -62,3 +62,60 @@ def test_resize_keeps_a_size_of_zero():
 
 def test_crop():
     check("crop", X[:, :, 1:, 1:-2], x=X, crop_height=[1, 0], crop_width=[1, 2])
+
+
+def test_resize_takes_the_nearest_point_and_halves_go_down():
+    expected = X[:, :, [0, 1, 1, 2, 2]][..., [0, 0, 1, 1, 2, 2, 3, 3]]
+
+    check("resize", expected, x=X, shape=[5, 8], interpolation_mode="NEAREST_NEIGHBOR",
+          resized_dims=const(np.array(2, np.uint8)))
+
+
+SQUARE = np.array([11, 22, 33, 44], np.float32).reshape(1, 1, 2, 2)
+POINTS = np.array([-1, -2, -3.7, -1, 0, 0, 3.5, 1.2], np.float32).reshape(1, 2, 2, 2)
+
+
+@pytest.mark.parametrize(("modes", "expected"), [  # of coremltools' tests of iOS 15
+    (("bilinear", "constant", 6.17, "normalized_minus_one_to_one", True),
+     [8.585, 6.17, 27.5, 6.17]),
+    (("nearest", "border", -1.0, "unnormalized", False), [11, 11, 11, 44]),
+    (("bilinear", "reflection", -1.0, "normalized_zero_to_one", True), [22, 36.3, 11, 34.1]),
+    (("nearest", "symmetric", -1.0, "normalized_zero_to_one", False), [22, 33, 11, 33]),
+])
+def test_resample(modes, expected):
+    names = ("sampling_mode", "padding_mode", "padding_value", "coordinates_mode", "align_corners")
+
+    check("resample", np.array(expected, np.float32).reshape(1, 1, 2, 2), x=SQUARE,
+          coordinates=POINTS, **dict(zip(names, modes, strict=True)))
+
+
+def test_affine_turns_an_image():
+    quarter = const(np.array([[0, -1, 0, 1, 0, 0]], np.float32))  # x' = -y, y' = x
+
+    check("affine", np.rot90(SQUARE, 1, (2, 3)).copy(), x=SQUARE,
+          transform_matrix=quarter, output_height=2, output_width=2, sampling_mode="bilinear",
+          padding_mode="constant", padding_value=0.0, align_corners=True,
+          coordinates_mode="normalized_minus_one_to_one")
+
+
+@pytest.mark.parametrize(("mode", "box"), [
+    ("CORNERS_HEIGHT_FIRST", [0, 1, 1, 3]), ("CORNERS_WIDTH_FIRST", [1, 0, 3, 1]),
+    ("CENTER_SIZE_HEIGHT_FIRST", [0.5, 2, 1, 2]), ("CENTER_SIZE_WIDTH_FIRST", [2, 0.5, 2, 1]),
+])
+def test_crop_resize_of_a_box(mode, box):
+    boxes = np.array([box], np.float32)
+    given = {"x": X, "target_height": 2, "target_width": 3, "sampling_mode": "ALIGN_CORNERS",
+             "box_coordinate_mode": mode}
+    expected = X[:, :, :2, 1:]
+
+    check("crop_resize", expected, boxes=boxes, **given)
+    check("crop_resize", expected[None], roi=boxes.reshape(1, 1, 4, 1, 1), **given)
+
+
+def test_crop_resize_pads_what_lies_outside_and_knows_the_image():
+    x = np.concatenate([X, X + 100])
+    roi = np.array([1, -1, 0, 1, 0], np.float32).reshape(1, 1, 5, 1, 1)
+    expected = np.stack([np.full(2, 7.0), x[1, :, 0, 0], x[1, :, 1, 0]], -1)
+
+    check("crop_resize", expected.reshape(1, 1, 2, 3, 1).astype(np.float32), x=x, roi=roi,
+          target_height=3, target_width=1, sampling_mode="ALIGN_CORNERS", pad_value=7.0)

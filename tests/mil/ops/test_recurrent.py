@@ -64,3 +64,38 @@ def test_rnn():
 
     check("rnn", last[None], last, x=X, initial_h=h, activation="relu",
           **constants((weight_ih, weight_hh, bias)))
+
+
+def test_lstm_with_peepholes_and_a_clipped_cell():
+    h, c = floats(BATCH, HIDDEN, seed=7), floats(BATCH, HIDDEN, seed=8)
+    (weight_ih, weight_hh, bias), peephole = weights(4, 1), floats(3 * HIDDEN, seed=9)
+    p_i, p_f, p_o = np.split(peephole, 3)
+    last_h, last_c = h, c
+    for each in X:
+        gates = each @ weight_ih.T + last_h @ weight_hh.T + bias
+        i, f, o, z = np.split(gates, 4, -1)
+        cell = sigmoid(f + p_f * last_c) * last_c + sigmoid(i + p_i * last_c) * np.tanh(z)
+        last_c = np.clip(cell, -0.3, 0.3)
+        last_h = sigmoid(o + p_o * last_c) * last_c
+
+    check("lstm", last_h[None], last_h, last_c, x=X, initial_h=h, initial_c=c, clip=0.3,
+          peephole=const(peephole), activation="linear", **constants((weight_ih, weight_hh, bias)))
+
+
+@pytest.mark.parametrize("reset_after", [None, True])
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_gru(direction, reset_after):
+    h, (weight_ih, weight_hh, bias) = floats(BATCH, HIDDEN, seed=7), weights(3, 1)
+    w_r, w_o, w_z = np.split(weight_hh, 3)
+    b_r, b_o, b_z = np.split(bias, 3)
+    last, outputs = h, []
+    for each in X[::-1] if direction == "reverse" else X:
+        x_r, x_o, x_z = np.split(each @ weight_ih.T, 3, -1)
+        r, z = sigmoid(x_r + last @ w_r.T + b_r), sigmoid(x_z + last @ w_z.T + b_z)
+        reset = r * (last @ w_o.T + b_o) if reset_after else (r * last) @ w_o.T + b_o
+        last = (1 - z) * np.tanh(x_o + reset) + z * last
+        outputs.append(last)
+
+    check("gru", np.stack(outputs), last, x=X, initial_h=h, direction=direction,
+          output_sequence=True, reset_after=reset_after,
+          **constants((weight_ih, weight_hh, bias)))
