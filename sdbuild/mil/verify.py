@@ -121,6 +121,8 @@ def _operation(where: str, model: Model, operation: Operation) -> Iterator[Probl
     """Arguments without a binding, and constants that do not fit their types."""
     if is_constant(operation) and not operation.outputs:
         yield Problem(where=where, problem="a constant gives no value")
+    if operation.type == "const" and "val" not in operation.attributes:
+        yield Problem(where=where, problem="a constant has no value")
     for key, bindings in operation.inputs.items():
         if not bindings:
             yield Problem(where=f"{where}: {key}", problem="it is bound to nothing")

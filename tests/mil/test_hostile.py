@@ -274,27 +274,37 @@ def test_results_of_absurd_shapes_are_no_traceback(tmp_path, capsys):
     assert "expected at most 2147483648 elements" in capsys.readouterr().err
 
 
-def test_arguments_bound_to_nothing_and_constants_without_a_value_are_no_traceback(
-    source, tmp_path, capsys
-):
-    def change(spec, unbind):
-        (block,) = spec.mlProgram.functions["main"].block_specializations.values()
-        if unbind:
-            del next(o for o in block.operations if o.type == "conv").inputs["weight"].arguments[:]
-        else:
-            del next(o for o in block.operations if o.type == "const").outputs[:]
+def unbind(block):
+    del next(o for o in block.operations if o.type == "conv").inputs["weight"].arguments[:]
 
-    for unbind, expected in ((True, "weight: it is bound to nothing"),
-                             (False, "a constant gives no value")):
-        package = tmp_path / f"{unbind}.mlpackage"
-        shutil.copytree(source, package)
-        spec = messages("Model").Model.FromString(model_file(package).read_bytes())
-        change(spec, unbind)
-        model_file(package).write_bytes(serialize(spec))
-        for command in (["run"], ["verify"]):
-            assert main(["mil", command[0], str(package)]) == 1
-            out, err = capsys.readouterr()
-            assert expected in out + err
+
+def take_the_name(block):
+    del next(o for o in block.operations if o.type == "const").outputs[:]
+
+
+def take_the_value(block):
+    del next(o for o in block.operations if o.type == "const").attributes["val"]
+
+
+@pytest.mark.parametrize("command", ["run", "verify"])
+@pytest.mark.parametrize(("change", "expected"), [
+    (unbind, "weight: it is bound to nothing"),
+    (take_the_name, "a constant gives no value"),
+    (take_the_value, "a constant has no value"),
+])
+def test_what_lacks_a_binding_a_name_or_a_value_is_told(
+    change, expected, command, source, tmp_path, capsys
+):
+    package = tmp_path / "m.mlpackage"
+    shutil.copytree(source, package)
+    spec = messages("Model").Model.FromString(model_file(package).read_bytes())
+    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+    change(block)
+    model_file(package).write_bytes(serialize(spec))
+
+    assert main(["mil", command, str(package)]) == 1
+    out, err = capsys.readouterr()
+    assert expected in out + err
 
 
 def test_a_dimension_of_neither_kind_and_a_lost_rank_are_refused():
