@@ -37,8 +37,9 @@ class Port:
 class Component:
     """A network of a family: where its checkpoint lies and what it is in a bundle.
 
-    `prefixes` select its tensors in the checkpoint's file; `is_chunkable` says whether hosts load
-    it in two chunks.
+    `prefixes` select its tensors in the checkpoint's file, and `drop` is what their names begin
+    with there and the network's parameters do not; `is_chunkable` says whether hosts load it in
+    two chunks.
     """
 
     name: str
@@ -47,7 +48,12 @@ class Component:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     prefixes: tuple[str, ...] = ("",)
+    drop: str = ""
     is_chunkable: bool = False
+
+    def parameter(self, tensor: str) -> str:
+        """The name of the network's parameter that a checkpoint's tensor is for."""
+        return tensor.removeprefix(self.drop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +80,7 @@ STABLE_DIFFUSION = Family(
             name="text_encoder",
             bundle_name="TextEncoder",
             folder="text_encoder",
+            drop="text_model.",  # transformers 5 left it out of its networks, not of files
             inputs=(
                 Port(name="input_ids", shape=(1, "S"), dtype="fp32",
                      meaning="The tokens of the prompt, padded."),

@@ -22,6 +22,7 @@ TARGETS = {
 ATTENTIONS = ("original", "split_einsum", "split_einsum_v2")
 QUANTS = ("none", "1", "2", "3", "4", "6", "8")
 SCHEDULERS = ("ddim", "dpm", "euler", "pndm")
+LOWERS = ("once", "direct")
 COMPILERS = ("auto", "portable", "apple")
 
 
@@ -114,6 +115,8 @@ RECIPE_FIELDS = (
     Field(name="palettize", parse=_optional_names, meaning="the components that `quant` holds for"),
     Field(name="chunk", parse=_whole(1, 2), meaning="the programs that the U-Net is cut into"),
     Field(name="target", parse=_choice(*TARGETS), meaning="the oldest system that runs it"),
+    Field(name="lower", parse=_choice(*LOWERS), meaning="whether programs are lowered once "
+          "for all checkpoints of an architecture, or converted directly"),
     Field(name="compiler", parse=_choice(*COMPILERS), meaning="who writes the compiled models"),
 )
 DRAW_FIELDS = (

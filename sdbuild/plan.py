@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from sdbuild.family import Component
@@ -13,7 +14,8 @@ from sdbuild.step import From, Step, stage
 STAGES = (
     "download",   # checkpoints are verified before any work starts
     "trace",      # needs only the architecture, so it is shared by every checkpoint of it
-    "convert",    # the last stage that needs torch and coremltools' converter
+    "lower",      # so is this, the last stage that needs torch and coremltools' converter
+    "convert",    # weights come in here, streamed
     "palettize",  # before chunk, so that chunks are balanced by the bytes that ship
     "chunk",      # copies blobs, so that another cut costs no palette
     "compile",    # per program, so after the cut
@@ -69,11 +71,15 @@ def _chain(recipe: Recipe, component: Component, made: dict[str, str]) -> Iterat
             kind=kind,
             component=component.name,
             params=module.params(recipe, component),
-            inputs={name: _input(need, made) for name, need in module.NEEDS.items()},
+            inputs={name: _input(need, made) for name, need in _needs(module, recipe).items()},
             **(module.source(recipe, component) if hasattr(module, "source") else {}),
         )
         made[module.GIVES] = step.name
         yield step
+
+
+def _needs(module: ModuleType, recipe: Recipe) -> Mapping[str, str | tuple[str, str]]:
+    return module.needs(recipe) if hasattr(module, "needs") else module.NEEDS
 
 
 def _input(need: str | tuple[str, str], made: Mapping[str, str]) -> From:

@@ -29,7 +29,7 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 DEFAULT_MODEL = "tiny-emoji"
 _DEFAULTS: dict[str, Any] = {
     "attention": "original", "quant": "none", "palettize": ["text_encoder", "unet"], "chunk": 1,
-    "target": "iOS16", "compiler": "auto",
+    "target": "iOS16", "lower": "once", "compiler": "auto",
 }
 _DRAW_DEFAULTS: dict[str, Any] = {
     "prompt": "a photograph of a cat", "negative": "", "seed": 1, "steps": 25, "guidance": 7.5,
@@ -89,6 +89,7 @@ class Recipe:
     palettized: tuple[str, ...]
     chunks: int
     target: str
+    lower: str
     compiler: str
     draw: Request
     request: Request
@@ -143,6 +144,7 @@ def load(words: Mapping[str, str]) -> Recipe:
         palettized=tuple(c.name for c in _components(fields["palettize"], family)),
         chunks=fields["chunk"],
         target=TARGETS[fields["target"]],
+        lower=fields["lower"],
         compiler=_compiler(fields["compiler"]),
         draw=Request(**_fields(DRAW_FIELDS, _DRAW_DEFAULTS, draw, {}, where)),
         request=Request(**_fields(DRAW_FIELDS, _DRAW_DEFAULTS, draw, words, where)),

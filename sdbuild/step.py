@@ -72,7 +72,8 @@ def stage(kind: str) -> ModuleType:
     VERSION   an integer, raised by hand when the bytes that it writes change
     TOOLS     the packages whose version may change its bytes
     CODE      the files of ours that make its bytes, as patterns below `sdbuild/`
-    NEEDS     its inputs: {name: role} or {name: (role, path in the artifact)}
+    NEEDS     its inputs: {name: role} or {name: (role, path in the artifact)}; where they
+              depend on the recipe, needs(recipe) in its place
     GIVES     the role of its output, for the stages after it
     applies(recipe, component), params(recipe, component)   light: no heavy import
     source(recipe, component)   only if it reads from outside: {"source": …, "reads": …}

@@ -35,7 +35,8 @@ Action = Callable[[], TaskFailed | None]
 GROUPS = {
     "download": "copy and verify the checkpoint of each component",
     "trace": "capture the graph of each network, without weights",
-    "convert": "graph and weights to an .mlpackage in fp16",
+    "lower": "graph to an ML Program, with stand-ins for weights",
+    "convert": "program and weights to an .mlpackage in fp16",
     "palettize": "weights to lookup tables and indices",
     "chunk": "cut the U-Net into programs that run in a row",
     "compile": ".mlpackage to .mlmodelc",

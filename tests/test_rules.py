@@ -21,9 +21,10 @@ CORE = {"errors", "digest", "family", "fields", "recipe", "step", "plan", "store
         "build", "settings", "install", "show", "check", "why", "tasks", "cli"}
 MAY_IMPORT = {
     "core": {"errors", "core", "sources.folder", "steps", "runtime", "mil"},
-    "steps": {"errors", "core", "models", "mil", "sources", "runtime", "steps"},
+    "steps": {"errors", "core", "models", "lowering", "mil", "sources", "runtime", "steps"},
     "mil": {"errors", "mil"},
-    "models": {"errors", "models", "family"},
+    "models": {"errors", "models", "family", "sources"},
+    "lowering": {"errors", "lowering", "family", "mil", "sources"},
     "sources": {"errors", "sources"},
     "runtime": {"errors", "runtime", "mil", "recipe"},
 }
@@ -134,7 +135,7 @@ def closure(path, seen):
     for name, _ in imports(path):
         parts = name.removeprefix("sdbuild.").split(".")
         target = PACKAGE.joinpath(*parts).with_suffix(".py")
-        is_lower = parts[0] in ("mil", "models", "sources", "runtime") and len(parts) > 1
+        is_lower = parts[0] in ("lowering", "mil", "models", "sources", "runtime") and len(parts) > 1
         if name.startswith("sdbuild.") and is_lower and target not in seen:
             seen.add(target)
             closure(target, seen)

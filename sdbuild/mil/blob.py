@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import struct
 from bisect import bisect, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -129,6 +129,19 @@ class BlobReader:
             offset = _aligned(record.data_offset + record.size_bytes)
 
 
+class Layout:
+    """Where blobs come to lie in a weight file that is written in order."""
+
+    def __init__(self) -> None:
+        self.end = _HEADER.size
+
+    def place(self, size_bytes: int) -> int:
+        """The offset of the next blob's record."""
+        offset = _aligned(self.end)
+        self.end = offset + _RECORD.size + size_bytes
+        return offset
+
+
 class BlobWriter:
     """Writes a weight file as a stream; use as a context manager."""
 
@@ -136,7 +149,7 @@ class BlobWriter:
         self._file: IO[bytes] = path.open("wb")
         self._file.write(_HEADER.pack(0, _VERSION))
         self._count = 0
-        self._end = _HEADER.size
+        self._layout = Layout()
 
     def __enter__(self) -> BlobWriter:
         return self
@@ -148,14 +161,31 @@ class BlobWriter:
 
     def write(self, dtype: str, data: bytes | memoryview, padding_bits: int = 0) -> int:
         """Appends a blob of packed bytes; returns the offset of its record."""
-        offset = _aligned(self._end)
         size = len(data)
+        parts = (data[at:at + _COPY_BYTES] for at in range(0, size, _COPY_BYTES))
+        return self.stream(dtype, size, parts, padding_bits)
+
+    def stream(
+        self, dtype: str, size_bytes: int, parts: Iterable[bytes | memoryview],
+        padding_bits: int = 0,
+    ) -> int:
+        """Appends a blob whose packed bytes come in parts; returns the offset of its record.
+
+        Raises:
+            InvalidProgram: the parts are not `size_bytes` in sum.
+        """
+        before = self._layout.end
+        offset = self._layout.place(size_bytes)
         start = offset + _RECORD.size
-        self._file.write(bytes(offset - self._end))
-        self._file.write(_RECORD.pack(_SENTINEL, DTYPES[dtype].blob, size, start, padding_bits))
-        for at in range(0, size, _COPY_BYTES):
-            self._file.write(data[at:at + _COPY_BYTES])
-        self._end = start + size
+        self._file.write(bytes(offset - before))
+        self._file.write(
+            _RECORD.pack(_SENTINEL, DTYPES[dtype].blob, size_bytes, start, padding_bits)
+        )
+        written = sum(self._file.write(part) for part in parts)
+        if written != size_bytes:
+            raise InvalidProgram(
+                f"{self._file.name}: {written} bytes for a blob, expected {size_bytes}"
+            )
         self._count += 1
         return offset
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,10 @@ from torch import nn
 
 from sdbuild.errors import SourceError
 from sdbuild.family import Component, Dims
+from sdbuild.sources.fit import check_fit
+
+NET = "net."
+"""What the names of a wrapped network's parameters begin with."""
 
 _FILES = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae",
           "vae_encoder": "vae"}
@@ -80,29 +84,13 @@ def bind(
         tensors = load_file(weights)
     except (SafetensorError, OSError) as error:
         raise SourceError(f"{component.name}: its weights cannot be read: {error}") from error
-    rename = module(component).rename
-    by_parameter = {f"net.{rename(name)}": (name, t) for name, t in tensors.items()}
-    problems = list(_problems(wanted, by_parameter))
-    if problems:
-        more = f"\n  and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise SourceError(
-            f"{component.name}: the checkpoint does not fit its architecture:\n  "
-            + "\n  ".join(problems[:8]) + more,
-            hint="config.json and the weights must be of the same model",
-            problems=problems,
-        )
-    return {name: by_parameter[name][1].float() for name in wanted}
+    found = {component.parameter(name): tensor for name, tensor in tensors.items()}
+    check_fit(component.name, _shapes(wanted), _shapes(found))
+    return {name: found[name.removeprefix(NET)].float() for name in wanted}
 
 
-def _problems(
-    wanted: Mapping[str, torch.Tensor], found: Mapping[str, tuple[str, torch.Tensor]]
-) -> Iterable[str]:
-    for name, stand_in in wanted.items():
-        if name not in found:
-            yield f"{name.removeprefix('net.')}: missing, expected {list(stand_in.shape)}"
-        elif found[name][1].shape != stand_in.shape:
-            shape, expected = list(found[name][1].shape), list(stand_in.shape)
-            yield f"{found[name][0]}: found {shape}, expected {expected}"
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name.removeprefix(NET): tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def dims(

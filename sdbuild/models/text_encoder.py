@@ -42,11 +42,6 @@ def build(component: Component, architecture: Architecture) -> nn.Module:
     return network
 
 
-def rename(tensor: str) -> str:
-    """The parameter that a checkpoint's tensor is for: transformers 5 dropped the prefix."""
-    return tensor.removeprefix("text_model.")
-
-
 def dims(config: Mapping[str, Any], width_px: int, height_px: int) -> Dims:
     """The numbers of its port shapes."""
     return {"S": TOKENS, "D": config["hidden_size"]}

@@ -47,11 +47,6 @@ def build(component: Component, architecture: Architecture) -> nn.Module:
     return UNet(UNet2DConditionModel.from_config(dict(architecture.config)))
 
 
-def rename(tensor: str) -> str:
-    """The parameter that a checkpoint's tensor is for."""
-    return tensor
-
-
 def dims(config: Mapping[str, Any], width_px: int, height_px: int) -> Dims:
     """The numbers of its port shapes."""
     return {

@@ -57,11 +57,6 @@ def build(component: Component, architecture: Architecture) -> nn.Module:
     return Encoder(net)
 
 
-def rename(tensor: str) -> str:
-    """The parameter that a checkpoint's tensor is for."""
-    return tensor
-
-
 def dims(config: Mapping[str, Any], width_px: int, height_px: int) -> Dims:
     """The numbers of its port shapes."""
     cell_px = 2 ** (len(config["block_out_channels"]) - 1)

@@ -1,25 +1,37 @@
-"""convert: a graph and a checkpoint to an `.mlpackage` with fp16 weights, by coremltools."""
+"""convert: an `.mlpackage` with fp16 weights, from a lowered program or a graph.
+
+`lower=once` streams the checkpoint into the program that was lowered for its architecture.
+`lower=direct` has coremltools convert the graph with these very weights: the reference that the
+other way is held against byte for byte, and the way out.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
 
-from sdbuild.errors import SDBuildError, StepError
-from sdbuild.family import Component
+from sdbuild.family import FAMILIES, Component
 from sdbuild.recipe import Recipe
 from sdbuild.step import Job
 from sdbuild.steps import PACKAGE_CODE
 
-if TYPE_CHECKING:
-    import torch
-    from coremltools.converters.mil.mil import Operation
-
-VERSION = 1
-TOOLS = ("torch", "coremltools", "numpy")
-CODE = ("steps/convert.py", "models/*.py", "family.py", *PACKAGE_CODE)
-NEEDS = {"graph": "graph", "checkpoint": "checkpoint"}
+VERSION = 2
+TOOLS = ("coremltools", "numpy")
+CODE = ("steps/convert.py", "lowering/*.py", "models/*.py", "family.py", "sources/tensors.py",
+        "sources/fit.py", "mil/edit.py", *PACKAGE_CODE)
 GIVES = "package"
+
+
+def needs(recipe: Recipe) -> dict[str, str]:
+    """Its inputs, by the way it converts."""
+    first = {"lowered": "lowered"} if recipe.lower == "once" else {"graph": "graph"}
+    return first | {"checkpoint": "checkpoint"}
+
+
+def tools(params: Mapping[str, Any]) -> dict[str, str]:
+    """torch, where it is used."""
+    return {"torch": metadata.version("torch")} if params["lower"] == "direct" else {}
 
 
 def applies(recipe: Recipe, component: Component) -> bool:
@@ -28,100 +40,74 @@ def applies(recipe: Recipe, component: Component) -> bool:
 
 
 def params(recipe: Recipe, component: Component) -> dict[str, Any]:
-    """What decides the package beside graph and weights."""
-    return {
-        "family": recipe.family.name, "component": component.name, "target": recipe.target,
+    """What decides the package beside program and weights."""
+    found = {
+        "family": recipe.family.name, "component": component.name, "lower": recipe.lower,
         "attention": recipe.attention,
     }
+    return found | ({"target": recipe.target} if recipe.lower == "direct" else {})
 
 
 def run(job: Job) -> dict[str, Any]:
     """Writes `<bundle name>.mlpackage`."""
+    component = FAMILIES[job.params["family"]].component(job.params["component"])
+    return (_bind if job.params["lower"] == "once" else _direct)(job, component)
+
+
+def _bind(job: Job, component: Component) -> dict[str, Any]:
+    from sdbuild.lowering import bind
+    from sdbuild.sources.fit import check_fit
+    from sdbuild.sources.tensors import table
+
+    lowered = bind.read_lowered(job.inputs["lowered"])
+    tensors = {
+        f"net.{component.parameter(tensor.name)}": tensor
+        for tensor in table([job.inputs["checkpoint"] / "weights.safetensors"]).values()
+    }
+    unused = check_fit(
+        component.name, lowered.parameters, {name: t.shape for name, t in tensors.items()}
+    )
+    bind.bind(
+        lowered, tensors, job.output / f"{component.bundle_name}.mlpackage",
+        _described(lowered.spec, component, job),
+    )
+    return {"unused": dict.fromkeys(unused, "the network has no such parameter")}
+
+
+def _direct(job: Job, component: Component) -> dict[str, Any]:
+    import shutil
+    from pathlib import Path
+
     import torch
 
-    from sdbuild.family import FAMILIES
+    from sdbuild.lowering import coreml
+    from sdbuild.mil.decode import decode_program
+    from sdbuild.mil.package import write_package
     from sdbuild.models import network
 
-    component = FAMILIES[job.params["family"]].component(job.params["component"])
     program = torch.export.load(job.inputs["graph"] / "graph.pt2")
     weights = network.bind(
         component, program.state_dict, job.inputs["checkpoint"] / "weights.safetensors"
     )
-    program._state_dict = weights
-    try:
-        model = _lower(program, component, job.params["target"])
-    except SDBuildError:
-        raise
-    except Exception as error:  # coremltools raises whatever its passes meet
-        raise StepError(
-            f"convert:{component.name}: coremltools cannot lower the graph: "
-            f"{type(error).__name__}: {error}",
-            hint="python -m sdbuild doctor lists the versions that are known to work",
-        ) from error
-    _write(model, component, job)
-    return {"parameters": sum(t.numel() for t in weights.values())}
-
-
-def _lower(program: torch.export.ExportedProgram, component: Component, target: str) -> Any:
-    """coremltools' model of the graph: ports typed as hosts expect, arithmetic in fp16."""
-    import coremltools as ct
-    import numpy as np
-
-    types = {"fp16": np.float16, "fp32": np.float32}
-    shapes = [tuple(node.meta["val"].shape) for node in program.graph.nodes
-              if node.name in program.graph_signature.user_inputs]
-    return ct.convert(
-        program,
-        inputs=[ct.TensorType(name=port.name, shape=shape, dtype=types[port.dtype])
-                for port, shape in zip(component.inputs, shapes, strict=True)],
-        outputs=[ct.TensorType(name=p.name, dtype=types[p.dtype]) for p in component.outputs],
-        minimum_deployment_target=getattr(ct.target, target),
-        compute_precision=ct.transform.FP16ComputePrecision(op_selector=_bears_fp16),
-        convert_to="mlprogram",
-        skip_model_load=True,
-    )
-
-
-def _bears_fp16(operation: Operation) -> bool:
-    """Whether an operation may be computed in fp16.
-
-    The sines of the time embedding may not: timestep × frequency reaches 1000, where fp16 is
-    0.5 radians apart.
-    """
-    waves = ("sin", "cos")
-    consumers = [c.op_type for output in operation.outputs for c in output.child_ops]
-    return operation.op_type not in waves and not any(c in waves for c in consumers)
-
-
-def _write(model: Any, component: Component, job: Job) -> None:
-    """Writes coremltools' model anew, described, and without its clock and random numbers."""
-    import shutil
-
-    from sdbuild.mil.decode import decode_program
-    from sdbuild.mil.package import write_package
-    from sdbuild.mil.proto import messages
-
-    spec = messages("Model").Model.FromString(model.get_spec().SerializeToString())
-    _describe(spec.description, component, job)
-    weights = Path(model.weights_dir) / "weight.bin"
-    copy = Path(shutil.copyfile(weights, job.output / "weight.bin"))
+    spec, file = coreml.lower(program, weights, component, job.params["target"])
     write_package(
         job.output / f"{component.bundle_name}.mlpackage",
         specification_version=spec.specificationVersion,
-        description=spec.description,
+        description=_described(spec, component, job),
         program=decode_program(spec.mlProgram),
-        weights=copy,
+        weights=Path(shutil.copyfile(file, job.output / "weight.bin")),
     )
+    return {}
 
 
-def _describe(description: Any, component: Component, job: Job) -> None:
-    """Writes the meaning of each port, and what the model is, into its description."""
-    from sdbuild.family import FAMILIES
-
+def _described(spec: Any, component: Component, job: Job) -> Any:
+    """The model's description with the meaning of each port, without coremltools' clock."""
+    description = spec.description
     meanings = {port.name: port.meaning for port in (*component.inputs, *component.outputs)}
     for feature in (*description.input, *description.output):
         feature.shortDescription = meanings[feature.name]
     title = FAMILIES[job.params["family"]].title
     description.metadata.shortDescription = f"{title}: {component.name}"
-    del description.metadata.userDefined["com.github.apple.coremltools.conversion_date"]
+    description.metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
     description.metadata.userDefined["attention_implementation"] = job.params["attention"]
+    return description

@@ -37,7 +37,19 @@ def test_cutting_what_was_whole_runs_chunk_compile_and_bundle_only(project):
 def test_another_target_keeps_downloads_and_traces(project):
     ran = project.ran("convert:vae_encoder", "target=iOS17")
 
-    assert ran == {"convert:vae_encoder"}
+    assert ran == {"lower:vae_encoder", "convert:vae_encoder"}
+
+
+def test_a_bound_package_is_the_directly_converted_one_byte_for_byte(project):
+    project.doit("convert", "lower=direct", "components=unet,text_encoder")
+
+    made = {}
+    for record in Store(project.cache).records():
+        if record.step in ("convert:unet", "convert:text_encoder"):
+            way = record.ingredients["params"]["lower"]
+            made.setdefault(record.step, {})[way] = record.digest()
+    assert len(made) == 2
+    assert all(found["once"] == found["direct"] for found in made.values())
 
 
 def test_another_prompt_or_seed_builds_nothing(project):
@@ -140,7 +152,7 @@ def test_two_fresh_stores_hold_the_same_artifacts(built, tmp_path):
 
     found = {r.step: r.digest() for r in Store(other.cache).records()}
     known = {r.key: r.digest() for r in Store(built.cache).records()}
-    assert len(found) == 21
+    assert len(found) == 25
     for record in Store(other.cache).records():
         assert known[record.key] == record.digest(), record.step
 

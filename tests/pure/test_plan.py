@@ -11,20 +11,23 @@ from sdbuild.step import From, Step, ingredients, key, stage
 FULL = """\
 download:text_encoder
 trace:text_encoder <- download:text_encoder/architecture.json
-convert:text_encoder <- trace:text_encoder, download:text_encoder
+lower:text_encoder <- trace:text_encoder
+convert:text_encoder <- lower:text_encoder, download:text_encoder
 palettize:text_encoder <- convert:text_encoder
 compile:text_encoder <- palettize:text_encoder
 parity:text_encoder <- compile:text_encoder, download:text_encoder
 download:unet
 trace:unet <- download:unet/architecture.json
-convert:unet <- trace:unet, download:unet
+lower:unet <- trace:unet
+convert:unet <- lower:unet, download:unet
 palettize:unet <- convert:unet
 chunk:unet <- palettize:unet
 compile:unet <- chunk:unet
 parity:unet <- compile:unet, download:unet
 download:vae_decoder
 trace:vae_decoder <- download:vae_decoder/architecture.json
-convert:vae_decoder <- trace:vae_decoder, download:vae_decoder
+lower:vae_decoder <- trace:vae_decoder
+convert:vae_decoder <- lower:vae_decoder, download:vae_decoder
 compile:vae_decoder <- convert:vae_decoder
 parity:vae_decoder <- compile:vae_decoder, download:vae_decoder
 download:resources
@@ -52,6 +55,13 @@ def test_stages_that_a_recipe_does_not_ask_for_are_not_in_its_plan():
     assert not [name for name in steps if name.startswith(("palettize", "chunk"))]
 
 
+def test_direct_conversion_takes_the_graph_and_lowers_nothing():
+    steps = plan(load({"lower": "direct"})).steps
+
+    assert "lower:unet" not in steps
+    assert steps["convert:unet"].inputs["graph"] == From("trace:unet")
+
+
 @pytest.mark.parametrize("quant", ["none", "6"])
 def test_each_step_comes_after_those_that_it_needs(quant):
     steps = list(plan(load({"quant": quant})).steps.values())
@@ -64,7 +74,7 @@ def test_each_step_comes_after_those_that_it_needs(quant):
 def test_what_a_step_is_made_from_ends_with_itself_and_leaves_other_components_out():
     found = [s.name for s in plan(load({})).needed_by("convert:unet")]
 
-    assert found == ["download:unet", "trace:unet", "convert:unet"]
+    assert found == ["download:unet", "trace:unet", "lower:unet", "convert:unet"]
 
 
 @pytest.mark.parametrize("kind", [*STAGES, "bundle"])

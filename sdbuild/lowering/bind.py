@@ -1,0 +1,208 @@
+"""Binds a checkpoint to a lowered program: each tensor streamed into its place.
+
+A lowered program is a folder: `model.mlmodel`, the program with the places of all blobs;
+`bindings.json`, what belongs into each place; `constants.bin`, the blobs that no checkpoint
+changes. Nothing here needs torch or coremltools' converter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sdbuild.errors import StepError
+from sdbuild.mil.blob import BlobReader, BlobWriter
+from sdbuild.mil.decode import decode_program
+from sdbuild.mil.edit import rebuilt, walk
+from sdbuild.mil.package import write_package
+from sdbuild.mil.program import Function, Operation, Program, TensorType
+from sdbuild.mil.proto import Message, messages, serialize
+from sdbuild.sources.tensors import Tensor
+
+_UNDERFLOW_CHECKED = 400
+_SMALLEST = np.float16(2**-24)
+_NUMPY = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """A place in the program: a blob at `offset`, or a constant written in place (`value`).
+
+    It takes a parameter (transposed, if its first axis moved), or a constant blob of the lowered
+    program at the offset `constant` of `constants.bin`.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int | None = None
+    value: str | None = None
+    parameter: str | None = None
+    is_transposed: bool = False
+    constant: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowered:
+    """A lowered program: its message, the shapes of the parameters that it takes, and its
+    bindings, the blobs' in order."""
+
+    spec: Message
+    parameters: Mapping[str, tuple[int, ...]]
+    bindings: tuple[Binding, ...]
+    constants: Path
+
+
+def write_lowered(folder: Path, lowered: Lowered) -> None:
+    """Writes a lowered program; its `constants.bin` is there already."""
+    (folder / "model.mlmodel").write_bytes(serialize(lowered.spec))
+    table = {
+        "parameters": {name: list(shape) for name, shape in lowered.parameters.items()},
+        "bindings": [asdict(binding) for binding in lowered.bindings],
+    }
+    (folder / "bindings.json").write_text(json.dumps(table, indent=0), "utf-8")
+
+
+def read_lowered(folder: Path) -> Lowered:
+    """The lowered program in a folder."""
+    spec = messages("Model").Model.FromString((folder / "model.mlmodel").read_bytes())
+    table = json.loads((folder / "bindings.json").read_text("utf-8"))
+    return Lowered(
+        spec=spec,
+        parameters={name: tuple(shape) for name, shape in table["parameters"].items()},
+        bindings=tuple(
+            Binding(**entry | {"shape": tuple(entry["shape"])}) for entry in table["bindings"]
+        ),
+        constants=folder / "constants.bin",
+    )
+
+
+def bind(
+    lowered: Lowered, tensors: Mapping[str, Tensor], destination: Path, description: Message
+) -> None:
+    """Writes the package of a lowered program with the tensors of a checkpoint.
+
+    Args:
+        tensors: of the checkpoint, by the name of the parameter that each is for.
+
+    Raises:
+        StepError: a tensor holds NaN, infinity, or a number that its place cannot hold.
+    """
+    weights = destination.with_suffix(".weights")
+    _write_weights(lowered, tensors, weights)
+    inline = {
+        b.value: _array(tensors[str(b.parameter)], b).tobytes()
+        for b in lowered.bindings if b.value is not None
+    }
+    write_package(
+        destination,
+        specification_version=lowered.spec.specificationVersion,
+        description=description,
+        program=_with_values(decode_program(lowered.spec.mlProgram), inline),
+        weights=weights,
+    )
+
+
+def _write_weights(lowered: Lowered, tensors: Mapping[str, Tensor], path: Path) -> None:
+    constants = BlobReader(lowered.constants)
+    with BlobWriter(path) as writer:
+        for binding in lowered.bindings:
+            if binding.offset is None:
+                continue
+            if binding.constant is not None:
+                offset = writer.write(binding.dtype, constants.data(binding.constant))
+            else:
+                tensor = tensors[str(binding.parameter)]
+                size = int(np.prod(binding.shape)) * _NUMPY[binding.dtype].itemsize
+                offset = writer.stream(binding.dtype, size, _chunks(tensor, binding))
+            if offset != binding.offset:
+                raise StepError(
+                    f"{binding.parameter}: its blob is at {offset}, expected {binding.offset}"
+                )
+
+
+def _chunks(tensor: Tensor, binding: Binding) -> Iterator[bytes]:
+    """The tensor's bytes for its place, some megabytes at a time unless it is transposed."""
+    if binding.is_transposed:
+        yield _array(tensor, binding).tobytes()
+        return
+    small = int(np.prod(binding.shape)) < _UNDERFLOW_CHECKED
+    for chunk in tensor.chunks():
+        yield _cast(_decoded(chunk, tensor), binding.dtype, tensor.name, small).tobytes()
+
+
+def _array(tensor: Tensor, binding: Binding) -> np.ndarray:
+    """The whole tensor for its place."""
+    whole = _decoded(b"".join(tensor.chunks()), tensor)
+    small = whole.size < _UNDERFLOW_CHECKED
+    array = _cast(whole, binding.dtype, tensor.name, small)
+    if binding.is_transposed:
+        array = np.ascontiguousarray(array.reshape(tensor.shape).T)
+    return array
+
+
+def _decoded(data: bytes, tensor: Tensor) -> np.ndarray:
+    """A part of a tensor's bytes as floats that numpy knows."""
+    if tensor.dtype == "BF16":
+        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+    types = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+    if tensor.dtype not in types:
+        raise StepError(
+            f"{tensor.name}: its type is {tensor.dtype}, expected F16, BF16, F32 or F64"
+        )
+    return np.frombuffer(data, types[tensor.dtype])
+
+
+def _cast(array: np.ndarray, dtype: str, name: str, is_small: bool) -> np.ndarray:
+    """The array in its place's type; as coremltools casts, byte for byte.
+
+    In small tensors, such as an epsilon's or a bias, a number that fp16 would make zero becomes
+    the smallest that it has.
+    """
+    if not np.isfinite(array).all():
+        raise StepError(
+            f"the tensor {name} holds NaN or infinity",
+            hint="the checkpoint is damaged, or was saved from a run that diverged",
+        )
+    with np.errstate(over="ignore", under="ignore"):
+        made = array.astype(np.float32).astype(_NUMPY[dtype])
+    if not np.isfinite(made).all():
+        raise StepError(
+            f"the tensor {name} reaches {np.abs(array).max():g}, "
+            f"more than {dtype} holds ({np.finfo(made.dtype).max:g})"
+        )
+    if is_small and dtype == "fp16":
+        lost = (array != 0) & (np.abs(made) <= _SMALLEST)
+        made = np.where(lost, np.copysign(_SMALLEST, array).astype(np.float16), made)
+    return made
+
+
+def _with_values(program: Program, values: Mapping[str, bytes]) -> Program:
+    """The program with constants written in place replaced, by the name of their output."""
+    def change(operation: Operation) -> Operation:
+        name = operation.outputs[0].name if operation.outputs else ""
+        if operation.type != "const" or name not in values:
+            return operation
+        value = replace(operation.attributes["val"], data=values[name])
+        return replace(operation, attributes={**operation.attributes, "val": value})
+
+    def function(found: Function) -> Function:
+        return replace(found, blocks={k: rebuilt(b, change) for k, b in found.blocks.items()})
+
+    return replace(program, functions={k: function(f) for k, f in program.functions.items()})
+
+
+def inline_constants(program: Program) -> Iterator[tuple[str, str, tuple[int, ...], np.ndarray]]:
+    """The float constants written in place: output, type, shape, elements."""
+    for function in program.functions.values():
+        for found in walk(function.block):
+            value = found.attributes.get("val") if found.type == "const" else None
+            if value is None or not isinstance(value.data, bytes):
+                continue
+            if isinstance(value.type, TensorType) and value.type.dtype in _NUMPY:
+                shape = tuple(d for d in value.type.shape if isinstance(d, int))
+                elements = np.frombuffer(value.data, _NUMPY[value.type.dtype])
+                yield found.outputs[0].name, value.type.dtype, shape, elements

@@ -1,0 +1,89 @@
+"""The door to coremltools' converter: an exported program in, a Core ML model out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import coremltools as ct
+import numpy as np
+import torch
+
+from sdbuild.errors import SDBuildError, StepError
+from sdbuild.family import Component
+from sdbuild.mil.proto import Message, messages
+
+if TYPE_CHECKING:
+    from coremltools.converters.mil.mil import Operation
+
+_TYPES = {"fp16": np.float16, "fp32": np.float32}
+
+_PASSES_LEFT_OUT = ("common::const_deduplication",)
+"""Two tensors that happen to be equal in one checkpoint are two tensors in the next."""
+
+
+def lower(
+    program: torch.export.ExportedProgram, weights: Mapping[str, torch.Tensor],
+    component: Component, target: str,
+) -> tuple[Message, Path]:
+    """The Core ML model of a graph with these weights: its message, and its weight file.
+
+    The weight file goes when the process ends.
+
+    Raises:
+        StepError: coremltools cannot lower the graph.
+    """
+    program._state_dict = dict(weights)
+    try:
+        model = ct.convert(
+            program,
+            inputs=_inputs(program, component),
+            outputs=[ct.TensorType(name=p.name, dtype=_TYPES[p.dtype]) for p in component.outputs],
+            minimum_deployment_target=getattr(ct.target, target),
+            compute_precision=ct.transform.FP16ComputePrecision(op_selector=_bears_fp16),
+            pass_pipeline=_pipeline(),
+            convert_to="mlprogram",
+            skip_model_load=True,
+        )
+    except SDBuildError:
+        raise
+    except Exception as error:  # coremltools raises whatever its passes meet
+        raise StepError(
+            f"{component.name}: coremltools cannot lower the graph: "
+            f"{type(error).__name__}: {error}",
+            hint="constraints.txt names the versions that are known to work",
+        ) from error
+    # Kept alive with the process: its temporary folder, which holds the weights, goes with it.
+    _models.append(model)
+    spec = messages("Model").Model.FromString(model.get_spec().SerializeToString())
+    return spec, Path(model.weights_dir) / "weight.bin"
+
+
+_models: list[Any] = []
+
+
+def _inputs(program: torch.export.ExportedProgram, component: Component) -> Sequence[Any]:
+    names = program.graph_signature.user_inputs
+    shapes = [tuple(n.meta["val"].shape) for n in program.graph.nodes if n.name in names]
+    return [
+        ct.TensorType(name=port.name, shape=shape, dtype=_TYPES[port.dtype])
+        for port, shape in zip(component.inputs, shapes, strict=True)
+    ]
+
+
+def _pipeline() -> ct.PassPipeline:
+    pipeline = ct.PassPipeline.DEFAULT
+    pipeline.remove_passes(set(_PASSES_LEFT_OUT))
+    return pipeline
+
+
+def _bears_fp16(operation: Operation) -> bool:
+    """Whether an operation may be computed in fp16.
+
+    The sines of the time embedding may not: timestep × frequency reaches 1000, where fp16 is
+    0.5 radians apart.
+    """
+    waves = ("sin", "cos")
+    consumers = [c.op_type for output in operation.outputs for c in output.child_ops]
+    return operation.op_type not in waves and not any(c in waves for c in consumers)

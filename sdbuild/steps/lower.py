@@ -1,0 +1,47 @@
+"""lower: the graph to an ML Program with stand-ins for weights, once per architecture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sdbuild.family import Component
+from sdbuild.recipe import Recipe
+from sdbuild.step import Job
+from sdbuild.steps import PACKAGE_CODE
+
+VERSION = 1
+TOOLS = ("torch", "coremltools", "numpy")
+CODE = ("steps/lower.py", "lowering/*.py", "family.py", "sources/tensors.py", "mil/edit.py",
+        *PACKAGE_CODE)
+NEEDS = {"graph": "graph"}
+GIVES = "lowered"
+
+
+def applies(recipe: Recipe, component: Component) -> bool:
+    """Whether the recipe has this step for the component."""
+    return bool(component.folder) and recipe.lower == "once"
+
+
+def params(recipe: Recipe, component: Component) -> dict[str, Any]:
+    """What decides the lowered program beside the graph."""
+    return {
+        "family": recipe.family.name, "component": component.name, "target": recipe.target,
+    }
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Writes the lowered program and its bindings."""
+    import torch
+
+    from sdbuild.family import FAMILIES
+    from sdbuild.lowering import bind, coreml, place, standins
+
+    component = FAMILIES[job.params["family"]].component(job.params["component"])
+    program = torch.export.load(job.inputs["graph"] / "graph.pt2")
+    shapes = {name: tuple(tensor.shape) for name, tensor in program.state_dict.items()}
+    stand_ins = standins.StandIns(shapes)
+    with standins.recording() as written:
+        spec, _ = coreml.lower(program, stand_ins.tensors(), component, job.params["target"])
+    lowered = place.lowered(stand_ins, written, spec, job.output)
+    bind.write_lowered(job.output, lowered)
+    return {"parameters": len(shapes), "bindings": len(lowered.bindings)}

@@ -1,0 +1,220 @@
+"""Lower once, bind many: byte for byte what a direct conversion of the same weights gives."""
+
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from sdbuild.errors import StepError
+from sdbuild.family import Component, Port
+from sdbuild.lowering import bind, place, standins
+from sdbuild.mil.decode import decode_program
+from sdbuild.mil.package import write_package
+from sdbuild.sources.tensors import table
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from sdbuild.lowering import coreml
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+COMPONENT = Component(
+    name="small", bundle_name="Small", folder="small",
+    inputs=(Port(name="x", shape=(), dtype="fp16", meaning=""),),
+    outputs=(Port(name="y", shape=(), dtype="fp32", meaning=""),),
+)
+
+
+class Small(nn.Module):
+    """What networks of Stable Diffusion are made of: blobs, values in place, constants."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 24, 3, padding=1)
+        self.norm = nn.LayerNorm(16)
+        self.linear = nn.Linear(16, 20, bias=False)
+        self.matrix = nn.Parameter(torch.empty(20, 12))
+        self.out = nn.Conv2d(24, 3, 1)  # its bias is written in place
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x):
+        x = self.linear(self.norm(self.conv(x))) @ self.matrix
+        frequencies = torch.exp(torch.arange(12, device=x.device) / 7)
+        return self.out(x * frequencies)
+
+
+class TiedTwice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(16, 16))
+
+    def forward(self, x):
+        return (x @ self.weight.T) @ self.weight
+
+
+def graph(network_class):
+    with torch.device("meta"):
+        network = network_class()
+        inputs = (torch.zeros(1, 4, 16, 16),)
+        return torch.export.export(network.eval(), inputs).run_decompositions({})
+
+
+def weights(program, seed=0, scale=1.0):
+    rng = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(t.shape, generator=rng) * scale
+            for name, t in program.state_dict.items()}
+
+
+def without_clock(description):
+    description.metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
+    return description
+
+
+def direct(network_class, tensors, folder):
+    spec, file = coreml.lower(graph(network_class), tensors, COMPONENT, "iOS16")
+    folder.mkdir()
+    write_package(
+        folder / "Small.mlpackage", specification_version=spec.specificationVersion,
+        description=without_clock(spec.description), program=decode_program(spec.mlProgram),
+        weights=shutil.copyfile(file, folder / "weight.bin"),
+    )
+    return content(folder / "Small.mlpackage")
+
+
+def lowered(network_class, folder):
+    folder.mkdir()
+    program = graph(network_class)
+    stand_ins = standins.StandIns({n: tuple(t.shape) for n, t in program.state_dict.items()})
+    with standins.recording() as written:
+        spec, _ = coreml.lower(program, stand_ins.tensors(), COMPONENT, "iOS16")
+    bind.write_lowered(folder, place.lowered(stand_ins, written, spec, folder))
+    return bind.read_lowered(folder)
+
+
+def bound(found, tensors, folder):
+    folder.mkdir()
+    save_file({name: t.contiguous() for name, t in tensors.items()}, folder / "w.safetensors")
+    bind.bind(found, table([folder / "w.safetensors"]), folder / "Small.mlpackage",
+              without_clock(found.spec.description))
+    return content(folder / "Small.mlpackage")
+
+
+def content(package):
+    return {p.relative_to(package).as_posix(): p.read_bytes()
+            for p in package.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The small network without its unused layer's parameters, lowered once."""
+    return lowered(Used, tmp_path_factory.mktemp("small") / "lowered")
+
+
+class Used(Small):
+    def __init__(self):
+        super().__init__()
+        del self.unused
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16])
+def test_a_bound_package_is_the_directly_converted_one_byte_for_byte(small, tmp_path, dtype):
+    tensors = {k: v.to(dtype) for k, v in weights(graph(Used)).items()}
+
+    wanted = direct(Used, {k: v.float() for k, v in tensors.items()}, tmp_path / "direct")
+
+    assert bound(small, tensors, tmp_path / "bound") == wanted
+
+
+def test_one_lowered_program_serves_every_checkpoint(small, tmp_path):
+    for seed in (1, 2):
+        tensors = weights(graph(Used), seed)
+
+        wanted = direct(Used, tensors, tmp_path / f"direct{seed}")
+
+        assert bound(small, tensors, tmp_path / f"bound{seed}") == wanted
+
+
+def test_small_numbers_are_rounded_as_coremltools_rounds_them(small, tmp_path):
+    """In tensors of under 400 elements it keeps what fp16 would make zero."""
+    tensors = weights(graph(Used), scale=1e-8)
+
+    wanted = direct(Used, tensors, tmp_path / "direct")
+
+    assert bound(small, tensors, tmp_path / "bound") == wanted
+
+
+def test_a_stand_in_costs_four_bytes_a_row():
+    tensor = standins.StandIns({"w": (8, 1000, 1000)}).tensors()["w"]
+
+    assert tensor.shape == (8, 1000, 1000)
+    assert tensor.untyped_storage().nbytes() == 32
+
+
+def test_stand_ins_survive_the_cast_to_fp16():
+    for rows in standins.StandIns({f"w{i}": (50, 3) for i in range(50)}).rows.values():
+        assert (rows == rows.astype(np.float16)).all()
+
+
+def test_a_transposed_stand_in_is_told():
+    stand_ins = standins.StandIns({"a": (3, 5), "b": (3, 5)})
+    array = stand_ins.tensors()["b"].numpy()
+
+    assert stand_ins.parameter(array) == ("b", False)
+    assert stand_ins.parameter(array.T) == ("b", True)
+    assert stand_ins.parameter(array.reshape(3, 5, 1, 1)) == ("b", False)
+    assert stand_ins.parameter(np.full((3, 5), 0.1, np.float32)) is None
+
+
+def test_a_stand_in_that_was_changed_is_an_error_and_not_a_guess():
+    stand_ins = standins.StandIns({"a": (3, 5)})
+
+    with pytest.raises(StepError, match="the parameter a of shape \\[3, 5\\] is in the lowered"):
+        stand_ins.parameter(stand_ins.tensors()["a"].numpy().reshape(5, 3))
+
+
+@pytest.mark.parametrize("network, message", [
+    (Small, "net.unused.weight: 0 times|unused.weight: 0 times"),
+])
+def test_a_parameter_that_is_not_in_the_program_is_named(network, message, tmp_path):
+    with pytest.raises(StepError, match=message):
+        lowered(network, tmp_path / "lowered")
+
+
+def test_a_parameter_that_is_used_twice_is_bound_wherever_it_is_or_refused(tmp_path):
+    tensors = weights(graph(TiedTwice))
+    wanted = direct(TiedTwice, tensors, tmp_path / "direct")
+
+    try:
+        found = lowered(TiedTwice, tmp_path / "lowered")
+    except StepError as error:
+        assert "weight: 2 times" in error.message
+    else:
+        assert bound(found, tensors, tmp_path / "bound") == wanted
+
+
+@pytest.mark.parametrize("value, message", [
+    (float("nan"), "the tensor conv.weight holds NaN or infinity"),
+    (float("inf"), "the tensor conv.weight holds NaN or infinity"),
+    (1e5, "the tensor conv.weight reaches 100000, more than fp16 holds"),
+])
+def test_a_number_that_fp16_cannot_hold_is_an_error_that_names_the_tensor(
+    small, tmp_path, value, message,
+):
+    tensors = weights(graph(Used))
+    tensors["conv.weight"][5, 1, 1, 1] = value
+
+    with pytest.raises(StepError, match=message):
+        bound(small, tensors, tmp_path / "bound")
+
+
+def test_nothing_heavy_is_needed_to_bind():
+    import subprocess
+    import sys
+
+    code = "import sys, sdbuild.lowering.bind; print({'torch', 'coremltools'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "set()"
