@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "runtime": {"errors", "runtime", "mil", "recipe"},
 }
 EXECUTOR = {"bound.py", "execute.py", "planner.py", "sliced.py"}
+LOWER_LAYERS = ("lowering", "mil", "models", "sources", "runtime")
 ALL_MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -135,7 +136,7 @@ def closure(path, seen):
     for name, _ in imports(path):
         parts = name.removeprefix("sdbuild.").split(".")
         target = PACKAGE.joinpath(*parts).with_suffix(".py")
-        is_lower = parts[0] in ("lowering", "mil", "models", "sources", "runtime") and len(parts) > 1
+        is_lower = parts[0] in LOWER_LAYERS and len(parts) > 1
         if name.startswith("sdbuild.") and is_lower and target not in seen:
             seen.add(target)
             closure(target, seen)

@@ -42,7 +42,7 @@ def test_several_pictures_are_numbered_and_the_sheet_comes_last(drawn):
 
 
 def test_the_contact_sheet_holds_the_pictures_side_by_side(drawn):
-    folder, files = drawn
+    _, files = drawn
     sheet = pixels(files[-1])
 
     assert sheet.shape == (256, 256, 3)
