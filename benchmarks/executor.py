@@ -1,11 +1,14 @@
 """The portable executor against eager PyTorch in fp32: one U-Net step, as ratios.
 
-    python -m benchmarks.executor [--full] [--latents N] [--bits B …] [--rounds R] [--work DIR]
+    python -m benchmarks.executor [--full] [--latents N] [--bits B …] [--rounds R] [--threads T]
+                                  [--ceiling BYTES] [--work DIR]
 
 The network is diffusers' UNet2DConditionModel with random weights: a slim one of two levels, or
 with `--full` that of Stable Diffusion 2.1. Our own steps trace, convert and palettize it. Times
-are the least of some rounds in which both take turns in one process; memory is the peak of
-anonymous pages of a process of its own, Linux only. `--work` keeps the packages for another run.
+are the least of some rounds in which both take turns in one process: by the clock, and of the
+processor, which a busy machine disturbs less (with one thread: waiting ones spin). Memory is the
+peak of anonymous pages of a process of its own, Linux only. `--work` keeps the packages for
+another run.
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ class Row:
     name: str
     seconds: float
     seconds_ratio: float
+    processor_ratio: float
     peak_bytes: int
     memory_ratio: float
     psnr_db: float
@@ -70,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--latents", type=int, default=32, help="latent cells on a side")
     parser.add_argument("--bits", type=int, nargs="*", default=[], help="palettized, too")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="of PyTorch; its own choice if not given")
     parser.add_argument("--ceiling", type=int, help="bytes of decoded weights that are kept")
     parser.add_argument("--work", type=Path, help="a folder for the packages")
     given = parser.parse_args(arguments)
@@ -83,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                   lambda path, n=bits: _palettized(path, base, n))
             for bits in given.bits
         }
-        rows = _rows(checkpoint, packages, given.latents, given.rounds, given.ceiling)
+        rows = _rows(checkpoint, packages, given)
     print(_table(rows))
     return 0
 
@@ -181,20 +186,22 @@ def _portable(package: Path, latents: int, ceiling: int | None) -> Run:
 
 
 def _rows(
-    checkpoint: Path, packages: Mapping[str, Path], latents: int, rounds: int, ceiling: int | None
+    checkpoint: Path, packages: Mapping[str, Path], given: argparse.Namespace
 ) -> list[Row]:
+    latents = given.latents
     eager_peak = _alone(_peak_bytes, _eager, checkpoint, latents)
     rows = []
     for name, package in packages.items():
-        subjects = ((_eager, checkpoint, latents), (_portable, package, latents, ceiling))
-        (eager_s, found_s), psnr_db = _alone(_race, subjects, rounds)
-        peak = _alone(_peak_bytes, _portable, package, latents, ceiling)
+        portable = (_portable, package, latents, given.ceiling)
+        race = _alone(_race, ((_eager, checkpoint, latents), portable), given.rounds, given.threads)
+        peak = _alone(_peak_bytes, *portable)
         rows.append(Row(
-            name=name, seconds=found_s, seconds_ratio=found_s / eager_s, peak_bytes=peak,
-            memory_ratio=peak / eager_peak, psnr_db=psnr_db,
+            name=name, seconds=race.seconds[1], seconds_ratio=race.seconds[1] / race.seconds[0],
+            processor_ratio=race.processor_s[1] / race.processor_s[0], peak_bytes=peak,
+            memory_ratio=peak / eager_peak, psnr_db=race.psnr_db,
         ))
-    eager = Row(name="eager fp32", seconds=eager_s, seconds_ratio=1, peak_bytes=eager_peak,
-                memory_ratio=1, psnr_db=float("inf"))
+    eager = Row(name="eager fp32", seconds=race.seconds[0], seconds_ratio=1, processor_ratio=1,
+                peak_bytes=eager_peak, memory_ratio=1, psnr_db=float("inf"))
     return [eager, *rows]
 
 
@@ -205,23 +212,42 @@ def _alone(function: Callable, *arguments: object) -> Any:
         return pool.submit(function, *arguments).result()
 
 
-def _race(subjects: Sequence[tuple], rounds: int) -> tuple[list[float], float]:
-    """The least seconds of each subject, and how close the last is to the first in dB.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Race:
+    """The least seconds of each subject, and how close the last is to the first."""
+
+    seconds: tuple[float, ...]
+    processor_s: tuple[float, ...]
+    psnr_db: float
+
+
+def _race(subjects: Sequence[tuple], rounds: int, threads: int | None) -> Race:
+    """Lets the subjects take turns.
 
     The first run of each is not counted: it makes what PyTorch keeps for later.
     """
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
     runs = [make(*arguments) for make, *arguments in subjects]
-    results = [run() for run in runs]
-    seconds = [[_seconds(run) for run in runs] for _ in range(rounds)]
-    error = float(np.sqrt(np.mean((results[-1].astype(np.float64) - results[0]) ** 2)))
-    psnr_db = 20 * float(np.log10(np.abs(results[0]).max() / error))
-    return [min(column) for column in zip(*seconds, strict=True)], psnr_db
+    first, *_, last = [run() for run in runs]
+    times = [[_times(run) for run in runs] for _ in range(rounds)]
+    least = [[min(column) for column in zip(*of_run, strict=True)]
+             for of_run in zip(*times, strict=True)]
+    error = float(np.sqrt(np.mean((last.astype(np.float64) - first) ** 2)))
+    return Race(
+        seconds=tuple(clock for clock, _ in least),
+        processor_s=tuple(processor for _, processor in least),
+        psnr_db=20 * float(np.log10(np.abs(first).max() / error)),
+    )
 
 
-def _seconds(run: Run) -> float:
-    start = time.perf_counter()
+def _times(run: Run) -> tuple[float, float]:
+    """The seconds of one run, by the clock and of the processor."""
+    start = time.perf_counter(), time.process_time()
     run()
-    return time.perf_counter() - start
+    return time.perf_counter() - start[0], time.process_time() - start[1]
 
 
 def _peak_bytes(make: Callable[..., Run], *arguments: object) -> int:
@@ -271,10 +297,11 @@ def _folder(path: Path | None) -> Iterator[Path]:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    lines = ["weights     step      ratio  anonymous  ratio  PSNR"]
+    lines = ["weights     step      ratio  (processor)  anonymous  ratio  PSNR"]
     lines += [
-        f"{r.name:<11} {r.seconds:6.2f} s  {r.seconds_ratio:5.2f}  {r.peak_bytes / 2**30:5.2f} GiB"
-        f"  {r.memory_ratio:5.2f}  {r.psnr_db:4.1f} dB" for r in rows
+        f"{r.name:<11} {r.seconds:6.2f} s  {r.seconds_ratio:5.2f}  {r.processor_ratio:11.2f}"
+        f"  {r.peak_bytes / 2**30:5.2f} GiB  {r.memory_ratio:5.2f}  {r.psnr_db:4.1f} dB"
+        for r in rows
     ]
     return "\n".join(lines)
 
