@@ -17,6 +17,7 @@ from typing import Any
 
 import sdbuild.errors
 from sdbuild.errors import SDBuildError, SourceError, StepError
+from sdbuild.memory import wait
 from sdbuild.plan import Plan
 from sdbuild.sources.folder import files
 from sdbuild.stamps import source_digest
@@ -175,8 +176,7 @@ def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, A
             env=os.environ | PATIENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         try:
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
+            process.returncode, peak = wait(process.pid)
         except BaseException:
             process.kill()
             process.wait()
@@ -188,8 +188,6 @@ def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, A
         raise _raised(result["error"])
     if process.returncode != 0:
         raise _died(kind, process.returncode, work / "log")
-    # Linux counts in KiB, macOS in bytes.
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return result["facts"], peak
 
 

@@ -43,7 +43,7 @@ class Record:
     """What is known of an artifact: what it was made of, what came out, what it cost.
 
     Units:
-        seconds: wall clock; peak_bytes: the most memory that its process held.
+        seconds: wall clock; peak_bytes: the most anonymous memory that its process held.
     """
 
     key: str

@@ -1,0 +1,54 @@
+"""The most memory that a process held while it ran."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+from pathlib import Path
+
+_EVERY_S = 0.02
+_ANONYMOUS = re.compile(rb"^RssAnon:\s+(\d+) kB$", re.MULTILINE)
+
+
+class PeakMemory:
+    """Watches the anonymous memory of a process: what cannot be read again from a file.
+
+    Mapped weights and libraries are left out, for the system takes those pages back when it needs
+    them. Where it does not tell them apart (macOS), the peak is of all resident memory.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        self._peak = 0
+        self._is_done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while self._status.exists():
+            self._look()
+            if self._is_done.wait(_EVERY_S):
+                return
+
+    def _look(self) -> None:
+        try:
+            found = _ANONYMOUS.search(self._status.read_bytes())
+        except OSError:  # the process has just gone
+            return
+        if found:
+            self._peak = max(self._peak, int(found[1]) * 1024)
+
+    def peak_bytes(self, max_rss: int) -> int:
+        """The peak; `max_rss` is what `os.wait4` said of the process, in the system's unit."""
+        self._is_done.set()
+        self._thread.join()
+        return self._peak or max_rss * (1 if sys.platform == "darwin" else 1024)
+
+
+def wait(pid: int) -> tuple[int, int]:
+    """Waits for a child; its exit code as `subprocess` gives it, and its peak memory in bytes."""
+    watch = PeakMemory(pid)
+    _, status, usage = os.wait4(pid, 0)
+    return os.waitstatus_to_exitcode(status), watch.peak_bytes(usage.ru_maxrss)
