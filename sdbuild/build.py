@@ -48,6 +48,9 @@ class Builder:
         self.plan = plan
         self.store = store
 
+    def __repr__(self) -> str:
+        return f"{self.plan.recipe.variant} in {self.store.root}"
+
     def states(self, names: list[str] | None = None) -> dict[str, State]:
         """The state of every step, or of those that `names` are made from, by name."""
         wanted = None if names is None else {s.name for n in names for s in self.plan.needed_by(n)}

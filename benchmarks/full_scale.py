@@ -1,0 +1,139 @@
+"""What a real model costs: each way to a bundle's U-Net, at full scale, in time and memory.
+
+    python -m benchmarks.full_scale [--model sd-2-1-base] [--limit 4G] [--work FOLDER] [--direct]
+
+The checkpoint has the real architecture and random weights. Memory is the peak of anonymous memory
+over all steps. With `--limit` everything runs in a control group that may hold so much memory,
+file cache included (Linux, as root, control groups of version 1). With `--direct` the same U-Net
+is converted by coremltools directly in the same run, as the alternative.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.checkpoints import write_checkpoint
+from sdbuild.build import Builder
+from sdbuild.plan import plan
+from sdbuild.recipe import load
+from sdbuild.show import size
+from sdbuild.store import Store
+
+_GROUPS = Path("/sys/fs/cgroup/memory")
+_RECIPE = """family = "sd"
+source = "{source}"
+size = "512x512"
+components = ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
+quant = 6
+chunk = 2
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One thing that a user does: wall seconds, peak bytes, and the steps that ran."""
+
+    what: str
+    seconds: float
+    peak_bytes: int
+    steps: int
+
+
+class Bench:
+    """A store of its own, and checkpoints that lie beside it."""
+
+    def __init__(self, model: str, work: Path) -> None:
+        self.work = work
+        self.store = Store(work / "cache")
+        self.recipes = {}
+        for number in (1, 2):
+            folder = work / f"checkpoint{number}"
+            if not folder.exists():
+                write_checkpoint(model, folder, seed=number)
+            self.recipes[number] = work / f"{model}-{number}.toml"
+            self.recipes[number].write_text(_RECIPE.format(source=folder))
+
+    def run(self, what: str, target: str, checkpoint: int = 1, **words: str) -> Row:
+        """Makes a step and all that it needs; what that took."""
+        recipe = load({"model": str(self.recipes[checkpoint]), **words})
+        builder = Builder(plan(recipe), self.store)
+        before = {record.key for record in self.store.records()}
+        started = time.monotonic()
+        builder.make_all(target)
+        seconds = time.monotonic() - started
+        made = [record for record in self.store.records() if record.key not in before]
+        row = Row(what=what, seconds=seconds, steps=len(made),
+                  peak_bytes=max((record.peak_bytes for record in made), default=0))
+        print(_line(row), flush=True)
+        return row
+
+
+def measure(bench: Bench, is_direct: bool) -> None:
+    """Prints a row for each way to the compiled chunks of the U-Net, then for the bundle."""
+    print("| what | wall s | peak memory | steps |\n| --- | ---: | ---: | ---: |", flush=True)
+    unet = "compile:unet"
+    bench.run("the first U-Net, to 6-bit compiled chunks", unet)
+    bench.run("again: nothing to do", unet)
+    bench.run("other bits: 6 → 4", unet, quant="4")
+    bench.run("other cut: whole", unet, quant="4", chunk="1")
+    bench.run("another checkpoint of the architecture", unet, checkpoint=2)
+    bench.run("the rest of the bundle", "bundle")
+    if is_direct:
+        bench.run("convert the U-Net directly with coremltools", "convert:unet", lower="direct")
+
+
+def _line(row: Row) -> str:
+    return f"| {row.what} | {row.seconds:.1f} | {size(row.peak_bytes)} | {row.steps} |"
+
+
+@contextmanager
+def limited(limit: str | None) -> Iterator[None]:
+    """Runs this process and its children in a control group with so much memory."""
+    if limit is None:
+        yield
+        return
+    group = _GROUPS / f"sdbuild-{os.getpid()}"
+    group.mkdir()
+    home = next(line.split(":")[2] for line in Path("/proc/self/cgroup").read_text().splitlines()
+                if line.split(":")[1] == "memory")
+    try:
+        (group / "memory.limit_in_bytes").write_text(limit)
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+        yield
+        peak = int((group / "memory.max_usage_in_bytes").read_text())
+        print(f"\nin a control group of {limit}: at most {size(peak)}, file cache included")
+    finally:
+        (_GROUPS / home.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
+        group.rmdir()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and prints a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.full_scale")
+    parser.add_argument("--model", default="sd-2-1-base")
+    parser.add_argument("--limit", help="such as 4G")
+    parser.add_argument("--work", type=Path, help="kept, so that checkpoints are written once")
+    parser.add_argument("--direct", action="store_true")
+    options = parser.parse_args(arguments)
+    work = options.work or Path(tempfile.mkdtemp(prefix="full-scale-"))
+    try:
+        bench = Bench(options.model, work)
+        with limited(options.limit):
+            measure(bench, options.direct)
+    finally:
+        if options.work is None:
+            shutil.rmtree(work, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

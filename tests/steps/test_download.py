@@ -1,0 +1,154 @@
+"""A checkpoint comes out in one form, whatever form it came in."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from sdbuild.errors import SourceError
+from sdbuild.sources import folder as source
+from sdbuild.sources import tensors
+from sdbuild.step import Job, stage
+
+CHECKPOINT = Path(__file__).parent.parent.parent / "recipes" / "tiny-emoji"
+UNET = "diffusion_pytorch_model"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
+
+
+def download(checkpoint, tmp_path, part="unet", prefixes=("",), name="out"):
+    output = tmp_path / name
+    output.mkdir()
+    facts = stage("download").run(Job(
+        params={"prefixes": list(prefixes)}, inputs={}, output=output, source=checkpoint,
+        reads=part,
+    ))
+    return {p.name: p.read_bytes() for p in output.iterdir()}, facts
+
+
+def rewrite(checkpoint, how):
+    """Writes the U-Net's weights in another form."""
+    folder = checkpoint / "unet"
+    path = folder / f"{UNET}.safetensors"
+    found = load_file(path)
+    path.unlink()
+    how(folder, found)
+
+
+def shard(folder, found):
+    names = sorted(found)
+    parts = {"a": names[::2], "b": names[1::2]}
+    index = {}
+    for part, members in parts.items():
+        save_file({n: found[n] for n in members}, folder / f"{UNET}-{part}.safetensors")
+        index |= dict.fromkeys(members, f"{UNET}-{part}.safetensors")
+    (folder / f"{UNET}.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+
+
+FORMS = {
+    "shards with an index": shard,
+    "an fp16 variant": lambda folder, found: save_file(
+        found, folder / f"{UNET}.fp16.safetensors"),
+    "another name": lambda folder, found: save_file(found, folder / "model.safetensors"),
+    "a header of another order, with metadata": lambda folder, found: save_file(
+        dict(reversed(found.items())), folder / f"{UNET}.safetensors", {"format": "pt"}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_tensors_give_the_same_bytes_whatever_form_they_came_in(
+    checkpoint, tmp_path, form,
+):
+    wanted, _ = download(checkpoint, tmp_path)
+    rewrite(checkpoint, FORMS[form])
+
+    assert download(checkpoint, tmp_path, name="again")[0] == wanted
+
+
+def test_what_it_writes_is_a_safetensors_file_with_the_same_tensors(checkpoint, tmp_path):
+    download(checkpoint, tmp_path)
+
+    made = load_file(tmp_path / "out" / "weights.safetensors")
+
+    wanted = load_file(checkpoint / "unet" / f"{UNET}.safetensors")
+    assert made.keys() == wanted.keys()
+    assert all(made[n].dtype == w.dtype and (made[n] == w).all() for n, w in wanted.items())
+
+
+def test_a_half_of_the_autoencoder_takes_its_own_tensors_only(checkpoint, tmp_path):
+    prefixes = ("decoder.", "post_quant_conv.")
+
+    download(checkpoint, tmp_path, "vae", prefixes)
+
+    with safe_open(tmp_path / "out" / "weights.safetensors", "numpy") as file:
+        assert all(name.startswith(prefixes) for name in file.keys())  # noqa: SIM118
+
+
+def test_the_architecture_leaves_out_what_does_not_define_the_network(checkpoint, tmp_path):
+    wanted, _ = download(checkpoint, tmp_path)
+    path = checkpoint / "unet" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(
+        config | {"_diffusers_version": "9", "_name_or_path": "x", "torch_dtype": "float32"},
+        indent=4,
+    ))
+
+    made, _ = download(checkpoint, tmp_path, name="again")
+
+    assert made["architecture.json"] == wanted["architecture.json"]
+    found = json.loads(made["architecture.json"])
+    assert found["class"] == "UNet2DConditionModel"
+    assert found["config"]["cross_attention_dim"] == 64
+
+
+def test_the_facts_hold_the_digest_of_each_tensor(checkpoint, tmp_path):
+    import xxhash
+
+    _, facts = download(checkpoint, tmp_path)
+
+    wanted = load_file(checkpoint / "unet" / f"{UNET}.safetensors")
+    assert facts["tensors"] == {
+        name: xxhash.xxh3_128_hexdigest(array.tobytes()) for name, array in wanted.items()
+    }
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"weight_map": 1}', '{"weight_map": {"a": 1}}',
+                                     '{"weight_map": {"a": "../../x.safetensors"}}'])
+def test_an_index_that_is_none_or_leads_away_is_refused(checkpoint, content):
+    rewrite(checkpoint, lambda folder, _: (
+        folder / f"{UNET}.safetensors.index.json").write_text(content))
+
+    with pytest.raises(SourceError, match=r"index\.json"):
+        source.files(checkpoint, "unet")
+
+
+def test_a_shard_that_is_missing_is_named(checkpoint):
+    rewrite(checkpoint, shard)
+    (checkpoint / "unet" / f"{UNET}-b.safetensors").unlink()
+
+    with pytest.raises(SourceError, match=f"no unet/{UNET}-b.safetensors"):
+        source.files(checkpoint, "unet")
+
+
+def test_a_tensor_that_two_files_hold_is_refused(tmp_path):
+    for name in "ab":
+        save_file({"w": np.zeros(3, np.float32)}, tmp_path / f"{name}.safetensors")
+
+    with pytest.raises(SourceError, match=r"the tensor w is in .*a\.safetensors and in .*b\.saf"):
+        tensors.table([tmp_path / "a.safetensors", tmp_path / "b.safetensors"])
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 7, b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{}x",
+                                     b"<html>404</html>" * 9])
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path, content):
+    (tmp_path / "w.safetensors").write_bytes(content)
+
+    with pytest.raises(SourceError, match="not a whole safetensors file"):
+        tensors.table([tmp_path / "w.safetensors"])
