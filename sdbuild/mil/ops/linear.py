@@ -9,10 +9,12 @@ from sdbuild.mil.ops._types import T, U
 
 
 def linear(x: T, weight: U, bias: U | None = None) -> T:
-    return F.linear(x, weight, bias)
+    """A weight may be of another type than `x`, which decides that of the result."""
+    return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
 def matmul(x: T, y: U, transpose_x: bool = False, transpose_y: bool = False) -> T:
+    y = y.to(x.dtype)
     return torch.matmul(x.mT if transpose_x else x, y.mT if transpose_y else y)
 
 

@@ -1,8 +1,8 @@
 """Recurrent layers, one step at a time.
 
 Source:
-    What MIL's documentation leaves open (peepholes, clipping, the order of `gru` in reverse) is as
-    in coremltools 9.0, `ops/tests/iOS14/test_recurrent.py`.
+    What MIL's documentation leaves open (peepholes, clipping, the order of the outputs in reverse)
+    is as in coremltools 9.0, `ops/tests/iOS14/test_recurrent.py`.
 """
 
 from __future__ import annotations
@@ -70,8 +70,6 @@ def gru(
 ) -> tuple[T, T]:
     """Gated recurrent units; the gates are in the order reset, output, update.
 
-    In reverse, the outputs are in the order in which they are made, unlike those of `lstm`.
-
     Shapes:
         x: (S, B, I); initial_h: (B, H); weight_ih: (3 * H, I); weight_hh: (3 * H, H);
         bias, input_bias: (3 * H,)
@@ -90,10 +88,8 @@ def gru(
         reset = r * F.linear(h, w_o, b_o) if reset_after else F.linear(r * h, w_o)
         return ((1 - z) * out(x_o + reset) + z * h,)
 
-    is_reverse = direction == "reverse"
-    sequence, last = _run(given, step, (initial_h,), is_reverse)
-    sequence = sequence.flip(0) if is_reverse else sequence
-    return sequence if output_sequence else last.unsqueeze(0), last
+    one = given, step
+    return _directions(one, one, (initial_h,), direction, output_sequence)
 
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -124,9 +120,13 @@ def _directions(
     forward: tuple[Tensor, _Step], back: tuple[Tensor, _Step], states: tuple[Tensor, ...],
     direction: str, output_sequence: bool,
 ) -> tuple[Tensor, ...]:
-    """The outputs and last states; the directions side by side in the last dimension."""
+    """The outputs and last states; the directions side by side in the last dimension.
+
+    Alone, the reverse gives its outputs in the order in which it makes them.
+    """
     if direction != "bidirectional":
-        runs = [_run(*forward, states, is_reverse=direction == "reverse")]
+        given, step = forward
+        runs = [_run(given.flip(0) if direction == "reverse" else given, step, states, False)]
     else:
         first, second = zip(*(state.chunk(2, -1) for state in states), strict=True)
         runs = [_run(*forward, first, is_reverse=False), _run(*back, second, is_reverse=True)]

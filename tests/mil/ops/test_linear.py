@@ -29,3 +29,10 @@ def test_einsum_of_attention(equation):
     expected = np.einsum(equation, first, second)
 
     check("einsum", expected, values=[first, second], equation=equation)
+
+
+def test_products_take_the_type_of_their_first_argument():
+    x, weight = floats(2, 3), np.arange(12, dtype=np.int32).reshape(4, 3)
+
+    check("matmul", (x @ weight.T).astype(np.float32), x=x, y=weight, transpose_y=True)
+    check("linear", (x @ weight.T).astype(np.float32), x=x, weight=weight)

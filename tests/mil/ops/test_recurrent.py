@@ -38,7 +38,7 @@ def test_lstm(direction, output_sequence):
     h, c, given = floats(BATCH, HIDDEN, seed=7), floats(BATCH, HIDDEN, seed=8), weights(4, 1)
     order = slice(None, None, -1 if direction == "reverse" else 1)
     sequence, last_h, last_c = lstm(X[order], h, c, *given)
-    expected = sequence[order] if output_sequence else last_h[None]
+    expected = sequence if output_sequence else last_h[None]
 
     check("lstm", expected, last_h, last_c, x=X, initial_h=h, initial_c=c, direction=direction,
           output_sequence=output_sequence, **constants(given))
@@ -56,14 +56,18 @@ def test_lstm_in_both_directions():
           output_sequence=True, **constants(first), **constants(second, "_back"))
 
 
-def test_rnn():
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_rnn(direction):
     h, (weight_ih, weight_hh, bias) = floats(BATCH, HIDDEN, seed=7), weights(1, 1)
-    last = h
-    for each in X:
+    last, outputs = h, []
+    for each in X[::-1] if direction == "reverse" else X:
         last = np.maximum(each @ weight_ih.T + last @ weight_hh.T + bias, 0)
+        outputs.append(last)
 
-    check("rnn", last[None], last, x=X, initial_h=h, activation="relu",
-          **constants((weight_ih, weight_hh, bias)))
+    given = {"x": X, "initial_h": h, "activation": "relu", "direction": direction,
+             **constants((weight_ih, weight_hh, bias))}
+    check("rnn", last[None], last, **given)
+    check("rnn", np.stack(outputs), last, output_sequence=True, **given)
 
 
 def test_lstm_with_peepholes_and_a_clipped_cell():
