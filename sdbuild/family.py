@@ -39,7 +39,7 @@ class Component:
 
     `prefixes` select its tensors in the checkpoint's file, and `drop` is what their names begin
     with there and the network's parameters do not; `is_chunkable` says whether hosts load it in
-    two chunks.
+    two chunks, and `has_layouts` whether a recipe's `attention` lays it out.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Component:
     prefixes: tuple[str, ...] = ("",)
     drop: str = ""
     is_chunkable: bool = False
+    has_layouts: bool = False
 
     def parameter(self, tensor: str) -> str:
         """The name of the network's parameter that a checkpoint's tensor is for."""
@@ -109,6 +110,7 @@ STABLE_DIFFUSION = Family(
                      meaning="The predicted noise."),
             ),
             is_chunkable=True,
+            has_layouts=True,
         ),
         Component(
             name="vae_decoder",

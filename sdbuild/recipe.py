@@ -99,6 +99,10 @@ class Recipe:
         """The bits of the component's weights, or None for fp16."""
         return self.nbits if component.name in self.palettized else None
 
+    def attention_of(self, component: Component) -> str:
+        """The layout of the component's attention."""
+        return self.attention if component.has_layouts else "original"
+
     @property
     def variant(self) -> str:
         """A name that tells this bundle from other variants of the recipe."""
@@ -252,11 +256,6 @@ def _floors(table: Mapping[str, Any], family: Family, path: Path) -> dict[str, F
 
 def _check_together(recipe: Recipe) -> None:
     """Refuses what no field forbids alone."""
-    if recipe.attention != "original":
-        raise RecipeError(
-            f"attention={recipe.attention} is not built yet, expected original",
-            hint="original runs on CPU and GPU; the layouts for the Neural Engine are being built",
-        )
     if recipe.nbits == 3 and recipe.target != "iOS18":
         raise RecipeError(
             f"quant=3 with target={recipe.target}: palettes of 3 bits came with iOS 18",

@@ -2,5 +2,6 @@
 
 One file a component's network: `build(architecture)` gives the wrapped network on the current
 default device, `dims(config, ...)` the numbers of its port shapes, `samples(...)` seeded inputs.
+One file a layout of attention, by its name: `lay_out(network)` gives the network in that layout.
 The wrapped network is the attribute `net`, so a parameter is `net.<its name in the checkpoint>`.
 """

@@ -64,6 +64,17 @@ def weightless(component: Component, architecture: Architecture) -> nn.Module:
         return module(component).build(component, architecture).eval()
 
 
+def laid_out(network: nn.Module, attention: str) -> nn.Module:
+    """The network as `attention` lays it out, with the same parameters.
+
+    Raises:
+        SourceError: the layout does not know a part of the network.
+    """
+    if attention == "original":
+        return network
+    return importlib.import_module(f"sdbuild.models.{attention}").lay_out(network)
+
+
 def weighted(component: Component, architecture: Architecture, weights: Path) -> nn.Module:
     """The component's network with its weights, in fp32."""
     network = weightless(component, architecture)

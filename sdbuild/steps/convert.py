@@ -43,7 +43,7 @@ def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """What decides the package beside program and weights."""
     found = {
         "family": recipe.family.name, "component": component.name, "lower": recipe.lower,
-        "attention": recipe.attention,
+        "attention": recipe.attention_of(component),
     }
     return found | ({"target": recipe.target} if recipe.lower == "direct" else {})
 

@@ -32,7 +32,7 @@ def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """What decides the graph beside the architecture."""
     return {
         "family": recipe.family.name, "component": component.name,
-        "attention": recipe.attention,
+        "attention": recipe.attention_of(component),
         "width_px": recipe.width_px, "height_px": recipe.height_px,
     }
 
@@ -51,7 +51,9 @@ def run(job: Job) -> dict[str, Any]:
         component, architecture, job.params["width_px"], job.params["height_px"]
     )
     inputs = tuple(torch.zeros(p.sized(dims), device="meta") for p in component.inputs)
-    lowerable = network.weightless(component, architecture)
+    lowerable = network.laid_out(
+        network.weightless(component, architecture), job.params["attention"]
+    )
     replace_group_norms(lowerable)
     with torch.no_grad():
         program = torch.export.export(lowerable, inputs)

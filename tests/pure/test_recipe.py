@@ -20,9 +20,6 @@ MISTAKES = {
         'split_einsum, split_einsum_v2; did you mean "split_einsum"?',
         "attention is how attention is laid out",
     ),
-    "attention=split_einsum": (
-        "attention=split_einsum is not built yet, expected original", "original runs on CPU",
-    ),
     "chunk=3": ("on the command line: chunk is '3', expected a whole number from 1 to 2", "chunk"),
     "size=100": (
         "on the command line: size is '100', expected WIDTHxHEIGHT in pixels, multiples of 8 "
