@@ -18,6 +18,9 @@ from sdbuild.mil.ops._types import Body, Parameter
 from sdbuild.mil.ops._values import CARRIERS, rounded
 from sdbuild.mil.program import Operation, TensorType
 
+LARGEST_ELEMENTS = 1 << 31
+"""Of one value; more is taken for a broken shape, and refused before it is allocated."""
+
 Argument = object
 """What an operation is called with: a tensor, a plain Python value, a list of them, or None."""
 
@@ -77,8 +80,13 @@ class Output:
         """Refuses a value that is not as declared.
 
         Raises:
-            InvalidProgram: its data type or its shape is another one.
+            InvalidProgram: its data type or its shape is another one, or it is absurdly large.
         """
+        if value.numel() > LARGEST_ELEMENTS:
+            raise InvalidProgram(
+                f"{where(operation)}: output {self.name}: found {tuple(value.shape)}, expected at "
+                f"most {LARGEST_ELEMENTS} elements", operation=operation.name, output=self.name,
+            )
         if value.dtype is not CARRIERS[self.type.dtype] or not fits(value.shape, self.type):
             raise InvalidProgram(
                 f"{where(operation)}: output {self.name}: found {value.dtype} "

@@ -8,12 +8,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from sdbuild.errors import InvalidProgram, UnsupportedOp
 from sdbuild.mil import ops
 from sdbuild.mil.arrays import to_array
-from sdbuild.mil.bound import Argument, Operand, Output, Source, Step, Steps, Weight, plain, where
+from sdbuild.mil.bound import (
+    LARGEST_ELEMENTS,
+    Argument,
+    Operand,
+    Output,
+    Source,
+    Step,
+    Steps,
+    Weight,
+    plain,
+    where,
+)
 from sdbuild.mil.ops._types import Domain, Parameter, Signature, signature
 from sdbuild.mil.ops._values import CARRIERS, ROUNDED, carry
 from sdbuild.mil.package import Model
@@ -53,7 +65,7 @@ class Planner:
         Raises:
             InvalidProgram: a broken rule of names or data types; names the operation.
         """
-        self._declare(inputs)
+        self._declare(inputs, "input")
         steps = []
         for operation in block.operations:
             if operation.type == "const":
@@ -68,17 +80,24 @@ class Planner:
         return Steps(
             steps=with_frees(steps, block.outputs), outputs=block.outputs,
             inputs=tuple(item.name for item in inputs),
-            constants={n: self._tensor(n) for n in block.outputs if n in self._constants},
+            constants={n: self._leaving(n) for n in block.outputs if n in self._constants},
         )
 
-    def _declare(self, items: tuple[NamedType, ...]) -> None:
-        self.types.update({item.name: tensor_type(item.type) for item in items})
+    def _declare(self, items: tuple[NamedType, ...], place: str) -> None:
+        for item in items:
+            kind = self.types[item.name] = tensor_type(item.type)
+            if (kind.count or 0) > LARGEST_ELEMENTS:
+                raise InvalidProgram(f"{place} {item.name}: found {kind.count} elements, "
+                                     f"expected at most {LARGEST_ELEMENTS} elements")
 
     def _add_const(self, operation: Operation) -> None:
+        if len(operation.outputs) != 1 or "val" not in operation.attributes:
+            missing = "argument val: it is" if operation.outputs else "its output is"
+            raise InvalidProgram(f"{where(operation)}: {missing} missing")
         name, value = operation.outputs[0].name, operation.attributes["val"]
         self._values[name] = value
         self._constants[name] = lambda: carry(to_array(self._model, value))
-        self._declare(operation.outputs)
+        self._declare(operation.outputs, f"{where(operation)}: output")
 
     def _add_constexpr(self, operation: Operation) -> None:
         """Decodes what fits at once, all outputs together; the step of the rest is not kept."""
@@ -102,8 +121,24 @@ class Planner:
         """The constant `name`."""
         return self._kept[name] if name in self._kept else self._constants[name]()
 
+    def _leaving(self, name: str) -> Tensor:
+        """The constant `name`, which is an output of its block."""
+        try:
+            self._refuse_text(name)
+            return self._tensor(name)
+        except InvalidProgram as error:
+            raise InvalidProgram(f"the block's output {name}: {error}") from error
+
+    def _refuse_text(self, binding: Binding) -> None:
+        dtypes = {self._dtype(binding)}
+        if isinstance(binding, str) and binding in self._values:
+            dtypes.add(tensor_type(self._values[binding].type).dtype)
+        if not dtypes <= CARRIERS.keys():
+            raise InvalidProgram("found a string or a list, expected a tensor of numbers")
+
     def _source(self, binding: Binding) -> Source:
         """A constant as a tensor, or how to decode it; anything else by its name."""
+        self._refuse_text(binding)
         if isinstance(binding, Value):
             return carry(to_array(self._model, binding))
         if binding not in self._constants:
@@ -120,13 +155,16 @@ class Planner:
         rules = signature(function)
         given = _arguments(operation, rules)
         self._check_names(operation)
+        dtypes = self._domains(operation, rules, given)
         constants, operands = {}, {}
         for name, bindings in given.items():
-            found = self._argument(bindings, rules.parameters[name])
+            try:
+                found = self._argument(bindings, rules.parameters[name], dtypes)
+            except (InvalidProgram, ValueError) as error:
+                raise InvalidProgram(f"{where(operation)}: argument {name}: {error}") from error
             (operands if isinstance(found, Operand) else constants)[name] = found
-        dtypes = self._domains(operation, rules, given)
         bodies = tuple(self.block(b, b.inputs) for b in operation.blocks)
-        self._declare(operation.outputs)
+        self._declare(operation.outputs, f"{where(operation)}: output")
         return Step(
             operation=operation, function=function, constants=constants, operands=operands,
             bodies=bodies, outputs=self._outputs(operation, rules, dtypes, constants),
@@ -138,12 +176,16 @@ class Planner:
                 raise InvalidProgram(f"{where(operation)}: refers to {name}, "
                                      "which is not defined before it")
 
-    def _argument(self, bindings: tuple[Binding, ...], parameter: Parameter) -> Argument:
+    def _argument(
+        self, bindings: tuple[Binding, ...], parameter: Parameter, dtypes: Mapping[str, str]
+    ) -> Argument:
         """An argument as its parameter wants it, an `Operand` if it is not known yet."""
-        is_known = all(isinstance(b, Value) or b in self._constants for b in bindings)
-        if parameter.domain is None and is_known:
+        domain = parameter.domain
+        if domain is None and all(map(self._is_known, bindings)):
             return plain(self._array(bindings[0]), parameter)
         sources = tuple(self._source(binding) for binding in bindings)
+        if domain is not None and domain.casts_constants:
+            sources = tuple(_cast(source, CARRIERS[dtypes[domain.name]]) for source in sources)
         if not all(isinstance(source, Tensor) for source in sources):
             return Operand(sources=sources, parameter=parameter)
         return list(sources) if parameter.is_list else sources[0]
@@ -158,17 +200,23 @@ class Planner:
     def _domains(
         self, operation: Operation, rules: Signature, given: Mapping[str, tuple[Binding, ...]],
     ) -> dict[str, str]:
-        """The data type of each domain, if the arguments agree on it."""
+        """The data type of each domain, if the arguments agree on it; constants come last."""
         dtypes: dict[str, str] = {}
-        for name, bindings in given.items():
+        pairs = [(name, binding) for name, bindings in given.items() for binding in bindings]
+        for name, binding in sorted(pairs, key=lambda pair: self._is_known(pair[1])):
             domain = rules.parameters[name].domain
-            for binding in bindings if domain is not None else ():
-                found = self._dtype(binding)
-                expected = domain.dtype or dtypes.setdefault(domain.name, found)
-                if domain != Domain() and found != expected:
-                    raise InvalidProgram(f"{where(operation)}: argument {name}: "
-                                         f"found {found}, expected {expected}")
+            if domain is None:
+                continue
+            found = self._dtype(binding)
+            expected = domain.dtype or dtypes.setdefault(domain.name, found)
+            is_cast = domain.casts_constants and self._is_known(binding)
+            if domain != Domain() and found != expected and not is_cast:
+                raise InvalidProgram(f"{where(operation)}: argument {name}: "
+                                     f"found {found}, expected {expected}")
         return dtypes
+
+    def _is_known(self, binding: Binding) -> bool:
+        return isinstance(binding, Value) or binding in self._constants
 
     def _dtype(self, binding: Binding) -> str:
         kind = self.types[binding] if isinstance(binding, str) else tensor_type(binding.type)
@@ -264,4 +312,15 @@ def _arguments(operation: Operation, rules: Signature) -> dict[str, tuple[Bindin
             f"unknown: {', '.join(unknown) or 'none'}; "
             f"expected some of {', '.join(rules.parameters)}"
         )
+    for name, bindings in given.items():
+        if not bindings or (len(bindings) > 1 and not rules.parameters[name].is_list):
+            raise InvalidProgram(f"{where(operation)}: argument {name}: found {len(bindings)} "
+                                 "values that it is bound to, expected one")
     return given
+
+
+def _cast(source: Source, dtype: torch.dtype) -> Source:
+    """A constant in the carrier `dtype`; names stay."""
+    if isinstance(source, Weight):
+        return Weight(decode=lambda: source.decode().to(dtype))
+    return source.to(dtype) if isinstance(source, Tensor) else source

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sdbuild.errors import InvalidProgram, MILError
+from sdbuild.mil.bound import LARGEST_ELEMENTS
 from sdbuild.mil.dtype import DTYPES
 from sdbuild.mil.edit import walk
 from sdbuild.mil.execute import Executor
@@ -21,9 +22,6 @@ from sdbuild.mil.program import Function, StateType, TensorType
 from sdbuild.mil.verify import contradictions
 
 Shape = tuple[int, ...]
-
-LARGEST_ELEMENTS = 1 << 31
-"""Of one value; more is taken for a broken shape, and refused before it is allocated."""
 
 _LARGEST_INTEGER = 8  # random integers are below it: most are indices into something
 

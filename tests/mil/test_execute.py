@@ -7,7 +7,7 @@ from operations import F16, const, floats, model_of, operation
 from sdbuild.errors import InvalidProgram, MILError, UnsupportedOp
 from sdbuild.mil import ops
 from sdbuild.mil.execute import Executor, first_nonfinite
-from sdbuild.mil.program import Block, NamedType, TensorType
+from sdbuild.mil.program import Block, ListType, NamedType, TensorType, Value
 
 
 def kind(*shape, dtype="fp16"):
@@ -172,6 +172,47 @@ def test_a_result_of_another_shape_than_declared_is_refused():
 ])
 def test_operations_that_break_the_rules_are_refused(made, message):
     assert refused(model_of([made], [X], ["out"])) == message
+
+
+WIDEST = 2**31 - 1
+LIST = Value(ListType(kind(2), 1), ())
+
+
+@pytest.mark.parametrize(("made", "message"), [
+    (operation("relu", {"out": kind(2)}, x=[]),
+     "relu out: argument x: found 0 values that it is bound to, expected one"),
+    (operation("softmax", {"out": kind(2)}, x="x", axis=[]),
+     "softmax out: argument axis: found 0 values that it is bound to, expected one"),
+    (operation("relu", {"out": kind(2)}, x=["x", "x"]),
+     "relu out: argument x: found 2 values that it is bound to, expected one"),
+    (operation("softmax", {"out": kind(2)}, x="x", axis=const([0, 1])),
+     "softmax out: argument axis: can only convert an array of size 1 to a Python scalar"),
+    (operation("relu", {"out": kind(2)}, x=const("text")),
+     "relu out: argument x: found a string or a list, expected a tensor of numbers"),
+    (operation("relu", {"out": kind(2)}, x=LIST),
+     "relu out: argument x: found a string or a list, expected a tensor of numbers"),
+    (operation("const", {"out": kind(2)}), "const out: argument val: it is missing"),
+    (operation("const", {}, attributes={"val": const(1)}), "const : its output is missing"),
+    (operation("const", {"out": kind(2)}, attributes={"val": LIST}),
+     "the block's output out: found a string or a list, expected a tensor of numbers"),
+    (operation("const", {"out": kind(2)}, attributes={"val": Value(kind(2), b"")}),
+     f"the block's output out: a constant in place: 0 bytes, expected 4: {kind(2)}"),
+    (operation("fill", {"out": kind(WIDEST, 2)}, shape=const([WIDEST, 2]), value=const(F16(0))),
+     f"fill out: output out: found {2 * WIDEST} elements, expected at most {2**31} elements"),
+])
+def test_broken_operations_are_refused_when_they_are_planned(made, message):
+    with pytest.raises(InvalidProgram) as caught:
+        Executor(model_of([made], [X], ["out"]))
+
+    assert str(caught.value) == message
+
+
+def test_a_result_that_turns_out_absurdly_large_is_refused():
+    made = operation("fill", {"out": kind(None, 2)}, shape=const([WIDEST, 2]), value=const(F16(0)))
+
+    assert refused(model_of([made], [X], ["out"])) == (
+        f"fill out: output out: found ({WIDEST}, 2), expected at most {2**31} elements"
+    )
 
 
 def test_an_output_that_nothing_makes_is_refused():

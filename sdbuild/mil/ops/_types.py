@@ -25,11 +25,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domain:
-    """A set of values with one data type: a free one, `dtype`, or that named by `argument`."""
+    """A set of values with one data type: a free one, `dtype`, or that named by `argument`.
+
+    With `casts_constants`, constants may be of other types: they are cast to that of the values.
+    """
 
     name: str = ""
     dtype: str | None = None
     argument: str | None = None
+    casts_constants: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ T = Annotated[Tensor, Domain(name="T")]
 U = Annotated[Tensor, Domain(name="U")]
 V = Annotated[Tensor, Domain(name="V")]
 I = Annotated[Tensor, Domain(name="I")]  # noqa: E741  # as in MIL: indices
+Mixed = Annotated[Tensor, Domain(name="T", casts_constants=True)]
 Bool = Annotated[Tensor, Domain(dtype="bool")]
 Int32 = Annotated[Tensor, Domain(dtype="int32")]
 Mask = Annotated[Tensor, Domain(dtype="uint1")]

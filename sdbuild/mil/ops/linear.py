@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from sdbuild.mil.ops._types import T, U
+from sdbuild.mil.ops._types import Mixed, T, U
 
 
 def linear(x: T, weight: U, bias: U | None = None) -> T:
@@ -13,8 +13,7 @@ def linear(x: T, weight: U, bias: U | None = None) -> T:
     return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
-def matmul(x: T, y: U, transpose_x: bool = False, transpose_y: bool = False) -> T:
-    y = y.to(x.dtype)
+def matmul(x: Mixed, y: Mixed, transpose_x: bool = False, transpose_y: bool = False) -> Mixed:
     return torch.matmul(x.mT if transpose_x else x, y.mT if transpose_y else y)
 
 

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
-from operations import check, const, floats
+from operations import check, const, floats, run
+
+from sdbuild.errors import InvalidProgram
 
 X, W, B = floats(2, 5, 3), floats(4, 3, seed=1), floats(4, seed=2)
 
@@ -31,8 +33,17 @@ def test_einsum_of_attention(equation):
     check("einsum", expected, values=[first, second], equation=equation)
 
 
-def test_products_take_the_type_of_their_first_argument():
+def test_a_product_with_a_constant_takes_the_type_of_the_other_factor():
     x, weight = floats(2, 3), np.arange(12, dtype=np.int32).reshape(4, 3)
+    expected = (x @ weight.T).astype(np.float32)
 
-    check("matmul", (x @ weight.T).astype(np.float32), x=x, y=weight, transpose_y=True)
-    check("linear", (x @ weight.T).astype(np.float32), x=x, weight=weight)
+    check("linear", expected, x=x, weight=const(weight))
+    check("matmul", expected, x=x, y=const(weight), transpose_y=True)
+    check("matmul", expected.T, x=const(weight), y=x, transpose_y=True)
+    check("matmul", np.array([[4, 10]], np.int32), x=const(np.array([[2]], np.float16)),
+          y=np.array([[2, 5]], np.int32))
+
+
+def test_factors_of_different_types_are_refused_if_both_vary():
+    with pytest.raises(InvalidProgram, match="matmul out0: argument y: found int32, expected fp32"):
+        run("matmul", [floats(2, 2)], x=floats(2, 3), y=np.ones((3, 2), np.int32))
