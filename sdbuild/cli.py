@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from sdbuild.errors import RecipeError, SDBuildError
@@ -32,12 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sdbuild",
-        description="Beside doit: draw from any bundle, explain a build, handle ML Programs.",
+        description="Beside doit: draw from any bundle, check it, explain a build, edit models.",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_generate(commands)
     _add_why(commands)
+    _add_contract(commands)
+    _add_doctor(commands)
     add_mil(commands)
     return parser
 
@@ -93,3 +97,42 @@ def _why(options: argparse.Namespace) -> int:
         words[name] = value
     print(why(options.task, words))
     return 0
+
+
+def _add_contract(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("contract", help="what hosts would trip over in a bundle")
+    command.add_argument("bundle", type=Path, help="the folder of a bundle, of any maker")
+    command.add_argument("--json", action="store_true", help="JSON instead of text")
+    command.set_defaults(run=_contract)
+
+
+def _contract(options: argparse.Namespace) -> int:
+    from sdbuild.runtime.contract import ERROR, RULES, told, violations
+
+    found = violations(options.bundle)
+    errors = sum(violation.level == ERROR for violation in found)
+    if options.json:
+        print(json.dumps([asdict(violation) for violation in found], indent=2))
+    else:
+        counts = f"{len(RULES)} rules: {errors} errors, {len(found) - errors} warnings"
+        print(told(found), counts, sep="\n" if found else "")
+    return 1 if errors else 0
+
+
+def _add_doctor(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("doctor", help="what this machine can build and run")
+    command.add_argument("--cache", type=Path, help="the store (default: cache/ of the project)")
+    command.add_argument("--json", action="store_true", help="JSON instead of text")
+    command.set_defaults(run=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from sdbuild.doctor import can_build, examine, told
+    from sdbuild.settings import PROJECT
+
+    found = examine(options.cache or PROJECT / "cache")
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        print(told(found))
+    return 0 if can_build(found) else 1

@@ -1,7 +1,7 @@
 """A plan as doit tasks. The only module that knows doit.
 
-One task a step (`convert:unet`), and `build`, `check` and `generate` above them. The store says
-what is up to date; doit's own database may be deleted at any time.
+One task a step (`convert:unet`), and `build`, `contract`, `check` and `generate` above them. The
+store says what is up to date; doit's own database may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -74,12 +74,13 @@ def _tell_interrupt(kind: type[BaseException], error: BaseException, trace: Any)
 
 
 def tasks(builder: Builder, found: Settings) -> Iterator[dict[str, Any]]:
-    """A task for each step, and `build`, `check` and `generate`."""
+    """A task for each step, and `build`, `contract`, `check` and `generate`."""
     for kind in dict.fromkeys(step.kind for step in builder.plan.steps.values() if step.component):
         yield {"basename": kind, "name": None, "doc": GROUPS[kind]}
     for step in builder.plan.steps.values():
         yield _step_task(builder, step)
     yield _build_task(builder, found)
+    yield _contract_task(found)
     yield _check_task(builder, found)
     yield _generate_task(found)
 
@@ -121,7 +122,10 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
         return record is not None and store.is_laid_out(record, found.bundle)
 
     def run() -> TaskFailed | None:
-        install(builder.make("bundle"), store, found.bundle)
+        record = builder.make("bundle")
+        install(record, store, found.bundle)
+        for warning in record.facts.get("warnings", ()):
+            print(warning)
         return None
 
     return {
@@ -132,6 +136,17 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
         "clean": [lambda: remove(found.bundle)],
         "doc": "make the bundle and put it in place",
         "title": lambda task: f"build  {_relative(found.bundle)}",
+        "io": {"capture": False},
+    }
+
+
+def _contract_task(found: Settings) -> dict[str, Any]:
+    return {
+        "basename": "contract",
+        "actions": [_command("contract", str(found.bundle))],
+        "task_dep": ["build"],
+        "doc": "hold the finished bundle against what hosts expect of it",
+        "verbosity": 2,
         "io": {"capture": False},
     }
 
@@ -161,22 +176,27 @@ def _generate_task(found: Settings) -> dict[str, Any]:
         "steps": request.steps, "guidance": request.guidance, "scheduler": request.scheduler,
         "count": request.count, "out": found.out, "report": found.report,
     }
-    command = [sys.executable, "-m", "sdbuild", "generate", str(found.bundle)]
-    command += [f"--{name}={value}" for name, value in options.items() if value is not None]
-
-    def run() -> TaskFailed | None:
-        done = subprocess.run(command, cwd=PROJECT, env=os.environ | PATIENT, check=False)
-        status = done.returncode
-        return TaskFailed(f"generate ended with status {status}", report=False) if status else None
-
+    words = [f"--{name}={value}" for name, value in options.items() if value is not None]
     return {
         "basename": "generate",
-        "actions": [run],
+        "actions": [_command("generate", str(found.bundle), *words)],
         "task_dep": ["build"],
         "doc": "draw from the finished bundle",
         "verbosity": 2,
         "io": {"capture": False},
     }
+
+
+def _command(name: str, *words: str) -> Action:
+    """An action that runs a command of sdbuild, which imports what doit must not."""
+    def action() -> TaskFailed | None:
+        done = subprocess.run(
+            [sys.executable, "-m", "sdbuild", name, *words],
+            cwd=PROJECT, env=os.environ | PATIENT, check=False,
+        )
+        status = done.returncode
+        return TaskFailed(f"{name} ended with status {status}", report=False) if status else None
+    return action
 
 
 def _guarded(run: Action) -> Action:

@@ -18,9 +18,10 @@ from sdbuild.errors import SourceError
 from sdbuild.recipe import Recipe
 from sdbuild.step import Job
 
-VERSION = 1
+VERSION = 2
 TOOLS = ()
-CODE = ("steps/bundle.py",)
+CODE = ("steps/bundle.py", "runtime/contract.py", "runtime/opened.py", "runtime/rules/*.py",
+        "mil/__init__.py", "mil/coremldata.py", "mil/dtype.py", "mil/program.py", "mil/proto.py")
 NEEDS_PROVENANCE = True
 """Its inputs are joined by a list of how they were made, `provenance`."""
 
@@ -59,8 +60,18 @@ def provenance_digest(provenance: Sequence[Mapping[str, Any]]) -> str:
     return digest("provenance", list(provenance))
 
 
-def run(job: Job) -> None:
-    """Lays all parts flat in one folder, as hosts expect, with `manifest.json`."""
+def run(job: Job) -> dict[str, Any]:
+    """Lays all parts flat in one folder, as hosts expect, with `manifest.json`.
+
+    Returns:
+        What is worth a warning, for the record.
+
+    Raises:
+        ContractBroken: a host would crash or draw wrongly on it.
+        SourceError: the checkpoint's tokenizer or configs are not sound.
+    """
+    from sdbuild.runtime.contract import require
+
     for name in job.params["components"]:
         _link_tree(job.inputs[name], job.output)
     resources = job.inputs["resources"]
@@ -72,6 +83,7 @@ def run(job: Job) -> None:
     (job.output / "manifest.json").write_text(
         json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8"
     )
+    return {"warnings": [str(violation) for violation in require(job.output)]}
 
 
 def _link_tree(source: Path, target: Path) -> None:
