@@ -3,8 +3,9 @@
     python -m benchmarks.recognition [--sheet FILE.png] [--concepts N] VARIANT …
 
 A variant is a word of `name=value`s with commas between them, as for doit; without any, the
-6-bit chunked bundle and the fp16 one. Every concept is drawn once, on the six backgrounds in turn,
-with the same seed by diffusers' own pipeline in fp32 and by each bundle on the portable executor.
+6-bit chunked bundle, the fp16 one, and the first with `split_einsum`. Every concept is drawn once,
+on the six backgrounds in turn, with the same seed by diffusers' own pipeline in fp32 and by each
+bundle on the portable executor.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from sdbuild.runtime.pipeline import SCHEDULERS, Pipeline
 from sdbuild.settings import settings
 from sdbuild.store import Store
 
-DEFAULT_VARIANTS = ("quant=6,chunk=2", "quant=none,chunk=1")
+DEFAULT_VARIANTS = (
+    "quant=6,chunk=2", "quant=none,chunk=1", "quant=6,chunk=2,attention=split_einsum",
+)
 Draw = Callable[[Request], Image.Image]
 
 
