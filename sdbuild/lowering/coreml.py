@@ -27,7 +27,8 @@ def lower(
     program: torch.export.ExportedProgram, weights: Mapping[str, torch.Tensor],
     component: Component, target: str,
 ) -> tuple[Message, Path]:
-    """The Core ML model of a graph with these weights: its message, and its weight file.
+    """The Core ML model of a graph with these weights: its message, without the day it was made,
+    and its weight file.
 
     The weight file goes when the process ends.
 
@@ -57,6 +58,7 @@ def lower(
     # Kept alive with the process: its temporary folder, which holds the weights, goes with it.
     _models.append(model)
     spec = messages("Model").Model.FromString(model.get_spec().SerializeToString())
+    del spec.description.metadata.userDefined["com.github.apple.coremltools.conversion_date"]
     return spec, Path(model.weights_dir) / "weight.bin"
 
 

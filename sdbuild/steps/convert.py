@@ -101,13 +101,12 @@ def _direct(job: Job, component: Component) -> dict[str, Any]:
 
 
 def _described(spec: Any, component: Component, job: Job) -> Any:
-    """The model's description with the meaning of each port, without coremltools' clock."""
+    """The model's description with the meaning of each port."""
     description = spec.description
     meanings = {port.name: port.meaning for port in (*component.inputs, *component.outputs)}
     for feature in (*description.input, *description.output):
         feature.shortDescription = meanings[feature.name]
     title = FAMILIES[job.params["family"]].title
     description.metadata.shortDescription = f"{title}: {component.name}"
-    description.metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
     description.metadata.userDefined["attention_implementation"] = job.params["attention"]
     return description

@@ -9,7 +9,7 @@ from sdbuild.recipe import Recipe
 from sdbuild.step import Job
 from sdbuild.steps import PACKAGE_CODE
 
-VERSION = 1
+VERSION = 2
 TOOLS = ("torch", "coremltools", "numpy")
 CODE = ("steps/lower.py", "lowering/*.py", "family.py", "sources/tensors.py", "mil/edit.py",
         *PACKAGE_CODE)

@@ -219,7 +219,7 @@ def test_check_fails_below_a_floor(built, tmp_path):
     text = text.replace('source = "tiny-emoji"', f'source = "{load({}).source.folder}"')
     recipe.write_text(text.replace("6 = 30", "6 = 99"))
 
-    printed = built.doit("check", f"model={recipe}", status=1)
+    printed = built.doit("check", f"model={recipe}", status=1, bundle=tmp_path / "strict")
 
     assert "below the floor: text_encoder.last_hidden_state" in printed
     assert "99.0 dB" in printed

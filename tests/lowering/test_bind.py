@@ -68,17 +68,12 @@ def weights(program, seed=0, scale=1.0):
             for name, t in program.state_dict.items()}
 
 
-def without_clock(description):
-    description.metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
-    return description
-
-
 def direct(network_class, tensors, folder):
     spec, file = coreml.lower(graph(network_class), tensors, COMPONENT, "iOS16")
     folder.mkdir()
     write_package(
         folder / "Small.mlpackage", specification_version=spec.specificationVersion,
-        description=without_clock(spec.description), program=decode_program(spec.mlProgram),
+        description=spec.description, program=decode_program(spec.mlProgram),
         weights=shutil.copyfile(file, folder / "weight.bin"),
     )
     return content(folder / "Small.mlpackage")
@@ -98,7 +93,7 @@ def bound(found, tensors, folder):
     folder.mkdir()
     save_file({name: t.contiguous() for name, t in tensors.items()}, folder / "w.safetensors")
     bind.bind(found, table([folder / "w.safetensors"]), folder / "Small.mlpackage",
-              without_clock(found.spec.description))
+              found.spec.description)
     return content(folder / "Small.mlpackage")
 
 
