@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sdbuild.errors import MILError
+from sdbuild.errors import MILError, UnsupportedFormat
 from sdbuild.mil.blob import BlobWriter
 from sdbuild.mil.package import WEIGHT_FILE, Model, write_package
-from sdbuild.mil.program import Binding, Blob, Block, Operation, Program, Value
+from sdbuild.mil.program import Binding, Blob, Block, Operation, Program, TensorType, Value
 from sdbuild.mil.proto import Message
 
 
@@ -62,7 +63,9 @@ def write_edited(model: Model, destination: Path, edit: Edit) -> None:
 
     Raises:
         MILError: there is something at `destination`.
+        UnsupportedFormat: a blob lies where edits do not look.
     """
+    refuse_stray_blobs(model)
     if destination.exists():
         raise MILError(f"{destination}: exists already", hint="remove it, or choose another name")
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +95,45 @@ def moved(operation: Operation, place: Callable[[Blob], Blob]) -> Operation:
 
 
 def _moved(value: Value, place: Callable[[Blob], Blob]) -> Value:
-    return replace(value, data=place(value.data)) if isinstance(value.data, Blob) else value
+    if isinstance(value.type, TensorType):
+        return replace(value, data=place(value.data)) if isinstance(value.data, Blob) else value
+    return replace(value, data=tuple(
+        _moved(item, place) if isinstance(item, Value) else tuple(_moved(x, place) for x in item)
+        for item in value.data))
+
+
+def value_blobs(value: Value) -> Iterator[Blob]:
+    """The blobs of `value` and of its elements, if it is a list or the like."""
+    if isinstance(value.data, Blob):
+        yield value.data
+    elif not isinstance(value.type, TensorType):
+        for item in value.data:
+            for element in (item,) if isinstance(item, Value) else item:
+                yield from value_blobs(element)
+
+
+def refuse_stray_blobs(model: Model) -> None:
+    """Refuses blobs in attributes of the program, a function or a block: no edit moves them.
+
+    Raises:
+        UnsupportedFormat: there is one; names the attribute.
+    """
+    for place, attributes in _attributes(model.program):
+        for name, value in attributes.items():
+            if any(value_blobs(value)):
+                raise UnsupportedFormat(
+                    f"{model.source}: the attribute {name} of {place} lies in a weight file,"
+                    " which edits do not move")
+
+
+def _attributes(program: Program) -> Iterator[tuple[str, Mapping[str, Value]]]:
+    """All attributes but those of operations, and what has them."""
+    yield "the program", program.attributes
+    for name, function in program.functions.items():
+        yield f"function {name}", function.attributes
+        for block in function.blocks.values():
+            for inner in (block, *(b for op in walk(block) for b in op.blocks)):
+                yield f"a block of function {name}", inner.attributes
 
 
 def walk(block: Block) -> Iterator[Operation]:
@@ -119,10 +160,8 @@ def uses(operation: Operation) -> Iterator[str]:
 
 def blobs(operation: Operation) -> Iterator[Blob]:
     """The blobs of `operation` and of its blocks."""
-    values = [*operation.attributes.values()]
-    for bindings in operation.inputs.values():
-        values.extend(binding for binding in bindings if isinstance(binding, Value))
-    yield from (value.data for value in values if isinstance(value.data, Blob))
+    for value in operation.constants():
+        yield from value_blobs(value)
     for block in operation.blocks:
         for inner in block.operations:
             yield from blobs(inner)
@@ -148,12 +187,15 @@ def used_constants(block: Block) -> Block:
 
 def rebuilt(block: Block, change: Callable[[Operation], Operation]) -> Block:
     """`block` with every operation changed, each before those of its own blocks."""
+    return expanded(block, lambda operation: (change(operation),))
 
-    def rebuild(operation: Operation) -> Operation:
-        changed = change(operation)
-        return replace(changed, blocks=tuple(rebuilt(b, change) for b in operation.blocks))
 
-    return replace(block, operations=tuple(map(rebuild, block.operations)))
+def expanded(block: Block, change: Callable[[Operation], tuple[Operation, ...]]) -> Block:
+    """`block` with several operations for each, all of them before those of their own blocks."""
+    changed = chain.from_iterable(map(change, block.operations))
+    return replace(block, operations=tuple(
+        replace(operation, blocks=tuple(expanded(b, change) for b in operation.blocks))
+        for operation in changed))
 
 
 def renamed(operation: Operation, names: Mapping[str, str]) -> Operation:

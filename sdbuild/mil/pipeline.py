@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from sdbuild.errors import InvalidProgram, MILError, UnsupportedFormat
 from sdbuild.mil.chunk import ChunkReport, chunk
-from sdbuild.mil.edit import blobs, moved, rebuilt
+from sdbuild.mil.edit import blobs, moved, rebuilt, refuse_stray_blobs
 from sdbuild.mil.encode import encode_program
 from sdbuild.mil.package import (
     MODEL_PATH,
@@ -164,6 +164,7 @@ def write_pipeline(pipeline: Pipeline, destination: Path) -> None:
     spec.pipeline.names.extend(pipeline.names)
     files: dict[str, Path] = {}
     for number, model in enumerate(pipeline.models):
+        refuse_stray_blobs(model)
         names = _file_names(model, number)
         files.update((name, model.reader(file).path) for file, name in names.items())
         spec.pipeline.models.append(_child(model, names))

@@ -3,13 +3,23 @@ from dataclasses import replace
 import pytest
 from packages import convolutions
 
-from sdbuild.errors import InvalidProgram, MILError
-from sdbuild.mil.edit import blobs, fresh, rebuilt, used_constants, walk, write_edited
+from sdbuild.errors import InvalidProgram, MILError, UnsupportedFormat
+from sdbuild.mil.edit import blobs, fresh, moved, rebuilt, used_constants, walk, write_edited
 from sdbuild.mil.package import read_package
 from sdbuild.mil.palettize import palettize
-from sdbuild.mil.program import Block, NamedType, Operation, TensorType, string
+from sdbuild.mil.program import (
+    Block,
+    ListType,
+    NamedType,
+    Operation,
+    TensorType,
+    TupleType,
+    Value,
+    string,
+)
 
 FLOAT = TensorType("fp32", (2,))
+HALF = TensorType("fp16", (36, 36, 3, 3))
 
 
 def const(name):
@@ -100,6 +110,55 @@ def test_a_truncated_weight_file_is_an_error_that_names_the_weight(tmp_path):
         palettize(source, tmp_path / "ours.mlpackage", nbits=4)
 
     assert [p.name for p in tmp_path.iterdir()] == ["source.mlpackage"]
+
+
+def with_blob(model, place):
+    """`model` with the blob of its first weight in an attribute of `place`, in a list."""
+    main = model.program.main
+    blob = next(b for op in walk(main.block) for b in blobs(op))
+    pair = TupleType((HALF, HALF))
+    value = Value(ListType(pair, 1), (Value(pair, (Value(HALF, blob),) * 2),))
+    block, attributes = main.block, {"extra": value}
+    if place == "operation":
+        first = replace(block.operations[0], attributes={**block.operations[0].attributes,
+                                                         **attributes})
+        block = replace(block, operations=(first, *block.operations[1:]))
+    elif place == "block":
+        block = replace(block, attributes=attributes)
+    main = replace(main, blocks={main.opset: block},
+                   attributes=attributes if place == "function" else {})
+    return replace(model, program=replace(
+        model.program, functions={"main": main},
+        attributes=attributes if place == "program" else model.program.attributes))
+
+
+def test_blobs_in_lists_and_tuples_move_with_the_others(tmp_path):
+    plain = read_package(convolutions(tmp_path / "source.mlpackage", layers=1))
+    source = with_blob(plain, "operation")
+    padded = moved(source.program.main.block.operations[0], lambda blob: replace(blob, offset=0))
+
+    assert [b.offset for b in blobs(padded)] == [0] * 3
+
+    write_edited(source, tmp_path / "copy.mlpackage",
+                 lambda weights: (copied(source, weights), source.description))
+    copy = read_package(tmp_path / "copy.mlpackage")
+    first = next(walk(copy.program.main.block))
+    assert len(set(blobs(first))) == 1
+    assert copy.blob(next(blobs(first))) == plain.blob(next(blobs(first)))
+
+
+@pytest.mark.parametrize(("place", "name"), [
+    ("block", "a block of function main"), ("function", "function main"),
+    ("program", "the program"),
+])
+def test_blobs_where_no_edit_looks_are_refused(place, name, tmp_path):
+    source = with_blob(read_package(convolutions(tmp_path / "s.mlpackage", layers=1)), place)
+
+    with pytest.raises(UnsupportedFormat, match=f"the attribute extra of {name} lies in a weight"):
+        write_edited(source, tmp_path / "copy.mlpackage",
+                     lambda weights: (copied(source, weights), source.description))
+
+    assert [p.name for p in tmp_path.iterdir()] == ["s.mlpackage"]
 
 
 def test_a_fresh_name_is_free_and_then_taken():
