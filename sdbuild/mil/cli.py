@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from sdbuild.errors import MILError
 
 if TYPE_CHECKING:
-    from sdbuild.mil.compress import TensorReport
     from sdbuild.mil.package import Model
+    from sdbuild.mil.packed import TensorReport
     from sdbuild.mil.program import Function
     from sdbuild.mil.proto import Message
 
@@ -36,6 +36,7 @@ def add_mil(commands: argparse._SubParsersAction) -> None:
     _add_run(mil)
     _add_compress(mil, "palettize", _palettize, "weights as indices into a table")
     _add_compress(mil, "quantize", _quantize, "weights as small integers and scales")
+    _add_compress(mil, "sparsify", _sparsify, "small weights as zeros that take no bytes")
     _add_chunk(mil)
     compile_ = _command(mil, "compile", _compile, "a package as the .mlmodelc of Apple's compiler")
     compile_.add_argument("destination", type=Path, metavar="DESTINATION")
@@ -66,7 +67,8 @@ def _add_compress(
 ) -> None:
     command = _command(mil, name, run, meaning)
     command.add_argument("destination", type=Path, metavar="DESTINATION")
-    command.add_argument("--bits", type=int, required=True, help="of an index or an integer")
+    if name != "sparsify":
+        command.add_argument("--bits", type=int, required=True, help="of an index or an integer")
     command.add_argument("--min-elements", type=int, default=2048,
                          help="smaller constants stay as they are (default: 2048)")
     command.add_argument("--skip", action="append", default=[], metavar="PATTERN",
@@ -78,8 +80,15 @@ def _add_compress(
         command.add_argument("--mixed", action="append", default=[], type=_bits_pair,
                              metavar="PATTERN=BITS", help="other bits for some; may be repeated")
         command.add_argument("--group-size", type=int, help="a table for that many channels")
-    else:
+        command.add_argument("--per-channel-scale", action="store_true",
+                             help="divide each channel by its greatest magnitude first")
+    elif name == "quantize":
         command.add_argument("--block-size", type=int, help="a scale for that many channels")
+    else:
+        command.add_argument("--sparsity", type=float, help="the share that becomes zero, 0 to 1")
+        command.add_argument("--threshold", type=float, help="magnitudes up to it become zero")
+        command.add_argument("--min-sparsity", type=float, default=0.5, help="with --threshold: "
+                             "tensors with a smaller share stay as they are (default: 0.5)")
 
 
 def _add_chunk(mil: argparse._SubParsersAction) -> None:
@@ -299,7 +308,8 @@ def _palettize(options: argparse.Namespace) -> int:
     return _packed(options, palettize(
         options.path, options.destination, nbits=options.bits, min_elements=options.min_elements,
         skip=options.skip, skip_types=options.skip_type, mixed=dict(options.mixed),
-        group_size=options.group_size, workers=options.workers,
+        group_size=options.group_size, is_scaled=options.per_channel_scale,
+        workers=options.workers,
     ))
 
 
@@ -310,6 +320,16 @@ def _quantize(options: argparse.Namespace) -> int:
         options.path, options.destination, nbits=options.bits, min_elements=options.min_elements,
         skip=options.skip, skip_types=options.skip_type, block_size=options.block_size,
         workers=options.workers,
+    ))
+
+
+def _sparsify(options: argparse.Namespace) -> int:
+    from sdbuild.mil.sparsify import sparsify
+
+    return _packed(options, sparsify(
+        options.path, options.destination, sparsity=options.sparsity, threshold=options.threshold,
+        min_sparsity=options.min_sparsity, min_elements=options.min_elements, skip=options.skip,
+        skip_types=options.skip_type, workers=options.workers,
     ))
 
 

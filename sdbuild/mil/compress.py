@@ -1,6 +1,6 @@
-"""Weights replaced by packed ones: what `palettize.py` and `quantize.py` share.
+"""Weights replaced by packed ones: what `palettize.py`, `quantize.py` and `sparsify.py` share.
 
-Both walk a program, pack the constants that a `Selection` takes, each by itself and in its own
+All walk a program, pack the constants that a `Selection` takes, each by itself and in its own
 thread, and write them in the order of the program, so one tensor a worker is in memory at a time.
 """
 
@@ -16,22 +16,22 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from sdbuild.errors import MILError
 from sdbuild.mil.arrays import to_array
-from sdbuild.mil.dtype import DTYPES, packed_bytes
+from sdbuild.mil.dtype import DTYPES
 from sdbuild.mil.edit import (
     Weights,
+    expanded,
     fresh,
-    rebuilt,
     renamed,
     used_constants,
     walk,
     write_edited,
 )
 from sdbuild.mil.package import Model, read_package
+from sdbuild.mil.packed import Axes, Method, Packed, Part, Task, TensorReport, Unpacking
 from sdbuild.mil.program import (
+    Binding,
     Blob,
     Block,
     NamedType,
@@ -48,27 +48,6 @@ _FIRST_OPSET = 6  # CoreML6, iOS 16: the first with packed weights, as attribute
 _INLINE_ELEMENTS = 10  # fewer are written in the program (coremltools `should_use_weight_file`)
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorReport:
-    """What packing did to one tensor.
-
-    `groups` is the number of tables or scales that it has.
-
-    Units:
-        bytes: of the data, without alignment; errors: of the weight's own values; snr_db: infinite
-        if nothing was lost.
-    """
-
-    name: str
-    bits: int
-    groups: int
-    bytes_before: int
-    bytes_after: int
-    rms_error: float
-    max_error: float
-    snr_db: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,59 +79,6 @@ class Selection:
             and (kind.count or 0) > self.min_elements
             and not any(fnmatchcase(name, pattern) for pattern in self.skip)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Axes:
-    """The axes of a weight that its users call output and input channels."""
-
-    output: int
-    input: int
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One tensor to pack; `axes` is None if its users disagree.
-
-    Constants with the same value, bits, axes and form are packed once.
-    """
-
-    name: str
-    value: Value
-    bits: int
-    axes: Axes | None
-    as_argument: bool  # in iOS 18's form
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What determines the result."""
-        return self.value, self.bits, self.axes, self.as_argument
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """An argument or attribute of a packed weight."""
-
-    type: TensorType
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packed:
-    """A packed weight: the operation that unpacks it, and what that needs, in order."""
-
-    operation: str
-    parts: Mapping[str, Part]
-    report: TensorReport
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
-    """A way to pack; `allows` refuses the bits that an opset (by number) does not have."""
-
-    suffix: str
-    allows: Callable[[int, int], None]
-    pack: Callable[[Task, np.ndarray], Packed]
 
 
 def compress(
@@ -234,7 +160,7 @@ def _program(
     unique = {t.key: t for t in chain.from_iterable(tasks.values() for tasks in chosen.values())}
     results = _in_order(partial(_pack, model, method), unique.values(), workers)
     packed = _PackedWeights(weights, results, reports)
-    done = {at: _block(block, method.suffix, chosen[at], weights, packed)
+    done = {at: _block(block, method.suffixes, chosen[at], weights, packed)
             for at, block in blocks.items()}
     return replace(model.program, functions={
         name: replace(function, blocks={opset: done[name, opset] for opset in function.blocks})
@@ -312,7 +238,7 @@ def _in_order(
             yield waiting.popleft().result()
 
 
-def _pack(model: Model, method: Method, task: Task) -> Packed:
+def _pack(model: Model, method: Method, task: Task) -> Packed | None:
     try:
         return method.pack(task, to_array(model, task.value))
     except MILError as error:
@@ -320,29 +246,37 @@ def _pack(model: Model, method: Method, task: Task) -> Packed:
         raise type(error)(f"{where}: {error.message}", hint=error.hint, **error.facts) from error
 
 
+_Written = tuple[Unpacking, Mapping[str, Value | None]]
+
+
 class _PackedWeights:
     """Packed weights, taken from the workers in order, each written when first asked for."""
 
     def __init__(
-        self, weights: Weights, results: Iterator[Packed], reports: list[TensorReport]
+        self, weights: Weights, results: Iterator[Packed | None], reports: list[TensorReport]
     ) -> None:
         self._weights = weights
         self._results = results
         self._reports = reports
-        self._written: dict[tuple[object, ...], tuple[str, dict[str, Value]]] = {}
+        self._written: dict[tuple[object, ...], tuple[_Written, ...]] = {}
 
-    def operation(self, name: str, task: Task) -> Operation:
-        """The operation called `name` that unpacks the tensor of `task`."""
+    def operations(self, names: Sequence[str], task: Task) -> tuple[Operation, ...]:
+        """The operations called `names` that unpack the tensor of `task`; none if it stays."""
         if task.key not in self._written:
             packed = next(self._results)
-            self._reports.append(packed.report)
-            values = {key: self._value(part) for key, part in packed.parts.items()}
-            self._written[task.key] = packed.operation, values
-        kind, values = self._written[task.key]
-        inputs = {key: (value,) for key, value in values.items()} if task.as_argument else {}
-        attributes = {} if task.as_argument else values
-        return Operation(type=kind, inputs=inputs, attributes={**attributes, "name": string(name)},
-                         outputs=(NamedType(name, task.value.type),))
+            if packed is not None:
+                self._reports.append(packed.report)
+            self._written[task.key] = tuple(map(self._write, packed.operations if packed else ()))
+        written = self._written[task.key]
+        before = ("", *names)[:len(written)]
+        return tuple(
+            _operation(name, unpacking, {key: value or last for key, value in values.items()},
+                       task.as_argument)
+            for name, last, (unpacking, values) in zip(names, before, written, strict=False))
+
+    def _write(self, unpacking: Unpacking) -> _Written:
+        return unpacking, {key: self._value(part) if part is not None else None
+                           for key, part in unpacking.parts.items()}
 
     def _value(self, part: Part) -> Value:
         kind, data = part.type, part.data
@@ -352,32 +286,31 @@ class _PackedWeights:
         return Value(kind, self._weights.append(kind.dtype, data, padding_bits))
 
 
+def _operation(
+    name: str, unpacking: Unpacking, bound: Mapping[str, Binding], as_argument: bool
+) -> Operation:
+    inputs = {key: (binding,) for key, binding in bound.items()} if as_argument else {}
+    attributes = {} if as_argument else bound
+    return Operation(type=unpacking.operation, inputs=inputs,
+                     attributes={**attributes, "name": string(name)},
+                     outputs=(NamedType(name, unpacking.result),))
+
+
 def _block(
-    block: Block, suffix: str, tasks: Mapping[str, Task], weights: Weights, packed: _PackedWeights
+    block: Block, suffixes: Sequence[str], tasks: Mapping[str, Task], weights: Weights,
+    packed: _PackedWeights,
 ) -> Block:
     """`block` with the constants of `tasks` packed and all other blobs copied."""
     taken = {out.name for op in walk(block) for out in op.outputs}
-    names = {name: fresh(f"{name}{suffix}", taken) for name in tasks}
+    names: dict[str, str] = {}
 
-    def change(operation: Operation) -> Operation:
-        name = operation.outputs[0].name if operation.type == "const" else None
+    def change(operation: Operation) -> tuple[Operation, ...]:
+        name = operation.outputs[0].name if operation.type == "const" else ""
         if name in tasks:
-            return packed.operation(names[name], tasks[name])
-        return renamed(weights.carry(operation), names)
+            wanted = [fresh(f"{name}{suffix}", taken) for suffix in suffixes]
+            if made := packed.operations(wanted, tasks[name]):
+                names[name] = wanted[-1]
+                return made
+        return (renamed(weights.carry(operation), names),)
 
-    return rebuilt(block, change)
-
-
-def report(
-    task: Task, parts: Mapping[str, Part], *, groups: int, noise: float, signal: float,
-    worst: float,
-) -> TensorReport:
-    """The report of a tensor; `noise` and `signal` are sums of squares, `worst` an error."""
-    kind = task.value.type
-    return TensorReport(
-        name=task.name, bits=task.bits, groups=groups,
-        bytes_before=packed_bytes(kind.dtype, kind.count),
-        bytes_after=sum(len(part.data) for part in parts.values()),
-        rms_error=(noise / kind.count) ** 0.5, max_error=worst,
-        snr_db=float(10 * np.log10(signal / noise)) if noise else float("inf"),
-    )
+    return expanded(block, change)

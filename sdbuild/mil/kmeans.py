@@ -19,7 +19,7 @@ _MOST_POINTS = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram:
-    """The distinct values of a tensor, ascending, and how often each occurs.
+    """The distinct values of a tensor, ascending, and how much each counts.
 
     Shapes:
         values, counts: (n,), float64.
@@ -29,28 +29,35 @@ class Histogram:
     counts: np.ndarray
 
 
-def histogram(array: np.ndarray) -> Histogram:
+def histogram(array: np.ndarray, weights: np.ndarray | None = None) -> Histogram:
     """The histogram of an fp16 or fp32 array; -0 counts as 0.
+
+    An element counts as one, or as much as `weights` say.
 
     Raises:
         MILError: the array holds NaN or infinity.
     Shapes:
-        array: any.
+        array, weights: any, the same.
     """
     flat = array.reshape(-1)
-    values, counts = _of_patterns(flat) if array.dtype == np.float16 else _of_values(flat)
+    heavy = None if weights is None else weights.reshape(-1)
+    count = _of_patterns if array.dtype == np.float16 else _of_values
+    values, counts = count(flat, heavy)
     if not np.isfinite(values).all():
-        bad = int(counts[~np.isfinite(values)].sum())
+        bad = int((~np.isfinite(flat)).sum())
         raise MILError(f"{bad} of {flat.size} values are NaN or infinite")
     return Histogram(values=values, counts=counts.astype(np.float64))
 
 
-def _of_patterns(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _of_patterns(
+    flat: np.ndarray, heavy: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Counts the 16-bit patterns of fp16 values, a slice at a time."""
-    counts = np.zeros(1 << 16, np.int64)
+    counts = np.zeros(1 << 16)
     patterns = flat.view(np.uint16)
     for at in range(0, len(patterns), _SLICE):
-        counts += np.bincount(patterns[at:at + _SLICE], minlength=len(counts))
+        weights = None if heavy is None else heavy[at:at + _SLICE]
+        counts += np.bincount(patterns[at:at + _SLICE], weights, minlength=len(counts))
     counts[0] += counts[0x8000]
     counts[0x8000] = 0
     found = np.flatnonzero(counts)
@@ -59,8 +66,12 @@ def _of_patterns(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values[order], counts[found][order]
 
 
-def _of_values(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    values, counts = np.unique(flat, return_counts=True)
+def _of_values(flat: np.ndarray, heavy: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    if heavy is None:
+        values, counts = np.unique(flat, return_counts=True)
+    else:
+        values, places = np.unique(flat, return_inverse=True)
+        counts = np.bincount(places, heavy)
     return values.astype(np.float64), counts
 
 

@@ -14,15 +14,16 @@ import numpy as np
 
 from sdbuild.errors import MILError
 from sdbuild.mil.arrays import pack_bits
-from sdbuild.mil.compress import (
-    ARGUMENT_OPSET,
+from sdbuild.mil.compress import ARGUMENT_OPSET, Selection, compress
+from sdbuild.mil.packed import (
     Method,
     Packed,
     Part,
-    Selection,
     Task,
     TensorReport,
-    compress,
+    Unpacking,
+    loss,
+    magnitudes,
     report,
 )
 from sdbuild.mil.program import TensorType
@@ -60,7 +61,7 @@ def quantize(
                           skip_types=skip_types)
     if block_size is not None and block_size < 1:
         raise MILError(f"blocks of {block_size} channels, expected one or more")
-    method = Method(suffix="_quantized", allows=partial(_allow, block_size),
+    method = Method(suffixes=("_quantized",), allows=partial(_allow, block_size),
                     pack=partial(_pack, block_size))
     return compress(source, destination, selection, method, workers)
 
@@ -79,25 +80,16 @@ def _pack(block_size: int | None, task: Task, array: np.ndarray) -> Packed:
     scales_shape = _scales_shape(block_size, task, array.shape)
     blocked = array.reshape(_blocked(array.shape, scales_shape))
     inner = tuple(range(1, blocked.ndim, 2))
-    largest = np.maximum(blocked.max(inner, keepdims=True), -blocked.min(inner, keepdims=True))
-    if not np.isfinite(largest).all():
-        bad = int((~np.isfinite(array)).sum())
-        raise MILError(f"{bad} of {array.size} values are NaN or infinite")
     top = (1 << (task.bits - 1)) - 1
-    scales = (largest.astype(np.float32) / top).astype(array.dtype)
+    scales = (magnitudes(blocked, inner).astype(np.float32) / top).astype(array.dtype)
     scales[scales == 0] = 1  # all zero, or too small for the type: its integers are 0 or clipped
-    exact = blocked.astype(np.float32)
-    integers = np.clip(np.rint(exact / scales.astype(np.float32)), -top, top)
-    error = (integers * scales.astype(np.float32)).astype(array.dtype) - exact
+    integers = np.clip(np.rint(blocked.astype(np.float32) / scales.astype(np.float32)), -top, top)
+    lost = loss(blocked, (integers * scales.astype(np.float32)).astype(array.dtype))
     parts = _parts(task, integers.astype(np.int8).reshape(array.shape),
                    scales.reshape(scales_shape))
-    return Packed(operation=_operation(task), parts=parts, report=report(
-        task, parts, groups=scales.size, noise=_sum_of_squares(error),
-        signal=_sum_of_squares(exact), worst=float(np.abs(error).max())))
-
-
-def _sum_of_squares(array: np.ndarray) -> float:
-    return float(np.einsum("i,i->", array.reshape(-1), array.reshape(-1), dtype=np.float64))
+    operations = (Unpacking(operation=_operation(task), parts=parts, result=task.value.type),)
+    return Packed(operations=operations,
+                  report=report(task, operations, lost, groups=scales.size))
 
 
 def _scales_shape(

@@ -1,6 +1,7 @@
 """Packages that tests edit, built and read by coremltools."""
 
 import gc
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -72,7 +73,7 @@ def weights(path: Path) -> dict[str, np.ndarray]:
     """Every constant by the name that it had before it was packed."""
     model = read_package(path)
     return {
-        op.outputs[0].name.removesuffix("_palettized").removesuffix("_quantized"):
+        re.sub("(_palettized(_pcs)?|_quantized|_sparsified)$", "", op.outputs[0].name):
             to_array(model, op.attributes["val"])
         for op in walk(model.program.main.block) if op.type == "const"
     }

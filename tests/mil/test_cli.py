@@ -342,16 +342,24 @@ def test_edits_write_what_the_library_does(source, tmp_path, mil, mil_json):
     mil_json("palettize", source, tmp_path / "m.mlpackage", "--bits", 4,
              "--mixed", "conv0*=6", "--skip", "conv1*")
     mil_json("quantize", source, tmp_path / "q.mlpackage", "--bits", 8)
+    pruned = mil_json("sparsify", source, tmp_path / "s.mlpackage", "--sparsity", 0.5)["tensors"]
+    left = mil_json("sparsify", source, tmp_path / "t.mlpackage", "--threshold", 1e-6,
+                    "--min-sparsity", 0.9)["tensors"]
     chunks = mil_json("chunk", source, tmp_path / "1.mlpackage", tmp_path / "2.mlpackage")
     compiled = mil_json("compile", source, tmp_path / "m.mlmodelc", "--name", "model")
 
     assert [t["bits"] for t in tensors] == [4, 4]
     assert tensors[0]["bytes_before"] == WEIGHT_BYTES
     assert tensors[0]["bytes_after"] == WEIGHT_BYTES // 4 + 16 * 2 + 4 * 4  # and shape
+    assert pruned[0]["bits"] == 1
+    most = WEIGHT_BYTES // 2 + WEIGHT_BYTES // 16 + 4 * 4  # values, mask, shape
+    assert 0.99 * most < pruned[0]["bytes_after"] <= most  # all of the same magnitude go
+    assert left == []
     assert [c["path"] for c in chunks["chunks"]] == [
         str(tmp_path / "1.mlpackage"), str(tmp_path / "2.mlpackage")]
     assert compiled == {"compiled": [{"path": str(tmp_path / "m.mlmodelc")}]}
-    for name in ("4.mlpackage", "m.mlpackage", "q.mlpackage", "2.mlpackage", "m.mlmodelc"):
+    for name in ("4.mlpackage", "m.mlpackage", "q.mlpackage", "s.mlpackage", "t.mlpackage",
+                 "2.mlpackage", "m.mlmodelc"):
         assert mil("verify", tmp_path / name)[0] == 0
 
 

@@ -120,6 +120,55 @@ def test_groups_follow_the_channels_of_the_operation(tmp_path):
         assert len(np.unique(group.astype(float))) == 2
 
 
+def uneven(channels, *shape):
+    """Weights whose channels have magnitudes from 1 down to 1/64; one has none."""
+    weight = half(channels, *shape) * np.geomspace(1, 1 / 64, channels).reshape(-1, 1)
+    weight[3] = 0
+    return weight.astype(np.float16)
+
+
+def test_scaled_channels_have_the_operations_of_coremltools(tmp_path):
+    source = convolutions(tmp_path / "source.mlpackage", IOS18, layers=1)
+    expected = theirs(source, tmp_path / "theirs.mlpackage", nbits=2, mode="uniform",
+                      granularity="per_grouped_channel", group_size=4,
+                      enable_per_channel_scale=True)
+
+    [report] = palettize(source, tmp_path / "ours.mlpackage", nbits=2, group_size=4, is_scaled=True)
+
+    def names(path):
+        return [(kind, name, sorted(arguments), sorted(attributes))
+                for kind, name, arguments, _, attributes in structure(path)]
+
+    assert names(tmp_path / "ours.mlpackage") == names(expected)
+    assert report.groups == 9
+    assert (squared_error(source, tmp_path / "ours.mlpackage", tmp_path)
+            < squared_error(source, expected, tmp_path))
+
+
+def test_coremltools_reads_scaled_channels_as_multiples_of_shared_entries(tmp_path):
+    weight = uneven(48, 64)
+
+    def body(x):
+        return mb.linear(x=x, weight=weight, bias=half(48), name="out")
+
+    source = package(tmp_path / "source.mlpackage", body, ((1, 64), types.fp16), target=IOS18)
+
+    [report] = palettize(source, tmp_path / "ours.mlpackage", nbits=4, is_scaled=True)
+    palettize(source, tmp_path / "plain.mlpackage", nbits=4)
+
+    found = dense(tmp_path / "ours.mlpackage", tmp_path)["out_weight_0"].astype(float)
+    scales = np.abs(weight.astype(float)).max(axis=1, keepdims=True)
+    entries = np.divide(found, scales, where=scales > 0, out=np.zeros_like(found))
+    assert (np.diff(np.sort(entries, axis=None)) > 0.02).sum() < 16
+    assert not found[3].any()
+    gaps = weight.astype(float) - found
+    assert np.abs(gaps).max() == pytest.approx(report.max_error, rel=1e-3)
+    assert np.sqrt((gaps**2).mean()) == pytest.approx(report.rms_error, rel=1e-3)
+    assert ((gaps**2 / np.maximum(scales, 1e-9) ** 2).mean()
+            < 0.5 * np.square((weight - dense(tmp_path / "plain.mlpackage", tmp_path)[
+                "out_weight_0"].astype(float)) / np.maximum(scales, 1e-9)).mean())
+
+
 def test_workers_change_nothing_in_the_bytes(tmp_path):
     source = convolutions(tmp_path / "source.mlpackage")
 
@@ -181,6 +230,7 @@ def test_a_weight_used_twice_is_stored_once(tmp_path):
     (IOS16, {"nbits": 5}, "palettes of 5 bits, expected one of 1, 2, 3, 4, 6, 8"),
     (IOS16, {"nbits": 4, "mixed": {"conv*": 7}}, "palettes of 7 bits, expected one of"),
     (IOS17, {"nbits": 4, "group_size": 4}, "palettes of channel groups need opset CoreML8"),
+    (IOS17, {"nbits": 4, "is_scaled": True}, "palettes with scales need opset CoreML8"),
     (IOS18, {"nbits": 4, "group_size": 0}, "groups of 0 channels, expected one or more"),
     (IOS16, {"nbits": 4, "skip": ["comv*"]}, r"no constant is called 'comv\*'"),
 ])

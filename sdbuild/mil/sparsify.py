@@ -1,0 +1,111 @@
+"""Sparsify: weights of small magnitude replaced by zeros that take no bytes, package to package.
+
+How a program is walked and written is `compress.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from sdbuild.errors import MILError
+from sdbuild.mil.arrays import pack_bits
+from sdbuild.mil.compress import Selection, compress
+from sdbuild.mil.packed import (
+    Method,
+    Packed,
+    Part,
+    Task,
+    TensorReport,
+    Unpacking,
+    loss,
+    magnitudes,
+    report,
+)
+from sdbuild.mil.program import TensorType
+
+_MASK_BITS = 1
+
+
+def sparsify(
+    source: Path, destination: Path, *, sparsity: float | None = None,
+    threshold: float | None = None, min_sparsity: float = 0.5, min_elements: int = 2048,
+    skip: Sequence[str] = (), skip_types: Sequence[str] = (), workers: int = 1,
+) -> tuple[TensorReport, ...]:
+    """Prunes the weights of the package `source` into a package at `destination`.
+
+    Taken are the constants that `palettize` takes. Either the share `sparsity` of each tensor's
+    elements becomes zero, those of least magnitude, or all up to `threshold`; a tensor of which
+    less than `min_sparsity` would be zero then stays as it is.
+
+    Before:
+        w = const(val=…) ; y = conv(weight=w, …)
+    After, iOS 16 and 17:
+        w_sparsified = constexpr_sparse_to_dense[mask=…, nonzero_data=…, shape=…]
+        y = conv(weight=w_sparsified, …)
+    After, iOS 18:
+        w_sparsified = constexpr_sparse_to_dense(mask=…, nonzero_data=…)
+        y = conv(weight=w_sparsified, …)
+
+    Raises:
+        MILError: not one of `sparsity` and `threshold`, weights are packed already, a pattern fits
+            no constant, a tensor holds NaN or infinity, or `destination` exists.
+        InvalidProgram: `source` is not a sound package.
+    Units:
+        sparsity, min_sparsity: shares of the elements, 0 to 1
+    Source:
+        coremltools 9.0, `prune_weights` with `OpMagnitudePrunerConfig` and
+        `OpThresholdPrunerConfig` (BSD-3-Clause).
+    """
+    if (sparsity is None) == (threshold is None):
+        raise MILError("expected either a sparsity or a threshold")
+    for name, share in (("sparsity", sparsity), ("least sparsity", min_sparsity)):
+        if share is not None and not 0 <= share <= 1:
+            raise MILError(f"a {name} of {share}, expected 0 to 1")
+    if threshold is not None and not threshold >= 0:
+        raise MILError(f"a threshold of {threshold}, expected 0 or more")
+    selection = Selection(nbits=_MASK_BITS, min_elements=min_elements, skip=skip,
+                          skip_types=skip_types)
+    pack = (partial(_pack_below, threshold, min_sparsity) if sparsity is None
+            else partial(_pack_share, sparsity))
+    method = Method(suffixes=("_sparsified",), allows=lambda bits, opset: None, pack=pack)
+    return compress(source, destination, selection, method, workers)
+
+
+def _pack_share(sparsity: float, task: Task, array: np.ndarray) -> Packed:
+    """The elements of a tensor but the share of least magnitude."""
+    magnitudes(array, tuple(range(array.ndim)))
+    sizes = np.abs(array.astype(np.float32))
+    return _pack(task, array, sizes > (np.quantile(sizes, sparsity) if sparsity else 0))
+
+
+def _pack_below(
+    threshold: float, min_sparsity: float, task: Task, array: np.ndarray
+) -> Packed | None:
+    """The elements of a tensor above `threshold`; None if too few are below."""
+    magnitudes(array, tuple(range(array.ndim)))
+    mask = np.abs(array.astype(np.float32)) > threshold
+    return _pack(task, array, mask) if 1 - mask.mean() >= min_sparsity else None
+
+
+def _pack(task: Task, array: np.ndarray, mask: np.ndarray) -> Packed:
+    """The elements where the mask is set, in the form of the opset.
+
+    Shapes:
+        array, mask: as the weight
+        result: iOS 18: mask as the weight; before: flat bytes; nonzero_data (elements,)
+    """
+    kind, kept = task.value.type, array[mask]
+    bits = pack_bits(mask.astype(np.uint8), _MASK_BITS)
+    form = ("uint1", kind.shape) if task.as_argument else ("uint8", (len(bits),))
+    parts = {"mask": Part(TensorType(*form), bits),
+             "nonzero_data": Part(TensorType(kind.dtype, kept.shape), kept.tobytes())}
+    if not task.as_argument:
+        shape = np.array(kind.shape, "<u4")
+        parts["shape"] = Part(TensorType("uint32", shape.shape), shape.tobytes())
+    operations = (Unpacking(operation="constexpr_sparse_to_dense", parts=parts, result=kind),)
+    return Packed(operations=operations,
+                  report=report(task, operations, loss(array, np.where(mask, array, 0))))
