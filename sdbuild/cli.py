@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sdbuild.errors import RecipeError, SDBuildError
-from sdbuild.fields import DRAW_FIELDS, did_you_mean, parse
+from sdbuild.fields import DRAW_FIELDS, VARIABLES, did_you_mean, parse
 from sdbuild.mil.cli import add_mil
 
 
@@ -51,7 +51,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     command.add_argument("bundle", type=Path, help="the folder of a finished bundle")
     for field in DRAW_FIELDS:
         command.add_argument(f"--{field.name}", help=field.meaning)
-    command.add_argument("--out", type=Path, help="the PNG to write (default: images/<name>.png)")
+    command.add_argument("--out", help="the PNG to write (default: images/<name>.png)")
     command.add_argument("--report", type=Path, help="where timings go, as JSON")
     command.add_argument("--predictor", default="auto", help="auto, coreml or portable")
     command.set_defaults(run=_generate)
@@ -73,7 +73,8 @@ def _generate(options: argparse.Namespace) -> int:
     words = bundle.defaults | {k: v for k, v in chosen.items() if v is not None}
     request = Request(**{f.name: parse(f, words[f.name], "on the command line")
                          for f in DRAW_FIELDS})
-    out = options.out or Path("images") / f"{bundle.name}.png"
+    wanted = f"images/{bundle.name}.png" if options.out is None else options.out
+    out = Path(parse(VARIABLES["out"], wanted, "on the command line"))
     for path in generate(bundle, request, out, options.report, options.predictor):
         print(path)
     return 0

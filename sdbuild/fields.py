@@ -65,8 +65,10 @@ def _number(least: float, most: float) -> Callable[[Any], float]:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("text")
+    try:
+        value.encode()
+    except (AttributeError, UnicodeEncodeError):  # no text, or not UTF-8 on the command line
+        raise ValueError("text") from None
     return value
 
 
@@ -106,6 +108,12 @@ def _nbits(value: Any) -> int | None:
     return None if text == "none" else int(text)
 
 
+def _picture(value: Any) -> str:
+    if not _filled(value).lower().endswith(".png"):
+        raise ValueError("a path that ends in .png")
+    return str(value)
+
+
 RECIPE_FIELDS = (
     Field(name="source", parse=_filled, meaning="the checkpoint: a folder in diffusers' layout"),
     Field(name="size", parse=_size, meaning="pixels of a picture, WIDTHxHEIGHT"),
@@ -131,7 +139,7 @@ DRAW_FIELDS = (
 PLACE_FIELDS = (
     Field(name="cache", parse=_filled, meaning="where the store is"),
     Field(name="bundle", parse=_filled, meaning="where the finished bundle goes"),
-    Field(name="out", parse=_filled, meaning="where a picture goes"),
+    Field(name="out", parse=_picture, meaning="where a picture goes"),
     Field(name="report", parse=_filled, meaning="where timings go, as JSON"),
 )
 MODEL_FIELD = Field(name="model", parse=_filled, meaning="a recipe's name, or its file")

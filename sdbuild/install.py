@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -22,37 +23,74 @@ def install(record: Record, store: Store, folder: Path) -> None:
         StoreError: the file system does not take it.
     """
     check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
-        new = store.checkout(record, work / "new")
-        if folder.exists():
-            folder.rename(work / "old")
-        new.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        try:
+            new = store.checkout(record, work / "new")
+            if folder.exists():
+                folder.rename(work / "old")
+            new.rename(folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
 
 
-def remove(folder: Path) -> None:
-    """Removes the bundle at `folder`, if there is one.
+def remove(folder: Path) -> bool:
+    """Removes the bundle at `folder`; says whether there was one.
 
     Raises:
-        BundleError: something that is no bundle stands there.
+        BundleError: something that is no bundle stands there, or it cannot be removed.
     """
     check_replaceable(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return True
+
+
+def _unwritable(folder: Path, error: OSError) -> BundleError:
+    return BundleError(
+        f"{folder}: {error.strerror or error}", hint="choose another place with bundle=FOLDER"
+    )
 
 
 def check_replaceable(folder: Path) -> None:
     """Only a bundle of ours or an empty folder is ever replaced: anything else is the user's.
 
     Raises:
-        BundleError: something else stands there.
+        BundleError: something else stands there, or something was added to the bundle.
     """
-    if not folder.exists() or (folder / MANIFEST).is_file():
+    if not folder.exists():
         return
-    if not folder.is_dir() or any(folder.iterdir()):
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: not a folder", hint="choose another with bundle=FOLDER")
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if not found:
+        return
+    own = _own_files(folder)
+    if own is None:
         raise BundleError(
             f"{folder}: not a bundle, so it is left alone",
             hint="choose another place with bundle=FOLDER",
         )
+    added = sorted(found - own)
+    if added:
+        raise BundleError(
+            f"{folder}: {', '.join(added[:5])} was put there by somebody else, "
+            "so the bundle is left alone",
+            hint="move it away, or choose another place with bundle=FOLDER",
+        )
+
+
+def _own_files(folder: Path) -> set[str] | None:
+    """The files that the manifest of a bundle names, and itself; None if it is no bundle."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        return {MANIFEST, *manifest["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sdbuild.digest import digest
 from sdbuild.errors import RecipeError
 from sdbuild.family import FAMILIES, Component, Family
 from sdbuild.fields import (
@@ -73,8 +74,9 @@ class Floor:
 class Recipe:
     """A wanted bundle, and the pictures to draw with it.
 
-    `draw` holds the settings that the recipe names, which go into the bundle; `request` is what
-    the command line makes of them, which does not.
+    `tag` tells it from others of its name where the words of `variant` do not: another source,
+    other components, a recipe from elsewhere. `draw` holds the settings that the recipe names,
+    which go into the bundle; `request` is what the command line makes of them, which does not.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Recipe:
     target: str
     lower: str
     compiler: str
+    tag: str
     draw: Request
     request: Request
     floors: Mapping[str, Floor]
@@ -106,10 +109,11 @@ class Recipe:
     @property
     def variant(self) -> str:
         """A name that tells this bundle from other variants of the recipe."""
-        quant = "fp16" if self.nbits is None else f"{self.nbits}bit"
+        quant = f"{self.nbits}bit" if self.nbits and self.palettized else "fp16"
         size = f"{self.width_px}x{self.height_px}"
         chunks = f"-{self.chunks}chunks" if self.chunks > 1 else ""
-        return f"{self.name}-{size}-{self.attention}-{quant}{chunks}-{self.target}"
+        tag = f"-{self.tag}" if self.tag else ""
+        return f"{self.name}-{size}-{self.attention}-{quant}{chunks}-{self.target}{tag}"
 
 
 def names() -> list[str]:
@@ -150,6 +154,7 @@ def load(words: Mapping[str, str]) -> Recipe:
         target=TARGETS[fields["target"]],
         lower=fields["lower"],
         compiler=_compiler(fields["compiler"]),
+        tag=_tag(words, path),
         draw=Request(**_fields(DRAW_FIELDS, _DRAW_DEFAULTS, draw, {}, where)),
         request=Request(**_fields(DRAW_FIELDS, _DRAW_DEFAULTS, draw, words, where)),
         floors=_floors(_table(table, "floors", path), family, path),
@@ -230,6 +235,14 @@ def _components(wanted: tuple[str, ...], family: Family) -> tuple[Component, ...
                 hint=f"the components of {family.title} are: {', '.join(known)}",
             )
     return tuple(c for c in family.components if c.name in wanted)
+
+
+def _tag(words: Mapping[str, str], path: Path) -> str:
+    """Some digits of what the command line asks for beside what names a variant."""
+    asked = {k: v for k, v in words.items() if k in ("source", "components", "palettize")}
+    if path.parent != RECIPES:
+        asked["model"] = str(path)
+    return digest("variant", asked)[:6] if asked else ""
 
 
 def _compiler(wanted: str) -> str:

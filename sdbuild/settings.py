@@ -37,7 +37,7 @@ def settings(words: Mapping[str, str]) -> Settings:
     return Settings(
         recipe=recipe,
         cache=places.get("cache", PROJECT / "cache").absolute(),
-        bundle=places.get("bundle", PROJECT / "bundles" / recipe.variant).absolute(),
+        bundle=places.get("bundle", PROJECT / "bundles" / recipe.variant).resolve(),
         out=places.get("out", Path("images") / f"{recipe.name}.png").absolute(),
         report=places["report"].absolute() if "report" in places else None,
     )

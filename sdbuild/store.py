@@ -28,6 +28,10 @@ from typing import Any
 from sdbuild.digest import digest, digest_file
 from sdbuild.errors import CorruptArtifact, MissingArtifact, StoreError
 
+_TAKEN_NS = 946_684_800 * 10**9
+"""The modification time of every file in the pool, 1 January 2000: another one means that it was
+written to since, through whatever link, and must be read again before it is trusted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -139,21 +143,23 @@ class Store:
         found = digest_file(path)
         size = path.stat().st_size
         target = self._object(found)
-        if not _has_size(target, size):
+        entry = Entry(path.relative_to(folder).as_posix(), found, size)
+        if not _is_whole(target, entry):
             target.parent.mkdir(parents=True, exist_ok=True)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             path.chmod(0o444)
+            os.utime(path, ns=(_TAKEN_NS, _TAKEN_NS))
             path.rename(target)
             _sync_folder(target.parent)
-        return Entry(path.relative_to(folder).as_posix(), found, size)
+        return entry
 
     def _object(self, digest: str) -> Path:
         return self.root / "objects" / digest[:2] / digest
 
     def has_content(self, record: Record) -> bool:
-        """Whether every file of the artifact is in the pool with its size."""
-        return all(_has_size(self._object(e.digest), e.size_bytes) for e in record.tree)
+        """Whether every file of the artifact is in the pool, as it was taken in."""
+        return all(_is_whole(self._object(e.digest), e) for e in record.tree)
 
     def verify(self, record: Record) -> None:
         """Reads every file of the artifact again.
@@ -191,8 +197,8 @@ class Store:
 
     def _link(self, entry: Entry, target: Path) -> None:
         source = self._object(entry.digest)
-        if not _has_size(source, entry.size_bytes):
-            raise MissingArtifact(f"{entry.path} ({entry.digest[:8]}) is not in the store")
+        if not _is_whole(source, entry):
+            raise MissingArtifact(f"{entry.path} ({entry.digest[:8]}) is not whole in the store")
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(source, target)
@@ -201,20 +207,15 @@ class Store:
                 raise
             shutil.copyfile(source, target)
             target.chmod(0o444)
+            os.utime(target, ns=(_TAKEN_NS, _TAKEN_NS))
 
     def is_laid_out(self, record: Record, target: Path) -> bool:
         """Whether `target` holds exactly the files of the artifact."""
         wanted = {entry.path: entry for entry in record.tree}
         found = {path.relative_to(target).as_posix(): path for path in _files(target)}
         return wanted.keys() == found.keys() and all(
-            self._is_same(wanted[name], path) for name, path in found.items()
+            _is_whole(path, wanted[name]) for name, path in found.items()
         )
-
-    def _is_same(self, entry: Entry, path: Path) -> bool:
-        source = self._object(entry.digest)
-        if source.exists() and path.samefile(source):
-            return True
-        return path.stat().st_size == entry.size_bytes and digest_file(path) == entry.digest
 
     # work
 
@@ -260,9 +261,13 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if not path.is_dir())
 
 
-def _has_size(path: Path, size: int) -> bool:
+def _is_whole(path: Path, entry: Entry) -> bool:
+    """Whether a file is that of the entry; it is read only if it was written to since."""
     try:
-        return path.stat().st_size == size
+        status = path.stat()
+        if status.st_size != entry.size_bytes:
+            return False
+        return status.st_mtime_ns == _TAKEN_NS or digest_file(path) == entry.digest
     except OSError:
         return False
 

@@ -6,9 +6,13 @@ store says what is up to date; doit's own database may be deleted at any time.
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
+import multiprocessing.connection
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,7 +100,7 @@ def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
         except SDBuildError:
             return False  # running it will say what is wrong, where doit can report it
 
-    def clean() -> None:
+    def drop_record() -> None:
         state = builder.state(step.name)
         if state.key and builder.store.forget(state.key):
             print(f"{step.name}: record {state.key[:8]} dropped")
@@ -107,7 +111,7 @@ def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
         "actions": [_guarded(run)],
         "uptodate": [is_made],
         "task_dep": list(dict.fromkeys(source.step for source in step.inputs.values())),
-        "clean": [clean],
+        "clean": [drop_record],
         "doc": doc or f"{GROUPS[step.kind]}: {step.component}",
         "meta": {"builder": builder, "step": step.name},
         "io": {"capture": False},
@@ -128,12 +132,16 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
             print(warning)
         return None
 
+    def remove_bundle() -> None:
+        if remove(found.bundle):
+            print(f"{_relative(found.bundle)} removed")
+
     return {
         "basename": "build",
         "actions": [_guarded(run)],
         "uptodate": [is_installed],
         "task_dep": ["bundle"],
-        "clean": [lambda: remove(found.bundle)],
+        "clean": [remove_bundle],
         "doc": "make the bundle and put it in place",
         "title": lambda task: f"build  {_relative(found.bundle)}",
         "io": {"capture": False},
@@ -162,7 +170,7 @@ def _check_task(builder: Builder, found: Settings) -> dict[str, Any]:
     return {
         "basename": "check",
         "actions": [_guarded(run)],
-        "task_dep": ["build", *names],
+        "task_dep": names,
         "doc": "hold each component's parity against its floor",
         "verbosity": 2,
         "io": {"capture": False},
@@ -202,11 +210,23 @@ def _command(name: str, *words: str) -> Action:
 def _guarded(run: Action) -> Action:
     """The action, its errors told by doit without a traceback."""
     def action() -> TaskFailed | None:
+        _end_with_parent()
         try:
             return run()
         except SDBuildError as error:
             return TaskFailed(str(error))
     return action
+
+
+@functools.cache
+def _end_with_parent() -> None:
+    """In a worker of `doit -n`: ends it when doit is gone, which a kill would leave waiting."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        def watch() -> None:
+            multiprocessing.connection.wait([parent.sentinel])
+            os._exit(1)
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _relative(path: Path) -> str:
@@ -261,13 +281,12 @@ class ForgetRecords(Forget):
 
     def _execute(self, forget_sub: bool, forget_disable_default: bool, forget_all: bool) -> None:
         by_name = {task.name: task for task in self.task_list}
-        chosen = list(by_name) if forget_all else self.sel_tasks
-        for name in chosen:
-            task = by_name.get(name)
-            for each in [task, *subtasks_iter(by_name, task)] if task else []:
-                if each.meta:
-                    builder = each.meta["builder"]
-                    key = builder.state(each.meta["step"]).key
-                    if key:
-                        builder.store.forget(key)
+        chosen = [by_name[n] for n in (by_name if forget_all else self.sel_tasks) if n in by_name]
+        tasks = [each for task in chosen for each in (task, *subtasks_iter(by_name, task))]
+        found = [(t.meta["builder"], t.meta["step"]) for t in tasks if t.meta]
+        # All keys before any record goes: a step's key is unknown without those before it.
+        keys = [(builder.store, builder.state(step).key) for builder, step in found]
+        for store, key in keys:
+            if key:
+                store.forget(key)
         super()._execute(forget_sub, forget_disable_default, forget_all)

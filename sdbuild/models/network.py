@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from sdbuild.errors import SourceError
+from sdbuild.errors import SDBuildError, SourceError
 from sdbuild.family import Component, Dims
 from sdbuild.sources.fit import check_fit
 
@@ -59,9 +59,22 @@ def expect_class(architecture: Architecture, *known: str) -> None:
 
 
 def weightless(component: Component, architecture: Architecture) -> nn.Module:
-    """The component's network on the meta device: shapes without numbers."""
-    with torch.device("meta"):
-        return module(component).build(component, architecture).eval()
+    """The component's network on the meta device: shapes without numbers.
+
+    Raises:
+        SourceError: the config does not make a network.
+    """
+    try:
+        with torch.device("meta"):
+            return module(component).build(component, architecture).eval()
+    except SDBuildError:
+        raise
+    except Exception as error:  # diffusers and transformers raise whatever they meet
+        raise SourceError(
+            f"{component.name}: its config.json does not make a network: "
+            f"{type(error).__name__}: {error}",
+            hint="it must be the config that the weights were saved with",
+        ) from error
 
 
 def laid_out(network: nn.Module, attention: str) -> nn.Module:

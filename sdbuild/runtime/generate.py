@@ -31,6 +31,7 @@ def generate(
         BundleError, MILError: the bundle cannot draw.
         SDBuildError: a file cannot be written.
     """
+    _check_places(out, report)
     pipeline = Pipeline(bundle, predictor)
     steps = request.count * request.steps
     with tqdm(total=steps, unit="step", disable=not sys.stderr.isatty(), leave=False) as bar:
@@ -38,7 +39,6 @@ def generate(
     numbered = [out.with_stem(f"{out.stem}-{i}") for i in range(1, request.count + 1)]
     files = [out] if request.count == 1 else numbered
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         for path, result in zip(files, results, strict=True):
             result.image.save(path, "PNG", pnginfo=_settings(bundle, request, result.seed))
         if request.count > 1:
@@ -47,11 +47,23 @@ def generate(
             )
             files = [*files, out]
         if report is not None:
-            report.parent.mkdir(parents=True, exist_ok=True)
             report.write_text(_timings(pipeline, results), "utf-8")
     except OSError as error:
         raise SDBuildError(f"{error.filename}: cannot be written: {error.strerror}") from error
     return files
+
+
+def _check_places(out: Path, report: Path | None) -> None:
+    """Finds out before anything is drawn whether what will be drawn can be written."""
+    if out.is_dir():
+        raise SDBuildError(f"{out}: a folder, expected the file of a picture")
+    if report is not None and report.absolute() == out.absolute():
+        raise SDBuildError(f"{out}: asked for as the picture and as the report")
+    for path in filter(None, (out, report)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SDBuildError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def contact_sheet(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:

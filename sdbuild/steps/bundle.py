@@ -109,6 +109,8 @@ def _write_tokenizer(resources: Path, target: Path) -> None:
     for number, line in enumerate(lines, 1):
         if len(line.split(" ")) != 2:
             raise SourceError(f"merges.txt: rule {number} is {line!r}, expected two words")
+    if not lines:
+        raise SourceError("merges.txt: no rules, expected CLIP's")
     end = "" if merges.endswith("\n") else "\n"
     (target / "merges.txt").write_text(merges + end, "utf-8", newline="")
 
@@ -122,11 +124,19 @@ def _manifest(job: Job, resources: Path) -> dict[str, Any]:
         "licence": _licence(resources),
         "prediction_type": scheduler.get("prediction_type", "epsilon"),
         "pad_token": _pad_token(resources),
-        "scale_factor": vae.get("scaling_factor", 0.18215),
+        "scale_factor": _scale_factor(vae),
         "scheduler": {k: v for k, v in scheduler.items() if k != "_diffusers_version"},
         "components": job.params["components"],
         "made_from": _json(job.inputs["provenance"]),
     }
+
+
+def _scale_factor(vae: Mapping[str, Any]) -> float:
+    """What latents are multiplied with; Stable Diffusion 1.x and 2.x have 0.18215."""
+    found = vae.get("scaling_factor", 0.18215)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 1e3:
+        raise SourceError(f"vae/config.json: scaling_factor is {found!r}, expected one above 0")
+    return float(found)
 
 
 def _pad_token(resources: Path) -> str:

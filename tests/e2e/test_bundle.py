@@ -205,6 +205,7 @@ def test_the_packages_are_what_coremltools_reads(built, tmp_path):
     assert model.get_spec().specificationVersion == read_package(path).specification_version == 7
 
 
+@pytest.mark.slow
 def test_check_holds_every_component_of_the_fp16_bundle_above_50_db(built):
     printed = built.doit("check", "quant=none", "chunk=1", bundle=built.folder / "fp16")
 

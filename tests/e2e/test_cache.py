@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import pytest
 from safetensors.numpy import load_file, save_file
 
 from sdbuild.store import Store
@@ -115,6 +116,30 @@ def test_doit_forget_makes_a_step_run_again(project):
     assert project.ran("build") == {"compile:vae_decoder"}
 
 
+def test_doit_forget_all_makes_every_step_run_again(project):
+    project.doit("forget", "-a", "components=vae_encoder")
+
+    ran = project.ran("compile:vae_encoder")
+    assert ran == {f"{kind}:vae_encoder"
+                   for kind in ("download", "trace", "lower", "convert", "compile")}
+
+
+def test_a_damaged_bundle_and_store_are_mended_by_the_next_build(project):
+    """The weights of a bundle are the store's own, so one edit damages both."""
+    project.doit("build")
+    path = project.bundle / "VAEDecoder.mlmodelc" / "weights" / "weight.bin"
+    wanted = path.read_bytes()
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(5000)
+        file.write(b"damage")
+    assert path.read_bytes() != wanted
+
+    project.doit("build")
+
+    assert path.read_bytes() == wanted
+
+
 def test_doit_clean_takes_the_bundle_away_and_the_next_build_lays_it_out_again(project):
     project.doit("build")
 
@@ -146,6 +171,7 @@ def test_content_that_was_lost_is_made_again_when_it_is_needed_and_not_before(pr
     assert store.has_content(record)
 
 
+@pytest.mark.slow
 def test_two_fresh_stores_hold_the_same_artifacts(built, tmp_path):
     other = type(built)(tmp_path)
     other.doit("-n", "2", "build")

@@ -111,8 +111,10 @@ def test_without_a_terminal_no_progress_is_shown(built, tmp_path):
 def test_on_a_terminal_progress_is_shown(built, tmp_path):
     import os
     import pty
+    import termios
 
     main, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
     command = [sys.executable, "-m", "sdbuild", "generate", str(built.bundle), "--steps=2",
                f"--out={tmp_path / 'a.png'}"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=terminal, stderr=terminal)

@@ -97,6 +97,15 @@ def test_a_config_that_is_none_is_named(project, own_checkpoint, content):
     )
 
 
+def test_a_config_that_makes_no_network_is_told(project, own_checkpoint):
+    path = own_checkpoint / "text_encoder/config.json"
+    path.write_text(path.read_text().replace("quick_gelu", "bananas"))
+
+    printed = project.doit("trace:text_encoder", status=1, source=own_checkpoint)
+
+    assert "text_encoder: its config.json does not make a network: " in printed
+
+
 def test_another_kind_of_network_is_refused(project, own_checkpoint):
     path = own_checkpoint / "unet/config.json"
     path.write_text(path.read_text().replace("UNet2DConditionModel", "SD3Transformer2DModel"))
@@ -151,7 +160,9 @@ def kill_when(project, process, is_time):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("moment", ["first record", "in a step"])
+@pytest.mark.parametrize("moment", [
+    pytest.param("first record", marks=pytest.mark.slow), "in a step",
+])
 def test_a_build_that_is_interrupted_is_followed_by_a_good_one(built, tmp_path, how, moment):
     project = type(built)(tmp_path)
     process = subprocess.Popen(
@@ -264,6 +275,8 @@ def test_operations_that_cannot_be_run_are_all_listed_before_anything_runs(own_b
     ("--steps=0", "steps is '0', expected a whole number from 1 to 1000"),
     ("--scheduler=dmp", 'did you mean "dpm"?'),
     ("--predictor=gpu", "expected one of auto, coreml, portable"),
+    ("--out=a.jpg", "out is 'a.jpg', expected a path that ends in .png"),
+    ("--steps=1000", "steps=1000 with scheduler=dpm: more than it has timesteps for"),
 ])
 def test_a_mistake_in_a_request_ends_with_status_2(own_bundle, word, message):
     assert message in generate(own_bundle, word, status=2)

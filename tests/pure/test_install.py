@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from sdbuild.errors import BundleError
@@ -13,7 +15,8 @@ def store(tmp_path):
 def bundle(store, tmp_path, key, **files):
     out = tmp_path / key
     out.mkdir()
-    for name, text in {"manifest": "{}", **files}.items():
+    listed = json.dumps({"files": {f"{name}.json": [1, ""] for name in files}})
+    for name, text in {"manifest": listed, **files}.items():
         (out / f"{name}.json").write_text(text)
     return store.put(out, Record(key=key * 32, step="bundle", ingredients={}, tree=(), seconds=0,
                                  peak_bytes=0, made_at="", host=""))
@@ -45,12 +48,28 @@ def test_a_folder_that_is_no_bundle_is_left_alone(store, tmp_path, act):
     assert (place / "photo.jpg").read_text() == "x"
 
 
+@pytest.mark.parametrize("act", ["install", "remove"])
+def test_what_somebody_put_into_a_bundle_is_not_lost(store, tmp_path, act):
+    place = tmp_path / "mine"
+    made = bundle(store, tmp_path, "1")
+    install(made, store, place)
+    (place / "NOTES.txt").write_text("x")
+
+    with pytest.raises(BundleError, match=r"NOTES\.txt was put there by somebody else"):
+        if act == "install":
+            install(made, store, place)
+        else:
+            remove(place)
+
+    assert (place / "NOTES.txt").read_text() == "x"
+
+
 def test_a_bundle_is_removed_and_its_content_stays_in_the_store(store, tmp_path):
     made = bundle(store, tmp_path, "1")
     install(made, store, tmp_path / "mine")
 
-    remove(tmp_path / "mine")
-    remove(tmp_path / "mine")
+    assert remove(tmp_path / "mine")
+    assert not remove(tmp_path / "mine")
 
     assert not (tmp_path / "mine").exists()
     store.verify(made)

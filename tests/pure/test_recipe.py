@@ -79,7 +79,8 @@ def test_quant_none_leaves_every_component_in_fp16():
 
 def test_every_variant_has_its_own_name():
     words = [{}, {"quant": "4"}, {"quant": "none"}, {"chunk": "1"}, {"target": "iOS17"},
-             {"size": "64"}]
+             {"size": "64"}, {"palettize": "unet"}, {"source": "x"}, {"components": "unet"},
+             {"attention": "split_einsum"}]
 
     assert len({load(w).variant for w in words}) == len(words)
 

@@ -125,6 +125,30 @@ def test_damage_is_found_named_and_dropped(store, tmp_path):
     assert not store.has_content(made)
 
 
+def test_a_file_that_was_written_to_through_any_link_is_not_trusted(store, tmp_path):
+    """Of the same size: only its time tells, and the bundle's link is the pool's own file."""
+    made = store.put(folder(tmp_path, a="one", b="two"), record())
+    place = store.checkout(made, tmp_path / "place")
+    (place / "a").chmod(0o644)
+    (place / "a").write_text("eno")
+
+    assert not store.is_laid_out(made, place)
+    assert not store.has_content(made)
+    with pytest.raises(MissingArtifact, match="a "):
+        store.checkout(made, tmp_path / "again")
+
+    whole = store.put(folder(tmp_path, "new", a="one", b="two"), record())
+    assert store.has_content(whole)
+    store.verify(whole)
+
+
+def test_a_touched_file_is_read_again_and_trusted(store, tmp_path):
+    made = store.put(folder(tmp_path, a="one"), record())
+    os.utime(objects(store)[0])
+
+    assert store.has_content(made)
+
+
 def test_content_that_is_gone_is_missed(store, tmp_path):
     made = store.put(folder(tmp_path, a="one"), record())
     objects(store)[0].unlink()
