@@ -113,7 +113,8 @@ def _checkpoint(path: Path, config: Mapping[str, Any]) -> None:
 def _package(path: Path, checkpoint: Path, latents: int) -> None:
     """The fp16 package of a checkpoint, by the steps trace and convert."""
     size = {"width_px": 8 * latents, "height_px": 8 * latents}
-    params = {"family": "sd", "component": "unet", "attention": "original", "target": "iOS16"}
+    params = {"family": "sd", "component": "unet", "attention": "original", "target": "iOS16",
+              "lower": "direct"}
     architecture = checkpoint / "architecture.json"
     graph = _made(path / "graph",
                   lambda out: _step("trace", out, params | size, architecture=architecture))

@@ -33,7 +33,8 @@ def package(folder: Path, config: Mapping[str, Any]) -> Path:
     made = folder / "convert" / "Unet.mlpackage"
     if not made.exists():
         size = {"width_px": 512, "height_px": 512}
-        params = {"family": "sd", "component": "unet", "attention": "original", "target": "iOS16"}
+        params = {"family": "sd", "component": "unet", "attention": "original", "target": "iOS16",
+                  "lower": "direct"}
         _checkpoint(folder / "checkpoint", config)
         architecture = folder / "checkpoint" / "architecture.json"
         _step("trace", folder / "trace", params | size, architecture=architecture)

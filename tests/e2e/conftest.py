@@ -63,9 +63,19 @@ def built(tmp_path_factory):
 
 @pytest.fixture
 def project(built, tmp_path):
-    """A copy of the built store that a test may change."""
-    copy = Project(tmp_path)
-    shutil.copytree(built.cache / "objects", copy.cache / "objects", copy_function=os.link)
+    """A copy of the built store that a test may add to and take from."""
+    return copied(built, tmp_path, os.link)
+
+
+@pytest.fixture
+def own_project(built, tmp_path):
+    """A copy of the built store whose files a test may damage."""
+    return copied(built, tmp_path, shutil.copy2)
+
+
+def copied(built, folder, copy_function):
+    copy = Project(folder)
+    shutil.copytree(built.cache / "objects", copy.cache / "objects", copy_function=copy_function)
     shutil.copytree(built.cache / "records", copy.cache / "records")
     return copy
 

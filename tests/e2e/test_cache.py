@@ -124,8 +124,9 @@ def test_doit_forget_all_makes_every_step_run_again(project):
                    for kind in ("download", "trace", "lower", "convert", "compile")}
 
 
-def test_a_damaged_bundle_and_store_are_mended_by_the_next_build(project):
+def test_a_damaged_bundle_and_store_are_mended_by_the_next_build(own_project):
     """The weights of a bundle are the store's own, so one edit damages both."""
+    project = own_project
     project.doit("build")
     path = project.bundle / "VAEDecoder.mlmodelc" / "weights" / "weight.bin"
     wanted = path.read_bytes()
