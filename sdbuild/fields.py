@@ -131,7 +131,7 @@ DRAW_FIELDS = (
     Field(name="prompt", parse=_text, meaning="what to draw"),
     Field(name="negative", parse=_text, meaning="what not to draw"),
     Field(name="seed", parse=_whole(0, 2**63 - 1), meaning="the number that the noise grows from"),
-    Field(name="steps", parse=_whole(1, 1000), meaning="how often the U-Net runs"),
+    Field(name="steps", parse=_whole(1, 500), meaning="how often the U-Net runs"),
     Field(name="guidance", parse=_number(0, 100), meaning="how strongly the prompt leads"),
     Field(name="scheduler", parse=_choice(*SCHEDULERS), meaning="how noise is taken away"),
     Field(name="count", parse=_whole(1, 256), meaning="how many pictures, one seed each"),

@@ -236,11 +236,11 @@ class Store:
     def workspace(self, key: str) -> Iterator[Path]:
         """An empty folder to work in, gone afterwards. Hold the lock of `key`.
 
-        What a killed run with the same key left behind goes too.
+        What killed runs left behind goes too.
         """
         parent = self.root / "work"
-        for left in parent.glob(f"{key}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for left in parent.glob("*-*"):
+            self._sweep(left, key)
         try:
             parent.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{key}-"))
@@ -250,6 +250,19 @@ class Store:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+    def _sweep(self, left: Path, held: str) -> None:
+        """Removes a workspace that nobody works in: its lock is free, or is held by ourselves."""
+        key = left.name.partition("-")[0]
+        lock = self.root / "locks" / key
+        if key != held and lock.exists():
+            with lock.open("a") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _fields(record: Record) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sdbuild.errors import BundleError, RecipeError
+from sdbuild.errors import BundleError
 from sdbuild.recipe import Request
 from sdbuild.runtime.bundle import Bundle
 from sdbuild.runtime.predictor import Chain, load
@@ -101,12 +101,6 @@ class Pipeline:
         """
         scheduler = _scheduler(request.scheduler, self.bundle.scheduler)
         scheduler.set_timesteps(request.steps)
-        if max(scheduler.timesteps) >= scheduler.config.num_train_timesteps:
-            raise RecipeError(
-                f"steps={request.steps} with scheduler={request.scheduler}: more than it has "
-                f"timesteps for, {scheduler.config.num_train_timesteps} less what it leaves out",
-                hint="take fewer steps",
-            )
         batch, *cells = self._unet.shapes["sample"]
         generator = torch.Generator().manual_seed(seed)
         latents = torch.randn(1, *cells, generator=generator) * scheduler.init_noise_sigma

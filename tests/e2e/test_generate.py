@@ -131,4 +131,4 @@ def test_on_a_terminal_progress_is_shown(built, tmp_path):
     os.close(main)
 
     assert process.wait() == 0
-    assert b"2/2" in shown
+    assert b"/2 " in shown
