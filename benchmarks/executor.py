@@ -14,22 +14,19 @@ another run.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sdbuild.build import run_step
+from benchmarks.measure import sampled_memory, work_folder
+from benchmarks.unet import FULL, make_step, write_checkpoint
 from sdbuild.family import FAMILIES
 
 SLIM = {
@@ -40,15 +37,6 @@ SLIM = {
     "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
 }
 """Two levels as wide as the first two of `FULL`, so that the kernels see the same sizes."""
-
-FULL = {
-    "sample_size": 64, "in_channels": 4, "out_channels": 4, "cross_attention_dim": 1024,
-    "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True, "layers_per_block": 2,
-    "block_out_channels": [320, 640, 1280, 1280],
-    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
-}
-"""Source: stabilityai/stable-diffusion-2-1-base, `unet/config.json`."""
 
 UNET = FAMILIES["sd"].component("unet")
 Run = Callable[[], np.ndarray]
@@ -79,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, help="a folder for the packages")
     given = parser.parse_args(arguments)
     config = FULL if given.full else SLIM
-    with _folder(given.work) as work:
-        checkpoint = _made(work / "checkpoint", lambda path: _checkpoint(path, config))
+    with work_folder(given.work) as work:
+        checkpoint = _made(work / "checkpoint", lambda path: write_checkpoint(path, config))
         base = _made(work / f"fp16_{given.latents}",
                      lambda path: _package(path, checkpoint, given.latents))
         packages = {"fp16": base} | {
@@ -96,20 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # what is measured
 
 
-def _checkpoint(path: Path, config: Mapping[str, Any]) -> None:
-    """A checkpoint with random weights, as the download step lays it out."""
-    import torch
-    from diffusers import UNet2DConditionModel
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    weights = UNet2DConditionModel.from_config(dict(config)).state_dict()
-    save_file({name: tensor.half() for name, tensor in weights.items()},
-              path / "weights.safetensors")
-    architecture = {"class": "UNet2DConditionModel", "config": config}
-    (path / "architecture.json").write_text(json.dumps(architecture), "utf-8")
-
-
 def _package(path: Path, checkpoint: Path, latents: int) -> None:
     """The fp16 package of a checkpoint, by the steps trace and convert."""
     size = {"width_px": 8 * latents, "height_px": 8 * latents}
@@ -117,19 +91,12 @@ def _package(path: Path, checkpoint: Path, latents: int) -> None:
               "lower": "direct"}
     architecture = checkpoint / "architecture.json"
     graph = _made(path / "graph",
-                  lambda out: _step("trace", out, params | size, architecture=architecture))
-    _step("convert", path, params, graph=graph, checkpoint=checkpoint)
+                  lambda out: make_step("trace", out, params | size, architecture=architecture))
+    make_step("convert", path, params, graph=graph, checkpoint=checkpoint)
 
 
 def _palettized(path: Path, package: Path, bits: int) -> None:
-    _step("palettize", path, {"nbits": bits}, package=package)
-
-
-def _step(kind: str, output: Path, params: Mapping[str, Any], **inputs: Path) -> None:
-    """Runs one of our steps in its own process."""
-    job = {"params": dict(params), "inputs": {k: str(v) for k, v in inputs.items()},
-           "output": str(output), "source": None, "reads": ""}
-    run_step(kind, job, output)
+    make_step("palettize", path, {"nbits": bits}, package=package)
 
 
 def _made(path: Path, make: Callable[[Path], object]) -> Path:
@@ -253,48 +220,14 @@ def _times(run: Run) -> tuple[float, float]:
 
 def _peak_bytes(make: Callable[..., Run], *arguments: object) -> int:
     """The most anonymous memory that loading and two steps hold."""
-    with _sampled() as peak:
+    with sampled_memory() as peak:
         run = make(*arguments)
         run()
         run()
     return peak[0]
 
 
-@contextmanager
-def _sampled(every_s: float = 0.01) -> Iterator[list[int]]:
-    """A list whose only item is the most anonymous memory so far, in bytes."""
-    peak, is_over = [0], threading.Event()
-
-    def sample() -> None:
-        while not is_over.wait(every_s):
-            peak[0] = max(peak[0], _anonymous_bytes())
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    try:
-        yield peak
-    finally:
-        is_over.set()
-        sampler.join()
-
-
-def _anonymous_bytes() -> int:
-    status = Path("/proc/self/status").read_text("ascii")
-    line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
-    return int(line.split()[1]) * 1024
-
-
 # how it is shown
-
-
-@contextmanager
-def _folder(path: Path | None) -> Iterator[Path]:
-    if path is not None:
-        path.mkdir(parents=True, exist_ok=True)
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as made:
-        yield Path(made)
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -16,14 +16,13 @@ import resource
 import shutil
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.measure import sampled_memory, work_folder
 from benchmarks.unet import FULL, SLIM, package
 
 Side = Callable[[Path, Path, int], Callable[[], object]]
@@ -61,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     print(HEAD, flush=True)
-    with _folder(given.work) as work:
+    with work_folder(given.work) as work:
         source = package(work / ("full" if given.full else "slim"), FULL if given.full else SLIM)
         for name in names:
             benchmark = BENCHMARKS[name]
@@ -196,7 +195,7 @@ def _alone(side: Side, source: Path, workers: int) -> Cost:
 def _cost(side: Side, source: Path, folder: Path, workers: int) -> Cost:
     run = side(source, folder, workers)
     cpu_s, start = _cpu_s(), time.perf_counter()
-    with _sampled_memory() as peak:
+    with sampled_memory() as peak:
         run()
         wall_s = time.perf_counter() - start
     return Cost(wall_s=wall_s, cpu_s=_cpu_s() - cpu_s, peak_bytes=peak[0])
@@ -206,30 +205,6 @@ def _cpu_s() -> float:
     """The seconds of processor time of this process and of its children that have ended."""
     used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
-
-
-@contextmanager
-def _sampled_memory(every_s: float = 0.02) -> Iterator[list[int]]:
-    """A list whose only item is the most anonymous memory so far, in bytes."""
-    peak, is_over = [_anonymous_bytes()], threading.Event()
-
-    def sample() -> None:
-        while not is_over.wait(every_s):
-            peak[0] = max(peak[0], _anonymous_bytes())
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    try:
-        yield peak
-    finally:
-        is_over.set()
-        sampler.join()
-
-
-def _anonymous_bytes() -> int:
-    status = Path("/proc/self/status").read_text("ascii")
-    line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
-    return int(line.split()[1]) * 1024
 
 
 # how it is shown
@@ -247,16 +222,6 @@ def _row(name: str, ours: Cost, theirs: Cost) -> str:
         f"{ours.peak_bytes / theirs.peak_bytes:.2f}",
     ]
     return f"| {' | '.join(cells)} |"
-
-
-@contextmanager
-def _folder(path: Path | None) -> Iterator[Path]:
-    if path is not None:
-        path.mkdir(parents=True, exist_ok=True)
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as made:
-        yield Path(made)
 
 
 if __name__ == "__main__":

@@ -35,15 +35,15 @@ def package(folder: Path, config: Mapping[str, Any]) -> Path:
         size = {"width_px": 512, "height_px": 512}
         params = {"family": "sd", "component": "unet", "attention": "original", "target": "iOS16",
                   "lower": "direct"}
-        _checkpoint(folder / "checkpoint", config)
+        write_checkpoint(folder / "checkpoint", config)
         architecture = folder / "checkpoint" / "architecture.json"
-        _step("trace", folder / "trace", params | size, architecture=architecture)
-        _step("convert", folder / "convert", params, graph=folder / "trace",
-              checkpoint=folder / "checkpoint")
+        make_step("trace", folder / "trace", params | size, architecture=architecture)
+        make_step("convert", folder / "convert", params, graph=folder / "trace",
+                  checkpoint=folder / "checkpoint")
     return made
 
 
-def _checkpoint(path: Path, config: Mapping[str, Any]) -> None:
+def write_checkpoint(path: Path, config: Mapping[str, Any]) -> None:
     """A checkpoint as the download step lays it out."""
     import torch
     from diffusers import UNet2DConditionModel
@@ -58,7 +58,7 @@ def _checkpoint(path: Path, config: Mapping[str, Any]) -> None:
     (path / "architecture.json").write_text(json.dumps(architecture), "utf-8")
 
 
-def _step(kind: str, output: Path, params: Mapping[str, Any], **inputs: Path) -> None:
+def make_step(kind: str, output: Path, params: Mapping[str, Any], **inputs: Path) -> None:
     """Runs one of our steps in its own process."""
     output.mkdir(parents=True, exist_ok=True)
     job = {"params": dict(params), "inputs": {key: str(path) for key, path in inputs.items()},
