@@ -100,7 +100,7 @@ def diffusers_draw(recipe: Recipe) -> Draw:
     import torch
 
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-        str(recipe.source.folder), torch_dtype=torch.float32
+        recipe.source.places[0], torch_dtype=torch.float32
     )
     scheduler = getattr(diffusers, SCHEDULERS[recipe.draw.scheduler])
     pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)

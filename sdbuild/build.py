@@ -19,7 +19,7 @@ import sdbuild.errors
 from sdbuild.errors import SDBuildError, SourceError, StepError
 from sdbuild.memory import wait
 from sdbuild.plan import Plan
-from sdbuild.sources.folder import files
+from sdbuild.sources import open_checkpoint
 from sdbuild.stamps import source_digest
 from sdbuild.step import Step, ingredients, key
 from sdbuild.store import Record, Store
@@ -82,10 +82,8 @@ class Builder:
     def _source(self, step: Step) -> dict[str, str]:
         if step.source is None:
             return {}
-        folder = step.source.folder
-        return {
-            name: source_digest(folder / name, self.store) for name in files(folder, step.reads)
-        }
+        checkpoint = open_checkpoint(step.source.places)
+        return dict(checkpoint.identity(step.reads, lambda path: source_digest(path, self.store)))
 
     def provenance(self, step: Step, states: Mapping[str, State]) -> list[dict[str, Any]]:
         """How everything that `step` is made from was made, in order; no time, no place."""
@@ -160,7 +158,7 @@ class Builder:
         (work / "out").mkdir()
         return {
             "params": dict(step.params), "inputs": inputs, "output": str(work / "out"),
-            "source": str(step.source.folder) if step.source else None, "reads": step.reads,
+            "places": step.source.places if step.source else (), "reads": step.reads,
         }
 
 

@@ -92,6 +92,11 @@ def _optional_names(value: Any) -> tuple[str, ...]:
     return () if value in ("", "none", []) else _names(value)
 
 
+def _places(value: Any) -> tuple[str, ...]:
+    """One place, or a list of places in the order in which they are tried."""
+    return tuple(_filled(place) for place in (value if isinstance(value, list) else [value]))
+
+
 def _size(value: Any) -> tuple[int, int]:
     """Width and height in pixels, from `512` or `512x768`."""
     width, _, height = str(value).partition("x")
@@ -115,7 +120,7 @@ def _picture(value: Any) -> str:
 
 
 RECIPE_FIELDS = (
-    Field(name="source", parse=_filled, meaning="the checkpoint: a folder in diffusers' layout"),
+    Field(name="source", parse=_places, meaning="the checkpoint: a folder in diffusers' layout"),
     Field(name="size", parse=_size, meaning="pixels of a picture, WIDTHxHEIGHT"),
     Field(name="components", parse=_names, meaning="what goes into the bundle"),
     Field(name="attention", parse=_choice(*ATTENTIONS), meaning="how attention is laid out"),

@@ -40,9 +40,9 @@ _DRAW_DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where a checkpoint lies: a folder in diffusers' layout."""
+    """Where a checkpoint lies: places in the order in which they are tried."""
 
-    folder: Path
+    places: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +143,7 @@ def load(words: Mapping[str, str]) -> Recipe:
         name=path.stem,
         summary=str(table.get("summary", "")),
         family=family,
-        source=Source(folder=(base / Path(fields["source"]).expanduser()).resolve()),
+        source=Source(places=tuple(_place(place, base) for place in fields["source"])),
         width_px=fields["size"][0],
         height_px=fields["size"][1],
         components=_components(fields["components"], family),
@@ -224,6 +224,11 @@ def _family(table: Mapping[str, Any], path: Path) -> Family:
     if name not in FAMILIES:
         raise RecipeError(f"{path}: family is {name!r}, expected one of {', '.join(FAMILIES)}")
     return FAMILIES[name]
+
+
+def _place(place: str, base: Path) -> str:
+    """A place as the sources know it: paths are absolute."""
+    return str((base / Path(place).expanduser()).resolve())
 
 
 def _components(wanted: tuple[str, ...], family: Family) -> tuple[Component, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -56,13 +56,13 @@ class Step:
 class Job:
     """What the process of a step is given: where its inputs are, and where its output goes.
 
-    `source` is the folder of the checkpoint, for the stage that reads one, and `reads` its part.
+    `places` are where the checkpoint may be, for the stage that reads one, and `reads` its part.
     """
 
     params: Mapping[str, Any]
     inputs: Mapping[str, Path]
     output: Path
-    source: Path | None = None
+    places: Sequence[str] = ()
     reads: str = ""
 
 

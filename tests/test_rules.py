@@ -20,7 +20,7 @@ HEAVY = {"numpy", "torch", "coremltools", "diffusers", "transformers", "huggingf
 CORE = {"errors", "digest", "family", "fields", "recipe", "step", "plan", "store", "stamps",
         "build", "memory", "settings", "install", "show", "check", "why", "tasks", "cli"}
 MAY_IMPORT = {
-    "core": {"errors", "core", "sources.folder", "steps", "runtime", "mil"},
+    "core": {"errors", "core", "sources", "steps", "runtime", "mil"},
     "steps": {"errors", "core", "models", "lowering", "mil", "sources", "runtime", "steps"},
     "mil": {"errors", "mil"},
     "models": {"errors", "models", "family", "sources"},

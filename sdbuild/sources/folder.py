@@ -1,14 +1,22 @@
-"""Checkpoints in a folder of diffusers' layout: which files each part of a pipeline has."""
+"""Checkpoints in a folder of diffusers' layout."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sdbuild.errors import SourceError
 
+if TYPE_CHECKING:
+    from sdbuild.sources.tensors import Tensor
+
 RESOURCES = "resources"
 """The part of a checkpoint that is no network: tokenizer, scheduler, card."""
+
+DigestOf = Callable[[Path], str]
+"""The digest of a local file; one that remembers it need not read the file again."""
 
 _REQUIRED = ("tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json",
              "vae/config.json")
@@ -18,23 +26,71 @@ _STEMS = ("diffusion_pytorch_model", "model")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
-def files(folder: Path, part: str) -> list[str]:
-    """The files of a part of the checkpoint, relative to `folder`.
-
-    `part` is `RESOURCES` or the folder of a component; then the first file is its config.
+class Folder:
+    """A checkpoint in a folder.
 
     Raises:
-        SourceError: the folder or one of its files is not there, or its weights are pickles.
+        SourceError: there is no such folder.
     """
-    if not folder.is_dir():
-        raise SourceError(
-            f"{folder}: there is no such folder",
-            hint="source=FOLDER is a checkpoint in diffusers' layout",
-        )
-    if part == RESOURCES:
-        optional = [name for name in _OPTIONAL if (folder / name).is_file()]
-        return [_existing(folder, name) for name in _REQUIRED] + optional
-    return [_existing(folder, f"{part}/config.json"), *_weights(folder, part)]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_dir():
+            raise SourceError(
+                f"{path}: there is no such folder",
+                hint="source=FOLDER is a checkpoint in diffusers' layout",
+            )
+
+    def __repr__(self) -> str:
+        return str(self.path)
+
+    def identity(self, part: str, digest_of: DigestOf) -> dict[str, str]:
+        """The digest of each file of the part.
+
+        Raises:
+            SourceError: one of its files is not there, or its weights are pickles.
+        """
+        names = self._resources() if part == RESOURCES else [
+            _existing(self.path, f"{part}/config.json"), *_weights(self.path, part)
+        ]
+        return {name: digest_of(self.path / name) for name in names}
+
+    def config(self, part: str) -> dict[str, Any]:
+        """The content of the part's `config.json`.
+
+        Raises:
+            SourceError: there is none, or it is no JSON object.
+        """
+        path = self.path / _existing(self.path, f"{part}/config.json")
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{path}: not the config of a network: {error}") from error
+        if not isinstance(found, dict):
+            raise SourceError(f"{path}: not the config of a network, expected a JSON object")
+        return found
+
+    def tensors(self, part: str) -> dict[str, Tensor]:
+        """The part's tensors.
+
+        Raises:
+            SourceError: its weights are not there, are pickles, or are not whole.
+        """
+        from sdbuild.sources.tensors import table
+
+        return table(self.path / name for name in _weights(self.path, part))
+
+    def resources(self) -> dict[str, bytes]:
+        """Tokenizer, scheduler, the autoencoder's config, card and licence.
+
+        Raises:
+            SourceError: one that is needed is not there.
+        """
+        return {name: (self.path / name).read_bytes() for name in self._resources()}
+
+    def _resources(self) -> list[str]:
+        optional = [name for name in _OPTIONAL if (self.path / name).is_file()]
+        return [_existing(self.path, name) for name in _REQUIRED] + optional
 
 
 def _existing(folder: Path, name: str) -> str:

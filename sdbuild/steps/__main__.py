@@ -25,7 +25,7 @@ def main(kind: str, work: Path) -> int:
         params=found["params"],
         inputs={name: Path(path) for name, path in found["inputs"].items()},
         output=Path(found["output"]),
-        source=Path(found["source"]) if found["source"] else None,
+        places=found["places"],
         reads=found["reads"],
     )
     try:

@@ -7,14 +7,17 @@ is shared by all checkpoints of an architecture.
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from sdbuild.digest import canonical
 from sdbuild.errors import SourceError
 from sdbuild.family import Component
 from sdbuild.recipe import Recipe
 from sdbuild.step import Job
+
+if TYPE_CHECKING:
+    from sdbuild.sources import Checkpoint
 
 VERSION = 1
 TOOLS = ()
@@ -42,39 +45,35 @@ def source(recipe: Recipe, component: Component) -> dict[str, Any]:
 
 def run(job: Job) -> dict[str, Any]:
     """Writes the component's architecture and weights, or copies the resources."""
-    from sdbuild.sources import folder
+    from sdbuild.sources import RESOURCES, open_checkpoint
 
-    assert job.source is not None
-    names = folder.files(job.source, job.reads)
-    if job.reads == folder.RESOURCES:
-        for name in names:
-            target = job.output / name.replace("vae/config", "vae_config").rpartition("/")[2]
-            target.write_bytes((job.source / name).read_bytes())
+    checkpoint = open_checkpoint(job.places)
+    if job.reads == RESOURCES:
+        for name, content in checkpoint.resources().items():
+            flat = name.replace("vae/config", "vae_config").rpartition("/")[2]
+            (job.output / flat).write_bytes(content)
         return {}
-    return _component(job, *names)
+    return _component(job, checkpoint)
 
 
-def _component(job: Job, config: str, *weights: str) -> dict[str, Any]:
+def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     from sdbuild.sources import tensors
 
-    assert job.source is not None
-    (job.output / "architecture.json").write_bytes(_architecture(job, config))
-    found = tensors.table(job.source / name for name in weights)
-    taken = [t for t in found.values() if t.name.startswith(tuple(job.params["prefixes"]))]
+    architecture = _architecture(job.reads, checkpoint.config(job.reads))
+    (job.output / "architecture.json").write_bytes(canonical(architecture))
+    found = checkpoint.tensors(job.reads).values()
+    taken = [t for t in found if t.name.startswith(tuple(job.params["prefixes"]))]
     if not taken:
         raise SourceError(
-            f"{weights[0]}: no tensor begins with {' or '.join(job.params['prefixes'])}"
+            f"{job.reads}: no tensor begins with {' or '.join(job.params['prefixes'])}"
         )
     return {"tensors": tensors.write(job.output / "weights.safetensors", taken)}
 
 
-def _architecture(job: Job, config: str) -> bytes:
-    assert job.source is not None
-    path = job.source / config
+def _architecture(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text("utf-8"))
-        name = found.get("_class_name") or found["architectures"][0]
-    except (OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise SourceError(f"{path}: not the config of a network: {error!r}") from error
-    kept = {k: v for k, v in found.items() if not k.startswith("_") and k not in _IRRELEVANT}
-    return canonical({"class": name, "config": kept})
+        name = config.get("_class_name") or config["architectures"][0]
+    except (KeyError, IndexError, TypeError) as error:
+        raise SourceError(f"{part}/config.json: it does not name a network") from error
+    kept = {k: v for k, v in config.items() if not k.startswith("_") and k not in _IRRELEVANT}
+    return {"class": name, "config": kept}

@@ -1,6 +1,7 @@
 """The finished bundle: what hosts expect of it, and that it draws what was asked for."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ def diffusers_pictures():
     import torch
 
     recipe = load({})
-    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(str(recipe.source.folder))
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(recipe.source.places[0])
     pipeline.set_progress_bar_config(disable=True)
 
     def draw(scheduler, prompt, seed, steps, guidance):
@@ -216,8 +217,8 @@ def test_check_holds_every_component_of_the_fp16_bundle_above_50_db(built):
 
 def test_check_fails_below_a_floor(built, tmp_path):
     recipe = tmp_path / "strict.toml"
-    text = (load({}).source.folder.parent / "tiny-emoji.toml").read_text()
-    text = text.replace('source = "tiny-emoji"', f'source = "{load({}).source.folder}"')
+    text = (Path(load({}).source.places[0]).parent / "tiny-emoji.toml").read_text()
+    text = text.replace('source = "tiny-emoji"', f'source = "{load({}).source.places[0]}"')
     recipe.write_text(text.replace("6 = 30", "6 = 99"))
 
     printed = built.doit("check", f"model={recipe}", status=1, bundle=tmp_path / "strict")

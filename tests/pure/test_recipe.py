@@ -139,13 +139,13 @@ def test_a_recipe_of_ones_own_finds_its_checkpoint_beside_itself(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('family = "sd"\nsource = "ckpt"\nsize = 64\ncomponents = ["unet"]\n')
 
-    assert load({"model": str(path)}).source.folder == tmp_path / "ckpt"
+    assert load({"model": str(path)}).source.places == (str(tmp_path / "ckpt"),)
 
 
 def test_a_source_on_the_command_line_is_relative_to_where_one_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    assert load({"source": "ckpt"}).source.folder == tmp_path / "ckpt"
+    assert load({"source": "ckpt"}).source.places == (str(tmp_path / "ckpt"),)
 
 
 def test_the_recipes_are_found_by_their_files():

@@ -9,9 +9,10 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from sdbuild.digest import digest_file
 from sdbuild.errors import SourceError
-from sdbuild.sources import folder as source
 from sdbuild.sources import tensors
+from sdbuild.sources.folder import Folder
 from sdbuild.step import Job, stage
 
 CHECKPOINT = Path(__file__).parent.parent.parent / "recipes" / "tiny-emoji"
@@ -27,7 +28,7 @@ def download(checkpoint, tmp_path, part="unet", prefixes=("",), name="out"):
     output = tmp_path / name
     output.mkdir()
     facts = stage("download").run(Job(
-        params={"prefixes": list(prefixes)}, inputs={}, output=output, source=checkpoint,
+        params={"prefixes": list(prefixes)}, inputs={}, output=output, places=[str(checkpoint)],
         reads=part,
     ))
     return {p.name: p.read_bytes() for p in output.iterdir()}, facts
@@ -126,7 +127,7 @@ def test_an_index_that_is_none_or_leads_away_is_refused(checkpoint, content):
         folder / f"{UNET}.safetensors.index.json").write_text(content))
 
     with pytest.raises(SourceError, match=r"index\.json"):
-        source.files(checkpoint, "unet")
+        Folder(checkpoint).identity("unet", digest_file)
 
 
 def test_a_shard_that_is_missing_is_named(checkpoint):
@@ -134,7 +135,7 @@ def test_a_shard_that_is_missing_is_named(checkpoint):
     (checkpoint / "unet" / f"{UNET}-b.safetensors").unlink()
 
     with pytest.raises(SourceError, match=f"no unet/{UNET}-b.safetensors"):
-        source.files(checkpoint, "unet")
+        Folder(checkpoint).identity("unet", digest_file)
 
 
 def test_a_tensor_that_two_files_hold_is_refused(tmp_path):
