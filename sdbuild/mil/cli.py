@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 Run = Callable[[argparse.Namespace], int]
 
 
-def add_mil(commands: argparse._SubParsersAction) -> None:
-    """Adds `mil` and its commands to those of `sdbuild`."""
-    parser = commands.add_parser("mil", help="ML Programs: look into, verify, compare, run, edit")
+def add_mil(parser: argparse.ArgumentParser) -> None:
+    """Adds the commands of `mil` to its parser."""
     mil = parser.add_subparsers(required=True, metavar="COMMAND")
     show = _command(mil, "show", _show, "what a model is: features, functions, weights")
     show.add_argument("--text", action="store_true", help="the program as MIL text")

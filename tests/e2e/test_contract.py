@@ -350,7 +350,7 @@ def test_the_command_gives_json_and_status_1_for_errors(whole, capsys):
 
     status = main(["contract", str(whole.folder), "--json"])
 
-    (found,) = json.loads(capsys.readouterr().out)
+    (found,) = json.loads(capsys.readouterr().out)["violations"]
     assert (status, found["level"], found["rule"]) == (1, "error", "merges_are_pairs")
 
 

@@ -129,7 +129,7 @@ def test_the_compiler_is_apples_where_xcode_is(
 def test_json_has_a_record_for_each_finding(tmp_path, capsys):
     main(["doctor", "--json", "--cache", str(tmp_path)])
 
-    printed = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)["findings"]
     assert {"Python", "torch", "memory", "disk", "Core ML"} <= {entry["name"] for entry in printed}
     assert all(entry["state"] in ("ok", "note", "bad") for entry in printed)
 

@@ -1,0 +1,66 @@
+"""The commands of `python -m sdbuild`, one file each, found by its name (`_` is written `-`).
+
+A command's module imports nothing heavy before it runs, and holds
+
+HELP          what it does, in a line
+add(parser)   adds its arguments
+run(options)  does it; the exit status: 0 done, 1 something is wrong. One with commands of its
+              own below it (`mil`) has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import pkgutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from sdbuild.errors import RecipeError
+
+SCHEMA = 1
+"""The version of what commands print as JSON (`docs/json.md`)."""
+
+
+def modules() -> Iterator[tuple[str, ModuleType]]:
+    """Every command: its name and module."""
+    for found in pkgutil.iter_modules(__path__):
+        yield found.name.replace("_", "-"), importlib.import_module(f"{__name__}.{found.name}")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Adds `--json`."""
+    parser.add_argument("--json", action="store_true", help="JSON instead of text (docs/json.md)")
+
+
+def print_json(**content: object) -> None:
+    """Prints what a command found as one JSON object, with its schema."""
+    print(json.dumps({"schema": SCHEMA, **content}, indent=2))
+
+
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    """Adds `--cache`."""
+    parser.add_argument("--cache", type=Path, metavar="FOLDER",
+                        help="the store (default: cache/ of the project)")
+
+
+def add_variables(parser: argparse.ArgumentParser) -> None:
+    """Adds the `name=value` words that doit takes too."""
+    parser.add_argument("variables", nargs="*", metavar="name=value", help="as for doit")
+
+
+def variables(words: Sequence[str]) -> dict[str, str]:
+    """The variables in `name=value` words.
+
+    Raises:
+        RecipeError: one has no `=`.
+    """
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise RecipeError(f"{word!r}: expected name=value")
+        found[name] = value
+    return found

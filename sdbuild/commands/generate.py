@@ -1,0 +1,45 @@
+"""`generate`: pictures from a finished bundle, without a store."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sdbuild.errors import RecipeError
+from sdbuild.fields import DRAW_FIELDS, VARIABLES, did_you_mean, parse
+
+HELP = "draw pictures from a finished bundle"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the bundle, the settings of a picture, and where things go."""
+    parser.add_argument("bundle", type=Path, help="the folder of a finished bundle")
+    for field in DRAW_FIELDS:
+        parser.add_argument(f"--{field.name}", help=field.meaning)
+    parser.add_argument("--out", help="the PNG to write (default: images/<name>.png)")
+    parser.add_argument("--report", type=Path, help="where timings go, as JSON")
+    parser.add_argument("--predictor", default="auto", help="auto, coreml or portable")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draws and prints the paths of the pictures."""
+    from sdbuild.recipe import Request
+    from sdbuild.runtime.bundle import load_bundle
+    from sdbuild.runtime.generate import generate
+    from sdbuild.runtime.predictor import PREDICTORS
+
+    if options.predictor not in PREDICTORS:
+        raise RecipeError(
+            f"--predictor is {options.predictor!r}, expected one of {', '.join(PREDICTORS)}"
+            f"{did_you_mean(options.predictor, PREDICTORS)}"
+        )
+    bundle = load_bundle(options.bundle)
+    chosen = {f.name: getattr(options, f.name) for f in DRAW_FIELDS}
+    words = bundle.defaults | {k: v for k, v in chosen.items() if v is not None}
+    request = Request(**{f.name: parse(f, words[f.name], "on the command line")
+                         for f in DRAW_FIELDS})
+    wanted = f"images/{bundle.name}.png" if options.out is None else options.out
+    out = Path(parse(VARIABLES["out"], wanted, "on the command line"))
+    for path in generate(bundle, request, out, options.report, options.predictor):
+        print(path)
+    return 0
