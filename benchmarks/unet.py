@@ -62,5 +62,5 @@ def make_step(kind: str, output: Path, params: Mapping[str, Any], **inputs: Path
     """Runs one of our steps in its own process."""
     output.mkdir(parents=True, exist_ok=True)
     job = {"params": dict(params), "inputs": {key: str(path) for key, path in inputs.items()},
-           "output": str(output), "places": [], "reads": ""}
+           "output": str(output), "places": [], "reads": "", "resources": {}}
     run_step(kind, job, output)

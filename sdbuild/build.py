@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sdbuild.errors
-from sdbuild.errors import SDBuildError, SourceError, StepError
-from sdbuild.memory import wait
+from sdbuild.cost import Costs
+from sdbuild.errors import OutOfMemory, SDBuildError, SourceError, StepError
+from sdbuild.memory import usable_bytes, wait
 from sdbuild.plan import Plan
+from sdbuild.ram import Ram, hint, refuse_too_large
+from sdbuild.show import size
 from sdbuild.sources import open_checkpoint
 from sdbuild.stamps import source_digest
 from sdbuild.step import Step, ingredients, key
-from sdbuild.store import Record, Store
+from sdbuild.store import Record, Store, file_error
 
 PATIENT = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
 """Lets torch's idle threads sleep. Spinning, they cost a busy machine ten times the work."""
+
+_FULL_BYTES = 1 << 20
+"""A disk with less room than this is full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +51,24 @@ class State:
 
 
 class Builder:
-    """Builds the steps of a plan in a store."""
+    """Builds the steps of a plan in a store.
 
-    def __init__(self, plan: Plan, store: Store) -> None:
+    Args:
+        ram_bytes: what steps may hold together; else what this machine has to give.
+    """
+
+    def __init__(self, plan: Plan, store: Store, ram_bytes: int | None = None) -> None:
         self.plan = plan
         self.store = store
+        self.ram = Ram(store, usable_bytes() if ram_bytes is None else ram_bytes)
 
     def __repr__(self) -> str:
         return f"{self.plan.recipe.variant} in {self.store.root}"
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What steps will cost, by what the store knew when this was first asked."""
+        return Costs(self.plan, self.store)
 
     def states(self, names: list[str] | None = None) -> dict[str, State]:
         """The state of every step, or of those that `names` are made from, by name."""
@@ -94,6 +113,20 @@ class Builder:
             if (state := states[s.name]).record is not None
         ]
 
+    def refuse_too_large(self, names: list[str]) -> None:
+        """Refuses steps that have to run and cannot fit, before anything starts.
+
+        A step whose inputs are not made yet may turn out to be made, if it was made before.
+
+        Raises:
+            OutOfMemory: names the first of them.
+        """
+        for state in self.states(names).values():
+            if state.record is None:
+                cost = self.costs.expected(state.step.name)
+                if state.key is not None or not cost.is_measured:
+                    refuse_too_large(state.step, cost, self.ram.limit)
+
     def is_made(self, name: str) -> bool:
         """Whether the step has a record, so that it need not run."""
         return self.state(name).record is not None
@@ -126,8 +159,13 @@ class Builder:
         step, made = state.step, str(state.key)
         with self.store.workspace(made) as work:
             job = self._job(state, states, work)
-            started = time.monotonic()
-            facts, peak = run_step(step.kind, job, work)
+            cost = self.costs.expected(step.name)
+            refuse_too_large(step, cost, self.ram.limit)
+            with self.ram.reserved(step.name, cost) as memory:
+                started = time.monotonic()
+                job["resources"] = {"memory_bytes": memory}
+                facts, peak = run_step(step.kind, job, work)
+                seconds = time.monotonic() - started
             if self._source(step) != state.ingredients["source"]:
                 raise SourceError(f"{step.name}: the checkpoint changed while it was read")
             return self.store.put(work / "out", Record(
@@ -135,7 +173,7 @@ class Builder:
                 step=step.name,
                 ingredients=state.ingredients,
                 tree=(),
-                seconds=round(time.monotonic() - started, 3),
+                seconds=round(seconds, 3),
                 peak_bytes=peak,
                 made_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 host=platform.node(),
@@ -159,6 +197,7 @@ class Builder:
         return {
             "params": dict(step.params), "inputs": inputs, "output": str(work / "out"),
             "places": step.source.places if step.source else (), "reads": step.reads,
+            "resources": {},
         }
 
 
@@ -166,8 +205,8 @@ def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, A
     """Runs a stage in a process of its own; its facts, and the most memory it held, in bytes.
 
     Raises:
-        SDBuildError: what the stage raised; StepError if its process died, with the end of what
-        it printed.
+        SDBuildError: what the stage raised; OutOfMemory if its process was killed; StepError if it
+        died otherwise, with the end of what it printed.
     """
     (work / "job.json").write_text(json.dumps(job), "utf-8")
     with (work / "log").open("wb") as log:
@@ -188,7 +227,7 @@ def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, A
     if "error" in result:
         raise _raised(result["error"])
     if process.returncode != 0:
-        raise _died(kind, process.returncode, work / "log")
+        raise _died(kind, process.returncode, peak, job["params"], work / "log")
     return result["facts"], peak
 
 
@@ -204,12 +243,17 @@ def _raised(error: Mapping[str, Any]) -> SDBuildError:
     return kind(error["message"], hint=error["hint"], **error["facts"])
 
 
-def _died(kind: str, code: int, log: Path) -> StepError:
-    tail = log.read_text("utf-8", "replace").strip().splitlines()[-15:]
+def _died(
+    kind: str, code: int, peak: int, params: Mapping[str, Any], log: Path
+) -> SDBuildError:
     if code == -signal.SIGKILL:
-        return StepError(
-            f"{kind}: its process was killed, most likely for want of memory",
-            hint="close other programs, or run one step at a time: doit -n 1",
+        return OutOfMemory(
+            f"{kind}: its process was killed, most likely for want of memory; "
+            f"it held {size(peak)}",
+            hint=hint(kind, params), peak_bytes=peak,
         )
+    if shutil.disk_usage(log.parent).free < _FULL_BYTES:  # libraries tell it in their own ways
+        return file_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), log.parent.parent)
+    tail = log.read_text("utf-8", "replace").strip().splitlines()[-15:]
     cause = f"signal {-code}" if code < 0 else f"exit status {code}"
     return StepError(f"{kind}: its process ended with {cause}\n" + "\n".join(tail))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from sdbuild.memory import machine_bytes, usable_bytes
 from sdbuild.settings import PROJECT
 from sdbuild.show import size
 
@@ -27,7 +28,6 @@ BAD = "bad"
 """Nothing can be built before it is mended."""
 
 _CONSTRAINTS = PROJECT / "constraints.txt"
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _BOUND = re.compile(r"(>=|<=|==|!=|<|>)\s*([\d.]+)")
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*([^;]*)(.*)")
 _COMPARE = {
@@ -150,22 +150,15 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _memory() -> Finding:
-    total = min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_limits()])
+    total = machine_bytes()
     is_enough = total >= _ENOUGH_MEMORY
     return Finding(
-        name="memory", state=OK if is_enough else NOTE, found=size(total),
+        name="memory", state=OK if is_enough else NOTE,
+        found=f"{size(total)}, of which steps use {size(usable_bytes())}",
         expected=f"{size(_ENOUGH_MEMORY)} for the first build of a Stable Diffusion",
-        hint="" if is_enough else "small models only; close other programs, and use doit -n 1",
+        hint="ram=SIZE sets how much, such as ram=6G" if is_enough
+        else "small models only; close other programs",
     )
-
-
-def _limits() -> Iterator[int]:
-    """What the container allows, in bytes."""
-    for path in map(Path, _CGROUP_LIMITS):
-        try:
-            yield int(path.read_text())
-        except (OSError, ValueError):  # another system, or "max"
-            continue
 
 
 def _disk(cache: Path) -> Finding:

@@ -5,6 +5,7 @@ SDBuildError
 ├─ SourceError     a checkpoint cannot be had or is not sound
 ├─ StepError       a step cannot do its work
 │  ├─ ToolMissing      a program or package that the step needs is not here
+│  ├─ OutOfMemory      it needs more memory than it may have
 │  └─ ParityFailed     a component differs from its original by more than its floor
 ├─ StoreError      the store cannot keep or give an artifact
 │  ├─ MissingArtifact  its content is not in the store
@@ -47,6 +48,10 @@ class StepError(SDBuildError):
 
 class ToolMissing(StepError):
     """A program or package that a step needs is not on this machine."""
+
+
+class OutOfMemory(StepError):
+    """A step needs more memory than it may have, or was killed for want of it."""
 
 
 class ParityFailed(StepError):

@@ -7,6 +7,7 @@ same parser, so that `quant = 6` and `quant=6` mean the same and fail alike.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -113,6 +114,15 @@ def _nbits(value: Any) -> int | None:
     return None if text == "none" else int(text)
 
 
+def _memory(value: Any) -> int:
+    """Bytes, from `8G`, `4.5G` or `900M`: units of a thousand, as sizes are shown everywhere."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([MG])B?", str(value), re.IGNORECASE)
+    count = float(found[1]) * (1e9 if found[2] in "Gg" else 1e6) if found else 0
+    if not 1e8 <= count <= 1e14:
+        raise ValueError("an amount of memory from 100M, such as 8G")
+    return int(count)
+
+
 def _picture(value: Any) -> str:
     if not _filled(value).lower().endswith(".png"):
         raise ValueError("a path that ends in .png")
@@ -147,9 +157,12 @@ PLACE_FIELDS = (
     Field(name="out", parse=_picture, meaning="where a picture goes"),
     Field(name="report", parse=_filled, meaning="where timings go, as JSON"),
 )
+RAM_FIELD = Field(name="ram", parse=_memory, meaning="the memory that steps may hold together")
 MODEL_FIELD = Field(name="model", parse=_filled, meaning="a recipe's name, or its file")
 FLOOR_FIELD = Field(name="floor", parse=_number(0, 200), meaning="the least PSNR in dB")
-VARIABLES = {f.name: f for f in (MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS, *PLACE_FIELDS)}
+VARIABLES = {f.name: f for f in (
+    MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS, *PLACE_FIELDS, RAM_FIELD,
+)}
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The most memory that a process held while it ran."""
+"""How much memory this machine gives, and the most that a process held while it ran."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 import re
 import sys
 import threading
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 _EVERY_S = 0.02
+_CGROUPS = Path("/sys/fs/cgroup")
+_LEAST_MARGIN = 500_000_000
 _ANONYMOUS = re.compile(rb"^RssAnon:\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -52,3 +55,43 @@ def wait(pid: int) -> tuple[int, int]:
     watch = PeakMemory(pid)
     _, status, usage = os.wait4(pid, 0)
     return os.waitstatus_to_exitcode(status), watch.peak_bytes(usage.ru_maxrss)
+
+
+def machine_bytes() -> int:
+    """What this process and its children may hold: physical memory, or a control group's limit."""
+    return min((os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_limits()))
+
+
+def usable_bytes() -> int:
+    """What of it a build may plan with: an eighth, at least half a gigabyte, is left to others.
+
+    The system, mapped libraries and the files that a step reads and writes need some too.
+    """
+    total = machine_bytes()
+    return max(total - max(total // 8, _LEAST_MARGIN), total // 2)
+
+
+def _limits() -> Iterator[int]:
+    """The limits of the control groups that this process is in, of version 1 and 2, in bytes.
+
+    A container may show its own group as the root and name it by the host's path, so the root is
+    looked at whatever the path is.
+    """
+    try:
+        groups = Path("/proc/self/cgroup").read_text("ascii").splitlines()
+    except OSError:  # not Linux
+        return
+    for line in groups:
+        _, controllers, name = line.split(":", 2)
+        if controllers == "":
+            mount, file = _CGROUPS, "memory.max"
+        elif "memory" in controllers.split(","):
+            mount, file = _CGROUPS / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        path = PurePosixPath(name.lstrip("/"))
+        for group in (path, *path.parents):
+            try:
+                yield int((mount / group / file).read_text("ascii"))
+            except (OSError, ValueError):  # not mounted here, or "max"
+                continue

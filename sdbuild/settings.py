@@ -1,4 +1,4 @@
-"""What a command line asks for: the recipe, and the places that nothing's bytes depend on."""
+"""What a command line asks for: the recipe, and what nothing's bytes depend on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdbuild.fields import PLACE_FIELDS, parse
+from sdbuild.fields import PLACE_FIELDS, RAM_FIELD, parse
+from sdbuild.memory import usable_bytes
 from sdbuild.recipe import Recipe, load
 
 PROJECT = Path(__file__).parent.parent
@@ -14,13 +15,17 @@ PROJECT = Path(__file__).parent.parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A recipe and its places; `out` and `report` are None if they are not asked for."""
+    """A recipe, its places, and the memory that steps may hold together.
+
+    `report` is None if none is asked for.
+    """
 
     recipe: Recipe
     cache: Path
     bundle: Path
     out: Path
     report: Path | None
+    ram_bytes: int
 
 
 def settings(words: Mapping[str, str]) -> Settings:
@@ -40,4 +45,6 @@ def settings(words: Mapping[str, str]) -> Settings:
         bundle=places.get("bundle", PROJECT / "bundles" / recipe.variant).resolve(),
         out=places.get("out", Path("images") / f"{recipe.name}.png").absolute(),
         report=places["report"].absolute() if "report" in places else None,
+        ram_bytes=parse(RAM_FIELD, words["ram"], "on the command line") if "ram" in words
+        else usable_bytes(),
     )

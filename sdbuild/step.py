@@ -57,6 +57,7 @@ class Job:
     """What the process of a step is given: where its inputs are, and where its output goes.
 
     `places` are where the checkpoint may be, for the stage that reads one, and `reads` its part.
+    `resources` are what it may use, which never changes its bytes: `memory_bytes`.
     """
 
     params: Mapping[str, Any]
@@ -64,6 +65,7 @@ class Job:
     output: Path
     places: Sequence[str] = ()
     reads: str = ""
+    resources: Mapping[str, int] = field(default_factory=dict)
 
 
 def stage(kind: str) -> ModuleType:

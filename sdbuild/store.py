@@ -135,7 +135,7 @@ class Store:
             }
             write_file(self._record_path(record.key), json.dumps(content, indent=1).encode())
         except OSError as error:
-            raise _translated(error, self.root) from error
+            raise file_error(error, self.root) from error
         return whole
 
     def _take(self, path: Path, folder: Path) -> Entry:
@@ -160,6 +160,18 @@ class Store:
     def has_content(self, record: Record) -> bool:
         """Whether every file of the artifact is in the pool, as it was taken in."""
         return all(_is_whole(self._object(e.digest), e) for e in record.tree)
+
+    def file(self, record: Record, path: str) -> Path:
+        """Where the pool has one file of the artifact, to be read only.
+
+        Raises:
+            MissingArtifact: it is not whole in the pool.
+        """
+        for entry in record.part(path):
+            source = self._object(entry.digest)
+            if _is_whole(source, entry):
+                return source
+        raise MissingArtifact(f"{record.step} ({record.key[:8]}): {path} is not in the store")
 
     def verify(self, record: Record) -> None:
         """Reads every file of the artifact again.
@@ -192,7 +204,7 @@ class Store:
                 relative = entry.path[len(path):].lstrip("/")
                 self._link(entry, target / relative if relative else target)
         except OSError as error:
-            raise _translated(error, target) from error
+            raise file_error(error, target) from error
         return target
 
     def _link(self, entry: Entry, target: Path) -> None:
@@ -227,7 +239,7 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a")
         except OSError as error:
-            raise _translated(error, self.root) from error
+            raise file_error(error, self.root) from error
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -245,7 +257,7 @@ class Store:
             parent.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{key}-"))
         except OSError as error:
-            raise _translated(error, self.root) from error
+            raise file_error(error, self.root) from error
         try:
             yield folder
         finally:
@@ -309,7 +321,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _translated(error: OSError, where: Path) -> StoreError:
+def file_error(error: OSError, where: Path) -> StoreError:
+    """What the file system refused, with what helps."""
     hints = {
         errno.ENOSPC: "free some space, or put the store elsewhere with cache=PATH",
         errno.EROFS: "put the store where it can be written, with cache=PATH",

@@ -62,7 +62,7 @@ def load() -> Iterator[dict[str, Any]]:
     try:
         found = settings(variables())
         check_replaceable(found.bundle)
-        builder = Builder(plan(found.recipe), Store(found.cache))
+        builder = Builder(plan(found.recipe), Store(found.cache), found.ram_bytes)
     except SDBuildError as error:
         sys.stderr.write(f"ERROR: {error}\n")
         raise SystemExit(2) from None

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
-from sdbuild.errors import SDBuildError
+from sdbuild.errors import OutOfMemory, SDBuildError
+from sdbuild.ram import hint
 from sdbuild.step import Job, stage
+from sdbuild.store import file_error
 
 
 def main(kind: str, work: Path) -> int:
@@ -27,16 +30,30 @@ def main(kind: str, work: Path) -> int:
         output=Path(found["output"]),
         places=found["places"],
         reads=found["reads"],
+        resources=found["resources"],
     )
-    try:
-        result: dict[str, Any] = {"facts": stage(kind).run(job) or {}}
-    except SDBuildError as error:
-        result = {"error": {
-            "type": type(error).__name__, "message": error.message, "hint": error.hint,
-            "facts": error.facts,
-        }}
+    result = _result(kind, job)
+    if "error" in result:
+        shutil.rmtree(job.output, ignore_errors=True)  # on a full disk, room to say so
     (work / "result.json").write_text(json.dumps(result, default=str), "utf-8")
     return 1 if "error" in result else 0
+
+
+def _result(kind: str, job: Job) -> dict[str, Any]:
+    """The facts of a stage, or its error."""
+    try:
+        return {"facts": stage(kind).run(job) or {}}
+    except SDBuildError as error:
+        found = error
+    except MemoryError:
+        found = OutOfMemory(f"{kind}: the system gave no more memory",
+                            hint=hint(kind, job.params))
+    except OSError as error:  # a full disk, most likely: what a stage expects, it handles itself
+        found = file_error(error, Path(error.filename or job.output))
+    return {"error": {
+        "type": type(found).__name__, "message": found.message, "hint": found.hint,
+        "facts": found.facts,
+    }}
 
 
 def _end_with_parent() -> None:

@@ -59,18 +59,23 @@ def run(job: Job) -> dict[str, Any]:
 def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     from sdbuild.sources import tensors
 
-    architecture = _architecture(job.reads, checkpoint.config(job.reads))
-    (job.output / "architecture.json").write_bytes(canonical(architecture))
-    found = checkpoint.tensors(job.reads).values()
-    taken = [t for t in found if t.name.startswith(tuple(job.params["prefixes"]))]
+    found = architecture(job.reads, checkpoint.config(job.reads))
+    (job.output / "architecture.json").write_bytes(canonical(found))
+    prefixes = tuple(job.params["prefixes"])
+    taken = [t for n, t in checkpoint.tensors(job.reads).items() if n.startswith(prefixes)]
     if not taken:
         raise SourceError(
-            f"{job.reads}: no tensor begins with {' or '.join(job.params['prefixes'])}"
+            f"{job.reads}: no tensor begins with {' or '.join(prefixes)}"
         )
     return {"tensors": tensors.write(job.output / "weights.safetensors", taken)}
 
 
-def _architecture(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
+def architecture(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What defines a network: its class, and of its config what is not about the file.
+
+    Raises:
+        SourceError: it names no network.
+    """
     try:
         name = config.get("_class_name") or config["architectures"][0]
     except (KeyError, IndexError, TypeError) as error:

@@ -1,0 +1,203 @@
+"""What a step will cost before it runs: as measured before, or from the size of its network.
+
+A record tells what a step will hold if it was made by the same steps with the same parameters from
+a checkpoint of the same architecture: the weights themselves change neither time nor memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import inf, prod
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from sdbuild.digest import canonical
+from sdbuild.errors import SDBuildError
+from sdbuild.plan import Plan
+from sdbuild.sources import RESOURCES, open_checkpoint
+from sdbuild.step import Step
+from sdbuild.store import Entry, Record, Store, tree_digest
+
+ARCHITECTURE = "architecture.json"
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a step will cost: measured, or else an estimate.
+
+    Some steps can do with less memory than they can make use of: between `least_bytes` and
+    `most_bytes`. Of the others these are the peak.
+
+    Units:
+        seconds: wall clock, None if nothing like it ran yet; bytes: anonymous memory of its
+        process.
+    """
+
+    seconds: float | None
+    peak_bytes: int
+    is_measured: bool
+    least_bytes: int
+    most_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Memory as a line: so many bytes, and so many for each parameter of the network."""
+
+    base: int
+    each: float = 0.0
+
+    def at(self, parameters: int) -> int:
+        return int(self.base + self.each * parameters)
+
+
+_NEEDS = {
+    "download": _Line(40_000_000),           # streams
+    "trace": _Line(500_000_000),             # torch and diffusers; weights have no numbers
+    "lower": _Line(700_000_000, 1.4),        # coremltools' program grows with the network's depth
+    "convert": _Line(80_000_000, 0.1),       # streams; a transposed tensor is held whole
+    "direct": _Line(1_000_000_000, 7.0),     # coremltools copies every weight in fp32
+    "palettize": _Line(80_000_000, 0.3),     # a tensor at a time
+    "chunk": _Line(60_000_000),              # copies blobs
+    "compile": _Line(80_000_000),            # links them
+    "parity": _Line(1_000_000_000, 4.0),     # the original in fp32
+    "bundle": _Line(60_000_000),
+}
+"""What a step needs that was never measured, in bytes."""
+
+_USES = {
+    "parity": _Line(1_000_000_000, 8.0),     # with the program's weights decoded beside it
+}
+"""What a step can make use of, where that is more, in bytes."""
+
+
+class Costs:
+    """The costs of a plan's steps, as far as the records of a store tell.
+
+    The records are read once: what this build itself adds will not run again.
+    """
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self._plan = plan
+        self._store = store
+        self._of_step: dict[str, list[Record]] = {}
+        self._by_output: dict[str, list[Record]] = {}
+        self._architectures: dict[str, str | None] = {}
+        for record in store.records():
+            self._of_step.setdefault(record.step, []).append(record)
+            for path in ("", ARCHITECTURE):
+                if record.part(path):
+                    self._by_output.setdefault(record.digest(path), []).append(record)
+
+    def expected(self, name: str) -> Cost:
+        """What the step called `name` will cost."""
+        step = self._plan.steps[name]
+        known = sorted(
+            ((self._distance(record, step), record) for record in self._of_step.get(name, ())),
+            key=lambda pair: pair[0],
+        )
+        same = [record for distance, record in known if distance == 0]
+        near = known[0][1].seconds if known and known[0][0] < inf else None
+        least, most = self._estimates(step)
+        if not same:
+            return Cost(seconds=near, peak_bytes=most, is_measured=False,
+                        least_bytes=least, most_bytes=most)
+        newest = max(same, key=lambda record: record.made_at)
+        peak = max(record.peak_bytes for record in same)
+        return Cost(seconds=newest.seconds, peak_bytes=peak, is_measured=True,
+                    least_bytes=min(least, peak) if most > least else peak,
+                    most_bytes=max(most, peak) if most > least else peak)
+
+    def _distance(self, record: Record, step: Step) -> float:
+        """In how many parameters the record's making differs from the plan's; infinite if it
+        cannot be compared: another architecture, other steps, another version of one.
+        """
+        found = record.ingredients
+        if record.step != step.name or found["version"] != step.stage.VERSION:
+            return inf
+        if step.kind == "download":
+            same = step.reads == RESOURCES or self._architecture(step) == _architecture(record)
+            return 0 if same else inf
+        total: float = _differing(found["params"], step.params)
+        for name, source in step.inputs.items():
+            makers = self._by_output.get(found["inputs"].get(name, ""), ())
+            maker = self._plan.steps[source.step]
+            total += min((self._distance(r, maker) for r in makers), default=inf)
+        return total
+
+    def _architecture(self, step: Step) -> str | None:
+        """The digest of the architecture that a download would give, before it ran."""
+        if step.name not in self._architectures:
+            self._architectures[step.name] = _digest_of_config(step)
+        return self._architectures[step.name]
+
+    def _estimates(self, step: Step) -> tuple[int, int]:
+        """What the step needs, and what it can make use of, by the size of its network."""
+        kind = "direct" if step.params.get("lower") == "direct" else step.kind
+        needs, uses = _NEEDS[kind], _USES.get(kind, _NEEDS[kind])
+        downloads = [s for s in self._plan.needed_by(step.name) if s.kind == "download"]
+        parameters = sum(map(self._parameters, downloads)) if needs.each else 0
+        return needs.at(parameters), uses.at(parameters)
+
+    def _parameters(self, step: Step) -> int:
+        """The parameters of a download's network; 0 if they are not known yet."""
+        wanted = self._architecture(step)
+        for record in self._of_step.get(step.name, ()):
+            if wanted is not None and _architecture(record) == wanted:
+                return _counted([self._store.file(record, WEIGHTS)], [""])
+        return _counted(_local_files(step), step.params.get("prefixes", ()))
+
+
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
+    return sum(before.get(name) != after.get(name) for name in {*before, *after})
+
+
+def _architecture(record: Record) -> str | None:
+    return record.digest(ARCHITECTURE) if record.part(ARCHITECTURE) else None
+
+
+def _digest_of_config(step: Step) -> str | None:
+    """The digest of the file that the download would write; None if there is no config yet."""
+    if step.source is None or step.reads == RESOURCES:
+        return None
+    try:
+        config = open_checkpoint(step.source.places).config(step.reads)
+        content = canonical(step.stage.architecture(step.reads, config))
+    except SDBuildError:
+        return None
+    digest = xxhash.xxh3_128_hexdigest(content)
+    return tree_digest((Entry(ARCHITECTURE, digest, len(content)),))
+
+
+def _local_files(step: Step) -> list[Path]:
+    """The files of the checkpoint that the step would read, those that are on this machine."""
+    found: list[Path] = []
+
+    def note(path: Path) -> str:
+        found.append(path)
+        return ""
+
+    if step.source is not None:
+        with contextlib.suppress(SDBuildError):
+            open_checkpoint(step.source.places).identity(step.reads, note)
+    return found
+
+
+def _counted(files: Iterable[Path], prefixes: Iterable[str]) -> int:
+    """The elements of the tensors in some safetensors files whose names begin so."""
+    total = 0
+    for path in files:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            total += sum(
+                prod(entry["shape"]) for name, entry in header.items()
+                if name.startswith(tuple(prefixes)) and name != "__metadata__"
+            )
+    return total
