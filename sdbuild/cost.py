@@ -25,6 +25,8 @@ from sdbuild.store import Entry, Record, Store, tree_digest
 
 ARCHITECTURE = "architecture.json"
 WEIGHTS = "weights.safetensors"
+_LARGEST_HEADER = 100_000_000
+"""Bytes; safetensors itself takes no larger one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +188,7 @@ def _local_files(step: Step) -> list[Path]:
     if step.source is not None:
         with contextlib.suppress(SDBuildError):
             open_checkpoint(step.source.places).identity(step.reads, note)
-    return found
+    return [path for path in found if path.suffix == ".safetensors"]
 
 
 def _counted(files: Iterable[Path], prefixes: Iterable[str]) -> int:
@@ -195,7 +197,8 @@ def _counted(files: Iterable[Path], prefixes: Iterable[str]) -> int:
     for path in files:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             with path.open("rb") as file:
-                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+                length = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(min(length, _LARGEST_HEADER)))
             total += sum(
                 prod(entry["shape"]) for name, entry in header.items()
                 if name.startswith(tuple(prefixes)) and name != "__metadata__"

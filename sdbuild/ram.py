@@ -119,7 +119,8 @@ def refuse_too_large(step: Step, cost: Cost, limit: int) -> None:
     raise OutOfMemory(
         f"{step.name} {found} {size(cost.least_bytes)} of memory ({source}), "
         f"more than the {size(limit)} that it may",
-        hint=hint(step.kind, step.params), step=step.name, needed_bytes=cost.least_bytes, limit_bytes=limit,
+        hint=hint(step.kind, step.params), step=step.name,
+        needed_bytes=cost.least_bytes, limit_bytes=limit,
     )
 
 

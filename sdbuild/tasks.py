@@ -18,15 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from doit import doit_cmd
-from doit.cmd_base import subtasks_iter
+from doit.cmd_base import subtasks_iter, tasks_and_deps_iter
 from doit.cmd_forget import Forget
+from doit.cmd_run import Run
 from doit.exceptions import TaskFailed
 from doit.reporter import ConsoleReporter
 from doit.task import Task
 
 from sdbuild.build import PATIENT, Builder
 from sdbuild.check import report
-from sdbuild.errors import SDBuildError
+from sdbuild.errors import OutOfMemory, SDBuildError
 from sdbuild.install import check_replaceable, install, remove
 from sdbuild.plan import plan
 from sdbuild.settings import PROJECT, Settings, settings
@@ -271,6 +272,27 @@ class Reporter(ConsoleReporter):
 
     def _write_failure(self, result: dict[str, Any], write_exception: bool = True) -> None:
         self.write(f"ERROR in {result['task'].name}:\n{result['exception'].get_msg()}\n")
+
+
+class RunWithin(Run):
+    """`doit run`, which refuses what cannot fit in memory before anything starts."""
+
+    name = "run"
+
+    @functools.wraps(Run._execute)  # doit looks at the signature
+    def _execute(self, **options: Any) -> int:
+        by_name = {task.name: task for task in self.task_list}
+        chosen = [name for name in self.sel_tasks or by_name if name in by_name]
+        wanted = [t.meta for t in tasks_and_deps_iter(by_name, chosen) if t.meta]
+        if wanted:
+            try:
+                wanted[0]["builder"].refuse_too_large([meta["step"] for meta in wanted])
+            except OutOfMemory as error:
+                sys.stderr.write(f"ERROR: {error}\n")
+                return 1
+            except SDBuildError:
+                pass  # running the step will say what is wrong, where doit can report it
+        return super()._execute(**options)
 
 
 class ForgetRecords(Forget):

@@ -9,7 +9,7 @@ from importlib import metadata
 
 import pytest
 
-from sdbuild import doctor
+from sdbuild import doctor, memory
 from sdbuild.cli import main
 
 Usage = namedtuple("Usage", "total used free")
@@ -100,14 +100,14 @@ def test_a_cache_that_cannot_be_written_to_is_bad(tmp_path, monkeypatch):
     assert found(tmp_path, "disk").state == "bad"
 
 
-def test_the_limit_of_a_container_counts_as_its_memory(tmp_path, monkeypatch):
-    limit = tmp_path / "memory.max"
-    limit.write_text("1000000000\n")
-    monkeypatch.setattr(doctor, "_CGROUP_LIMITS", (str(limit), str(tmp_path / "none")))
+def test_memory_says_how_much_of_it_steps_use(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "machine_bytes", lambda: 2_000_000_000)
+    monkeypatch.setattr(doctor, "machine_bytes", lambda: 2_000_000_000)
 
-    memory = found(tmp_path, "memory")
+    finding = found(tmp_path, "memory")
 
-    assert (memory.state, memory.found) == ("note", "1.0 GB")
+    assert finding.state == "note"
+    assert finding.found == "2.0 GB, of which steps use 1.5 GB"
 
 
 @pytest.mark.parametrize("platform, printed, state, text", [

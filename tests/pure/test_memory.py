@@ -1,7 +1,11 @@
 import subprocess
 import sys
+from pathlib import Path
 
-from sdbuild.memory import wait
+import pytest
+
+from sdbuild import memory
+from sdbuild.memory import machine_bytes, usable_bytes, wait
 
 MAPPED = """
 import mmap, os, sys, time
@@ -37,3 +41,44 @@ def test_the_exit_code_of_a_killed_process_is_its_signal():
     process.returncode, _ = wait(process.pid)
 
     assert process.returncode == -9
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
+def test_the_limit_of_a_control_group_counts_as_the_machines_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_CGROUPS", tmp_path)
+    physical = machine_bytes()
+    (tmp_path / "memory").mkdir()
+    for file in (tmp_path / "memory.max", tmp_path / "memory" / "memory.limit_in_bytes"):
+        file.write_text("1000000000\n")
+
+    assert machine_bytes() == 1_000_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    assert machine_bytes() == physical
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
+def test_the_limit_of_a_group_inside_another_counts(tmp_path, monkeypatch):
+    """Each line of /proc/self/cgroup: number, controllers, path; those above hold too."""
+    own = {line.split(":")[1]: line.split(":")[2]
+           for line in Path("/proc/self/cgroup").read_text().splitlines()}
+    for controllers, mount, name in (("", tmp_path, "memory.max"),
+                                     ("memory", tmp_path / "memory", "memory.limit_in_bytes")):
+        folder = mount / own.get(controllers, "/").lstrip("/")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("700000000\n")
+        (mount / name).write_text("900000000\n")
+    monkeypatch.setattr(memory, "_CGROUPS", tmp_path)
+
+    assert machine_bytes() in (700_000_000, 900_000_000)
+    assert machine_bytes() == 700_000_000 or set(own.values()) == {"/"}
+
+
+@pytest.mark.parametrize("total, usable", [
+    (25_000_000_000, 21_875_000_000), (8_589_934_592, 7_516_192_768),
+    (2_000_000_000, 1_500_000_000), (600_000_000, 300_000_000),
+])
+def test_an_eighth_and_at_least_half_a_gigabyte_is_left_to_others(monkeypatch, total, usable):
+    monkeypatch.setattr(memory, "machine_bytes", lambda: total)
+
+    assert usable_bytes() == usable
