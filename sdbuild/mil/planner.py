@@ -32,6 +32,7 @@ from sdbuild.mil.package import Model
 from sdbuild.mil.program import (
     Binding,
     Block,
+    ListType,
     NamedType,
     Operation,
     StateType,
@@ -261,10 +262,19 @@ def refuse_unsupported(block: Block, source: str) -> None:
 
 
 def tensor_type(kind: Type) -> TensorType:
-    """The tensor type of a value or of what a state holds; lists and such are not computed with."""
-    if isinstance(kind, StateType):
-        kind = kind.wrapped
-    return kind if isinstance(kind, TensorType) else TensorType("string")
+    """The type of the tensor that carries a value; strings for what is not computed with.
+
+    A state is what it holds, a list its elements along a first axis. That is of any length: the
+    one in a list's type is where it begins, and coremltools gives it to lists that grow, too.
+    """
+    match kind:
+        case StateType(wrapped):
+            return tensor_type(wrapped)
+        case ListType(TensorType(dtype, shape)):
+            return TensorType(dtype, (None, *shape))
+        case TensorType():
+            return kind
+    return TensorType("string")
 
 
 def with_frees(steps: Iterable, kept: tuple[str, ...]) -> tuple:
