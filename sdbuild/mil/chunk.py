@@ -13,7 +13,16 @@ from pathlib import Path
 
 from sdbuild.errors import MILError, UnsupportedFormat
 from sdbuild.mil.dtype import packed_bytes
-from sdbuild.mil.edit import Weights, blobs, is_constant, rebuilt, uses, walk, write_edited
+from sdbuild.mil.edit import (
+    Weights,
+    blobs,
+    is_constant,
+    rebuilt,
+    refuse_existing,
+    uses,
+    walk,
+    write_edited,
+)
 from sdbuild.mil.package import Model, read_package
 from sdbuild.mil.program import (
     Blob,
@@ -114,8 +123,7 @@ def chunk(source: Path, destinations: Sequence[Path]) -> ChunkReport:
     if len(destinations) < 2:
         raise MILError(f"{source}: {len(destinations)} chunks, expected two or more")
     for path in destinations:
-        if path.exists():
-            raise MILError(f"{path}: exists already", hint="remove it, or choose another name")
+        refuse_existing(path)
     model = read_package(source)
     _check(model)
     layout = _layout(model.program.main.block)

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from sdbuild.errors import InvalidProgram, UnsupportedFormat
 from sdbuild.mil.coremldata import pack_analytics, pack_description
+from sdbuild.mil.edit import weight_files
 from sdbuild.mil.metadata import array_ranges, array_shape, describe, format_metadata, function_of
 from sdbuild.mil.package import Model, model_file, read_package
 from sdbuild.mil.program import (
-    Blob,
     DictType,
     Function,
     ListType,
@@ -220,14 +220,8 @@ def _refuse_unknown_types(name: str, function: Function) -> None:
 
 def _weight_files(model: Model) -> dict[str, Path]:
     """Each weight file that the program refers to, by its place in the compiled model."""
-    blobs = {
-        value.data.file
-        for function in model.program.functions.values()
-        for operation in function.block.operations
-        for value in operation.constants() if isinstance(value.data, Blob)
-    }
     files = {}
-    for file in sorted(blobs):
+    for file in weight_files(model.program):
         path = model.reader(file).path
         relative = path.relative_to(model.root)
         if relative.parts[0] != "weights":

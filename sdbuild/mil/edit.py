@@ -66,8 +66,7 @@ def write_edited(model: Model, destination: Path, edit: Edit) -> None:
         UnsupportedFormat: a blob lies where edits do not look.
     """
     refuse_stray_blobs(model)
-    if destination.exists():
-        raise MILError(f"{destination}: exists already", hint="remove it, or choose another name")
+    refuse_existing(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
         package = Path(folder) / "package"
@@ -79,6 +78,16 @@ def write_edited(model: Model, destination: Path, edit: Edit) -> None:
             extra=model.extra,
         )
         package.rename(destination)
+
+
+def refuse_existing(destination: Path) -> None:
+    """Refuses to overwrite.
+
+    Raises:
+        MILError: there is something at `destination`.
+    """
+    if destination.exists():
+        raise MILError(f"{destination}: exists already", hint="remove it, or choose another name")
 
 
 def moved(operation: Operation, place: Callable[[Blob], Blob]) -> Operation:
@@ -110,6 +119,15 @@ def value_blobs(value: Value) -> Iterator[Blob]:
         for item in value.data:
             for element in (item,) if isinstance(item, Value) else item:
                 yield from value_blobs(element)
+
+
+def weight_files(program: Program) -> list[str]:
+    """The weight files that a program refers to anywhere, in the order of their names."""
+    blocks = [b for function in program.functions.values() for b in function.blocks.values()]
+    used = [blob for block in blocks for op in block.operations for blob in blobs(op)]
+    for _, attributes in _attributes(program):
+        used += chain.from_iterable(map(value_blobs, attributes.values()))
+    return sorted({blob.file for blob in used})
 
 
 def refuse_stray_blobs(model: Model) -> None:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sdbuild.errors import InvalidProgram, MILError, UnsupportedFormat
 from sdbuild.mil.chunk import ChunkReport, chunk
-from sdbuild.mil.edit import blobs, moved, rebuilt, refuse_stray_blobs
+from sdbuild.mil.edit import moved, rebuilt, refuse_existing, refuse_stray_blobs, weight_files
 from sdbuild.mil.encode import encode_program
 from sdbuild.mil.package import (
     MODEL_PATH,
@@ -26,7 +26,7 @@ from sdbuild.mil.package import (
     read_spec,
     write_spec,
 )
-from sdbuild.mil.program import Blob, Operation, Program
+from sdbuild.mil.program import Blob, Operation
 from sdbuild.mil.proto import Message, messages, serialize
 
 
@@ -121,6 +121,7 @@ def chunk_into_pipeline(source: Path, destination: Path, count: int) -> ChunkRep
         MILError: as `chunk` and `join`.
         UnsupportedFormat: as `chunk`.
     """
+    refuse_existing(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
         places = [Path(folder) / f"{number}.mlpackage" for number in range(1, count + 1)]
@@ -157,8 +158,7 @@ def write_pipeline(pipeline: Pipeline, destination: Path) -> None:
         MILError: there is something at `destination`.
         UnsupportedFormat: a program cannot be written without loss.
     """
-    if destination.exists():
-        raise MILError(f"{destination}: exists already", hint="remove it, or choose another name")
+    refuse_existing(destination)
     spec = messages("Model").Model(specificationVersion=pipeline.specification_version)
     spec.description.CopyFrom(pipeline.description)
     spec.pipeline.names.extend(pipeline.names)
@@ -178,18 +178,10 @@ def write_pipeline(pipeline: Pipeline, destination: Path) -> None:
 
 def _file_names(model: Model, number: int) -> dict[str, str]:
     """Each weight file that a model refers to, and its name in the pipeline's package."""
-    used = sorted({blob.file for blob in _all_blobs(model.program)})
     return {
         file: f"{number}-weight.bin" if position == 0 else f"{number}-weight-{position}.bin"
-        for position, file in enumerate(used)
+        for position, file in enumerate(weight_files(model.program))
     }
-
-
-def _all_blobs(program: Program) -> Iterator[Blob]:
-    for function in program.functions.values():
-        for block in function.blocks.values():
-            for operation in block.operations:
-                yield from blobs(operation)
 
 
 def _child(model: Model, names: Mapping[str, str]) -> Message:

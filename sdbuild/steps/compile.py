@@ -16,7 +16,7 @@ from sdbuild.steps import PACKAGE_CODE
 VERSION = 2
 TOOLS = ("coremltools",)
 CODE = ("steps/compile.py", "mil/compile.py", "mil/coremldata.py", "mil/histogram.py",
-        "mil/literals.py", "mil/metadata.py", "mil/text.py", *PACKAGE_CODE)
+        "mil/edit.py", "mil/literals.py", "mil/metadata.py", "mil/text.py", *PACKAGE_CODE)
 NEEDS = {"package": "package"}
 GIVES = "compiled"
 

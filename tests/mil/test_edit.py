@@ -4,14 +4,26 @@ import pytest
 from packages import convolutions
 
 from sdbuild.errors import InvalidProgram, MILError, UnsupportedFormat
-from sdbuild.mil.edit import blobs, fresh, moved, rebuilt, used_constants, walk, write_edited
+from sdbuild.mil.edit import (
+    blobs,
+    fresh,
+    moved,
+    rebuilt,
+    used_constants,
+    walk,
+    weight_files,
+    write_edited,
+)
 from sdbuild.mil.package import read_package
 from sdbuild.mil.palettize import palettize
 from sdbuild.mil.program import (
+    Blob,
     Block,
+    Function,
     ListType,
     NamedType,
     Operation,
+    Program,
     TensorType,
     TupleType,
     Value,
@@ -56,6 +68,24 @@ def test_a_packed_weight_that_nothing_uses_takes_its_constants_along():
     block = Block(operations=(const("table"), packed, relu("x", "out")), outputs=("out",))
 
     assert [op.type for op in used_constants(block).operations] == ["relu"]
+
+
+def test_weight_files_are_found_in_nested_blocks_lists_and_attributes():
+    def placed(file):
+        return Value(FLOAT, Blob(file, 64))
+
+    listed = Value(ListType(FLOAT, 1), (placed("in_a_list"),))
+    inner = Operation(type="const", outputs=(NamedType("a", FLOAT),),
+                      attributes={"val": placed("in_a_block")})
+    deep = relu("x", "y", blocks=(Block(operations=(inner,), outputs=("a",)),))
+    outer = replace(relu("x", "z", blocks=(Block(operations=(deep,), outputs=("y",)),)),
+                    attributes={"hint": listed})
+    block = Block(operations=(outer,), outputs=("z",), attributes={"note": placed("of_a_block")})
+    main = Function(inputs=(), opset="CoreML7", blocks={"CoreML7": block})
+
+    assert weight_files(Program(functions={"main": main})) == [
+        "in_a_block", "in_a_list", "of_a_block",
+    ]
 
 
 def test_a_copy_of_everything_equals_its_source(tmp_path):
