@@ -30,6 +30,8 @@ def theirs(source, destination, config):
 @pytest.mark.parametrize("target", [IOS16, IOS18])
 @pytest.mark.parametrize(("options", "config"), [
     ({"sparsity": 0.7}, cto.OpMagnitudePrunerConfig(target_sparsity=0.7)),
+    ({"sparsity": 0}, cto.OpMagnitudePrunerConfig(target_sparsity=0.0)),
+    ({"sparsity": 1}, cto.OpMagnitudePrunerConfig(target_sparsity=1.0)),
     ({"threshold": 0.0400390625},
      cto.OpThresholdPrunerConfig(threshold=0.0400390625)),
     ({"threshold": 0.01}, cto.OpThresholdPrunerConfig(threshold=0.01)),  # too few: stays dense
@@ -67,6 +69,29 @@ def test_the_share_of_least_magnitude_becomes_zero_and_the_rest_stays(tmp_path):
     assert report.bytes_after == 64 * 48 // 8 + 2 * (pruned != 0).sum() + 2 * 4
     found = Executor(read_package(tmp_path / "ours.mlpackage")).predict({"x": x})["out"]
     np.testing.assert_allclose(found, x.astype(np.float32) @ pruned, rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("target", [IOS16, IOS18])
+@pytest.mark.parametrize("sparsity", [0, 1])
+def test_nothing_or_everything_can_become_zero(tmp_path, target, sparsity):
+    weight = half(64, 48)
+    weight[:, 0] = 0  # these take no bytes even where nothing is pruned
+
+    def body(x):
+        return mb.matmul(x=x, y=weight, name="out")
+
+    source = package(tmp_path / "source.mlpackage", body, ((1, 64), types.fp16), target=target)
+
+    [report] = sparsify(source, tmp_path / "ours.mlpackage", sparsity=sparsity)
+
+    x, kept = half(1, 64, seed=1), np.count_nonzero(weight) * (1 - sparsity)
+    shape_bytes = 8 if target is IOS16 else 0
+    assert report.bytes_after == 64 * 48 // 8 + 2 * kept + shape_bytes
+    assert report.max_error == np.abs(weight).max() * sparsity
+    assert report.snr_db == (0 if sparsity else float("inf"))
+    models = [read_package(tmp_path / f"{name}.mlpackage") for name in ("source", "ours")]
+    exact, found = (Executor(model).predict({"x": x})["out"] for model in models)
+    np.testing.assert_array_equal(found, exact * (1 - sparsity))
 
 
 @pytest.mark.parametrize(("target", "options", "message"), [
