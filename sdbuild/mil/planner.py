@@ -131,10 +131,10 @@ class Planner:
             raise InvalidProgram(f"the block's output {name}: {error}") from error
 
     def _refuse_text(self, binding: Binding) -> None:
-        dtypes = {self._dtype(binding)}
-        if isinstance(binding, str) and binding in self._values:
-            dtypes.add(tensor_type(self._values[binding].type).dtype)
-        if not dtypes <= CARRIERS.keys():
+        value = self._values.get(binding) if isinstance(binding, str) else binding
+        is_tensor = value is None or (
+            isinstance(value.type, TensorType) and value.type.dtype in CARRIERS)
+        if not is_tensor or self._dtype(binding) not in CARRIERS:
             raise InvalidProgram("found a string or a list, expected a tensor of numbers")
 
     def _source(self, binding: Binding) -> Source:
