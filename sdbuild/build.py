@@ -22,10 +22,12 @@ import sdbuild.errors
 from sdbuild.cost import Costs
 from sdbuild.errors import OutOfMemory, SDBuildError, SourceError, StepError
 from sdbuild.memory import usable_bytes, wait
+from sdbuild.notes import Notes
 from sdbuild.plan import Plan
 from sdbuild.ram import Ram, hint, refuse_too_large
+from sdbuild.recipe import Source
 from sdbuild.show import size
-from sdbuild.sources import open_checkpoint
+from sdbuild.sources import Checkpoint, open_checkpoint
 from sdbuild.stamps import source_digest
 from sdbuild.step import Step, ingredients, key
 from sdbuild.store import Record, Store, file_error
@@ -61,6 +63,8 @@ class Builder:
         self.plan = plan
         self.store = store
         self.ram = Ram(store, usable_bytes() if ram_bytes is None else ram_bytes)
+        self.facts = Notes(store, "hub")
+        self._opened: dict[Source, Checkpoint | SourceError] = {}
 
     def __repr__(self) -> str:
         return f"{self.plan.recipe.variant} in {self.store.root}"
@@ -101,8 +105,24 @@ class Builder:
     def _source(self, step: Step) -> dict[str, str]:
         if step.source is None:
             return {}
-        checkpoint = open_checkpoint(step.source.places)
+        checkpoint = self.checkpoint(step.source)
         return dict(checkpoint.identity(step.reads, lambda path: source_digest(path, self.store)))
+
+    def checkpoint(self, source: Source) -> Checkpoint:
+        """The checkpoint that the source names; a place that does not answer is asked once.
+
+        Raises:
+            SourceError: no place has it.
+        """
+        if source not in self._opened:
+            try:
+                self._opened[source] = open_checkpoint(source.places, self.facts)
+            except SourceError as error:
+                self._opened[source] = error
+        found = self._opened[source]
+        if isinstance(found, SourceError):
+            raise found
+        return found
 
     def provenance(self, step: Step, states: Mapping[str, State]) -> list[dict[str, Any]]:
         """How everything that `step` is made from was made, in order; no time, no place."""
@@ -156,6 +176,7 @@ class Builder:
         return self.make(last.name)
 
     def _run(self, state: State, states: Mapping[str, State]) -> Record:
+        self._ask_for_sources()
         step, made = state.step, str(state.key)
         with self.store.workspace(made) as work:
             job = self._job(state, states, work)
@@ -180,6 +201,15 @@ class Builder:
                 facts=facts,
             ))
 
+    def _ask_for_sources(self) -> None:
+        """Makes sure that every checkpoint can be had, before hours of work on the first of them.
+
+        Raises:
+            SourceError: one of them cannot.
+        """
+        for step in self.plan.steps.values():
+            self._source(step)
+
     def _job(self, state: State, states: Mapping[str, State], work: Path) -> dict[str, Any]:
         """Lays out the step's inputs in its workspace and says where everything is."""
         step = state.step
@@ -196,9 +226,17 @@ class Builder:
         (work / "out").mkdir()
         return {
             "params": dict(step.params), "inputs": inputs, "output": str(work / "out"),
-            "places": step.source.places if step.source else (), "reads": step.reads,
+            **self._reading(step),
             "resources": {},
         }
+
+    def _reading(self, step: Step) -> dict[str, Any]:
+        """From where a step reads which part of a checkpoint: the place that its key is of."""
+        if step.source is None:
+            return {"places": (), "facts": {}, "reads": ""}
+        place = self.checkpoint(step.source).place
+        facts = {name: fact for name, fact in self.facts.items() if name.startswith(place)}
+        return {"places": (place,), "facts": facts, "reads": step.reads}
 
 
 def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, Any], int]:

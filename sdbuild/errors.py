@@ -3,6 +3,9 @@
 SDBuildError
 ├─ RecipeError     a recipe or a command-line variable is not what it should be
 ├─ SourceError     a checkpoint cannot be had or is not sound
+│  ├─ Gated            its owner must let you in first
+│  ├─ Unreachable      the place does not answer, or not now
+│  └─ DigestMismatch   its content is not what was promised
 ├─ StepError       a step cannot do its work
 │  ├─ ToolMissing      a program or package that the step needs is not here
 │  ├─ OutOfMemory      it needs more memory than it may have
@@ -40,6 +43,18 @@ class RecipeError(SDBuildError):
 
 class SourceError(SDBuildError):
     """A checkpoint cannot be had or is not sound."""
+
+
+class Gated(SourceError):
+    """The owner of a checkpoint must let you in first: a licence to accept, a token to send."""
+
+
+class Unreachable(SourceError):
+    """The place of a checkpoint does not answer, or not now."""
+
+
+class DigestMismatch(SourceError):
+    """The content of a checkpoint is not what its place, or a lock, promises."""
 
 
 class StepError(SDBuildError):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdbuild.errors import RecipeError
+from sdbuild.sources import check_place
 
 TARGETS = {
     "iOS16": "iOS16", "iOS17": "iOS17", "iOS18": "iOS18",
@@ -94,8 +95,11 @@ def _optional_names(value: Any) -> tuple[str, ...]:
 
 
 def _places(value: Any) -> tuple[str, ...]:
-    """One place, or a list of places in the order in which they are tried."""
-    return tuple(_filled(place) for place in (value if isinstance(value, list) else [value]))
+    """Places in the order in which they are tried: text with commas between them, or a list."""
+    places = value.split(",") if isinstance(value, str) else value
+    if not isinstance(places, list) or not places:
+        raise ValueError("a place, or several with commas between them, or a list of places")
+    return tuple(check_place(_filled(place).strip()) for place in places)
 
 
 def _size(value: Any) -> tuple[int, int]:
@@ -130,7 +134,8 @@ def _picture(value: Any) -> str:
 
 
 RECIPE_FIELDS = (
-    Field(name="source", parse=_places, meaning="the checkpoint: a folder in diffusers' layout"),
+    Field(name="source", parse=_places, meaning="the checkpoint: a folder in diffusers' "
+          "layout, or hub:owner/name[@revision]"),
     Field(name="size", parse=_size, meaning="pixels of a picture, WIDTHxHEIGHT"),
     Field(name="components", parse=_names, meaning="what goes into the bundle"),
     Field(name="attention", parse=_choice(*ATTENTIONS), meaning="how attention is laid out"),

@@ -25,6 +25,7 @@ from sdbuild.fields import (
     did_you_mean,
     parse,
 )
+from sdbuild.sources import fixed
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 DEFAULT_MODEL = "tiny-emoji"
@@ -143,7 +144,7 @@ def load(words: Mapping[str, str]) -> Recipe:
         name=path.stem,
         summary=str(table.get("summary", "")),
         family=family,
-        source=Source(places=tuple(_place(place, base) for place in fields["source"])),
+        source=Source(places=tuple(fixed(place, base) for place in fields["source"])),
         width_px=fields["size"][0],
         height_px=fields["size"][1],
         components=_components(fields["components"], family),
@@ -224,11 +225,6 @@ def _family(table: Mapping[str, Any], path: Path) -> Family:
     if name not in FAMILIES:
         raise RecipeError(f"{path}: family is {name!r}, expected one of {', '.join(FAMILIES)}")
     return FAMILIES[name]
-
-
-def _place(place: str, base: Path) -> str:
-    """A place as the sources know it: paths are absolute."""
-    return str((base / Path(place).expanduser()).resolve())
 
 
 def _components(wanted: tuple[str, ...], family: Family) -> tuple[Component, ...]:

@@ -7,29 +7,26 @@ resolution is not remembered (git calls such entries racy).
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
-from typing import Any
 
 from sdbuild.digest import digest_file
-from sdbuild.store import Store, write_file
+from sdbuild.notes import Notes
+from sdbuild.store import Store
 
 _RACY_NS = 2_000_000_000
 
 
 def source_digest(path: Path, store: Store) -> str:
     """The digest of the file at `path`; it is read only if its stamp is new."""
-    memory = store.root / "stamps.json"
+    notes = Notes(store, "stamps")
     stamp = _stamp(path)
-    known = _load(memory).get(str(path))
+    known = notes.get(str(path))
     if known and known[0] == stamp:
         return str(known[1])
     found = digest_file(path)
     if _stamp(path) == stamp and max(stamp[1], stamp[2]) + _RACY_NS < time.time_ns():
-        with store.locked("stamps"):
-            content = _load(memory) | {str(path): [stamp, found]}
-            write_file(memory, json.dumps(content, indent=1).encode())
+        notes[str(path)] = [stamp, found]
     return found
 
 
@@ -37,10 +34,3 @@ def _stamp(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
-
-def _load(memory: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(memory.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

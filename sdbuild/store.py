@@ -5,6 +5,7 @@
     work/<key>-<n>/          where a step works; left behind only by a kill
     locks/<key>              held while a step with this key runs
     stamps.json              digests of files outside, by their size and times (`stamps.py`)
+    hub.json                 what is known of repositories of the Hub (`sources/hub.py`)
 
 An artifact is a tree of files: a list of (path, digest, size). The objects come first and the
 record last, each written under another name, synced and renamed, so that a kill at any moment

@@ -1,4 +1,4 @@
-"""Where checkpoints come from. One file a kind of place; today: a folder (`folder.py`).
+"""Where checkpoints come from: one file a kind of place, found by `_opened`.
 
 A place is opened as a `Checkpoint`, which gives every part of a pipeline in diffusers' terms,
 whatever form it is kept in. A part is the folder of a component (`unet`, `vae`), or `RESOURCES`.
@@ -6,21 +6,34 @@ whatever form it is kept in. A part is the folder of a component (`unet`, `vae`)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sdbuild.errors import SourceError
-from sdbuild.sources.folder import RESOURCES, DigestOf, Folder
+from sdbuild.sources import hub
+from sdbuild.sources.folder import DigestOf, Folder
+from sdbuild.sources.layout import RESOURCES
 
 if TYPE_CHECKING:
     from sdbuild.sources.tensors import Tensor
 
-__all__ = ["RESOURCES", "Checkpoint", "open_checkpoint"]
+__all__ = ["RESOURCES", "Checkpoint", "Facts", "check_place", "fixed", "open_checkpoint"]
+
+Facts = MutableMapping[str, Any]
+"""What was found out about places and stays true, such as what a commit holds. It may outlive the
+process, and grows: a place that is known needs no network."""
 
 
 class Checkpoint(Protocol):
     """A checkpoint at one place."""
+
+    place: str
+    """Where it is, so that it can be opened again and be the same."""
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """What a record keeps of where it came from."""
 
     def identity(self, part: str, digest_of: DigestOf) -> Mapping[str, str]:
         """What the part's content depends on: a digest for each name. Light; part of a key."""
@@ -35,7 +48,7 @@ class Checkpoint(Protocol):
         """The files that are no networks, by their paths in diffusers' layout."""
 
 
-def open_checkpoint(places: Sequence[str]) -> Checkpoint:
+def open_checkpoint(places: Sequence[str], facts: Facts) -> Checkpoint:
     """The checkpoint at the first of the places that has one.
 
     Raises:
@@ -44,14 +57,38 @@ def open_checkpoint(places: Sequence[str]) -> Checkpoint:
     problems = []
     for place in places:
         try:
-            return _opened(place)
+            return _opened(place, facts)
         except SourceError as error:
             if len(places) == 1:
                 raise
-            problems.append(f"{place}: {error.message}")
-    raise SourceError("no place has the checkpoint:\n  " + "\n  ".join(problems))
+            problems.append(error)
+    raise none_of(problems)
 
 
-def _opened(place: str) -> Checkpoint:
+def none_of(problems: Sequence[SourceError]) -> SourceError:
+    """What every place said, as one error; its hints are theirs."""
+    return SourceError(
+        "no place has the checkpoint:\n  " + "\n  ".join(e.message for e in problems),
+        hint="\n      ".join(dict.fromkeys(e.hint for e in problems if e.hint)),
+    )
+
+
+def check_place(text: str) -> str:
+    """The text, if it can name a place.
+
+    Raises:
+        ValueError: it cannot; says what is expected.
+    """
+    return hub.check_place(text)
+
+
+def fixed(place: str, base: Path) -> str:
+    """The place, independent of where one stands: a path becomes absolute."""
+    return place if hub.is_hub(place) else str((base / Path(place).expanduser()).resolve())
+
+
+def _opened(place: str, facts: Facts) -> Checkpoint:
     """The checkpoint at one place, by the kind that its name tells."""
+    if hub.is_hub(place):
+        return hub.open_hub(place, facts)
     return Folder(Path(place))

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.errors import SourceError
+from sdbuild.sources import layout
 
 if TYPE_CHECKING:
     from sdbuild.sources.tensors import Tensor
 
-RESOURCES = "resources"
-"""The part of a checkpoint that is no network: tokenizer, scheduler, card."""
-
 DigestOf = Callable[[Path], str]
 """The digest of a local file; one that remembers it need not read the file again."""
-
-_REQUIRED = ("tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json",
-             "vae/config.json")
-_OPTIONAL = ("tokenizer/special_tokens_map.json", "tokenizer/tokenizer_config.json",
-             "README.md", "LICENSE", "LICENSE.txt", "LICENSE.md")
-_STEMS = ("diffusion_pytorch_model", "model")
-_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
 class Folder:
@@ -35,14 +25,17 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.place = str(path)
         if not path.is_dir():
-            raise SourceError(
-                f"{path}: there is no such folder",
-                hint="source=FOLDER is a checkpoint in diffusers' layout",
-            )
+            raise SourceError(f"{path}: there is no such folder", hint=_hint(path))
 
     def __repr__(self) -> str:
-        return str(self.path)
+        return self.place
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Nothing: where a folder lies on some machine is nobody else's business."""
+        return {}
 
     def identity(self, part: str, digest_of: DigestOf) -> dict[str, str]:
         """The digest of each file of the part.
@@ -50,9 +43,7 @@ class Folder:
         Raises:
             SourceError: one of its files is not there, or its weights are pickles.
         """
-        names = self._resources() if part == RESOURCES else [
-            _existing(self.path, f"{part}/config.json"), *_weights(self.path, part)
-        ]
+        names = layout.part_files(self.place, part, self._names(), self._shards)
         return {name: digest_of(self.path / name) for name in names}
 
     def config(self, part: str) -> dict[str, Any]:
@@ -61,14 +52,8 @@ class Folder:
         Raises:
             SourceError: there is none, or it is no JSON object.
         """
-        path = self.path / _existing(self.path, f"{part}/config.json")
-        try:
-            found = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise SourceError(f"{path}: not the config of a network: {error}") from error
-        if not isinstance(found, dict):
-            raise SourceError(f"{path}: not the config of a network, expected a JSON object")
-        return found
+        name = layout.existing(self.place, f"{part}/config.json", self._names())
+        return layout.config(str(self.path / name), (self.path / name).read_bytes())
 
     def tensors(self, part: str) -> dict[str, Tensor]:
         """The part's tensors.
@@ -78,7 +63,8 @@ class Folder:
         """
         from sdbuild.sources.tensors import table
 
-        return table(self.path / name for name in _weights(self.path, part))
+        names = layout.weight_files(self.place, part, self._names(), self._shards)
+        return table(self.path / name for name in names)
 
     def resources(self) -> dict[str, bytes]:
         """Tokenizer, scheduler, the autoencoder's config, card and licence.
@@ -86,51 +72,21 @@ class Folder:
         Raises:
             SourceError: one that is needed is not there.
         """
-        return {name: (self.path / name).read_bytes() for name in self._resources()}
+        names = layout.part_files(self.place, layout.RESOURCES, self._names(), self._shards)
+        return {name: (self.path / name).read_bytes() for name in names}
 
-    def _resources(self) -> list[str]:
-        optional = [name for name in _OPTIONAL if (self.path / name).is_file()]
-        return [_existing(self.path, name) for name in _REQUIRED] + optional
+    def _names(self) -> set[str]:
+        found = (*self.path.glob("*"), *self.path.glob("*/*"))
+        return {path.relative_to(self.path).as_posix() for path in found if path.is_file()}
 
-
-def _existing(folder: Path, name: str) -> str:
-    if not (folder / name).is_file():
-        raise SourceError(
-            f"{folder}: no {name}, expected a checkpoint in diffusers' layout",
-            hint="a folder as diffusers' save_pretrained writes it, or a copy of a repository",
-            file=name,
-        )
-    return name
+    def _shards(self, index: str) -> list[str]:
+        return layout.shard_names(self.place, index, (self.path / index).read_bytes())
 
 
-def _weights(folder: Path, part: str) -> list[str]:
-    """The weight files of a component: one, its fp16 variant, or shards by their index."""
-    for stem in _STEMS:
-        for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
-            if (folder / part / name).is_file():
-                return [f"{part}/{name}"]
-        index = folder / part / f"{stem}.safetensors.index.json"
-        if index.is_file():
-            return [_existing(folder, f"{part}/{name}") for name in _shards(index)]
-    pickles = [p.name for p in (folder / part).iterdir() if p.suffix in _PICKLES]
-    if pickles:
-        raise SourceError(
-            f"{folder / part}: {pickles[0]} is a pickle, which can run code when it is read; "
-            "expected safetensors",
-            hint="on a machine that may be lost, load it with diffusers and write it anew: "
-                 "DiffusionPipeline.from_pretrained(...).save_pretrained(..., "
-                 "safe_serialization=True)",
-        )
-    expected = " or ".join(f"{stem}.safetensors" for stem in _STEMS)
-    raise SourceError(f"{folder / part}: no weights, expected {expected}")
-
-
-def _shards(index: Path) -> list[str]:
-    try:
-        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise SourceError(f"{index}: not an index of shards: {error!r}") from error
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
-            raise SourceError(f"{index}: {name!r} is not the name of a file beside it")
-    return sorted(names)
+def _hint(path: Path) -> str:
+    """What else the user may have meant: `owner/name` is how the Hub writes its repositories."""
+    meant = path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else ""
+    hub = f'did you mean "hub:{meant}"?' if meant.count("/") == 1 else (
+        "hub:owner/name is a repository of the Hugging Face Hub"
+    )
+    return f"source=FOLDER is a checkpoint in diffusers' layout; {hub}"

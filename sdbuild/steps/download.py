@@ -47,13 +47,13 @@ def run(job: Job) -> dict[str, Any]:
     """Writes the component's architecture and weights, or copies the resources."""
     from sdbuild.sources import RESOURCES, open_checkpoint
 
-    checkpoint = open_checkpoint(job.places)
+    checkpoint = open_checkpoint(job.places, dict(job.facts))
     if job.reads == RESOURCES:
         for name, content in checkpoint.resources().items():
             flat = name.replace("vae/config", "vae_config").rpartition("/")[2]
             (job.output / flat).write_bytes(content)
-        return {}
-    return _component(job, checkpoint)
+        return checkpoint.origin
+    return _component(job, checkpoint) | checkpoint.origin
 
 
 def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -62,6 +62,12 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture
+def new_project(tmp_path):
+    """A project with an empty store."""
+    return Project(tmp_path)
+
+
+@pytest.fixture
 def project(built, tmp_path):
     """A copy of the built store that a test may add to and take from."""
     return copied(built, tmp_path, os.link)

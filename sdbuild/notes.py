@@ -1,0 +1,53 @@
+"""What a store remembers beside its records, so that it need not be found out again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+from sdbuild.store import Store, write_file
+
+
+class Notes(MutableMapping[str, Any]):
+    """A JSON object in the store's file `<name>.json`, which several processes add to.
+
+    A file that cannot be read counts as empty: everything in it can be found out again.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"{self._name}.json in {self._store.root}"
+
+    def __getitem__(self, key: str) -> Any:
+        return self._load()[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        with self._store.locked(self._name):
+            self._write(self._load() | {key: value})
+
+    def __delitem__(self, key: str) -> None:
+        with self._store.locked(self._name):
+            content = self._load()
+            del content[key]
+            self._write(content)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._load())
+
+    def __len__(self) -> int:
+        return len(self._load())
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            found = json.loads((self._store.root / f"{self._name}.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _write(self, content: dict[str, Any]) -> None:
+        path = self._store.root / f"{self._name}.json"
+        write_file(path, json.dumps(content, indent=1).encode())

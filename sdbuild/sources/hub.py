@@ -1,0 +1,145 @@
+"""Checkpoints in repositories of the Hugging Face Hub: `hub:owner/name`, `hub:owner/name@revision`.
+
+A revision is resolved to a commit once, and what a commit holds never changes. Both are facts
+that are remembered, so that a key needs neither the network nor huggingface_hub:
+
+    facts["hub:owner/name@main"]     = "hub:owner/name@<commit>"
+    facts["hub:owner/name@<commit>"] = {path: "sha256:…" of a file in LFS, or "git:…", its blob}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdbuild.sources import layout
+
+if TYPE_CHECKING:
+    from sdbuild.sources.folder import DigestOf
+    from sdbuild.sources.tensors import Tensor
+
+_PREFIX = "hub:"
+_PLACE = re.compile(r"hub:([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([^\s@]+))?", re.ASCII)
+_PAGE = re.compile(r"(?:https?://|hf://)?(?:huggingface\.co/|hf\.co/)?([\w.-]+/[\w.-]+).*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def is_hub(place: str) -> bool:
+    """Whether the place names a repository of the Hub."""
+    return place.startswith(_PREFIX)
+
+
+def check_place(text: str) -> str:
+    """The text, if it can name a repository, or is none of the Hub's.
+
+    Raises:
+        ValueError: it is a repository, but written in another way.
+    """
+    if (is_hub(text) and not _PLACE.fullmatch(text)) or "://" in text:
+        page = _PAGE.fullmatch(text)
+        meant = f'; did you mean "hub:{page[1]}"?' if page and "://" in text else ""
+        raise ValueError(f"a folder, or hub:owner/name[@revision]{meant}")
+    return text
+
+
+def open_hub(place: str, facts: MutableMapping[str, Any]) -> Hub:
+    """The checkpoint at `place`; asks the Hub only for what the facts do not hold.
+
+    Raises:
+        SourceError: there is no such repository or revision, or none that we may see.
+    """
+    repo, revision = _split(place)
+    pinned = facts.get(place) if not _COMMIT.fullmatch(revision or "") else place
+    if not isinstance(pinned, str) or pinned not in facts:
+        from sdbuild.sources import hub_client
+
+        commit, files = hub_client.listing(place, repo, revision)
+        pinned = f"{_PREFIX}{repo}@{commit}"
+        facts[pinned] = files
+        if pinned != place:
+            facts[place] = pinned
+    return Hub(pinned, facts)
+
+
+def _split(place: str) -> tuple[str, str | None]:
+    """Repository and revision."""
+    found = _PLACE.fullmatch(place)
+    assert found is not None, place  # checked when it was read
+    return found[1], found[2]
+
+
+class Hub:
+    """A checkpoint in a repository, at one commit; its files come when they are read."""
+
+    def __init__(self, pinned: str, facts: MutableMapping[str, Any]) -> None:
+        self.place = pinned
+        self._facts = facts
+        self._files: dict[str, str] = facts[pinned]
+        self._fetched_again: list[str] = []
+
+    def __repr__(self) -> str:
+        return self.place
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The repository and commit, and which files were wrong in the Hub's cache."""
+        again = {"fetched_again": self._fetched_again} if self._fetched_again else {}
+        return {"place": self.place} | again
+
+    def identity(self, part: str, digest_of: DigestOf) -> dict[str, str]:
+        """The digest of each file of the part, as the Hub names it.
+
+        Raises:
+            SourceError: the repository lacks one of them, or has only pickles.
+        """
+        names = layout.part_files(self.place, part, self._files, self._shards)
+        return {name: self._files[name] for name in names}
+
+    def config(self, part: str) -> dict[str, Any]:
+        """The content of the part's `config.json`.
+
+        Raises:
+            SourceError: there is none, it is no JSON object, or it cannot be had.
+        """
+        name = layout.existing(self.place, f"{part}/config.json", self._files)
+        return layout.config(f"{self.place}: {name}", self._fetch(name).read_bytes())
+
+    def tensors(self, part: str) -> dict[str, Tensor]:
+        """The part's tensors.
+
+        Raises:
+            SourceError: its weights are not there, are pickles, or cannot be had.
+        """
+        from sdbuild.sources.tensors import table
+
+        names = layout.weight_files(self.place, part, self._files, self._shards)
+        return table([self._fetch(name) for name in names])
+
+    def resources(self) -> dict[str, bytes]:
+        """Tokenizer, scheduler, the autoencoder's config, card and licence.
+
+        Raises:
+            SourceError: one that is needed is not there, or cannot be had.
+        """
+        names = layout.part_files(self.place, layout.RESOURCES, self._files, self._shards)
+        return {name: self._fetch(name).read_bytes() for name in names}
+
+    def _shards(self, index: str) -> list[str]:
+        """The files that an index names, a fact since the index belongs to a commit."""
+        known = f"{self.place}/{index}"
+        if known not in self._facts:
+            content = self._fetch(index).read_bytes()
+            self._facts[known] = layout.shard_names(self.place, index, content)
+        return self._facts[known]
+
+    def _fetch(self, name: str) -> Path:
+        """A file in the Hub's cache, whole and as promised."""
+        from sdbuild.sources import hub_client
+
+        repo, commit = _split(self.place)
+        path, is_again = hub_client.fetch(self.place, repo, str(commit), name, self._files[name])
+        if is_again:
+            self._fetched_again.append(name)
+        return path

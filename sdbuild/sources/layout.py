@@ -1,0 +1,125 @@
+"""diffusers' layout: which files of a checkpoint make a part, told from their names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from pathlib import PurePosixPath
+
+from sdbuild.errors import SourceError
+
+RESOURCES = "resources"
+"""The part of a checkpoint that is no network: tokenizer, scheduler, card."""
+
+_REQUIRED = ("tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json",
+             "vae/config.json")
+_OPTIONAL = ("tokenizer/special_tokens_map.json", "tokenizer/tokenizer_config.json",
+             "README.md", "LICENSE", "LICENSE.txt", "LICENSE.md")
+_STEMS = ("diffusion_pytorch_model", "model")
+_FORMS = (
+    ("{stem}.fp16.safetensors", "{stem}.safetensors.index.fp16.json"),
+    ("{stem}.safetensors", "{stem}.safetensors.index.json"),
+)
+"""The names of weights, whole and in shards: what will be fp16 in the end need not come as fp32.
+Source: diffusers and transformers, `_add_variant`."""
+_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+
+ShardsOf = Callable[[str], list[str]]
+"""The files that an index names."""
+
+
+def part_files(
+    where: str, part: str, names: Collection[str], shards_of: ShardsOf
+) -> list[str]:
+    """The files of a part: of a component its config first and then its weights.
+
+    Args:
+        where: the checkpoint, for messages.
+        names: the files that it has, by their paths with `/`.
+
+    Raises:
+        SourceError: one that is needed is not there, or the weights are pickles.
+    """
+    if part == RESOURCES:
+        needed = [existing(where, name, names) for name in _REQUIRED]
+        return needed + [name for name in _OPTIONAL if name in names]
+    config = existing(where, f"{part}/config.json", names)
+    return [config, *weight_files(where, part, names, shards_of)]
+
+
+def weight_files(
+    where: str, part: str, names: Collection[str], shards_of: ShardsOf
+) -> list[str]:
+    """The weights of a component: one file, or the shards that its index names.
+
+    Raises:
+        SourceError: there are none, a shard is missing, or they are pickles.
+    """
+    for stem in _STEMS:
+        for whole, index in _FORMS:
+            if (name := f"{part}/{whole.format(stem=stem)}") in names:
+                return [name]
+            if (name := f"{part}/{index.format(stem=stem)}") in names:
+                return [existing(where, shard, names) for shard in shards_of(name)]
+    for name in sorted(names):
+        path = PurePosixPath(name)
+        if str(path.parent) == part and path.suffix in _PICKLES:
+            raise _pickled(where, name)
+    expected = " or ".join(f"{stem}.safetensors" for stem in _STEMS)
+    raise SourceError(f"{where}: {part} has no weights, expected {expected}")
+
+
+def existing(where: str, name: str, names: Collection[str]) -> str:
+    """The name, if the checkpoint has such a file.
+
+    Raises:
+        SourceError: it has not.
+    """
+    if name not in names:
+        raise SourceError(
+            f"{where}: no {name}, expected a checkpoint in diffusers' layout",
+            hint="a folder as diffusers' save_pretrained writes it, or a copy of a repository",
+            file=name,
+        )
+    return name
+
+
+def shard_names(where: str, index: str, content: bytes) -> list[str]:
+    """The files that an index names, by their paths in the checkpoint.
+
+    Raises:
+        SourceError: it is no index, or leads to files that are not beside it.
+    """
+    try:
+        found = set(json.loads(content)["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise SourceError(f"{where}: {index}: not an index of shards: {error!r}") from error
+    for name in found:
+        if not isinstance(name, str) or PurePosixPath(name).name != name:
+            raise SourceError(f"{where}: {index}: {name!r} is not the name of a file beside it")
+    return [str(PurePosixPath(index).with_name(name)) for name in sorted(found)]
+
+
+def config(where: str, content: bytes) -> dict[str, object]:
+    """The content of a `config.json`.
+
+    Raises:
+        SourceError: it is no JSON object.
+    """
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise SourceError(f"{where}: not the config of a network: {error}") from error
+    if not isinstance(found, dict):
+        raise SourceError(f"{where}: not the config of a network, expected a JSON object")
+    return found
+
+
+def _pickled(where: str, name: str) -> SourceError:
+    return SourceError(
+        f"{where}: {name} is a pickle, which can run code when it is read; expected safetensors",
+        hint="on a machine that may be lost, load it with diffusers and write it anew: "
+             "DiffusionPipeline.from_pretrained(...).save_pretrained(..., "
+             "safe_serialization=True)",
+        file=name,
+    )
