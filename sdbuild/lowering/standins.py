@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -105,13 +106,15 @@ def _column(shape: tuple[int, ...]) -> tuple[int, ...]:
 def recording() -> Iterator[list[Written]]:
     """Lets coremltools lower stand-ins at the cost of stand-ins, and notes the blobs it writes.
 
-    Three functions of coremltools 9 would make each stand-in a tensor of its full size; within
+    Four functions of coremltools 9 would make each stand-in a tensor of its full size; within
     this context they give the same results without:
 
     - the writing of a blob: only its place is worked out, as the writer would have placed it;
     - the cast of a constant: the rows are cast, not their repetitions;
     - the check for values that fp16 makes zero: it copied each tensor to learn its length, which
-      took most of the lowering's time.
+      took most of the lowering's time;
+    - the check for values that fp16 cannot hold: it made a list of the places of all elements,
+      24 bytes for each of a matrix's.
     """
     written: list[Written] = []
     layout = Layout()
@@ -129,18 +132,50 @@ def recording() -> Iterator[list[Written]]:
         mock.patch.object(FP16ComputePrecision, "_check_underflow_to_zero", _small_only(
             FP16ComputePrecision._check_underflow_to_zero
         )),
+        mock.patch.object(FP16ComputePrecision, "fp16_overflow", staticmethod(_thin_check(
+            FP16ComputePrecision.fp16_overflow
+        ))),
     ):
         yield written
 
 
+def _is_repeated(array: object) -> bool:
+    return isinstance(array, np.ndarray) and 0 in array.strides and array.size > 0
+
+
+def _thin(array: np.ndarray) -> np.ndarray:
+    """A repeated array without its repetitions.
+
+    Shapes:
+        returns: as `array`, 1 in the place of each axis of stride 0
+    """
+    return array[tuple(slice(None) if s else slice(1) for s in array.strides)]
+
+
 def _thin_cast(original: Callable[..., Any]) -> Callable[..., Any]:
     def get_cast_value(var: Any, dtype: str) -> Any:
-        array = var.val
-        if not isinstance(array, np.ndarray) or 0 not in array.strides or not array.size:
+        if not _is_repeated(var.val):
             return original(var, dtype)
-        thin = array[tuple(slice(None) if s else slice(1) for s in array.strides)]
-        return np.broadcast_to(thin.astype(string_to_nptype(dtype)), array.shape)
+        return np.broadcast_to(_thin(var.val).astype(string_to_nptype(dtype)), var.val.shape)
     return get_cast_value
+
+
+def _thin_check(original: Callable[..., bool]) -> Callable[..., bool]:
+    def is_too_large(operation: Any) -> bool:
+        inputs = {
+            name: [_thin_var(v) for v in (given if isinstance(given, list | tuple) else [given])]
+            for name, given in operation.inputs.items()
+        }
+        return original(SimpleNamespace(inputs=inputs))
+    return is_too_large
+
+
+def _thin_var(var: Any) -> Any:
+    """The constant `var` without repetitions, as far as the check looks at it."""
+    if var.op is None or var.op.op_type != "const" or not _is_repeated(var.val):
+        return var
+    const = SimpleNamespace(op_type="const", val=SimpleNamespace(val=_thin(var.val)))
+    return SimpleNamespace(op=const, is_tensor_or_scalar_of=var.is_tensor_or_scalar_of)
 
 
 def _small_only(original: Callable[..., None]) -> Callable[..., None]:

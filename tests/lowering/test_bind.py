@@ -1,6 +1,7 @@
 """Lower once, bind many: byte for byte what a direct conversion of the same weights gives."""
 
 import shutil
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -146,6 +147,49 @@ def test_a_stand_in_costs_four_bytes_a_row():
 
     assert tensor.shape == (8, 1000, 1000)
     assert tensor.untyped_storage().nbytes() == 32
+
+
+class Wide(nn.Module):
+    """An embedding table, as large beside the rest as a text encoder's."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(50_000, 64)
+        self.out = nn.Linear(64, 24)
+
+    def forward(self, x):
+        return self.out(self.table(x.to(torch.int32)))
+
+
+def test_lowering_never_holds_a_weight_of_full_size(tmp_path):
+    tracemalloc.start()
+    try:
+        lowered(Wide, tmp_path / "lowered")
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak_bytes < 50_000 * 64 * 2
+
+
+@pytest.mark.parametrize("number, is_too_large", [
+    (1.0, False), (65504.0, False), (-1e5, True), (1e30, True), (-3.4e38, False),
+])
+def test_a_repeated_constant_is_too_large_for_fp16_where_coremltools_says_so(
+    number, is_too_large,
+):
+    from coremltools.converters.mil import Builder
+    from coremltools.converters.mil.mil.passes.defs.quantization import FP16ComputePrecision
+
+    @Builder.program(input_specs=[Builder.TensorSpec(shape=(3, 5))])
+    def program(x):
+        return Builder.add(x=x, y=np.broadcast_to(np.float32([[1], [number], [0]]), (3, 5)))
+    (operation,) = program.functions["main"].find_ops(op_type="add")
+    assert 0 in operation.y.val.strides
+
+    assert FP16ComputePrecision.fp16_overflow(operation) == is_too_large
+    with standins.recording():
+        assert FP16ComputePrecision.fp16_overflow(operation) == is_too_large
 
 
 def test_stand_ins_survive_the_cast_to_fp16():
