@@ -72,7 +72,7 @@ class Builder:
     @cached_property
     def costs(self) -> Costs:
         """What steps will cost, by what the store knew when this was first asked."""
-        return Costs(self.plan, self.store)
+        return Costs(self)
 
     def states(self, names: list[str] | None = None) -> dict[str, State]:
         """The state of every step, or of those that `names` are made from, by name."""

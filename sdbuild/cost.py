@@ -12,16 +12,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf, prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
 from sdbuild.digest import canonical
 from sdbuild.errors import SDBuildError
-from sdbuild.plan import Plan
-from sdbuild.sources import RESOURCES, open_checkpoint
+from sdbuild.sources import RESOURCES
 from sdbuild.step import Step
-from sdbuild.store import Entry, Record, Store, tree_digest
+from sdbuild.store import Entry, Record, tree_digest
+
+if TYPE_CHECKING:
+    from sdbuild.build import Builder
 
 ARCHITECTURE = "architecture.json"
 WEIGHTS = "weights.safetensors"
@@ -80,18 +82,18 @@ _USES = {
 
 
 class Costs:
-    """The costs of a plan's steps, as far as the records of a store tell.
+    """The costs of a builder's steps, as far as the records of its store tell.
 
     The records are read once: what this build itself adds will not run again.
     """
 
-    def __init__(self, plan: Plan, store: Store) -> None:
-        self._plan = plan
-        self._store = store
+    def __init__(self, builder: Builder) -> None:
+        self._builder = builder
+        self._plan = builder.plan
         self._of_step: dict[str, list[Record]] = {}
         self._by_output: dict[str, list[Record]] = {}
         self._architectures: dict[str, str | None] = {}
-        for record in store.records():
+        for record in builder.store.records():
             self._of_step.setdefault(record.step, []).append(record)
             for path in ("", ARCHITECTURE):
                 if record.part(path):
@@ -134,10 +136,36 @@ class Costs:
         return total
 
     def _architecture(self, step: Step) -> str | None:
-        """The digest of the architecture that a download would give, before it ran."""
+        """The digest of the architecture that a download gives; None if it is not known yet."""
         if step.name not in self._architectures:
-            self._architectures[step.name] = _digest_of_config(step)
-        return self._architectures[step.name]
+            with contextlib.suppress(SDBuildError):
+                record = self._builder.state(step.name).record
+                self._architectures[step.name] = (
+                    _architecture(record) if record else self._digest_of_config(step)
+                )
+        return self._architectures.setdefault(step.name, None)
+
+    def _digest_of_config(self, step: Step) -> str | None:
+        """The digest of the file that a download from this machine would write."""
+        if step.source is None or step.reads == RESOURCES or not self._local_files(step):
+            return None
+        config = self._builder.checkpoint(step.source).config(step.reads)
+        content = canonical(step.stage.architecture(step.reads, config))
+        digest = xxhash.xxh3_128_hexdigest(content)
+        return tree_digest((Entry(ARCHITECTURE, digest, len(content)),))
+
+    def _local_files(self, step: Step) -> list[Path]:
+        """The files of the checkpoint that the step would read, those that are on this machine."""
+        found: list[Path] = []
+
+        def note(path: Path) -> str:
+            found.append(path)
+            return ""
+
+        if step.source is not None:
+            with contextlib.suppress(SDBuildError):
+                self._builder.checkpoint(step.source).identity(step.reads, note)
+        return found
 
     def _estimates(self, step: Step) -> tuple[int, int]:
         """What the step needs, and what it can make use of, by the size of its network."""
@@ -152,8 +180,9 @@ class Costs:
         wanted = self._architecture(step)
         for record in self._of_step.get(step.name, ()):
             if wanted is not None and _architecture(record) == wanted:
-                return _counted([self._store.file(record, WEIGHTS)], [""])
-        return _counted(_local_files(step), step.params.get("prefixes", ()))
+                return _counted([self._builder.store.file(record, WEIGHTS)], [""])
+        files = [path for path in self._local_files(step) if path.suffix == ".safetensors"]
+        return _counted(files, step.params.get("prefixes", ()))
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
@@ -162,33 +191,6 @@ def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
 
 def _architecture(record: Record) -> str | None:
     return record.digest(ARCHITECTURE) if record.part(ARCHITECTURE) else None
-
-
-def _digest_of_config(step: Step) -> str | None:
-    """The digest of the file that the download would write; None if there is no config yet."""
-    if step.source is None or step.reads == RESOURCES:
-        return None
-    try:
-        config = open_checkpoint(step.source.places).config(step.reads)
-        content = canonical(step.stage.architecture(step.reads, config))
-    except SDBuildError:
-        return None
-    digest = xxhash.xxh3_128_hexdigest(content)
-    return tree_digest((Entry(ARCHITECTURE, digest, len(content)),))
-
-
-def _local_files(step: Step) -> list[Path]:
-    """The files of the checkpoint that the step would read, those that are on this machine."""
-    found: list[Path] = []
-
-    def note(path: Path) -> str:
-        found.append(path)
-        return ""
-
-    if step.source is not None:
-        with contextlib.suppress(SDBuildError):
-            open_checkpoint(step.source.places).identity(step.reads, note)
-    return [path for path in found if path.suffix == ".safetensors"]
 
 
 def _counted(files: Iterable[Path], prefixes: Iterable[str]) -> int:
