@@ -22,13 +22,13 @@ def report(records: Mapping[str, Record], store: Store, recipe: Recipe) -> str:
     Raises:
         ParityFailed: a component is below its floor or not finite; the table is in the message.
     """
-    lines, failed = [f"{'component':<14}{'output':<20}{'PSNR':>9}{'floor':>9}"], []
+    lines, failed = [f"{'component':<16}{'output':<20}{'PSNR':>9}{'floor':>9}"], []
     for name, record in records.items():
         found = _parity(record, store)
         nbits = recipe.nbits_of(recipe.family.component(name))
         floor = recipe.floors[name].at(nbits) if name in recipe.floors else None
         for output, worst in _worst(found).items():
-            lines.append(f"{name:<14}{output:<20}{_db(worst):>9}{_db(floor):>9}")
+            lines.append(f"{name:<16}{output:<20}{_db(worst):>9}{_db(floor):>9}")
             if worst != worst or (floor is not None and worst < floor):
                 failed.append(f"{name}.{output}")
         lines += [f"  {text}" for text in found["nonfinite"]]

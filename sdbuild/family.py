@@ -37,8 +37,8 @@ class Port:
 class Component:
     """A network of a family: where its checkpoint lies and what it is in a bundle.
 
-    `prefixes` select its tensors in the checkpoint's file, and `drop` is what their names begin
-    with there and the network's parameters do not; `is_chunkable` says whether hosts load it in
+    `prefixes` select its tensors in the checkpoint's file. A name that begins with `drop` there
+    begins with `put` among the network's parameters. `is_chunkable` says whether hosts load it in
     two chunks, and `has_layouts` whether a recipe's `attention` lays it out.
     """
 
@@ -49,12 +49,24 @@ class Component:
     outputs: tuple[Port, ...]
     prefixes: tuple[str, ...] = ("",)
     drop: str = ""
+    put: str = ""
     is_chunkable: bool = False
     has_layouts: bool = False
 
     def parameter(self, tensor: str) -> str:
         """The name of the network's parameter that a checkpoint's tensor is for."""
-        return tensor.removeprefix(self.drop)
+        is_other = tensor.startswith(self.drop)
+        return self.put + tensor.removeprefix(self.drop) if is_other else tensor
+
+    def tensor(self, parameter: str) -> str:
+        """The name that published checkpoints have for a parameter of the network."""
+        is_other = parameter.startswith(self.put)
+        return self.drop + parameter.removeprefix(self.put) if is_other else parameter
+
+    @property
+    def has_picture(self) -> bool:
+        """Whether a shape of it depends on the size of the pictures that are drawn."""
+        return any({*"HWhw"} & set(port.shape) for port in (*self.inputs, *self.outputs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +84,9 @@ class Family:
 
 TOKENS = 77
 """S: the length of a prompt in tokens, fixed by CLIP's position table."""
+
+CHECKED_PX = 224
+"""The sides of the picture that a safety checker sees, fixed by CLIP's position table."""
 
 STABLE_DIFFUSION = Family(
     name="sd",
@@ -138,6 +153,31 @@ STABLE_DIFFUSION = Family(
             outputs=(
                 Port(name="latent", shape=(1, "2C", "h", "w"), dtype="fp32",
                      meaning="Mean and log-variance of the latents."),
+            ),
+        ),
+        Component(
+            name="safety_checker",
+            bundle_name="SafetyChecker",
+            folder="safety_checker",
+            # transformers 5 left it out of its networks, and of the files that it writes
+            drop="vision_model.vision_model.",
+            put="vision_model.",
+            inputs=(
+                Port(name="clip_input", shape=(1, 3, CHECKED_PX, CHECKED_PX), dtype="fp16",
+                     meaning="The picture as CLIP sees it: resized, cut and normalized."),
+                # Hosts send 512 pixels whatever the size of the picture.
+                Port(name="images", shape=(1, 512, 512, 3), dtype="fp16",
+                     meaning="A picture to black out, channels last."),
+                Port(name="adjustment", shape=(1,), dtype="fp16",
+                     meaning="Added to all scores: above 0 more is found."),
+            ),
+            outputs=(
+                Port(name="filtered_images", shape=(1, 512, 512, 3), dtype="fp32",
+                     meaning="The same picture, black if a concept was found in it."),
+                Port(name="has_nsfw_concepts", shape=(1, 1, 1, 1), dtype="fp32",
+                     meaning="1 if a concept was found, else 0."),
+                Port(name="concept_scores", shape=(1, 17), dtype="fp32",
+                     meaning="How far each concept is above its threshold."),
             ),
         ),
     ),

@@ -107,6 +107,11 @@ class Recipe:
         """The layout of the component's attention."""
         return self.attention if component.has_layouts else "original"
 
+    def size_of(self, component: Component) -> dict[str, int]:
+        """Width and height of a picture if a shape of the component depends on them."""
+        size = {"width_px": self.width_px, "height_px": self.height_px}
+        return size if component.has_picture else {}
+
     @property
     def variant(self) -> str:
         """A name that tells this bundle from other variants of the recipe."""

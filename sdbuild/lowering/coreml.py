@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ def lower(
             inputs=_inputs(program, component),
             outputs=[ct.TensorType(name=p.name, dtype=_TYPES[p.dtype]) for p in component.outputs],
             minimum_deployment_target=getattr(ct.target, target),
-            compute_precision=ct.transform.FP16ComputePrecision(op_selector=_bears_fp16),
+            compute_precision=ct.transform.FP16ComputePrecision(op_selector=_bears_fp16()),
             pass_pipeline=_pipeline(),
             convert_to="mlprogram",
             skip_model_load=True,
@@ -80,12 +81,26 @@ def _pipeline() -> ct.PassPipeline:
     return pipeline
 
 
-def _bears_fp16(operation: Operation) -> bool:
-    """Whether an operation may be computed in fp16.
+_FP32_INTO = ("sin", "cos", "reduce_l2_norm")
+"""Computed in fp32 with what goes into them. Timestep × frequency reaches 1000, where fp16 is 0.5
+radians apart."""
 
-    The sines of the time embedding may not: timestep × frequency reaches 1000, where fp16 is
-    0.5 radians apart.
-    """
-    waves = ("sin", "cos")
-    consumers = [c.op_type for output in operation.outputs for c in output.child_ops]
-    return operation.op_type not in waves and not any(c in waves for c in consumers)
+_FP32_FROM = ("reduce_l2_norm",)
+"""Computed in fp32 with all that follows from them: the cosines between embeddings that a safety
+checker compares with its thresholds."""
+
+
+def _bears_fp16() -> Callable[[Operation], bool]:
+    """Tells of operations, in the order of their program, whether fp16 will do for them."""
+    @functools.cache
+    def follows(operation: Operation) -> bool:
+        return operation.op_type in _FP32_FROM or any(
+            follows(var.op) for var in operation.get_flattened_inputs() if var.op is not None
+        )
+
+    def bears_fp16(operation: Operation) -> bool:
+        consumers = (c.op_type for output in operation.outputs for c in output.child_ops)
+        near = {operation.op_type, *consumers}
+        return near.isdisjoint(_FP32_INTO) and not follows(operation)
+
+    return bears_fp16

@@ -23,7 +23,7 @@ NET = "net."
 """What the names of a wrapped network's parameters begin with."""
 
 _FILES = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae",
-          "vae_encoder": "vae"}
+          "vae_encoder": "vae", "safety_checker": "safety_checker"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +117,8 @@ def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
     return {name.removeprefix(NET): tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def dims(
-    component: Component, architecture: Architecture, width_px: int, height_px: int
-) -> Dims:
-    """The numbers of the component's port shapes."""
-    return module(component).dims(architecture.config, width_px, height_px)
+def dims(component: Component, architecture: Architecture, params: Mapping[str, Any]) -> Dims:
+    """The numbers of the component's port shapes; a step's `params` have the picture's size, if
+    one of them depends on it."""
+    size = {side: params[side] for side in ("width_px", "height_px") if side in params}
+    return module(component).dims(architecture.config, **size)

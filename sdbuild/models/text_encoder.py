@@ -42,7 +42,7 @@ def build(component: Component, architecture: Architecture) -> nn.Module:
     return network
 
 
-def dims(config: Mapping[str, Any], width_px: int, height_px: int) -> Dims:
+def dims(config: Mapping[str, Any]) -> Dims:
     """The numbers of its port shapes."""
     return {"S": TOKENS, "D": config["hidden_size"]}
 

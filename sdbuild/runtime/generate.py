@@ -25,7 +25,8 @@ def generate(
 ) -> list[Path]:
     """Draws a request and writes its pictures; the files, `out` last.
 
-    Several pictures go to `<out>-1.png`, `<out>-2.png`, …, and `out` is their contact sheet.
+    Several pictures go to `<out>-1.png`, `<out>-2.png`, …, and `out` is their contact sheet. Those
+    that the bundle's safety checker flags are black, and named on the standard error.
 
     Raises:
         BundleError, MILError: the bundle cannot draw.
@@ -40,16 +41,19 @@ def generate(
     files = [out] if request.count == 1 else numbered
     try:
         for path, result in zip(files, results, strict=True):
-            result.image.save(path, "PNG", pnginfo=_settings(bundle, request, result.seed))
+            result.image.save(path, "PNG", pnginfo=_settings(bundle, request, [result]))
         if request.count > 1:
             contact_sheet([r.image for r in results]).save(
-                out, "PNG", pnginfo=_settings(bundle, request, request.seed)
+                out, "PNG", pnginfo=_settings(bundle, request, results)
             )
             files = [*files, out]
         if report is not None:
             report.write_text(_timings(pipeline, results), "utf-8")
     except OSError as error:
         raise SDBuildError(f"{error.filename}: cannot be written: {error.strerror}") from error
+    for path, result in zip(files, results, strict=False):
+        if result.is_flagged:
+            print(f"{path}: black, as the bundle's safety checker flags it", file=sys.stderr)
     return files
 
 
@@ -76,12 +80,15 @@ def contact_sheet(images: Sequence[Image.Image], columns: int | None = None) -> 
     return sheet
 
 
-def _settings(bundle: Bundle, request: Request, seed: int) -> PngInfo:
-    """All that is needed to draw the picture again."""
+def _settings(bundle: Bundle, request: Request, results: Sequence[Result]) -> PngInfo:
+    """All that is needed to draw a file's pictures again, and how many of them were flagged."""
     text = PngInfo()
+    flagged = sum(map(bool, (result.is_flagged for result in results)))
+    is_checked = results[0].is_flagged is not None
     for name, value in {
-        "prompt": request.prompt, "negative": request.negative, "seed": seed,
+        "prompt": request.prompt, "negative": request.negative, "seed": results[0].seed,
         "steps": request.steps, "guidance": request.guidance, "scheduler": request.scheduler,
+        **({"safety_checker": f"flagged {flagged} of {len(results)}"} if is_checked else {}),
         "bundle": bundle.description, "software": f"sdbuild {__version__}",
     }.items():
         text.add_itxt(name, str(value))
@@ -89,9 +96,10 @@ def _settings(bundle: Bundle, request: Request, seed: int) -> PngInfo:
 
 
 def _timings(pipeline: Pipeline, results: Sequence[Result]) -> str:
-    """The timings in seconds, as JSON."""
+    """The timings in seconds and the safety checker's verdicts, as JSON."""
     pictures = [
-        {"seed": r.seed, "seconds": {k: round(v, 3) for k, v in r.seconds.items()}}
+        {"seed": r.seed, "is_flagged": r.is_flagged,
+         "seconds": {k: round(v, 3) for k, v in r.seconds.items()}}
         for r in results
     ]
     return json.dumps({"load_s": round(pipeline.load_s, 3), "pictures": pictures}, indent=2) + "\n"

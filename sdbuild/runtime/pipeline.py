@@ -19,6 +19,7 @@ from sdbuild.errors import BundleError
 from sdbuild.recipe import Request
 from sdbuild.runtime.bundle import Bundle
 from sdbuild.runtime.predictor import Chain, load
+from sdbuild.runtime.safety_checker import SafetyChecker
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -31,9 +32,14 @@ SCHEDULERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A picture, the seed of its noise, and the seconds that each part took."""
+    """A picture, the seed of its noise, and the seconds that each part took.
+
+    `is_flagged` is what the bundle's safety checker says, None if it has none; a flagged picture
+    is black.
+    """
 
     image: Image.Image
+    is_flagged: bool | None
     seed: int
     seconds: Mapping[str, float]
 
@@ -47,6 +53,10 @@ class Pipeline:
         self._text_encoder = self._load("text_encoder", predictor)
         self._unet = self._load("unet", predictor)
         self._decoder = self._load("vae_decoder", predictor)
+        self._checker = (
+            SafetyChecker(self._load("safety_checker", predictor), bundle.name)
+            if "safety_checker" in bundle.models else None
+        )
         self._tokenizer = _tokenizer(bundle)
         self.load_s = time.monotonic() - started
 
@@ -72,10 +82,18 @@ class Pipeline:
             latents = self.denoise(embeddings, request, seed, progress)
             denoised = time.monotonic()
             image = self.decode(latents)
-            yield Result(image=image, seed=seed, seconds={
-                "encode": encode_s, "denoise": denoised - started,
-                "decode": time.monotonic() - denoised,
-            })
+            decoded = time.monotonic()
+            seconds = {
+                "encode": encode_s, "denoise": denoised - started, "decode": decoded - denoised,
+            }
+            is_flagged = None
+            if self._checker is not None:
+                is_flagged = self._checker.flags(image)
+                seconds["check"] = time.monotonic() - decoded
+            yield Result(
+                image=Image.new("RGB", image.size) if is_flagged else image,
+                is_flagged=is_flagged, seed=seed, seconds=seconds,
+            )
 
     def encode(self, prompt: str) -> np.ndarray:
         """The embedding of a prompt.

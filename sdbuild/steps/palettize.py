@@ -18,6 +18,11 @@ NEEDS = {"package": "package"}
 GIVES = "package"
 
 
+_COMPARED = ("concat",)
+"""Operations whose constants stay whole: what a safety checker stacks a picture's embedding on, to
+compare them, are few numbers, and an error in one is an error in the verdict."""
+
+
 def applies(recipe: Recipe, component: Component) -> bool:
     """Whether the recipe has this step for the component."""
     return recipe.nbits_of(component) is not None
@@ -33,5 +38,6 @@ def run(job: Job) -> dict[str, Any]:
     from sdbuild.mil.palettize import palettize
 
     (source,) = job.inputs["package"].glob("*.mlpackage")
-    reports = palettize(source, job.output / source.name, nbits=job.params["nbits"])
+    reports = palettize(source, job.output / source.name, nbits=job.params["nbits"],
+                        skip_types=_COMPARED)
     return {"tensors": [asdict(report) for report in reports]}

@@ -37,7 +37,7 @@ def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """What decides the samples beside the architecture."""
     return {
         "family": recipe.family.name, "component": component.name,
-        "width_px": recipe.width_px, "height_px": recipe.height_px, "seed": _SEED,
+        **recipe.size_of(component), "seed": _SEED,
     }
 
 
@@ -53,9 +53,7 @@ def run(job: Job) -> None:
     component = FAMILIES[job.params["family"]].component(job.params["component"])
     checkpoint = job.inputs["checkpoint"]
     architecture = network.read_architecture(checkpoint / "architecture.json")
-    dims = network.dims(
-        component, architecture, job.params["width_px"], job.params["height_px"]
-    )
+    dims = network.dims(component, architecture, job.params)
     original = network.weighted(component, architecture, checkpoint / "weights.safetensors")
     models = sorted(job.inputs["compiled"].glob("*.mlmodelc"))
     chain = load(models, "portable", "original")

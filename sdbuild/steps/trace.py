@@ -32,8 +32,7 @@ def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """What decides the graph beside the architecture."""
     return {
         "family": recipe.family.name, "component": component.name,
-        "attention": recipe.attention_of(component),
-        "width_px": recipe.width_px, "height_px": recipe.height_px,
+        "attention": recipe.attention_of(component), **recipe.size_of(component),
     }
 
 
@@ -47,9 +46,7 @@ def run(job: Job) -> dict[str, Any]:
 
     component = FAMILIES[job.params["family"]].component(job.params["component"])
     architecture = network.read_architecture(job.inputs["architecture"])
-    dims = network.dims(
-        component, architecture, job.params["width_px"], job.params["height_px"]
-    )
+    dims = network.dims(component, architecture, job.params)
     inputs = tuple(torch.zeros(p.sized(dims), device="meta") for p in component.inputs)
     lowerable = network.laid_out(
         network.weightless(component, architecture), job.params["attention"]

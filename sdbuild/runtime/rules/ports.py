@@ -133,8 +133,8 @@ def text_encoder_takes_fp32(bundle: Opened) -> Iterator[Finding]:
 
 @rule(ERROR, SWIFT, "feeds arrays of fp32, and predictions may fail where these are not floats.")
 def inputs_are_floats(bundle: Opened) -> Iterator[Finding]:
-    """Inputs of U-Net and VAEs are declared fp16 or fp32."""
-    for model in (*bundle.unet, *bundle.each("VAEDecoder", "VAEEncoder")):
+    """Inputs of U-Net, VAEs and safety checker are declared fp16 or fp32."""
+    for model in (*bundle.unet, *bundle.each("VAEDecoder", "VAEEncoder", "SafetyChecker")):
         yield from _typed(model, model.inputs.values(), ("fp16", "fp32"))
 
 
