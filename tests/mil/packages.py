@@ -2,6 +2,7 @@
 
 import gc
 import re
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from coremltools.optimize import coreml as cto
 
 from sdbuild.mil.arrays import to_array
 from sdbuild.mil.edit import walk
-from sdbuild.mil.package import read_package
+from sdbuild.mil.package import model_file, read_package
+from sdbuild.mil.proto import Message, messages, serialize
 
 IOS15, IOS16, IOS17, IOS18 = (
     ct.target.iOS15, ct.target.iOS16, ct.target.iOS17, ct.target.iOS18,
@@ -102,3 +104,33 @@ def squared_error(source: Path, path: Path, tmp_path: Path) -> float:
     exact, found = weights(source), dense(path, tmp_path)
     return sum(float(((exact[k].astype(float) - found[k].astype(float)) ** 2).sum())
                for k in exact if exact[k].dtype.kind == "f")
+
+
+def spec_of(package: Path) -> Message:
+    """The message of `package`."""
+    return messages("Model").Model.FromString(model_file(package).read_bytes())
+
+
+def edited(source: Path, path: Path, change: Callable) -> Path:
+    """A copy of the package `source` whose message `change` has changed."""
+    shutil.copytree(source, path)
+    return edited_in_place(path, change)
+
+
+def edited_in_place(package: Path, change: Callable) -> Path:
+    """`package`, after `change` has changed its message."""
+    spec = spec_of(package)
+    change(spec)
+    model_file(package).write_bytes(serialize(spec))
+    return package
+
+
+def main_block(spec):
+    """The block of the function `main` in a model's message."""
+    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+    return block
+
+
+def operation(spec, kind):
+    """The first operation of a type in a model's message."""
+    return next(op for op in main_block(spec).operations if op.type == kind)

@@ -1,74 +1,19 @@
-"""`python -m sdbuild mil …`: what it prints, and how it ends."""
+"""`python -m sdbuild mil …`: what it prints, and how it ends; `verify` and `run` are elsewhere."""
 
 import json
-import shutil
 import subprocess
 import sys
 
 import coremltools as ct
-import numpy as np
 import pytest
-from coremltools.converters.mil import Builder as mb
-from coremltools.converters.mil.mil import types
-from packages import IOS17, convolutions, half, package, quiet
+from packages import edited, main_block, operation, quiet
 
 from sdbuild.cli import main
-from sdbuild.mil.package import model_file, read_package
-from sdbuild.mil.proto import messages, serialize
+from sdbuild.mil.package import read_package
 
 WEIGHT_BYTES = 36 * 36 * 3 * 3 * 2
 BIAS_BYTES = 36 * 2
 COMMANDS = ("show", "ops", "weights", "verify", "run")
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """Read only: tests edit copies."""
-    return convolutions(tmp_path_factory.mktemp("cli") / "source.mlpackage", layers=2)
-
-
-@pytest.fixture
-def mil(capsys):
-    """Runs a command; gives its exit status and what it printed."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        status = main(["mil", *map(str, arguments)])
-        out, err = capsys.readouterr()
-        return status, out or err
-
-    return run
-
-
-@pytest.fixture
-def mil_json(mil):
-    """Runs a command with `--json`; gives what it printed, decoded."""
-
-    def run(*arguments):
-        status, out = mil(*arguments, "--json")
-        assert status == 0, out
-        return json.loads(out)
-
-    return run
-
-
-def edited(source, path, change):
-    """A copy of a package with its message changed."""
-    shutil.copytree(source, path)
-    file = model_file(path)
-    spec = messages("Model").Model.FromString(file.read_bytes())
-    change(spec)
-    file.write_bytes(serialize(spec))
-    return path
-
-
-def main_block(spec):
-    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
-    return block
-
-
-def operation(spec, kind):
-    return next(op for op in main_block(spec).operations if op.type == kind)
 
 
 # looking
@@ -139,112 +84,6 @@ def test_palettes_are_counted_by_the_bits_of_their_indices(source, tmp_path, mil
     assert [(row["bits"], row["size_bytes"]) for row in indices] == [(4, WEIGHT_BYTES // 4)] * 2
 
 
-# verifying
-
-
-def test_a_sound_package_has_no_problems(source, mil, mil_json):
-    assert mil("verify", source) == (0, f"{source}: sound\n")
-    assert mil_json("verify", source) == {"problems": []}
-
-
-def set_name(op, name):
-    op.outputs[0].name = name
-
-
-PROBLEMS = {
-    "a name given twice": (
-        lambda spec: set_name(operation(spec, "relu"), "x"), "'x' is defined before"),
-    "a use before the definition": (
-        lambda spec: operation(spec, "conv").inputs["x"].arguments[0].MergeFromString(
-            messages("MIL").Argument.Binding(name="out").SerializeToString()),
-        "uses 'out' before it is defined"),
-    "a name that nothing defines": (
-        lambda spec: operation(spec, "conv").inputs["x"].arguments[0].MergeFromString(
-            messages("MIL").Argument.Binding(name="nowhere").SerializeToString()),
-        "uses 'nowhere' which nothing defines"),
-    "an output that nothing defines": (
-        lambda spec: main_block(spec).outputs.append("nowhere"),
-        "outputs: uses 'nowhere' which nothing defines"),
-    "results that nobody uses": (
-        lambda spec: main_block(spec).outputs.remove("out"), "nothing uses its results"),
-    "a feature that the program lacks": (
-        lambda spec: spec.description.input.add(name="y"), "the program has no 'y'"),
-    "an output that is not described": (
-        lambda spec: spec.description.ClearField("output"), "'out' is not described"),
-    "a described shape of another size": (
-        lambda spec: spec.description.input[0].type.multiArrayType.shape.append(7),
-        "x has shape [1, 36, 8, 8, 7], in the program (1, 36, 8, 8)"),
-    "a blob between the blobs": (
-        lambda spec: setattr(blob_of(spec), "offset", 64 * 3), "expected 0xdeadbeef"),
-    "a blob outside the file": (
-        lambda spec: setattr(blob_of(spec), "offset", 1 << 40),
-        "blob at offset 1099511627776: expected a multiple of 64 inside"),
-    "a weight file that is not there": (
-        lambda spec: setattr(blob_of(spec), "fileName", "@model_path/weights/other.bin"),
-        "other.bin: there is no such weight file"),
-    "a weight file elsewhere": (
-        lambda spec: setattr(blob_of(spec), "fileName", "@model_path/../../secret.bin"),
-        "expected one below @model_path/"),
-    "a constant of another size": (
-        lambda spec: setattr(const_of(spec).type.tensorType.dimensions[0].constant, "size", 35),
-        "bytes, expected"),
-    "a constant of another type": (
-        lambda spec: setattr(const_of(spec).type.tensorType, "dataType", 11),
-        "its blob holds fp16, expected fp32"),
-    "no function of that name": (
-        lambda spec: spec.description.functions.add(name="other"), "there is no function 'other'"),
-}
-
-
-def const_of(spec):
-    """The first constant in the weight file."""
-    return next(op.attributes["val"] for op in main_block(spec).operations
-                if op.type == "const" and op.attributes["val"].HasField("blobFileValue"))
-
-
-def blob_of(spec):
-    return const_of(spec).blobFileValue
-
-
-@pytest.mark.parametrize("name", PROBLEMS)
-def test_verify_finds(name, source, tmp_path, mil):
-    change, expected = PROBLEMS[name]
-    broken = edited(source, tmp_path / "broken.mlpackage", change)
-
-    status, out = mil("verify", broken)
-
-    assert status == 1
-    assert expected in out
-    assert "sound" not in out
-
-
-def test_a_blob_that_nothing_refers_to_is_a_note_not_an_error(source, tmp_path, mil):
-    def forget(spec):
-        blob = blob_of(spec)
-        last = [op.attributes["val"] for op in main_block(spec).operations
-                if op.type == "const" and op.attributes["val"].HasField("blobFileValue")][2]
-        blob.offset = last.blobFileValue.offset
-
-    status, out = mil("verify", edited(source, tmp_path / "wasteful.mlpackage", forget))
-
-    assert status == 0
-    assert f"note: {tmp_path}" in out
-    assert f"nothing refers to its {WEIGHT_BYTES} bytes" in out
-
-
-def test_all_problems_are_told_at_once_as_json_too(source, tmp_path, mil):
-    def change(spec):
-        main_block(spec).outputs.append("nowhere")
-        spec.description.input.add(name="y")
-
-    status, out = mil("verify", edited(source, tmp_path / "b.mlpackage", change), "--json")
-
-    problems = json.loads(out)["problems"]
-    assert status == 1
-    assert {"where", "problem", "is_error"} == set(problems[0])
-    assert len(problems) == 3  # the program's output, and each feature that does not fit
-
-
 # comparing
 
 
@@ -282,56 +121,6 @@ def test_where_blobs_lie_is_no_difference(source, tmp_path, mil):
         ct.models.MLModel(str(source), skip_model_load=True).save(str(tmp_path / "c.mlpackage"))
 
     assert mil("diff", source, tmp_path / "c.mlpackage") == (0, "")
-
-
-# running
-
-
-def test_run_is_seeded_and_saves_its_outputs(source, tmp_path, mil_json):
-    first = mil_json("run", source, "--out", tmp_path / "first")
-    mil_json("run", source, "--out", tmp_path / "again")
-    other = mil_json("run", source, "--seed", 1)
-
-    out = np.load(tmp_path / "first" / "out.npy")
-    (row,) = first["outputs"]
-    assert row["shape"] == [1, 36, 8, 8]
-    assert (row["min"], row["max"], row["nan"]) == (float(out.min()), float(out.max()), 0)
-    assert out.tobytes() == np.load(tmp_path / "again" / "out.npy").tobytes()
-    assert first != other
-
-
-def test_run_takes_inputs_from_files(source, tmp_path, mil_json):
-    np.save(tmp_path / "x.npy", np.zeros((1, 36, 8, 8), np.float32))
-
-    (row,) = mil_json("run", source, "--input", f"x={tmp_path / 'x.npy'}")["outputs"]
-
-    bias = half(36, seed=1).astype(np.float64)
-    assert row["max"] >= bias.max() > 0
-
-
-def test_run_names_the_operation_that_made_infinity(tmp_path, mil):
-    def body(x):
-        return mb.exp(x=mb.mul(x=x, y=np.float32(1e30), name="large"), name="out")
-
-    path = package(tmp_path / "m.mlpackage", body, ((4,), types.fp32), target=IOS17)
-    np.save(tmp_path / "x.npy", np.ones(4, np.float32))
-
-    status, out = mil("run", path, "--input", f"x={tmp_path / 'x.npy'}")
-
-    assert status == 0
-    assert "exp out: 0 NaN and 4 infinite in out" in out
-
-
-def test_the_chunks_of_a_pipeline_run_in_a_row(source, tmp_path, mil, mil_json):
-    status, _ = mil("chunk", source, tmp_path / "one.mlpackage", "--one-package", 2)
-    assert status == 0
-
-    mil_json("run", source, "--out", tmp_path / "whole")
-    rows = mil_json("run", tmp_path / "one.mlpackage", "--out", tmp_path / "row")["outputs"]
-
-    assert "out" in {row["name"] for row in rows}
-    assert (np.load(tmp_path / "whole" / "out.npy").tobytes()
-            == np.load(tmp_path / "row" / "out.npy").tobytes())
 
 
 # editing
@@ -386,25 +175,6 @@ def test_what_is_asked_for_wrongly_ends_with_2(arguments, capsys):
 
     assert ended.value.code == 2
     assert "usage: sdbuild mil" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("arguments", "expected"), [
-    (["--input", "x=nothing.npy"], "input x: nothing.npy: "),
-    (["--input", "y={array}"], "inputs that no program has: y"),
-    (["--input", "x={array}"], "input x: found float64 (3,)"),
-    (["--input", "x={text}"], "input x: "),
-    (["--function", "other"], "no function 'other'; found: main"),
-    (["--out", "{text}"], "File exists"),
-])
-def test_bad_arguments_of_run_are_told(arguments, expected, source, tmp_path, mil):
-    np.save(tmp_path / "array.npy", np.zeros(3))
-    (tmp_path / "text").write_text("not an array")
-    places = {"array": tmp_path / "array.npy", "text": tmp_path / "text"}
-
-    status, out = mil("run", source, *(word.format(**places) for word in arguments))
-
-    assert status == 1
-    assert expected in out
 
 
 def test_names_cannot_drive_a_terminal_or_lead_out_of_the_folder(source, tmp_path, mil):

@@ -4,22 +4,22 @@ import json
 import os
 import shutil
 import struct
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small import array_feature, relu_description, small_package
 
-from sdbuild.errors import InvalidProgram, MILError, UnsupportedFormat
+from sdbuild.errors import InvalidProgram
 from sdbuild.mil.blob import BlobWriter
 from sdbuild.mil.compile import CompilerVersions, compile_package
 from sdbuild.mil.compiled import read_compiled
-from sdbuild.mil.coremldata import pack_description, unpack_description
+from sdbuild.mil.coremldata import unpack_description
 from sdbuild.mil.histogram import TABLE, histogram_name
 from sdbuild.mil.metadata import describe
-from sdbuild.mil.package import WEIGHT_FILE, model_file, read_package, write_package
+from sdbuild.mil.package import model_file, read_package, write_package
 from sdbuild.mil.parse import parse_program
-from sdbuild.mil.program import Blob, ListType, NamedType, StateType, TensorType, Value
+from sdbuild.mil.program import Blob
 from sdbuild.mil.proto import messages
 from sdbuild.mil.read import read_model
 
@@ -27,7 +27,6 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "mlmodelc"
 PAIRS = sorted(path.parent for path in FIXTURES.glob("*/source.mlpackage"))
 LONE = FIXTURES / "lone"
 PAIR = FIXTURES / "silero_palette_4bit"
-FLOAT32 = 65568
 STABLE_DIFFUSION = (
     "conv linear matmul einsum softmax layer_norm batch_norm instance_norm reduce_mean "
     "reduce_sum_square square sqrt rsqrt real_div mul add sub reshape transpose concat split "
@@ -58,38 +57,6 @@ def content(folder):
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*")) if path.is_file()
     }
-
-
-def relu_text(shape="[4]", opset="ios17", body="relu(x = input)"):
-    return (
-        f"program(1.0) {{ func main<{opset}>(tensor<fp32, {shape}> input) {{"
-        f"tensor<fp32, {shape}> output = {body}; }} -> (output); }}"
-    )
-
-
-def array_feature(name, shape=(4,), dtype=FLOAT32, ranges=()):
-    feature = messages("Model").FeatureDescription(name=name)
-    array = feature.type.multiArrayType
-    array.dataType = dtype
-    array.shape.extend(shape)
-    for low, high in ranges:
-        array.shapeRange.sizeRanges.add(lowerBound=low, upperBound=high)
-    return feature
-
-
-def relu_description():
-    description = messages("Model").ModelDescription()
-    description.input.append(array_feature("input"))
-    description.output.append(array_feature("output"))
-    return description
-
-
-def relu_package(path, *, text=None, description=None, version=8, change=lambda program: program):
-    write_package(
-        path, specification_version=version, description=description or relu_description(),
-        program=change(parse_program(text or relu_text())), weights=None,
-    )
-    return path
 
 
 # against Apple's compiler
@@ -282,7 +249,7 @@ def test_read_model_takes_packages_and_refuses_other_folders(tmp_path):
 
 
 def test_a_program_without_blobs_has_no_weights_and_no_storage_precision(tmp_path):
-    compile_package(relu_package(tmp_path / "a-b v6.mlpackage"), tmp_path / "m.mlmodelc")
+    compile_package(small_package(tmp_path / "a-b v6.mlpackage"), tmp_path / "m.mlmodelc")
 
     assert [path.name for path in sorted((tmp_path / "m.mlmodelc").iterdir())] == [
         "analytics", "coremldata.bin", "metadata.json", "model.mil",
@@ -294,7 +261,7 @@ def test_a_program_without_blobs_has_no_weights_and_no_storage_precision(tmp_pat
 
 
 def test_a_description_without_metadata_gets_an_empty_one(tmp_path):
-    compile_package(relu_package(tmp_path / "m.mlpackage"), tmp_path / "m.mlmodelc")
+    compile_package(small_package(tmp_path / "m.mlpackage"), tmp_path / "m.mlmodelc")
 
     data = (tmp_path / "m.mlmodelc" / "coremldata.bin").read_bytes()
     assert data.endswith(b"\xa2\x06\0" + struct.pack("<I12x", 502))
@@ -307,7 +274,7 @@ def test_images_and_numbers_are_described(tmp_path):
     image.width, image.height, image.colorSpace = 640, 480, 20
     description.output.add(name="iou").type.doubleType.SetInParent()
 
-    compile_package(relu_package(tmp_path / "m.mlpackage", description=description),
+    compile_package(small_package(tmp_path / "m.mlpackage", description=description),
                     tmp_path / "m.mlmodelc")
 
     metadata = expected_metadata(tmp_path / "m.mlmodelc")[0]
@@ -323,224 +290,10 @@ def test_images_and_numbers_are_described(tmp_path):
 
 
 def test_the_hash_in_analytics_is_that_of_the_source_file(tmp_path):
-    package = relu_package(tmp_path / "m.mlpackage")
+    package = small_package(tmp_path / "m.mlpackage")
 
     compile_package(package, tmp_path / "m.mlmodelc")
 
     digest = hashlib.sha256(model_file(package).read_bytes()).digest()
     analytics = (tmp_path / "m.mlmodelc" / "analytics" / "coremldata.bin").read_bytes()
     assert base64.b64encode(digest) in analytics
-
-
-# refusals
-
-
-def changed_description(change):
-    description = relu_description()
-    change(description)
-    return description
-
-
-def with_enumerated_shapes(description):
-    description.input[0].type.multiArrayType.enumeratedShapes.shapes.add(shape=[4])
-
-
-def with_unbounded_shape(description):
-    description.input[0].CopyFrom(array_feature("input", ranges=[(1, -1)]))
-
-
-def with_gray_image(description):
-    image = description.input.add(name="gray").type.imageType
-    image.width, image.height, image.colorSpace = 8, 8, 10
-
-
-def with_integer(description):
-    description.input.add(name="n").type.int64Type.SetInParent()
-
-
-def with_training(description):
-    description.trainingInput.append(array_feature("target"))
-
-
-@pytest.mark.parametrize("change", [
-    with_enumerated_shapes, with_unbounded_shape, with_gray_image, with_integer, with_training,
-])
-def test_descriptions_whose_compiled_form_is_unknown_are_refused(change, tmp_path):
-    package = relu_package(tmp_path / "m.mlpackage", description=changed_description(change))
-
-    with pytest.raises(UnsupportedFormat):
-        compile_package(package, tmp_path / "m.mlmodelc")
-
-    assert not (tmp_path / "m.mlmodelc").exists()
-
-
-def with_input(kind):
-    def change(program):
-        function = program.main
-        inputs = (*function.inputs, NamedType("extra", kind))
-        return replace(program, functions={"main": replace(function, inputs=inputs)})
-
-    return change
-
-
-SPARSE_OF_IOS18 = (
-    'constexpr_sparse_to_dense(mask = tensor<uint1, [4]>(BLOBFILE(path = '
-    'string("@model_path/weights/weight.bin"), offset = uint64(64))), '
-    "nonzero_data = tensor<fp32, [1]>([0x1p+0]))"
-)
-
-
-@pytest.mark.parametrize("arguments", [
-    {"version": 10},
-    {"change": with_input(StateType(ListType(TensorType("fp16", (2,)), 2)))},
-    {"change": with_input(ListType(TensorType("fp16", (2,)), 2))},
-    {"text": relu_text(body="made_up(x = input)")},
-    {"text": relu_text(opset="ios18", body=SPARSE_OF_IOS18), "version": 9},
-], ids=["spec 10", "state of a list", "list", "operation", "sparse weights of iOS 18"])
-def test_programs_whose_compiled_form_is_unknown_are_refused(arguments, tmp_path):
-    package = relu_package(tmp_path / "m.mlpackage", **arguments)
-
-    with pytest.raises(UnsupportedFormat):
-        compile_package(package, tmp_path / "m.mlmodelc")
-
-
-def test_a_refusal_says_what_and_why(tmp_path):
-    package = relu_package(
-        tmp_path / "m.mlpackage", description=changed_description(with_enumerated_shapes)
-    )
-
-    with pytest.raises(UnsupportedFormat) as caught:
-        compile_package(package, tmp_path / "m.mlmodelc")
-
-    assert str(caught.value) == (
-        "feature input: shapes are enumerated, and compiled models key each by a hash that is not "
-        "known\n\nhint: Use ranges of sizes, or a fixed shape."
-    )
-
-
-def test_functions_described_out_of_order_are_refused(tmp_path):
-    description = messages("Model").ModelDescription(defaultFunctionName="b")
-    description.functions.add(name="b")
-    description.functions.add(name="a")
-    package = relu_package(tmp_path / "m.mlpackage", description=description, version=9)
-
-    with pytest.raises(UnsupportedFormat):
-        compile_package(package, tmp_path / "m.mlmodelc")
-
-
-def test_a_name_that_begins_with_a_digit_is_refused(tmp_path):
-    with pytest.raises(UnsupportedFormat):
-        compile_package(relu_package(tmp_path / "m.mlpackage"), tmp_path / "m", name="3d")
-
-
-@pytest.mark.parametrize("file", [
-    "@model_path/../secret.bin", "/etc/passwd", "@model_path", "weights/weight.bin", WEIGHT_FILE,
-])
-def test_weight_files_outside_or_missing_are_refused(file, tmp_path):
-    text = (
-        f"relu(x = tensor<fp32, [4]>(BLOBFILE(path = string(\"{file}\"), offset = uint64(64))))"
-    )
-    (tmp_path / "secret.bin").write_bytes(struct.pack("<II56x", 0, 2))
-    package = relu_package(tmp_path / "m.mlpackage", text=relu_text(body=text))
-
-    with pytest.raises(InvalidProgram):
-        compile_package(package, tmp_path / "m.mlmodelc")
-
-    assert not (tmp_path / "m.mlmodelc").exists()
-
-
-def test_a_build_info_that_is_not_of_strings_is_refused(tmp_path):
-    value = Value(TensorType("int32"), bytes(4))
-    package = relu_package(
-        tmp_path / "m.mlpackage", change=lambda p: replace(p, attributes={"buildInfo": value})
-    )
-
-    with pytest.raises(InvalidProgram):
-        compile_package(package, tmp_path / "m.mlmodelc")
-
-
-@pytest.mark.parametrize("change", [
-    {"text": relu_text(body="relu(x = nowhere)")},
-    {"text": relu_text().replace("main", "other")},
-    {"description": messages("Model").ModelDescription(
-        functions=[messages("Model").FunctionDescription(name="main")], defaultFunctionName="x"
-    )},
-])
-def test_programs_that_contradict_themselves_are_refused(change, tmp_path):
-    package = relu_package(tmp_path / "m.mlpackage", **change)
-
-    with pytest.raises(InvalidProgram):
-        compile_package(package, tmp_path / "m.mlmodelc")
-
-
-# hostile compiled models
-
-
-@pytest.fixture
-def compiled(tmp_path):
-    compile_package(relu_package(tmp_path / "m.mlpackage"), tmp_path / "m.mlmodelc")
-    return tmp_path / "m.mlmodelc"
-
-
-def test_every_truncated_description_is_refused(compiled):
-    data = (compiled / "coremldata.bin").read_bytes()
-
-    for length in range(len(data) - 16):
-        with pytest.raises(InvalidProgram):
-            unpack_description(data[:length], "coremldata.bin")
-
-
-@pytest.mark.parametrize("at", [28, 75])
-def test_huge_lengths_in_a_description_are_refused(compiled, at):
-    data = bytearray((compiled / "coremldata.bin").read_bytes())
-    struct.pack_into("<Q", data, at, (1 << 64) - 1)
-    (compiled / "coremldata.bin").write_bytes(data)
-    start = time.perf_counter()
-
-    with pytest.raises(InvalidProgram):
-        read_compiled(compiled)
-
-    assert time.perf_counter() - start < 1
-
-
-@pytest.mark.parametrize("kind", [0, 202, 500, 610])
-def test_compiled_models_of_other_kinds_are_refused(compiled, kind):
-    data = bytearray((compiled / "coremldata.bin").read_bytes())
-    struct.pack_into("<I", data, 0, kind)
-    (compiled / "coremldata.bin").write_bytes(data)
-
-    with pytest.raises(UnsupportedFormat):
-        read_compiled(compiled)
-
-
-def test_a_description_that_is_no_protobuf_is_refused(compiled):
-    broken = pack_description(8, relu_description(), 1).replace(b"input", b"\xff\xff\xff\xff\xff")
-    (compiled / "coremldata.bin").write_bytes(broken)
-
-    with pytest.raises(MILError):
-        read_compiled(compiled)
-
-
-def test_text_that_is_missing_or_not_utf8_is_refused(compiled):
-    (compiled / "model.mil").write_bytes(b"program(1.0) \xff")
-    with pytest.raises(InvalidProgram):
-        read_compiled(compiled)
-
-    (compiled / "model.mil").unlink()
-    with pytest.raises(InvalidProgram):
-        read_compiled(compiled)
-
-
-def test_text_too_large_to_be_a_program_is_not_read(compiled):
-    with (compiled / "model.mil").open("wb") as file:
-        file.truncate(1 << 40)
-
-    with pytest.raises(InvalidProgram):
-        read_compiled(compiled)
-
-
-def test_blobs_of_a_compiled_model_do_not_lead_out_of_it(compiled):
-    model = read_compiled(compiled)
-
-    with pytest.raises(InvalidProgram):
-        model.blob(Blob("@model_path/../m.mlpackage/Data/secret", 64))

@@ -11,7 +11,7 @@ from coremltools.converters.mil.backend.mil.helper import create_tensor_value
 from coremltools.converters.mil.mil import types
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packages import IOS16, IOS18, convolutions, half, quiet
+from packages import IOS16, IOS18, convolutions, edited_in_place, half, quiet, spec_of
 from strategies import names, programs
 
 from sdbuild.errors import InvalidProgram, UnsupportedFormat
@@ -21,7 +21,7 @@ from sdbuild.mil.chunk import chunk
 from sdbuild.mil.decode import decode_program
 from sdbuild.mil.edit import rebuilt, walk, write_edited
 from sdbuild.mil.encode import encode_program
-from sdbuild.mil.package import model_file, read_package
+from sdbuild.mil.package import read_package
 from sdbuild.mil.palettize import palettize
 from sdbuild.mil.parse import parse_program
 from sdbuild.mil.program import Blob, StateType, TensorType
@@ -78,19 +78,6 @@ def opened(message, change):
     """The bytes of `message` after `change` was made to the package's whole message."""
     change(message)
     return serialize(message)
-
-
-def edit_spec(path, change):
-    """Changes the message of the package at `path` in place."""
-    file = model_file(path)
-    spec = messages("Model").Model.FromString(file.read_bytes())
-    change(spec)
-    file.write_bytes(serialize(spec))
-    return path
-
-
-def spec_of(path):
-    return messages("Model").Model.FromString(model_file(path).read_bytes())
 
 
 def copied(source, destination):
@@ -159,9 +146,11 @@ def test_an_entry_that_protobuf_sets_aside_is_refused_and_not_overlooked():
 
 
 def test_a_dimension_with_an_unknown_field_can_be_read_but_not_edited(tmp_path):
-    source = edit_spec(convolutions(tmp_path / "source.mlpackage", layers=1), lambda spec: next(
-        m for m in inner(spec.mlProgram) if m.DESCRIPTOR.name == "Dimension"
-    ).MergeFromString(UNKNOWN))
+    def change(spec):
+        dimension = next(m for m in inner(spec.mlProgram) if m.DESCRIPTOR.name == "Dimension")
+        dimension.MergeFromString(UNKNOWN)
+
+    source = edited_in_place(convolutions(tmp_path / "source.mlpackage", layers=1), change)
 
     assert "conv" in {op.type for op in walk(read_package(source).program.main.block)}
     with pytest.raises(UnsupportedFormat, match="cannot be written without loss"):
@@ -171,7 +160,7 @@ def test_a_dimension_with_an_unknown_field_can_be_read_but_not_edited(tmp_path):
 
 @pytest.mark.parametrize("edit", ["palettize", "chunk"])
 def test_edits_keep_unknown_fields_of_what_they_do_not_change(edit, tmp_path):
-    source = edit_spec(convolutions(tmp_path / "source.mlpackage"), lambda spec: [
+    source = edited_in_place(convolutions(tmp_path / "source.mlpackage"), lambda spec: [
         place.MergeFromString(UNKNOWN)
         for place in (spec, spec.description, spec.mlProgram, *(
             m for m in inner(spec.mlProgram)
@@ -212,7 +201,7 @@ def test_what_text_cannot_say_is_not_printed(kind):
 
 
 def test_updatable_stays_updatable(tmp_path):
-    source = edit_spec(convolutions(tmp_path / "source.mlpackage", layers=1),
+    source = edited_in_place(convolutions(tmp_path / "source.mlpackage", layers=1),
                        lambda spec: setattr(spec, "isUpdatable", True))
 
     palettize(source, tmp_path / "edited.mlpackage", nbits=4)
@@ -313,7 +302,7 @@ def two_weight_files(path):
                 message.fileName = "@model_path/weights/second.bin"
                 message.offset = offset
 
-    return edit_spec(path, change)
+    return edited_in_place(path, change)
 
 
 @pytest.mark.parametrize("make", [flexible, stateful, several_functions, two_weight_files])

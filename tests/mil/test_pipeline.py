@@ -3,7 +3,7 @@
 import coremltools as ct
 import numpy as np
 import pytest
-from packages import convolutions, quiet
+from packages import convolutions, quiet, spec_of
 
 from sdbuild.errors import InvalidProgram, MILError, UnsupportedFormat
 from sdbuild.mil.chunk import chunk
@@ -16,13 +16,9 @@ from sdbuild.mil.pipeline import (
     read_pipeline,
     write_pipeline,
 )
-from sdbuild.mil.proto import messages, serialize
+from sdbuild.mil.proto import serialize
 
 UNKNOWN = b"\x82\xfa\x01\x05novel"  # field 4000, five bytes
-
-
-def spec_of(path):
-    return messages("Model").Model.FromString(model_file(path).read_bytes())
 
 
 def without_metadata(spec):

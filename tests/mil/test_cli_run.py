@@ -1,0 +1,73 @@
+"""`python -m sdbuild mil run`: inputs, outputs, and what it says of them."""
+
+import numpy as np
+import pytest
+from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil.mil import types
+from packages import IOS17, half, package
+
+
+def test_run_is_seeded_and_saves_its_outputs(source, tmp_path, mil_json):
+    first = mil_json("run", source, "--out", tmp_path / "first")
+    mil_json("run", source, "--out", tmp_path / "again")
+    other = mil_json("run", source, "--seed", 1)
+
+    out = np.load(tmp_path / "first" / "out.npy")
+    (row,) = first["outputs"]
+    assert row["shape"] == [1, 36, 8, 8]
+    assert (row["min"], row["max"], row["nan"]) == (float(out.min()), float(out.max()), 0)
+    assert out.tobytes() == np.load(tmp_path / "again" / "out.npy").tobytes()
+    assert first != other
+
+
+def test_run_takes_inputs_from_files(source, tmp_path, mil_json):
+    np.save(tmp_path / "x.npy", np.zeros((1, 36, 8, 8), np.float32))
+
+    (row,) = mil_json("run", source, "--input", f"x={tmp_path / 'x.npy'}")["outputs"]
+
+    bias = half(36, seed=1).astype(np.float64)
+    assert row["max"] >= bias.max() > 0
+
+
+def test_run_names_the_operation_that_made_infinity(tmp_path, mil):
+    def body(x):
+        return mb.exp(x=mb.mul(x=x, y=np.float32(1e30), name="large"), name="out")
+
+    path = package(tmp_path / "m.mlpackage", body, ((4,), types.fp32), target=IOS17)
+    np.save(tmp_path / "x.npy", np.ones(4, np.float32))
+
+    status, out = mil("run", path, "--input", f"x={tmp_path / 'x.npy'}")
+
+    assert status == 0
+    assert "exp out: 0 NaN and 4 infinite in out" in out
+
+
+def test_the_chunks_of_a_pipeline_run_in_a_row(source, tmp_path, mil, mil_json):
+    status, _ = mil("chunk", source, tmp_path / "one.mlpackage", "--one-package", 2)
+    assert status == 0
+
+    mil_json("run", source, "--out", tmp_path / "whole")
+    rows = mil_json("run", tmp_path / "one.mlpackage", "--out", tmp_path / "row")["outputs"]
+
+    assert "out" in {row["name"] for row in rows}
+    assert (np.load(tmp_path / "whole" / "out.npy").tobytes()
+            == np.load(tmp_path / "row" / "out.npy").tobytes())
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [
+    (["--input", "x=nothing.npy"], "input x: nothing.npy: "),
+    (["--input", "y={array}"], "inputs that no program has: y"),
+    (["--input", "x={array}"], "input x: found float64 (3,)"),
+    (["--input", "x={text}"], "input x: "),
+    (["--function", "other"], "no function 'other'; found: main"),
+    (["--out", "{text}"], "File exists"),
+])
+def test_bad_arguments_of_run_are_told(arguments, expected, source, tmp_path, mil):
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "text").write_text("not an array")
+    places = {"array": tmp_path / "array.npy", "text": tmp_path / "text"}
+
+    status, out = mil("run", source, *(word.format(**places) for word in arguments))
+
+    assert status == 1
+    assert expected in out
