@@ -18,7 +18,7 @@ import xxhash
 
 from sdbuild.digest import canonical
 from sdbuild.errors import SDBuildError
-from sdbuild.sources import RESOURCES
+from sdbuild.sources import RESOURCES, form
 from sdbuild.step import Step
 from sdbuild.store import Entry, Record, tree_digest
 
@@ -150,7 +150,7 @@ class Costs:
         if step.source is None or step.reads == RESOURCES or not self._local_files(step):
             return None
         config = self._builder.checkpoint(step.source).config(step.reads)
-        content = canonical(step.stage.architecture(step.reads, config))
+        content = canonical(form.architecture(step.reads, config))
         digest = xxhash.xxh3_128_hexdigest(content)
         return tree_digest((Entry(ARCHITECTURE, digest, len(content)),))
 

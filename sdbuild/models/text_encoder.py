@@ -55,7 +55,7 @@ def samples(
     Shapes:
         each: one (1, S) tensor of token numbers as floats.
     """
-    start, end = config.get("bos_token_id", 49406), config["vocab_size"] - 1
+    start, end = config["vocab_size"] - 2, config["vocab_size"] - 1
     for length in (3, 20, dims["S"] - 2):
         ids = torch.full((1, dims["S"]), float(end))
         ids[0, 0] = start

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import xxhash
 from safetensors import SafetensorError, safe_open
@@ -82,10 +83,17 @@ def _read(path: Path) -> Iterator[Tensor]:
 
 
 def write(path: Path, tensors: Iterable[Tensor]) -> dict[str, str]:
-    """Writes the tensors to one safetensors file; the digest of each, by name."""
+    """Writes the tensors to one safetensors file; the digest of each, by name.
+
+    Raises:
+        SourceError: two tensors have the same name.
+    """
     ordered = sorted(tensors, key=lambda tensor: tensor.name)
-    header, end = {}, 0
+    header: dict[str, Any] = {}
+    end = 0
     for tensor in ordered:
+        if tensor.name in header:
+            raise SourceError(f"{tensor.file}: two tensors are for {tensor.name}")
         header[tensor.name] = {
             "dtype": tensor.dtype, "shape": list(tensor.shape),
             "data_offsets": [end, end + tensor.size_bytes],

@@ -1,13 +1,11 @@
 """download: a component's checkpoint, verified and in one form, whatever it came from.
 
-Its artifact is `architecture.json`, what defines the network, and `weights.safetensors`. What does
-not define the network (where a config was saved, by which version) is left out, so that a trace
-is shared by all checkpoints of an architecture.
+Its artifact is `architecture.json`, what defines the network, and `weights.safetensors`; see
+`sources/form.py` for their one form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.digest import canonical
@@ -19,13 +17,11 @@ from sdbuild.step import Job
 if TYPE_CHECKING:
     from sdbuild.sources import Checkpoint
 
-VERSION = 1
+VERSION = 2
 TOOLS = ()
 CODE = ("steps/download.py", "sources/*.py")
 NEEDS: dict[str, str] = {}
 GIVES = "checkpoint"
-
-_IRRELEVANT = frozenset({"transformers_version", "torch_dtype", "dtype", "architectures"})
 
 
 def applies(recipe: Recipe, component: Component) -> bool:
@@ -57,28 +53,14 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
-    from sdbuild.sources import tensors
+    from sdbuild.sources import form, tensors
 
-    found = architecture(job.reads, checkpoint.config(job.reads))
-    (job.output / "architecture.json").write_bytes(canonical(found))
-    prefixes = tuple(job.params["prefixes"])
-    taken = [t for n, t in checkpoint.tensors(job.reads).items() if n.startswith(prefixes)]
+    architecture = form.architecture(job.reads, checkpoint.config(job.reads))
+    (job.output / "architecture.json").write_bytes(canonical(architecture))
+    found = form.tensors(job.reads, checkpoint.tensors(job.reads).values())
+    taken = [t for t in found if t.name.startswith(tuple(job.params["prefixes"]))]
     if not taken:
         raise SourceError(
-            f"{job.reads}: no tensor begins with {' or '.join(prefixes)}"
+            f"{job.reads}: no tensor begins with {' or '.join(job.params['prefixes'])}"
         )
     return {"tensors": tensors.write(job.output / "weights.safetensors", taken)}
-
-
-def architecture(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What defines a network: its class, and of its config what is not about the file.
-
-    Raises:
-        SourceError: it names no network.
-    """
-    try:
-        name = config.get("_class_name") or config["architectures"][0]
-    except (KeyError, IndexError, TypeError) as error:
-        raise SourceError(f"{part}/config.json: it does not name a network") from error
-    kept = {k: v for k, v in config.items() if not k.startswith("_") and k not in _IRRELEVANT}
-    return {"class": name, "config": kept}

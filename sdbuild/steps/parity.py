@@ -18,7 +18,7 @@ from sdbuild.step import Job
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 2
+VERSION = 3
 TOOLS = ("torch", "diffusers", "transformers", "numpy")
 CODE = ("steps/parity.py", "models/*.py", "family.py", "mil/*.py", "mil/ops/*.py",
         "runtime/predictor.py", "runtime/portable.py")

@@ -1,0 +1,86 @@
+"""The one form of a part, whatever wrote it: what defines its network, and its tensors' names.
+
+The same network has been written down in many ways: libraries add fields with the years, save
+what they then leave out, and rename. Here each way becomes one, so that the same tensors give the
+same artifact, and all checkpoints of an architecture share a trace.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sdbuild.errors import SourceError
+from sdbuild.sources.defaults import DEFAULTS
+
+if TYPE_CHECKING:
+    from sdbuild.sources.tensors import Tensor
+
+_IRRELEVANT = frozenset({
+    "architectures", "dtype", "model_type", "torch_dtype", "transformers_version",
+    "initializer_factor", "initializer_range",           # of a training that begins
+    "attention_dropout", "dropout",                      # of training
+    "bos_token_id", "pad_token_id", "projection_dim",    # of others than the network
+    "sample_size",                                       # a recipe's size decides
+    "force_upcast", "upcast_attention",                  # casts to fp32, in which graphs are anyway
+})
+_PER_BLOCK = ("attention_head_dim", "cross_attention_dim", "layers_per_block",
+              "num_attention_heads", "only_cross_attention", "transformer_layers_per_block")
+_CLIP_TOKENS, _CLIP_END = 49408, 49407
+_CLIP_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
+_VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_VAE_ATTENTION = re.compile(r"(.*\.attentions\.\d+)\.(query|key|value|proj_attn)\.(\w+)")
+
+
+def architecture(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The class of a network and what defines it, from its config.
+
+    Raises:
+        SourceError: the config does not name a network.
+    """
+    try:
+        name = config.get("_class_name") or config["architectures"][0]
+    except (KeyError, IndexError, TypeError) as error:
+        raise SourceError(f"{part}/config.json: it does not name a network") from error
+    found = {**DEFAULTS.get(str(name), {}), **config}
+    kept = {
+        key: _same_for_all(value) if key in _PER_BLOCK else value
+        for key, value in found.items() if not key.startswith("_") and key not in _IRRELEVANT
+    }
+    if kept.get("eos_token_id") == 2 and kept.get("vocab_size") == _CLIP_TOKENS:
+        # transformers takes 2 for the highest token, which in CLIP's vocabulary is the end token.
+        kept["eos_token_id"] = _CLIP_END
+    return {"class": name, "config": kept}
+
+
+def _same_for_all(value: Any) -> Any:
+    """A value for each block, as one if all are the same: diffusers takes either."""
+    if isinstance(value, list) and value and all(v == value[0] for v in value):
+        return value[0]
+    return value
+
+
+def tensors(part: str, found: Iterable[Tensor]) -> Iterator[Tensor]:
+    """A part's tensors by the names, and with the shapes, that its network is now written with."""
+    for tensor in found:
+        if part == "text_encoder":
+            if not tensor.name.endswith(".position_ids"):  # a table of 0, 1, 2, …
+                yield replace(tensor, name=_clip_name(tensor.name))
+        elif part == "vae":
+            yield _vae_tensor(tensor)
+        else:
+            yield tensor
+
+
+def _clip_name(name: str) -> str:
+    return f"text_model.{name}" if name.startswith(_CLIP_PARTS) else name
+
+
+def _vae_tensor(tensor: Tensor) -> Tensor:
+    """Attention was written as 1×1 convolutions once, and named otherwise (diffusers < 0.18)."""
+    found = _VAE_ATTENTION.fullmatch(tensor.name)
+    name = f"{found[1]}.{_VAE_NAMES[found[2]]}.{found[3]}" if found else tensor.name
+    is_linear = ".attentions." in name and tensor.shape[2:] in ((1,), (1, 1))
+    return replace(tensor, name=name, shape=tensor.shape[:2] if is_linear else tensor.shape)
