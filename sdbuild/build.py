@@ -11,16 +11,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import sdbuild.errors
 from sdbuild.cost import Costs
-from sdbuild.errors import OutOfMemory, SDBuildError, SourceError, StepError
+from sdbuild.disk import file_error
+from sdbuild.errors import (
+    CorruptArtifact,
+    MissingArtifact,
+    OutOfMemory,
+    SDBuildError,
+    SourceError,
+    StepError,
+)
 from sdbuild.memory import usable_bytes, wait
 from sdbuild.notes import Notes
 from sdbuild.plan import Plan
@@ -29,8 +37,10 @@ from sdbuild.recipe import Source
 from sdbuild.show import size
 from sdbuild.sources import Checkpoint, open_checkpoint
 from sdbuild.stamps import source_digest
-from sdbuild.step import Step, ingredients, key
-from sdbuild.store import Record, Store, file_error
+from sdbuild.step import From, Step, ingredients, key
+from sdbuild.store import Record, Store
+
+T = TypeVar("T")
 
 PATIENT = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
 """Lets torch's idle threads sleep. Spinning, they cost a busy machine ten times the work."""
@@ -161,11 +171,16 @@ class Builder:
         state = states[name]
         if state.key is None:
             raise StepError(f"{name}: not made yet: {', '.join(state.waits_for)}")
-        with self.store.locked(state.key):
-            record = self.store.find(state.key)
-            if record is None or not self.store.has_content(record):
-                record = self._run(state, states)
-        return record
+        with self.store.in_use(name):
+            if not self._is_whole(state.record):
+                with self.store.locked(state.key, name):
+                    record = self.store.find(state.key)  # another build may just have made it
+                    return record if self._is_whole(record) else self._run(state, states)
+            self.store.used(state.record)
+            return state.record
+
+    def _is_whole(self, record: Record | None) -> TypeGuard[Record]:
+        return record is not None and self.store.has_content(record)
 
     def make_all(self, name: str) -> Record:
         """The record of a step, after making everything that it is made from."""
@@ -174,6 +189,17 @@ class Builder:
             if not self.is_made(step.name):
                 self.make(step.name)
         return self.make(last.name)
+
+    def deliver(self, name: str, give: Callable[[Record], T]) -> T:
+        """Makes a step and whatever it needs, and gives its artifact away.
+
+        Content that turns out to be missing or damaged is made anew, once.
+        """
+        with self.store.in_use(name):
+            try:
+                return give(self.make_all(name))
+            except (MissingArtifact, CorruptArtifact):
+                return give(self.make_all(name))
 
     def _run(self, state: State, states: Mapping[str, State]) -> Record:
         self._ask_for_sources()
@@ -210,15 +236,18 @@ class Builder:
         for step in self.plan.steps.values():
             self._source(step)
 
+    def _laid_out(self, source: From, place: Path) -> Path:
+        return self.deliver(
+            source.step, lambda record: self.store.checkout(record, place, source.path)
+        )
+
     def _job(self, state: State, states: Mapping[str, State], work: Path) -> dict[str, Any]:
         """Lays out the step's inputs in its workspace and says where everything is."""
         step = state.step
-        inputs = {}
-        for name, source in step.inputs.items():
-            record = states[source.step].record
-            if record is None or not self.store.has_content(record):
-                record = self.make_all(source.step)
-            inputs[name] = str(self.store.checkout(record, work / "in" / name, source.path))
+        inputs = {
+            name: str(self._laid_out(source, work / "in" / name))
+            for name, source in step.inputs.items()
+        }
         if getattr(step.stage, "NEEDS_PROVENANCE", False):
             path = work / "in" / "provenance"
             path.write_text(json.dumps(self.provenance(step, states)), "utf-8")

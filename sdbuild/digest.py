@@ -7,7 +7,7 @@ from pathlib import Path
 
 import xxhash
 
-_READ_BYTES = 1 << 22
+_READ_BYTES = 1 << 20
 
 
 def canonical(value: object) -> bytes:
@@ -27,7 +27,8 @@ def digest(tag: str, value: object) -> str:
 def digest_file(path: Path) -> str:
     """The digest of a file's bytes."""
     hasher = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while chunk := file.read(_READ_BYTES):
-            hasher.update(chunk)
+    buffer = memoryview(bytearray(_READ_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            hasher.update(buffer[:count])
     return hasher.hexdigest()

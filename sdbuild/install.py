@@ -3,38 +3,54 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
+from sdbuild import roots
+from sdbuild.disk import exchange, sweep
 from sdbuild.errors import BundleError
+from sdbuild.locks import locked
+from sdbuild.roots import MANIFEST
 from sdbuild.store import Record, Store
-
-MANIFEST = "manifest.json"
 
 
 def install(record: Record, store: Store, folder: Path) -> None:
     """Lays the bundle out at `folder`, in place of an older bundle there.
 
-    It is laid out from nothing and then renamed, so that no file of another variant can stay.
+    It is laid out from nothing and then renamed, so that no file of another variant can stay. The
+    folder above is locked meanwhile: of two that put something into one place, the second waits.
 
     Raises:
         BundleError: something that is no bundle stands there.
         StoreError: the file system does not take it.
     """
-    check_replaceable(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-        try:
-            new = store.checkout(record, work / "new")
-            if folder.exists():
-                folder.rename(work / "old")
-            new.rename(folder)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        with locked(folder.parent, f"put {folder.name} in place"):
+            _recover(folder)
+            check_replaceable(folder)
+            work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+            try:
+                exchange(store.checkout(record, work / "new"), folder, work / "old")
+            finally:
+                sweep(work)
     except OSError as error:
         raise _unwritable(folder, error) from error
+    roots.add(folder, record, store)
+
+
+def _recover(folder: Path) -> None:
+    """Mends what a kill left beside a bundle: puts the old one back if no other took its place."""
+    left = re.compile(re.escape(f".{folder.name}-") + "[a-z0-9_]{8}")  # as mkdtemp names them
+    for work in folder.parent.iterdir():
+        if not left.fullmatch(work.name) or not work.is_dir():
+            continue
+        if {path.name for path in work.iterdir()} <= {"old", "new"}:
+            if (work / "old").is_dir() and not folder.exists():
+                (work / "old").rename(folder)
+            sweep(work)
 
 
 def remove(folder: Path) -> bool:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, MutableMapping
+from contextlib import AbstractContextManager
 from typing import Any
 
-from sdbuild.store import Store, write_file
+from sdbuild.disk import write_file
+from sdbuild.errors import StoreError
+from sdbuild.store import Store
 
 
 class Notes(MutableMapping[str, Any]):
     """A JSON object in the store's file `<name>.json`, which several processes add to.
 
-    A file that cannot be read counts as empty: everything in it can be found out again.
+    A file that cannot be read counts as empty, and one that cannot be written stays as it is:
+    everything in it can be found out again.
     """
 
     def __init__(self, store: Store, name: str) -> None:
@@ -26,14 +31,17 @@ class Notes(MutableMapping[str, Any]):
         return self._load()[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        with self._store.locked(self._name):
+        with contextlib.suppress(StoreError, OSError), self._locked():
             self._write(self._load() | {key: value})
 
     def __delitem__(self, key: str) -> None:
-        with self._store.locked(self._name):
+        with self._locked():
             content = self._load()
             del content[key]
             self._write(content)
+
+    def _locked(self) -> AbstractContextManager[None]:
+        return self._store.locked(self._name, f"note in {self._name}.json")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._load())

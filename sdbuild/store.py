@@ -2,10 +2,15 @@
 
     records/<2>/<key>.json   what a step was made of and what came out; small, always kept
     objects/<2>/<digest>     the bytes of a file, read-only, once for every place that uses it
+    roots/<digest>.json      where a bundle was put (`roots.py`)
+    gone.json                digests of files that were given up, so that nobody misses them
     work/<key>-<n>/          where a step works; left behind only by a kill
     locks/<key>              held while a step with this key runs
+    locks/store              held by builds together, and alone by who takes content away
     stamps.json              digests of files outside, by their size and times (`stamps.py`)
     hub.json                 what is known of repositories of the Hub (`sources/hub.py`)
+
+The time of a record's file says when it was last used.
 
 An artifact is a tree of files: a list of (path, digest, size). The objects come first and the
 record last, each written under another name, synced and renamed, so that a kill at any moment
@@ -15,23 +20,35 @@ leaves either the whole artifact or none.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sdbuild.digest import digest, digest_file
-from sdbuild.errors import CorruptArtifact, MissingArtifact, StoreError
+from sdbuild.disk import (
+    TAKEN_NS,
+    drop,
+    file_error,
+    give,
+    sweep,
+    take,
+    touch,
+    write_file,
+)
+from sdbuild.errors import CorruptArtifact, MissingArtifact
+from sdbuild.locks import is_held, locked
 
-_TAKEN_NS = 946_684_800 * 10**9
-"""The modification time of every file in the pool, 1 January 2000: another one means that it was
-written to since, through whatever link, and must be read again before it is trusted."""
+MISSING = "missing"
+DAMAGED = "damaged"
+
+_USED_EVERY_S = 3600
+"""How exactly the time of last use is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +113,54 @@ class Store:
 
     def records(self) -> Iterator[Record]:
         """Every record, in no order."""
-        for path in (self.root / "records").glob("*/*.json"):
+        for path in self._record_paths():
             record = self._read(path)
             if record is not None:
                 yield record
 
     def forget(self, key: str) -> bool:
-        """Drops the record of `key`, so that its step runs again; says whether there was one."""
+        """Drops the record of `key`, so that its step runs again; says whether there was one.
+
+        Raises:
+            StoreError: the store cannot be written to.
+        """
         try:
             self._record_path(key).unlink()
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise file_error(error, self.root) from error
         return True
+
+    def used(self, record: Record) -> None:
+        """Notes that an artifact is used now, for those who collect what nobody uses."""
+        if time.time() - self.last_used(record) > _USED_EVERY_S:
+            touch(self._record_path(record.key))
+
+    def last_used(self, record: Record) -> float:
+        """When it was last made, laid out or found made for a build; in seconds since 1970."""
+        try:
+            return self._record_path(record.key).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def unreadable(self) -> Iterator[Path]:
+        """The records that cannot be read."""
+        return (p for p in self._record_paths() if p.is_file() and self._read(p) is None)
+
+    def drop_record(self, path: Path) -> None:
+        """Removes a record that cannot be read.
+
+        Raises:
+            StoreError: the store cannot be written to.
+        """
+        try:
+            drop(path, is_damaged=False)
+        except OSError as error:
+            raise file_error(error, self.root) from error
+
+    def _record_paths(self) -> Iterator[Path]:
+        return (self.root / "records").glob("*/*.json")
 
     def _record_path(self, key: str) -> Path:
         return self.root / "records" / key[:2] / f"{key}.json"
@@ -142,25 +195,20 @@ class Store:
     def _take(self, path: Path, folder: Path) -> Entry:
         """Moves one file into the pool, unless its bytes are there already."""
         found = digest_file(path)
-        size = path.stat().st_size
-        target = self._object(found)
-        entry = Entry(path.relative_to(folder).as_posix(), found, size)
-        if not _is_whole(target, entry):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            path.chmod(0o444)
-            os.utime(path, ns=(_TAKEN_NS, _TAKEN_NS))
-            path.rename(target)
-            _sync_folder(target.parent)
+        entry = Entry(path.relative_to(folder).as_posix(), found, path.stat().st_size)
+        target = self.object(found)
+        is_there = target.exists() and (target.samefile(path) or not self.fault(entry))
+        if not is_there:
+            take(path, target)
         return entry
 
-    def _object(self, digest: str) -> Path:
+    def object(self, digest: str) -> Path:
+        """Where the file with a digest is, or would be."""
         return self.root / "objects" / digest[:2] / digest
 
-    def has_content(self, record: Record) -> bool:
-        """Whether every file of the artifact is in the pool, as it was taken in."""
-        return all(_is_whole(self._object(e.digest), e) for e in record.tree)
+    def objects(self) -> Iterator[Path]:
+        """Every file of the pool, in no order."""
+        return (self.root / "objects").glob("*/*")
 
     def file(self, record: Record, path: str) -> Path:
         """Where the pool has one file of the artifact, to be read only.
@@ -169,58 +217,94 @@ class Store:
             MissingArtifact: it is not whole in the pool.
         """
         for entry in record.part(path):
-            source = self._object(entry.digest)
+            source = self.object(entry.digest)
             if _is_whole(source, entry):
                 return source
         raise MissingArtifact(f"{record.step} ({record.key[:8]}): {path} is not in the store")
 
-    def verify(self, record: Record) -> None:
-        """Reads every file of the artifact again.
+    def has_content(self, record: Record) -> bool:
+        """Whether every file of the artifact is in the pool, as far as sizes and times tell."""
+        return all(_is_whole(self.object(e.digest), e) for e in record.tree)
+
+    def fault(self, entry: Entry) -> str:
+        """What a read shows to be wrong with a file of the pool: MISSING, DAMAGED or nothing."""
+        try:
+            return "" if digest_file(self.object(entry.digest)) == entry.digest else DAMAGED
+        except FileNotFoundError:
+            return MISSING
+        except OSError:  # the disk cannot read it
+            return DAMAGED
+
+    def faults(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, str]]:
+        """Every file and its fault, each read once, by several threads; in order."""
+        distinct = list({entry.digest: entry for entry in entries}.values())
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            yield from zip(distinct, pool.map(self.fault, distinct), strict=True)
+
+    def give_up(self, digests: Iterable[str], *, are_damaged: bool = False) -> None:
+        """Removes files from the pool; whoever needs one makes it again.
+
+        That they are gone on purpose is noted first, and what is there again is no more.
 
         Raises:
-            MissingArtifact, CorruptArtifact: names the file.
+            StoreError: the store cannot be written to.
         """
-        for entry in record.tree:
-            path = self._object(entry.digest)
-            where = f"{record.step} ({record.key[:8]}): {entry.path}"
-            if not path.is_file():
-                raise MissingArtifact(f"{where} is not in the store")
-            if digest_file(path) != entry.digest:
-                path.unlink()
-                raise CorruptArtifact(
-                    f"{where} is damaged; it has been dropped", hint="build again to make it anew"
-                )
+        going = set(digests)
+        if not going:
+            return
+        try:
+            with self.locked("gone", "remove files"):
+                gone = {d for d in self.given_up() if not self.object(d).exists()} | going
+                write_file(self.root / "gone.json", json.dumps(sorted(gone), indent=0).encode())
+            for digest in going:
+                drop(self.object(digest), is_damaged=are_damaged)
+        except OSError as error:
+            raise file_error(error, self.root) from error
+
+    def given_up(self) -> set[str]:
+        """The digests of files that were removed on purpose."""
+        try:
+            return set(json.loads((self.root / "gone.json").read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return set()
+
+    def verify(self, record: Record, path: str = "") -> None:
+        """Reads the files of the artifact, or of one path of it; drops those that are damaged.
+
+        Raises:
+            MissingArtifact, CorruptArtifact: names the files.
+        """
+        where = f"{record.step} ({record.key[:8]}): "
+        found = {e.path: fault for e, fault in self.faults(record.part(path)) if fault}
+        damaged = [name for name, fault in found.items() if fault == DAMAGED]
+        self.give_up([e.digest for e in record.tree if e.path in damaged], are_damaged=True)
+        if damaged:
+            raise CorruptArtifact(
+                where + "; ".join(f"{name} is damaged" for name in damaged) + " and was dropped",
+                hint="build again to make it anew",
+            )
+        if found:
+            raise MissingArtifact(where + "; ".join(f"{n} is not in the store" for n in found))
 
     def checkout(self, record: Record, target: Path, path: str = "") -> Path:
-        """Lays the artifact out at `target` as links into the pool, or copies where links fail.
+        """Lays the artifact out at `target`, every byte of it read and found whole before.
 
         With `path`, only that part; a single file is laid out at `target` itself.
 
         Raises:
-            MissingArtifact: some of its content is not in the pool.
+            MissingArtifact, CorruptArtifact: some of its content is not in the pool, or is not
+            what it was; what is damaged was dropped.
             StoreError: the file system does not take it.
         """
+        self.verify(record, path)
         try:
             for entry in record.part(path):
                 relative = entry.path[len(path):].lstrip("/")
-                self._link(entry, target / relative if relative else target)
+                give(self.object(entry.digest), target / relative if relative else target)
         except OSError as error:
             raise file_error(error, target) from error
+        self.used(record)
         return target
-
-    def _link(self, entry: Entry, target: Path) -> None:
-        source = self._object(entry.digest)
-        if not _is_whole(source, entry):
-            raise MissingArtifact(f"{entry.path} ({entry.digest[:8]}) is not whole in the store")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source, target)
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-                raise
-            shutil.copyfile(source, target)
-            target.chmod(0o444)
-            os.utime(target, ns=(_TAKEN_NS, _TAKEN_NS))
 
     def is_laid_out(self, record: Record, target: Path) -> bool:
         """Whether `target` holds exactly the files of the artifact."""
@@ -233,17 +317,25 @@ class Store:
     # work
 
     @contextlib.contextmanager
-    def locked(self, key: str) -> Iterator[None]:
-        """Holds the lock of `key`; waits for whoever holds it. It goes with the process."""
-        path = self.root / "locks" / key
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a")
-        except OSError as error:
-            raise file_error(error, self.root) from error
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+    def in_use(self, what: str) -> Iterator[None]:
+        """Keeps whoever takes content away out, while something that was found is relied on."""
+        with locked(self._lock("store"), what, is_shared=True):
             yield
+
+    @contextlib.contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """Waits until no build runs, and keeps builds waiting."""
+        with locked(self._lock("store"), what):
+            yield
+
+    @contextlib.contextmanager
+    def locked(self, key: str, what: str = "") -> Iterator[None]:
+        """Holds the lock of `key`; waits for whoever holds it, and says for whom."""
+        with locked(self._lock(key), what or key[:8]):
+            yield
+
+    def _lock(self, name: str) -> Path:
+        return self.root / "locks" / name
 
     @contextlib.contextmanager
     def workspace(self, key: str) -> Iterator[Path]:
@@ -252,8 +344,7 @@ class Store:
         What killed runs left behind goes too.
         """
         parent = self.root / "work"
-        for left in parent.glob("*-*"):
-            self._sweep(left, key)
+        self.sweep_work(key)
         try:
             parent.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{key}-"))
@@ -262,20 +353,20 @@ class Store:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            sweep(folder)
 
+    def sweep(self) -> None:
+        """Removes what kills left behind, and the locks of steps. Be alone in the store."""
+        self.sweep_work()
+        for left in (*self.root.rglob(".new-*"), *(self.root / "locks").glob("?" * 32)):
+            sweep(left)
 
-    def _sweep(self, left: Path, held: str) -> None:
-        """Removes a workspace that nobody works in: its lock is free, or is held by ourselves."""
-        key = left.name.partition("-")[0]
-        lock = self.root / "locks" / key
-        if key != held and lock.exists():
-            with lock.open("a") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return
-        shutil.rmtree(left, ignore_errors=True)
+    def sweep_work(self, held: str = "") -> None:
+        """Removes the workspaces that nobody works in: their locks are free, or `held` by us."""
+        for left in (self.root / "work").glob("*-*"):
+            key = left.name.partition("-")[0]
+            if key == held or not is_held(self._lock(key)):
+                sweep(left)
 
 
 def _fields(record: Record) -> dict[str, Any]:
@@ -293,42 +384,6 @@ def _is_whole(path: Path, entry: Entry) -> bool:
         status = path.stat()
         if status.st_size != entry.size_bytes:
             return False
-        return status.st_mtime_ns == _TAKEN_NS or digest_file(path) == entry.digest
+        return status.st_mtime_ns == TAKEN_NS or digest_file(path) == entry.digest
     except OSError:
         return False
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a small file whole or not at all: under another name, synced, renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).rename(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def file_error(error: OSError, where: Path) -> StoreError:
-    """What the file system refused, with what helps."""
-    hints = {
-        errno.ENOSPC: "free some space, or put the store elsewhere with cache=PATH",
-        errno.EROFS: "put the store where it can be written, with cache=PATH",
-        errno.EACCES: "put the store where it can be written, with cache=PATH",
-    }
-    return StoreError(
-        f"{where}: {error.strerror or error}", hint=hints.get(error.errno or 0, "")
-    )

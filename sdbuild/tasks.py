@@ -21,7 +21,7 @@ from doit import doit_cmd
 from doit.cmd_base import subtasks_iter, tasks_and_deps_iter
 from doit.cmd_forget import Forget
 from doit.cmd_run import Run
-from doit.exceptions import TaskFailed
+from doit.exceptions import InvalidCommand, TaskFailed
 from doit.reporter import ConsoleReporter
 from doit.task import Task
 
@@ -33,7 +33,7 @@ from sdbuild.plan import plan
 from sdbuild.settings import PROJECT, Settings, settings
 from sdbuild.show import made
 from sdbuild.step import Step
-from sdbuild.store import Store
+from sdbuild.store import Record, Store
 
 Action = Callable[[], TaskFailed | None]
 
@@ -112,7 +112,7 @@ def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
         "actions": [_guarded(run)],
         "uptodate": [is_made],
         "task_dep": list(dict.fromkeys(source.step for source in step.inputs.values())),
-        "clean": [drop_record],
+        "clean": [_telling(drop_record)],
         "doc": doc or f"{GROUPS[step.kind]}: {step.component}",
         "meta": {"builder": builder, "step": step.name},
         "io": {"capture": False},
@@ -127,9 +127,11 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
         return record is not None and store.is_laid_out(record, found.bundle)
 
     def run() -> TaskFailed | None:
-        record = builder.make("bundle")
-        install(record, store, found.bundle)
-        for warning in record.facts.get("warnings", ()):
+        def put(record: Record) -> Record:
+            install(record, store, found.bundle)
+            return record
+
+        for warning in builder.deliver("bundle", put).facts.get("warnings", ()):
             print(warning)
         return None
 
@@ -142,7 +144,7 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
         "actions": [_guarded(run)],
         "uptodate": [is_installed],
         "task_dep": ["bundle"],
-        "clean": [remove_bundle],
+        "clean": [_telling(remove_bundle)],
         "doc": "make the bundle and put it in place",
         "title": lambda task: f"build  {_relative(found.bundle)}",
         "io": {"capture": False},
@@ -216,6 +218,17 @@ def _guarded(run: Action) -> Action:
             return run()
         except SDBuildError as error:
             return TaskFailed(str(error))
+    return action
+
+
+def _telling(clean: Callable[[], None]) -> Callable[[], None]:
+    """An action of `doit clean`, which has no failures: its errors are told and end doit."""
+    def action() -> None:
+        try:
+            clean()
+        except SDBuildError as error:
+            sys.stderr.write(f"ERROR: {error}\n")
+            raise SystemExit(1) from None
     return action
 
 
@@ -307,8 +320,11 @@ class ForgetRecords(Forget):
         tasks = [each for task in chosen for each in (task, *subtasks_iter(by_name, task))]
         found = [(t.meta["builder"], t.meta["step"]) for t in tasks if t.meta]
         # All keys before any record goes: a step's key is unknown without those before it.
-        keys = [(builder.store, builder.state(step).key) for builder, step in found]
-        for store, key in keys:
-            if key:
-                store.forget(key)
+        try:
+            keys = [(builder.store, builder.state(step).key) for builder, step in found]
+            for store, key in keys:
+                if key:
+                    store.forget(key)
+        except SDBuildError as error:
+            raise InvalidCommand(str(error)) from error
         super()._execute(forget_sub, forget_disable_default, forget_all)

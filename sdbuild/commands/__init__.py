@@ -17,8 +17,12 @@ import pkgutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from sdbuild.errors import RecipeError
+from sdbuild.errors import RecipeError, StoreError
+
+if TYPE_CHECKING:
+    from sdbuild.store import Store
 
 SCHEMA = 1
 """The version of what commands print as JSON (`docs/json.md`)."""
@@ -44,6 +48,22 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
     """Adds `--cache`."""
     parser.add_argument("--cache", type=Path, metavar="FOLDER",
                         help="the store (default: cache/ of the project)")
+
+
+def opened(options: argparse.Namespace) -> Store:
+    """The store that `--cache` names.
+
+    Raises:
+        StoreError: there is none.
+    """
+    from sdbuild.settings import PROJECT
+    from sdbuild.store import Store
+
+    root = options.cache or PROJECT / "cache"
+    if not root.is_dir():
+        raise StoreError(f"{root}: there is no such folder, expected a store",
+                         hint="name it with --cache FOLDER; doit build makes it")
+    return Store(root)
 
 
 def add_variables(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,6 @@ The manifest makes the bundle self-describing: how to draw with it, and how ever
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sdbuild.digest import digest, digest_file
+from sdbuild.disk import give
 from sdbuild.errors import SourceError
 from sdbuild.recipe import Recipe
 from sdbuild.step import Job
@@ -78,7 +78,7 @@ def run(job: Job) -> dict[str, Any]:
     _write_tokenizer(resources, job.output)
     for card in ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md"):
         if (resources / card).is_file():
-            os.link(resources / card, job.output / card)
+            give(resources / card, job.output / card)
     manifest = _manifest(job, resources) | {"files": _table(job.output)}
     (job.output / "manifest.json").write_text(
         json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8"
@@ -89,9 +89,7 @@ def run(job: Job) -> dict[str, Any]:
 def _link_tree(source: Path, target: Path) -> None:
     for path in source.rglob("*"):
         if path.is_file():
-            place = target / path.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.link(path, place)
+            give(path, target / path.relative_to(source))
 
 
 def _write_tokenizer(resources: Path, target: Path) -> None:
@@ -103,7 +101,7 @@ def _write_tokenizer(resources: Path, target: Path) -> None:
     for token in ("<|startoftext|>", "<|endoftext|>"):
         if not isinstance(vocabulary.get(token), int):
             raise SourceError(f"vocab.json: no number for {token}, expected CLIP's vocabulary")
-    os.link(resources / "vocab.json", target / "vocab.json")
+    give(resources / "vocab.json", target / "vocab.json")
     merges = (resources / "merges.txt").read_text("utf-8")
     lines = [line for line in merges.split("\n") if line and not line.startswith("#")]
     for number, line in enumerate(lines, 1):

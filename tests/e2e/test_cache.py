@@ -164,7 +164,7 @@ def test_content_that_was_lost_is_made_again_when_it_is_needed_and_not_before(pr
     store = Store(project.cache)
     record = record_of(project, "convert:vae_encoder")
     for entry in record.tree:
-        store._object(entry.digest).unlink()
+        store.object(entry.digest).unlink()
 
     assert project.ran("build") == set()
     store.forget(record_of(project, "compile:vae_encoder").key)

@@ -1,0 +1,183 @@
+"""The few functions through which the store and its bundles are written, whole or not at all.
+
+Everything that changes a store goes through `write_file`, `take`, `give`, `drop`, `sweep` and
+`exchange`, so that what a kill or a full disk does at any of them can be looked at in one place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from sdbuild.errors import StoreError
+
+TAKEN_NS = 946_684_800 * 10**9
+"""The modification time of every file in the pool, 1 January 2000: another one means that it was
+written to since, through whatever link, and must be read again before it is trusted."""
+
+_FICLONE = 0x40049409
+"""`ioctl` of Linux that makes a file share another's blocks (btrfs, XFS, bcachefs, overlay…)."""
+_CANNOT = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""What file systems answer that have no modes, no times of their own, or no syncing of folders."""
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a small file whole or not at all: under another name, synced, renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).rename(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def take(path: Path, target: Path) -> None:
+    """Moves a file into the pool: synced, read-only, with the time of what was taken in."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    _seal(path)
+    path.rename(target)
+    sync_folder(target.parent)
+
+
+def give(source: Path, target: Path) -> None:
+    """Puts the bytes of `source` at `target`, where nothing is: as a clone, else a link, else a
+    copy.
+
+    A clone shares the blocks and nothing else, so damage to one leaves the other whole; a hard
+    link is the same file; a copy takes its room again (`docs/decisions/0011-clones-first.md`).
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if _clone(source, target):
+            _seal(target)
+        else:
+            _link(source, target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            target.unlink()
+        raise
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except OSError:  # another disk, too many links, or a file system without any
+        shutil.copyfile(source, target)
+        _seal(target)
+
+
+def _clone(source: Path, target: Path) -> bool:
+    """Makes `target` share the blocks of `source`, and says whether the file system does so."""
+    if sys.platform == "darwin":
+        return ctypes.CDLL(None).clonefile(os.fsencode(source), os.fsencode(target), 0) == 0
+    if not sys.platform.startswith("linux"):
+        return False
+    with source.open("rb") as old, target.open("xb") as new:
+        try:
+            fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
+        except OSError:
+            target.unlink()
+            return False
+    return True
+
+
+def _seal(path: Path) -> None:
+    """Makes a file read-only and gives it the time of the pool's files, where they have such."""
+    for change in (lambda: path.chmod(0o444), lambda: os.utime(path, ns=(TAKEN_NS, TAKEN_NS))):
+        try:
+            change()
+        except OSError as error:
+            if error.errno not in _CANNOT:
+                raise
+
+
+def drop(path: Path, *, is_damaged: bool) -> None:
+    """Removes a file of the store, if it is there.
+
+    The time of a damaged one is changed first: hard links to it in bundles are damaged too, and
+    are read again.
+    """
+    try:
+        if is_damaged:
+            os.utime(path)
+        path.unlink()
+    except FileNotFoundError:
+        return
+
+
+def sweep(path: Path) -> None:
+    """Removes what was left over or worked in, as far as it goes."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def exchange(new: Path, place: Path, old: Path) -> None:
+    """Renames `new` to `place`; what stands there goes to `old`, and comes back if that fails."""
+    stood = place.exists()
+    if stood:
+        place.rename(old)
+    try:
+        new.rename(place)
+    except BaseException:
+        if stood:
+            old.rename(place)
+        raise
+    sync_folder(place.parent)
+
+
+def touch(path: Path) -> None:
+    """Sets a file's times to now, if it may be."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in a folder last, where the file system can."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+    finally:
+        os.close(handle)
+
+
+def is_read_only(error: OSError) -> bool:
+    """Whether an error says that the place cannot be written to."""
+    return error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def file_error(error: OSError, where: Path) -> StoreError:
+    """The error of a file system, as ours."""
+    elsewhere = "put the store where it can be written, with cache=PATH"
+    hints = {
+        errno.ENOSPC: "free some space (python -m sdbuild gc), "
+                      "or put the store elsewhere with cache=PATH",
+        errno.EROFS: elsewhere,
+        errno.EACCES: elsewhere,
+        errno.EPERM: elsewhere,
+    }
+    return StoreError(
+        f"{where}: {error.strerror or error}", hint=hints.get(error.errno or 0, "")
+    )

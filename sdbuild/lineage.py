@@ -1,0 +1,119 @@
+"""Which artifacts were made from which, and for which bundles, read from their records.
+
+Inputs enter a key by the digest of their content. An artifact's makers are all records that gave
+these bytes; there are several where two ways lead to the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from sdbuild.store import Record
+
+BUNDLES = ("bundle", "relink")
+"""The kinds of steps whose artifact is a whole bundle."""
+MEASUREMENTS = ("parity",)
+"""The kinds of steps that enter no bundle: each belongs where all its inputs do."""
+NO_BUNDLE = "no bundle"
+
+
+class Lineage:
+    """The records of a store, as a graph."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.records = {r.key: r for r in sorted(records, key=lambda r: (r.made_at, r.key))}
+        makers: dict[str, list[str]] = {}
+        for record in self.records.values():
+            for found in _digests(record):
+                makers.setdefault(found, []).append(record.key)
+        self._makers = makers
+        self._before = {
+            record.key: {maker for found in record.ingredients.get("inputs", {}).values()
+                         for maker in makers.get(found, ())}
+            for record in self.records.values()
+        }
+        self._after: dict[str, set[str]] = {key: set() for key in self.records}
+        for key, before in self._before.items():
+            for maker in before:
+                self._after[maker].add(key)
+
+    def makers(self, found: str) -> list[Record]:
+        """The records whose artifact, or a path of it, has this digest."""
+        return [self.records[key] for key in self._makers.get(found, ())]
+
+    def inputs(self, key: str) -> set[str]:
+        """The keys of what went into an artifact, as far as they are known."""
+        return self._before[key]
+
+    def is_measurement(self, key: str) -> bool:
+        """Whether an artifact only says something of its inputs."""
+        return self.records[key].ingredients.get("kind") in MEASUREMENTS
+
+    def before(self, keys: Iterable[str]) -> set[str]:
+        """The keys, and those of everything that went into them."""
+        return _closure(keys, self._before)
+
+    def after(self, keys: Iterable[str]) -> set[str]:
+        """The keys, and those of everything that was made from them."""
+        return _closure(keys, self._after)
+
+    def bundles(self) -> Iterator[Record]:
+        """The records of whole bundles."""
+        return (r for r in self.records.values() if r.ingredients.get("kind") in BUNDLES)
+
+    def variants(self) -> dict[str, set[str]]:
+        """For each key the variants of bundles that it went into, or measures."""
+        found: dict[str, set[str]] = {key: set() for key in self.records}
+        for bundle in self.bundles():
+            for key in self.before([bundle.key]):
+                found[key].add(variant(bundle))
+        for key, inputs in self._before.items():
+            if inputs and self.is_measurement(key):
+                found[key] = set.intersection(*(found[k] for k in inputs))
+        return {key: names or {NO_BUNDLE} for key, names in found.items()}
+
+
+def variant(bundle: Record) -> str:
+    """The name of a bundle's variant, from its record; as `Recipe.variant`, without a tag."""
+    params: Mapping[str, Any] = bundle.ingredients["params"]
+    try:
+        parts = params["components"].values()
+        bits = max((part["nbits"] or 0 for part in parts), default=0)
+        chunks = max((len(part["models"]) for part in parts), default=1)
+        cut = f"-{chunks}chunks" if chunks > 1 else ""
+        return (f"{params['name']}-{params['width_px']}x{params['height_px']}-"
+                f"{params['attention']}-{f'{bits}bit' if bits else 'fp16'}{cut}-"
+                f"{params['target']}")
+    except (KeyError, TypeError, AttributeError):  # of another version
+        return str(params.get("name", bundle.step))
+
+
+def component(record: Record) -> str:
+    """The component that a record's step is for; `all` for a bundle."""
+    return record.step.partition(":")[2] or "all"
+
+
+def stage(record: Record) -> str:
+    """The stage of a record's step."""
+    return record.step.partition(":")[0]
+
+
+def _digests(record: Record) -> set[str]:
+    """The digests by which an artifact can be an input: whole, or any path of it."""
+    paths = {""}
+    for entry in record.tree:
+        parts = entry.path.split("/")
+        paths.update("/".join(parts[:n]) for n in range(1, len(parts) + 1))
+    return {record.digest(path) for path in paths}
+
+
+def _closure(keys: Iterable[str], edges: Mapping[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    left = [key for key in keys if key in edges]
+    while left:
+        key = left.pop()
+        if key not in found:
+            found.add(key)
+            left += edges[key]
+    return found

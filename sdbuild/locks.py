@@ -1,0 +1,135 @@
+"""Locks between processes: `flock` on a file, which goes with its process however that ends.
+
+Who holds a lock is written into its file, for those who wait. Where the file system has no locks,
+they are held on files in the machine's folder for temporary files: processes of this machine are
+kept apart as ever; those of others are not, and may do the same work twice, with the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from sdbuild.digest import digest
+from sdbuild.disk import file_error, is_read_only
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL,
+             errno.EBADF)
+
+_PATIENCE_S = 0.5
+"""How long a wait may be that nobody needs to hear of."""
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str, *, is_shared: bool = False) -> Iterator[None]:
+    """Holds the lock file `path`, or a folder itself, for `what`; says for whom it waits.
+
+    Shared, it keeps out only those who want it alone. Where it cannot be written to nobody can
+    want that, and it is not needed.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    try:
+        handle = _open(path)
+    except OSError as error:
+        if is_shared and is_read_only(error):
+            yield
+            return
+        raise file_error(error, path.parent) from error
+    try:
+        handle = _hold(handle, path, what, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds a lock."""
+    if not path.exists():
+        return False
+    handle = _open(path)
+    try:
+        handle, is_mine = _try(handle, path, fcntl.LOCK_EX)
+        return not is_mine
+    finally:
+        os.close(handle)
+
+
+def _open(path: Path) -> int:
+    if path.is_dir():
+        return os.open(path, os.O_RDONLY)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+
+
+def _hold(handle: int, path: Path, what: str, how: int) -> int:
+    """The handle that holds the lock in the end."""
+    handle, is_mine = _try(handle, path, how)
+    patience = time.monotonic() + _PATIENCE_S
+    while not is_mine and time.monotonic() < patience:
+        time.sleep(_PATIENCE_S / 20)
+        handle, is_mine = _try(handle, path, how)
+    if not is_mine:
+        print(f"{what}: waiting for {_holder(path, handle)}", file=sys.stderr, flush=True)
+        fcntl.flock(handle, how)
+    if not path.is_dir():
+        _sign(handle, what)
+    return handle
+
+
+def _try(handle: int, path: Path, how: int) -> tuple[int, bool]:
+    """The handle to lock, here or elsewhere on this machine, and whether it is locked now."""
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return handle, False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            os.close(handle)
+            raise file_error(error, path) from error
+        os.close(handle)
+        return _try_elsewhere(path, how)
+    return handle, True
+
+
+def _try_elsewhere(path: Path, how: int) -> tuple[int, bool]:
+    folder = Path(tempfile.gettempdir()) / f"sdbuild-locks-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        handle = os.open(folder / digest("lock", str(path.resolve())),
+                         os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return handle, False
+    except OSError as error:
+        raise file_error(error, folder) from error
+    return handle, True
+
+
+def _sign(handle: int, what: str) -> None:
+    """Says in the file who holds it: of several who share it, the last to come."""
+    since = datetime.now().astimezone().isoformat(timespec="seconds")
+    signature = {"what": what, "pid": os.getpid(), "host": platform.node(), "since": since}
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps(signature).encode(), 0)
+
+
+def _holder(path: Path, handle: int) -> str:
+    """Who holds a lock, as far as is known."""
+    try:
+        found = json.loads(os.pread(handle, 1000, 0))
+        return (f"{found['what']} of process {found['pid']} on {found['host']}, "
+                f"since {found['since']}")
+    except (OSError, ValueError, KeyError, TypeError):  # a folder, or just being signed
+        return f"whoever works at {path}"

@@ -1,0 +1,178 @@
+"""Every file of a store and of its bundles read again, and what damage means for what was made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdbuild.digest import digest_file
+from sdbuild.disk import touch
+from sdbuild.errors import StoreError
+from sdbuild.lineage import Lineage
+from sdbuild.roots import Root, roots
+from sdbuild.show import size
+from sdbuild.store import Entry, Record, Store
+
+Progress = Callable[[int, int], None]
+"""Told after each file: bytes that are read, and bytes in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A file that is damaged or missing.
+
+    `used_as`: where it is in which artifacts; `downstream`: the steps that were made from those,
+    and so may hold what was read from it; `bundles`: those in their places that hold it damaged.
+    """
+
+    digest: str
+    fault: str
+    size_bytes: int
+    used_as: tuple[str, ...]
+    downstream: tuple[str, ...]
+    bundles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What a whole store was found to be. `is_mended`: damage was dropped, to be made again."""
+
+    files: int
+    size_bytes: int
+    without_content: int
+    faults: tuple[Fault, ...]
+    bundles: tuple[str, ...]
+    records: tuple[str, ...]
+    is_mended: bool
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (self.faults or self.bundles or self.records)
+
+
+def verify(store: Store, progress: Progress = lambda done, total: None) -> Verified:
+    """Reads everything; drops what is damaged, so that the next build makes it again."""
+    with store.in_use("verify"):
+        lineage = Lineage(store.records())
+        entries, given_up = _entries(store, lineage), store.given_up()
+        absent = {d for d in entries if d in given_up and not store.object(d).exists()}
+        wanted = sorted((e for d, e in entries.items() if d not in absent),
+                        key=lambda entry: -entry.size_bytes)
+        placed = [root for root in roots(store) if root.key in lineage.records]
+        found = _read(store, wanted, progress)
+        damaged = _damaged_in(placed, lineage, store)
+        faults = tuple(_fault(entry, fault, lineage, damaged) for entry, fault in found)
+        unreadable = tuple(store.unreadable())
+        is_mended = _mend(store, faults, damaged)
+    return Verified(
+        files=len(wanted),
+        size_bytes=sum(entry.size_bytes for entry in wanted),
+        without_content=sum(
+            any(e.digest in absent for e in record.tree) for record in lineage.records.values()
+        ),
+        faults=faults,
+        bundles=tuple(path for paths in damaged.values() for path in paths),
+        records=tuple(path.name for path in unreadable),
+        is_mended=is_mended,
+    )
+
+
+def _entries(store: Store, lineage: Lineage) -> dict[str, Entry]:
+    """Every file that is known, and what lies in the pool without a record."""
+    found = {e.digest: e for record in lineage.records.values() for e in record.tree}
+    for path in store.objects():
+        if path.name not in found:
+            found[path.name] = Entry("", path.name, path.stat().st_size)
+    return found
+
+
+def _read(
+    store: Store, entries: Iterable[Entry], progress: Progress
+) -> list[tuple[Entry, str]]:
+    entries = list(entries)
+    done, total, found = 0, sum(entry.size_bytes for entry in entries), []
+    for entry, fault in store.faults(entries):
+        done += entry.size_bytes
+        progress(done, total)
+        if fault:
+            found.append((entry, fault))
+    return found
+
+
+def _damaged_in(
+    placed: Iterable[Root], lineage: Lineage, store: Store
+) -> dict[str, list[str]]:
+    """The files of bundles in their places that are not what they were, by their digests."""
+    found: dict[str, list[str]] = {}
+    for root in placed:
+        for entry in lineage.records[root.key].tree:
+            path = root.folder / entry.path
+            try:
+                is_whole = digest_file(path) == entry.digest
+            except OSError:
+                is_whole = False
+            if not is_whole:
+                found.setdefault(entry.digest, []).append(str(path))
+    return found
+
+
+def _fault(
+    entry: Entry, fault: str, lineage: Lineage, damaged: Mapping[str, list[str]]
+) -> Fault:
+    holders = [r for r in lineage.records.values() if any(e.digest == entry.digest for e in r.tree)]
+    keys = {record.key for record in holders}
+    after = sorted(lineage.after(keys) - keys, key=lambda key: len(lineage.before([key])))
+    return Fault(
+        digest=entry.digest,
+        fault=fault,
+        size_bytes=entry.size_bytes,
+        used_as=tuple(
+            f"{_named(r)}: {e.path}" for r in holders for e in r.tree if e.digest == entry.digest
+        ),
+        downstream=tuple(_named(lineage.records[key]) for key in after),
+        bundles=tuple(damaged.get(entry.digest, ())),
+    )
+
+
+def _named(record: Record) -> str:
+    return f"{record.step} ({record.key[:8]})"
+
+
+def _mend(store: Store, faults: Iterable[Fault], damaged: Mapping[str, list[str]]) -> bool:
+    """Drops what is damaged, and has the next build look at damaged bundles."""
+    for paths in damaged.values():
+        for path in paths:
+            touch(Path(path))
+    try:
+        store.give_up([fault.digest for fault in faults], are_damaged=True)
+        for path in store.unreadable():
+            store.drop_record(path)
+    except StoreError:
+        return False
+    return True
+
+
+def told(found: Verified) -> str:
+    """What was found, as people read it."""
+    lines = []
+    for fault in found.faults:
+        lines.append(f"{fault.fault}: {fault.digest} ({size(fault.size_bytes)})")
+        lines += [f"    in {use}" for use in fault.used_as or ("no record",)]
+        if fault.downstream:
+            lines.append(f"    from which came {', '.join(fault.downstream)}")
+        lines += [f"    in the bundle {path}" for path in fault.bundles]
+    pooled = {path for fault in found.faults for path in fault.bundles}
+    lines += [f"damaged: {path}, in a bundle" for path in found.bundles if path not in pooled]
+    lines += [f"damaged: the record {name}" for name in found.records]
+    lines.append(f"{found.files} files, {size(found.size_bytes)} read: "
+                 + ("all whole" if found.is_whole else f"{len(found.faults)} damaged or missing"))
+    if found.without_content:
+        lines.append(f"{found.without_content} artifacts were collected or dropped before; "
+                     "they are made again when a build needs them")
+    if not found.is_whole:
+        lines.append("what was damaged has been dropped; build again to make it anew"
+                     if found.is_mended else
+                     "nothing was dropped: the store cannot be written to")
+    return "\n".join(lines)

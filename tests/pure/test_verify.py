@@ -1,0 +1,156 @@
+"""verify: damage is found, named with what it means, and dropped; what is whole is left alone."""
+
+import json
+import os
+
+import pytest
+from chains import chain, digest_of, object_of, placed, put, rot
+
+from sdbuild import disk
+from sdbuild.cli import main
+from sdbuild.store import Store
+from sdbuild.verify import verify
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def test_a_whole_store_is_found_whole(store, tmp_path, capsys):
+    placed(store, chain(store, tmp_path), tmp_path / "bundle")
+
+    count = sum(path.stat().st_size for path in store.objects())
+
+    assert main(["verify", "--cache", str(store.root)]) == 0
+    assert f"4 files, {count} B read: all whole" in capsys.readouterr().out
+
+
+def test_rot_that_keeps_the_time_is_named_with_all_that_came_from_it(store, tmp_path, capsys):
+    made = chain(store, tmp_path)
+    rot(object_of(store, made["convert"]))
+    assert store.has_content(made["convert"])  # sizes and times tell nothing
+
+    status = main(["verify", "--cache", str(store.root), "--json"])
+
+    found = json.loads(capsys.readouterr().out)
+    (fault,) = found["faults"]
+    assert (status, found["schema"], found["is_mended"]) == (1, 1, True)
+    assert fault["fault"] == "damaged"
+    assert fault["digest"] == digest_of("package of weights")
+    assert fault["used_as"] == [f"convert:unet ({made['convert'].key[:8]}): package"]
+    assert fault["downstream"] == [
+        f"{made[name].step} ({made[name].key[:8]})" for name in ("compile", "bundle")
+    ]
+    assert not store.has_content(made["convert"])
+
+
+def test_damage_in_a_bundle_that_shares_the_file_is_named_and_no_longer_trusted(
+    store, tmp_path, monkeypatch,
+):
+    monkeypatch.setattr(disk, "_clone", lambda source, target: False)
+    made = chain(store, tmp_path)
+    place = placed(store, made, tmp_path / "bundle")
+    rot(object_of(store, made["compile"]))
+    assert store.is_laid_out(made["bundle"], place)
+
+    (fault,) = verify(store).faults
+
+    assert fault.bundles == (str(place / "Unet.mlmodelc" / "weights"),)
+    assert len(fault.used_as) == 2
+    assert not store.is_laid_out(made["bundle"], place)
+
+
+def test_a_damaged_copy_in_a_bundle_is_found_while_the_store_is_whole(
+    store, tmp_path, monkeypatch,
+):
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+    monkeypatch.setattr(os, "link", refuse)
+    made = chain(store, tmp_path)
+    place = placed(store, made, tmp_path / "bundle")
+    rot(place / "Unet.mlmodelc" / "weights")
+
+    found = verify(store)
+
+    assert (found.faults, found.bundles) == ((), (str(place / "Unet.mlmodelc" / "weights"),))
+    assert not found.is_whole
+    assert not store.is_laid_out(made["bundle"], place)
+    assert store.has_content(made["bundle"])
+
+
+def test_a_file_that_is_lost_is_missed_once_and_then_known_to_be_gone(store, tmp_path):
+    made = chain(store, tmp_path)
+    object_of(store, made["download"]).unlink()
+
+    (fault,) = verify(store).faults
+    again = verify(store)
+
+    assert fault.fault == "missing"
+    assert (again.is_whole, again.without_content) == (True, 1)
+
+
+def test_a_file_that_was_made_again_and_then_lost_is_missed_again(store, tmp_path):
+    made = chain(store, tmp_path)
+    rot(object_of(store, made["download"]))
+    verify(store)
+    chain(store, tmp_path)
+    assert verify(store).without_content == 0
+
+    rot(object_of(store, made["download"]))
+
+    assert not verify(store).is_whole
+
+
+def test_a_record_that_cannot_be_read_is_named_and_dropped(store, tmp_path):
+    made = chain(store, tmp_path)["bundle"]
+    path = next((store.root / "records").glob(f"*/{made.key}.json"))
+    path.write_text("{")
+
+    found = verify(store)
+
+    assert found.records == (f"{made.key}.json",)
+    assert not path.exists()
+    assert verify(store).is_whole
+
+
+def test_content_without_a_record_is_read_too(store, tmp_path):
+    made = put(store, tmp_path, "convert:unet", {"a": "one"})
+    rot(object_of(store, made))
+    store.forget(made.key)
+
+    (fault,) = verify(store).faults
+
+    assert (fault.fault, fault.used_as) == ("damaged", ())
+
+
+def test_damage_never_enters_a_layout_even_if_nobody_verified(store, tmp_path):
+    made = chain(store, tmp_path)
+    rot(object_of(store, made["compile"]))
+
+    with pytest.raises(Exception, match="weights is damaged and was dropped"):
+        placed(store, made, tmp_path / "bundle")
+
+    assert not (tmp_path / "bundle").exists()
+    assert not store.has_content(made["compile"])
+
+
+def test_damaged_content_gives_way_to_the_same_bytes_made_anew(store, tmp_path):
+    made = put(store, tmp_path, "convert:unet", {"a": "one"})
+    rot(object_of(store, made))
+
+    put(store, tmp_path, "convert:unet", {"a": "one"})
+
+    assert verify(store).is_whole
+
+
+def test_a_store_that_is_not_there_is_told(tmp_path, capsys):
+    assert main(["verify", "--cache", str(tmp_path / "none")]) == 1
+    assert "there is no such folder, expected a store" in capsys.readouterr().err
+
+
+def test_an_error_is_json_where_json_was_asked_for(tmp_path, capsys):
+    main(["du", "--json", "--cache", str(tmp_path / "none")])
+
+    found = json.loads(capsys.readouterr().out)
+    assert (found["schema"], found["error"]["type"]) == (1, "StoreError")
