@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 from sdbuild.family import Component
 from sdbuild.recipe import Recipe
@@ -85,24 +84,3 @@ def _needs(module: ModuleType, recipe: Recipe) -> Mapping[str, str | tuple[str, 
 def _input(need: str | tuple[str, str], made: Mapping[str, str]) -> From:
     role, path = (need, "") if isinstance(need, str) else need
     return From(made[role], path)
-
-
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """The ingredients that differ, one line each: `params.nbits 6 → 4`."""
-    lines = []
-    for part, now in after.items():
-        was = before.get(part)
-        if isinstance(now, Mapping) and isinstance(was, Mapping):
-            names = sorted({*was, *now})
-            lines += [
-                f"{part}.{name} {_short(was.get(name))} → {_short(now.get(name))}"
-                for name in names if was.get(name) != now.get(name)
-            ]
-        elif was != now:
-            lines.append(f"{part} {_short(was)} → {_short(now)}")
-    return lines
-
-
-def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 24 else text[:12] + "…"

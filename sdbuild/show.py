@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sdbuild.store import Record
+from typing import Any
+
+from sdbuild.store import Record, Store
 
 
 def size(count: float) -> str:
@@ -20,3 +22,13 @@ def made(record: Record) -> str:
         f"{record.seconds:6.1f} s  {size(record.peak_bytes):>8} memory"
         f"  {size(record.size_bytes):>8}  {record.key[:8]}"
     )
+
+
+def as_json(record: Record, store: Store) -> dict[str, Any]:
+    """What an artifact is, for commands that print JSON."""
+    return {
+        "key": record.key, "step": record.step, "made_at": record.made_at, "host": record.host,
+        "seconds": record.seconds, "peak_bytes": record.peak_bytes,
+        "size_bytes": record.size_bytes, "digest": record.digest(),
+        "has_content": store.has_content(record), "ingredients": dict(record.ingredients),
+    }

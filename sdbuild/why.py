@@ -1,34 +1,96 @@
-"""What a task would run, and because of which ingredient."""
+"""What a task would run, because of which ingredient, and what that will cost."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from sdbuild.build import Builder, State
+from sdbuild.causes import causes, differences
 from sdbuild.errors import RecipeError
 from sdbuild.fields import did_you_mean
-from sdbuild.plan import changes, plan
+from sdbuild.lineage import Lineage
+from sdbuild.plan import Plan, plan
+from sdbuild.recipe import load
 from sdbuild.settings import settings
+from sdbuild.show import size
 from sdbuild.store import Record, Store
 
+UP_TO_DATE = "up to date"
+WOULD_RUN = "would run"
 
-def why(task: str, words: Mapping[str, str]) -> str:
-    """One line for each step that `task` needs: up to date, or why it would run.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Whether a step would run, and why.
+
+    `causes` are the first cause and what else changed. Of a step that waits they are those of
+    `after`, the step that changes what it is made from; if that gives the same bytes as before,
+    the waiting step stays as it is.
+
+    Units:
+        seconds: wall clock, None if nothing like it ran yet; peak_bytes: anonymous memory.
+    """
+
+    step: str
+    state: str
+    causes: tuple[str, ...] = ()
+    after: str = ""
+    seconds: float | None = None
+    peak_bytes: int | None = None
+    is_measured: bool = False
+
+    def __str__(self) -> str:
+        if self.state == UP_TO_DATE:
+            return f"{self.step:<24}{self.state}"
+        after = f"after {self.after}, " if self.after else ""
+        shown = "; ".join(self.causes[:3])
+        more = f"; and {len(self.causes) - 3} more" if len(self.causes) > 3 else ""
+        return f"{self.step:<24}{self.state}: {after}{shown}{more}{self._cost()}"
+
+    def _cost(self) -> str:
+        if self.peak_bytes is None:
+            return ""
+        about = "" if self.is_measured else "about "
+        seconds = "" if self.seconds is None else f"{self.seconds:.1f} s, "
+        return f"  [{about}{seconds}{size(self.peak_bytes)} memory]"
+
+
+def why(task: str, words: Mapping[str, str]) -> list[Reason]:
+    """A reason for each step that `task` needs, and for the bundle in its place.
 
     Raises:
         RecipeError: an unknown task or variable.
     """
     found = settings(words)
     builder = Builder(plan(found.recipe), Store(found.cache))
-    names = _steps(task, builder)
-    records = list(builder.store.records())
-    lines = [
-        f"{name:<24}{_reason(state, records)}" for name, state in builder.states(names).items()
-    ]
+    plain = plan(load({name: words[name] for name in ("model", "source") if name in words}))
+    states = builder.states(_steps(task, builder))
+    lineage = Lineage(builder.store.records())
+    reasons: dict[str, Reason] = {}
+    for name, state in states.items():
+        reasons[name] = _reason(state, reasons, builder, lineage, plain)
     if task in ("build", "check", "generate"):
         record = builder.state("bundle").record
         placed = record is not None and builder.store.is_laid_out(record, found.bundle)
-        lines.append(f"{'build':<24}{'up to date' if placed else 'would run: not in place'}")
+        reasons["build"] = Reason(step="build", state=UP_TO_DATE) if placed else \
+            Reason(step="build", state=WOULD_RUN, causes=("not in place",))
+    return list(reasons.values())
+
+
+def told(reasons: Iterable[Reason]) -> str:
+    """Reasons as people read them, and what all of it will take."""
+    reasons = list(reasons)
+    lines = [str(reason) for reason in reasons]
+    running = [r for r in reasons if r.peak_bytes is not None]
+    if running:
+        known = [reason.seconds for reason in running if reason.seconds is not None]
+        never = f", {len(running) - len(known)} of them never yet" if len(known) < len(running) \
+            else ""
+        lines.append(
+            f"{len(running)} steps would run{never}: about {sum(known):.0f} s one after the other, "
+            f"{size(max(r.peak_bytes or 0 for r in running))} memory for the largest"
+        )
     return "\n".join(lines)
 
 
@@ -48,27 +110,34 @@ def _steps(task: str, builder: Builder) -> list[str]:
     return known[task]
 
 
-def _reason(state: State, records: Iterable[Record]) -> str:
+def _reason(
+    state: State, before: Mapping[str, Reason], builder: Builder, lineage: Lineage, plain: Plan
+) -> Reason:
+    name = state.step.name
     if state.record is not None:
-        return "up to date"
+        return Reason(step=name, state=UP_TO_DATE)
     if state.key is None:
-        return f"would run: {', '.join(state.waits_for)} would run"
-    before = _nearest(state, records)
-    if before is None:
-        return "would run: never made"
-    causes = changes(before.ingredients, state.ingredients) or ["its record is gone"]
-    return f"would run: {'; '.join(causes)}"
+        first = before[state.waits_for[0]]
+        found, after = first.causes, first.after or first.step
+    else:
+        found, after = tuple(_causes(state, lineage, plain)), ""
+    cost = builder.costs.expected(name)
+    return Reason(step=name, state=WOULD_RUN, causes=found, after=after, seconds=cost.seconds,
+                  peak_bytes=cost.peak_bytes, is_measured=cost.is_measured)
 
 
-def _nearest(state: State, records: Iterable[Record]) -> Record | None:
+def _causes(state: State, lineage: Lineage, plain: Plan) -> list[str]:
+    nearest = _nearest(state, lineage)
+    if nearest is None:
+        return ["never made"]
+    usual = plain.steps.get(state.step.name)
+    params = usual.params if usual else {}
+    return causes(nearest, state.ingredients, lineage, params) or ["its record is gone"]
+
+
+def _nearest(state: State, lineage: Lineage) -> Record | None:
     """The record of the same step that differs least, and of those the newest."""
-    candidates = [record for record in records if record.step == state.step.name]
+    candidates = [r for r in reversed(lineage.records.values()) if r.step == state.step.name]
     return min(
-        candidates,
-        key=lambda r: (len(changes(r.ingredients, state.ingredients)), _age(r)),
-        default=None,
+        candidates, key=lambda r: len(differences(r.ingredients, state.ingredients)), default=None
     )
-
-
-def _age(record: Record) -> tuple[int, ...]:
-    return tuple(-ord(letter) for letter in record.made_at)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
-from sdbuild.commands import add_variables, variables
+from sdbuild.commands import add_json, add_variables, print_json, variables
 
-HELP = "what a task would run, and because of what"
+HELP = "what a task would run, because of what, and what it will cost"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the task and the variables."""
     parser.add_argument("task", help="build, or a step such as palettize:unet")
     add_variables(parser)
+    add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints a line for each step that the task needs."""
-    from sdbuild.why import why
+    from sdbuild.why import told, why
 
-    print(why(options.task, variables(options.variables)))
+    reasons = why(options.task, variables(options.variables))
+    if options.json:
+        print_json(steps=[asdict(reason) for reason in reasons])
+    else:
+        print(told(reasons))
     return 0

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from sdbuild.plan import STAGES, changes, plan
+from sdbuild.plan import STAGES, plan
 from sdbuild.recipe import load
 from sdbuild.step import From, Step, ingredients, key, stage
 
@@ -116,13 +116,6 @@ def test_a_key_does_not_depend_on_the_place_of_the_checkpoint():
 
     assert one != other
     assert ingredients(one, {}, {"f": "d"}) == ingredients(other, {}, {"f": "d"})
-
-
-def test_changes_are_told_by_ingredient():
-    before = {"params": {"nbits": 6}, "tools": {"numpy": "1", "torch": "2"}, "version": 1}
-    after = {"params": {"nbits": 4}, "tools": {"numpy": "1", "torch": "3"}, "version": 2}
-
-    assert changes(before, after) == ["params.nbits 6 → 4", "tools.torch 2 → 3", "version 1 → 2"]
 
 
 def test_steps_are_frozen():
