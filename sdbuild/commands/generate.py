@@ -19,6 +19,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="the PNG to write (default: images/<name>.png)")
     parser.add_argument("--report", type=Path, help="where timings go, as JSON")
     parser.add_argument("--predictor", default="auto", help="auto, coreml or portable")
+    parser.add_argument("--weight-bytes", type=int, metavar="N", help="decoded weights that the "
+                        "portable executor keeps of each component (default: all)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -40,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
                          for f in DRAW_FIELDS})
     wanted = f"images/{bundle.name}.png" if options.out is None else options.out
     out = Path(parse(VARIABLES["out"], wanted, "on the command line"))
-    for path in generate(bundle, request, out, options.report, options.predictor):
+    for path in generate(bundle, request, out, options.report, options.predictor,
+                         options.weight_bytes):
         print(path)
     return 0

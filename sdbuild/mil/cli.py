@@ -58,6 +58,8 @@ def _add_run(mil: argparse._SubParsersAction) -> None:
                      help="an input from a file; may be repeated")
     run.add_argument("--seed", type=int, default=0, help="of the random inputs (default: 0)")
     run.add_argument("--function", help="the function to run (default: main)")
+    run.add_argument("--weight-bytes", type=int, metavar="N",
+                     help="decoded weights that are kept; others are decoded at each use")
     run.add_argument("--out", type=Path, help="the folder for the outputs, one .npy each")
 
 
@@ -286,7 +288,8 @@ def _run(options: argparse.Namespace) -> int:
     from sdbuild.mil.survey import read_models
 
     results = list(predict(read_models(options.path), load_inputs(dict(options.input)),
-                           function=options.function, seed=options.seed))
+                           function=options.function, seed=options.seed,
+                           weight_bytes=options.weight_bytes))
     rows = [row for result in results for row in summary(result.outputs)]
     if options.out is not None:
         save_outputs(options.out, {k: v for result in results for k, v in result.outputs.items()})

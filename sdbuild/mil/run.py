@@ -37,7 +37,7 @@ class Result:
 
 def predict(
     models: Sequence[Model], given: Mapping[str, np.ndarray], *, function: str | None = None,
-    seed: int = 0,
+    seed: int = 0, weight_bytes: int | None = None,
 ) -> Iterator[Result]:
     """Runs programs in a row; what one gives, later ones take by name.
 
@@ -48,6 +48,8 @@ def predict(
             shape.
         InvalidProgram: an operation fails, a value is too large, or there is no such function.
         UnsupportedOp: operations that the executor lacks.
+    Units:
+        weight_bytes: of decoded constants that each program keeps, all if None.
     """
     generator = np.random.default_rng(seed)
     values = dict(given)
@@ -64,7 +66,8 @@ def predict(
             if name not in values:
                 values[name] = _random(name, kind, shapes[name], generator)
         inputs = {name: values[name] for name in _tensors(chosen)}
-        outputs = Executor(model, function=function).predict(inputs)
+        executor = Executor(model, function=function, weight_bytes=weight_bytes)
+        outputs = executor.predict(inputs)
         values |= outputs
         yield Result(model=model, inputs=inputs, outputs=outputs)
 

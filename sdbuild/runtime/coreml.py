@@ -40,8 +40,8 @@ class CoreML:
         return self._model.predict({k: v.astype(self._types[k]) for k, v in inputs.items()})
 
 
-def load(path: Path, attention: str) -> CoreML:
-    """The model at `path`.
+def load(path: Path, attention: str, weight_bytes: int | None) -> CoreML:
+    """The model at `path`; what it keeps of weights is Core ML's affair.
 
     Raises:
         ToolMissing: this is no Mac.

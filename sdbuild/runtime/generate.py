@@ -21,7 +21,7 @@ from sdbuild.runtime.pipeline import Pipeline, Result
 
 def generate(
     bundle: Bundle, request: Request, out: Path, report: Path | None = None,
-    predictor: str = "auto",
+    predictor: str = "auto", weight_bytes: int | None = None,
 ) -> list[Path]:
     """Draws a request and writes its pictures; the files, `out` last.
 
@@ -31,9 +31,11 @@ def generate(
     Raises:
         BundleError, MILError: the bundle cannot draw.
         SDBuildError: a file cannot be written.
+    Units:
+        weight_bytes: of decoded weights that the executor keeps of each component, all if None.
     """
     _check_places(out, report)
-    pipeline = Pipeline(bundle, predictor)
+    pipeline = Pipeline(bundle, predictor, weight_bytes)
     steps = request.count * request.steps
     with tqdm(total=steps, unit="step", disable=not sys.stderr.isatty(), leave=False) as bar:
         results = list(pipeline.draw(request, bar.update))

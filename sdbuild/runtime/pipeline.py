@@ -45,10 +45,17 @@ class Result:
 
 
 class Pipeline:
-    """Draws from one bundle; its models are loaded once."""
+    """Draws from one bundle; its models are loaded once.
 
-    def __init__(self, bundle: Bundle, predictor: str = "auto") -> None:
+    Units:
+        weight_bytes: of decoded weights that the executor keeps of each component, all if None.
+    """
+
+    def __init__(
+        self, bundle: Bundle, predictor: str = "auto", weight_bytes: int | None = None
+    ) -> None:
         self.bundle = bundle
+        self._weight_bytes = weight_bytes
         started = time.monotonic()
         self._text_encoder = self._load("text_encoder", predictor)
         self._unet = self._load("unet", predictor)
@@ -66,7 +73,8 @@ class Pipeline:
                 f"{self.bundle.folder}: no {component}, which drawing needs",
                 hint="build it with components=text_encoder,unet,vae_decoder",
             )
-        return load(self.bundle.models[component], predictor, self.bundle.attention)
+        return load(self.bundle.models[component], predictor, self.bundle.attention,
+                    self._weight_bytes)
 
     def draw(
         self, request: Request, progress: Callable[[], object] = lambda: None

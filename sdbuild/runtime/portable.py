@@ -14,16 +14,16 @@ from sdbuild.mil.read import read_model
 class Portable:
     """One model on the executor."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, weight_bytes: int | None) -> None:
         model = read_model(path)
         self.shapes = model.input_shapes
-        self._executor = Executor(model)
+        self._executor = Executor(model, weight_bytes=weight_bytes)
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs for some inputs."""
         return self._executor.predict(inputs)
 
 
-def load(path: Path, attention: str) -> Portable:
-    """The model at `path`."""
-    return Portable(path)
+def load(path: Path, attention: str, weight_bytes: int | None) -> Portable:
+    """The model at `path`, which keeps so many bytes of decoded weights."""
+    return Portable(path, weight_bytes)

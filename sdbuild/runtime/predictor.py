@@ -43,14 +43,20 @@ class Chain:
         return outputs
 
 
-def load(paths: Sequence[Path], predictor: str, attention: str) -> Chain:
+def load(
+    paths: Sequence[Path], predictor: str, attention: str, weight_bytes: int | None = None
+) -> Chain:
     """The models at `paths` in a row; `auto` is Core ML on a Mac.
 
     Raises:
         ToolMissing: Core ML is asked for where there is none.
         MILError: a model cannot be run.
+    Units:
+        weight_bytes: of decoded weights that the executor keeps, shared equally by the models;
+            all of them if None. Core ML does as it likes.
     """
     if predictor == "auto":
         predictor = "coreml" if sys.platform == "darwin" else "portable"
     module = importlib.import_module(f"sdbuild.runtime.{predictor}")
-    return Chain([module.load(path, attention) for path in paths])
+    share = None if weight_bytes is None else weight_bytes // len(paths)
+    return Chain([module.load(path, attention, share) for path in paths])

@@ -17,6 +17,7 @@ from sdbuild.step import Job
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
 VERSION = 3
 TOOLS = ("torch", "diffusers", "transformers", "numpy")
@@ -26,6 +27,8 @@ NEEDS = {"compiled": "compiled", "checkpoint": "checkpoint"}
 GIVES = "parity"
 
 _SEED = 20_240_229
+_WORKING_BYTES = 1_000_000_000
+"""Of torch and what passes through the networks, as `cost.py` estimates it."""
 
 
 def applies(recipe: Recipe, component: Component) -> bool:
@@ -56,7 +59,7 @@ def run(job: Job) -> None:
     dims = network.dims(component, architecture, job.params)
     original = network.weighted(component, architecture, checkpoint / "weights.safetensors")
     models = sorted(job.inputs["compiled"].glob("*.mlmodelc"))
-    chain = load(models, "portable", "original")
+    chain = load(models, "portable", "original", _weight_bytes(job, original))
     rng = torch.Generator().manual_seed(job.params["seed"])
     found: list[dict[str, Any]] = []
     nonfinite: list[str] = []
@@ -75,6 +78,18 @@ def run(job: Job) -> None:
             nonfinite.append(_first_nonfinite(models, given))
     report = {"samples": found, "nonfinite": nonfinite}
     (job.output / "parity.json").write_text(json.dumps(report, indent=1), "utf-8")
+
+
+def _weight_bytes(job: Job, original: torch.nn.Module) -> int | None:
+    """The decoded weights that fit beside the original into what the step may hold; None if all.
+
+    Units:
+        bytes: each parameter takes four in the original, and as many again once it is decoded.
+    """
+    if "memory_bytes" not in job.resources:
+        return None
+    original_bytes = 4 * sum(tensor.numel() for tensor in original.parameters())
+    return max(0, job.resources["memory_bytes"] - original_bytes - _WORKING_BYTES)
 
 
 def _first_nonfinite(models: Sequence[Path], inputs: dict[str, np.ndarray]) -> str:

@@ -20,6 +20,11 @@ def test_run_is_seeded_and_saves_its_outputs(source, tmp_path, mil_json):
     assert first != other
 
 
+@pytest.mark.parametrize("count", [0, 36 * 4])
+def test_weights_that_are_not_kept_give_the_same_outputs(count, source, mil_json):
+    assert mil_json("run", source) == mil_json("run", source, "--weight-bytes", count)
+
+
 def test_run_takes_inputs_from_files(source, tmp_path, mil_json):
     np.save(tmp_path / "x.npy", np.zeros((1, 36, 8, 8), np.float32))
 
