@@ -126,7 +126,9 @@ class Builder:
         """
         if source not in self._opened:
             try:
-                self._opened[source] = open_checkpoint(source.places, self.facts)
+                self._opened[source] = open_checkpoint(
+                    source.places, self.facts, source.config
+                )
             except SourceError as error:
                 self._opened[source] = error
         found = self._opened[source]
@@ -262,10 +264,12 @@ class Builder:
     def _reading(self, step: Step) -> dict[str, Any]:
         """From where a step reads which part of a checkpoint: the place that its key is of."""
         if step.source is None:
-            return {"places": (), "facts": {}, "reads": ""}
+            return {"places": (), "config": "", "facts": {}, "reads": ""}
         place = self.checkpoint(step.source).place
         facts = {name: fact for name, fact in self.facts.items() if name.startswith(place)}
-        return {"places": (place,), "facts": facts, "reads": step.reads}
+        return {
+            "places": (place,), "config": step.source.config, "facts": facts, "reads": step.reads,
+        }
 
 
 def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, Any], int]:

@@ -24,6 +24,7 @@ TARGETS = {
 ATTENTIONS = ("original", "split_einsum", "split_einsum_v2")
 QUANTS = ("none", "1", "2", "3", "4", "6", "8")
 SCHEDULERS = ("ddim", "dpm", "euler", "pndm")
+PREDICTION_TYPES = ("epsilon", "v_prediction")
 LOWERS = ("once", "direct")
 COMPILERS = ("auto", "portable", "apple")
 
@@ -135,7 +136,13 @@ def _picture(value: Any) -> str:
 
 RECIPE_FIELDS = (
     Field(name="source", parse=_places, meaning="the checkpoint: a folder in diffusers' "
-          "layout, or hub:owner/name[@revision]"),
+          "layout, a .safetensors file, or hub:owner/name[@revision]"),
+    Field(name="config", parse=_filled, meaning="a folder in diffusers' layout that says what a "
+          ".safetensors file does not: configs, tokenizer, scheduler"),
+    Field(name="vae", parse=_places, meaning="the autoencoder, from another place than the "
+          "checkpoint: a folder, a .safetensors file, or hub:owner/name[@revision]"),
+    Field(name="prediction_type", parse=_choice(*PREDICTION_TYPES), meaning="what the U-Net "
+          "predicts, where the checkpoint does not say or is wrong"),
     Field(name="size", parse=_size, meaning="pixels of a picture, WIDTHxHEIGHT"),
     Field(name="components", parse=_names, meaning="what goes into the bundle"),
     Field(name="attention", parse=_choice(*ATTENTIONS), meaning="how attention is laid out"),

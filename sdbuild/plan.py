@@ -52,10 +52,11 @@ def plan(recipe: Recipe) -> Plan:
             steps[step.name] = step
         if component is not RESOURCES:
             compiled[component.name] = From(made["compiled"])
-    resources = {"resources": From("download:resources")}
-    bundle = Step(
-        kind="bundle", params=stage("bundle").params(recipe), inputs=resources | compiled
-    )
+    inputs = {"resources": From("download:resources"), **compiled}
+    vae = next((c for c in recipe.components if c.folder == "vae"), None)
+    if vae:
+        inputs["vae"] = From(f"download:{vae.name}", "architecture.json")
+    bundle = Step(kind="bundle", params=stage("bundle").params(recipe), inputs=inputs)
     steps[bundle.name] = bundle
     return Plan(recipe=recipe, steps=steps)
 

@@ -32,7 +32,10 @@ DEFAULT_MODEL = "tiny-emoji"
 _DEFAULTS: dict[str, Any] = {
     "attention": "original", "quant": "none", "palettize": ["text_encoder", "unet"], "chunk": 1,
     "target": "iOS16", "lower": "once", "compiler": "auto",
+    "config": None, "vae": None, "prediction_type": None,
 }
+_TAGGED = ("source", "config", "vae", "prediction_type", "components", "palettize")
+"""The variables that make another bundle, and whose values are no words for its name."""
 _DRAW_DEFAULTS: dict[str, Any] = {
     "prompt": "a photograph of a cat", "negative": "", "seed": 1, "steps": 25, "guidance": 7.5,
     "scheduler": "dpm", "count": 1,
@@ -41,9 +44,13 @@ _DRAW_DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where a checkpoint lies: places in the order in which they are tried."""
+    """Where a checkpoint lies: places in the order in which they are tried.
+
+    `config` is a folder that says what a single file does not, or empty.
+    """
 
     places: tuple[str, ...]
+    config: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +91,8 @@ class Recipe:
     summary: str
     family: Family
     source: Source
+    vae: Source | None
+    prediction_type: str | None
     width_px: int
     height_px: int
     components: tuple[Component, ...]
@@ -98,6 +107,10 @@ class Recipe:
     draw: Request
     request: Request
     floors: Mapping[str, Floor]
+
+    def source_of(self, component: Component) -> Source:
+        """Where the component's checkpoint lies."""
+        return self.vae if self.vae and component.folder == "vae" else self.source
 
     def nbits_of(self, component: Component) -> int | None:
         """The bits of the component's weights, or None for fp16."""
@@ -144,12 +157,12 @@ def load(words: Mapping[str, str]) -> Recipe:
     draw = _table(table, "draw", path)
     where = f"{path}: [draw]"
     _check_keys(draw, {field.name for field in DRAW_FIELDS}, where)
-    base = Path.cwd() if "source" in words else path.parent
     recipe = Recipe(
         name=path.stem,
         summary=str(table.get("summary", "")),
         family=family,
-        source=Source(places=tuple(fixed(place, base) for place in fields["source"])),
+        **_sources(fields, words, path.parent),
+        prediction_type=fields["prediction_type"],
         width_px=fields["size"][0],
         height_px=fields["size"][1],
         components=_components(fields["components"], family),
@@ -219,10 +232,30 @@ def _fields(
             values[field.name] = parse(field, words[field.name], "on the command line")
         elif field.name in table or field.name in defaults:
             found = table.get(field.name, defaults.get(field.name))
-            values[field.name] = parse(field, found, where)
+            values[field.name] = None if found is None else parse(field, found, where)
         else:
             raise RecipeError(f"{where}: no {field.name}", hint=f"it is {field.meaning}")
     return values
+
+
+def _sources(
+    fields: Mapping[str, Any], words: Mapping[str, str], folder: Path
+) -> dict[str, Source | None]:
+    """Where everything lies that comes from outside.
+
+    A path is relative to where its user stands: the recipe in its `folder`, or the command line.
+    """
+    def places(name: str) -> tuple[str, ...]:
+        base = Path.cwd() if name in words else folder
+        found = fields[name] or ()
+        return tuple(fixed(p, base) for p in ([found] if isinstance(found, str) else found))
+
+    config = "".join(places("config"))
+    vae = places("vae")
+    return {
+        "source": Source(places=places("source"), config=config),
+        "vae": Source(places=vae) if vae else None,
+    }
 
 
 def _family(table: Mapping[str, Any], path: Path) -> Family:
@@ -245,7 +278,7 @@ def _components(wanted: tuple[str, ...], family: Family) -> tuple[Component, ...
 
 def _tag(words: Mapping[str, str], path: Path) -> str:
     """Some digits of what the command line asks for beside what names a variant."""
-    asked = {k: v for k, v in words.items() if k in ("source", "components", "palettize")}
+    asked = {k: v for k, v in words.items() if k in _TAGGED}
     if path.parent != RECIPES:
         asked["model"] = str(path)
     return digest("variant", asked)[:6] if asked else ""

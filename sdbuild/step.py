@@ -56,8 +56,8 @@ class Step:
 class Job:
     """What the process of a step is given: where its inputs are, and where its output goes.
 
-    `places` are where the checkpoint may be, for the stage that reads one, `facts` what is known
-    of them, and `reads` its part.
+    `places` are where the checkpoint may be, for the stage that reads one, `config` the folder
+    that says what a single file does not, `facts` what is known of them, and `reads` the part.
     `resources` are what it may use, which never changes its bytes: `memory_bytes`.
     """
 
@@ -65,6 +65,7 @@ class Job:
     inputs: Mapping[str, Path]
     output: Path
     places: Sequence[str] = ()
+    config: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     reads: str = ""
     resources: Mapping[str, int] = field(default_factory=dict)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sdbuild.errors import SourceError
 from sdbuild.sources import hub
 from sdbuild.sources.folder import DigestOf, Folder
-from sdbuild.sources.layout import RESOURCES
+from sdbuild.sources.layout import PICKLES, RESOURCES
+from sdbuild.sources.single_file import SUFFIX, SingleFile
 
 if TYPE_CHECKING:
     from sdbuild.sources.tensors import Tensor
@@ -48,8 +49,11 @@ class Checkpoint(Protocol):
         """The files that are no networks, by their paths in diffusers' layout."""
 
 
-def open_checkpoint(places: Sequence[str], facts: Facts) -> Checkpoint:
+def open_checkpoint(places: Sequence[str], facts: Facts, config: str = "") -> Checkpoint:
     """The checkpoint at the first of the places that has one.
+
+    Args:
+        config: a folder that says what a single file does not.
 
     Raises:
         SourceError: none of them has; says of each why not.
@@ -57,7 +61,7 @@ def open_checkpoint(places: Sequence[str], facts: Facts) -> Checkpoint:
     problems = []
     for place in places:
         try:
-            return _opened(place, facts)
+            return _opened(place, facts, config)
         except SourceError as error:
             if len(places) == 1:
                 raise
@@ -87,8 +91,17 @@ def fixed(place: str, base: Path) -> str:
     return place if hub.is_hub(place) else str((base / Path(place).expanduser()).resolve())
 
 
-def _opened(place: str, facts: Facts) -> Checkpoint:
+def _opened(place: str, facts: Facts, config: str) -> Checkpoint:
     """The checkpoint at one place, by the kind that its name tells."""
     if hub.is_hub(place):
         return hub.open_hub(place, facts)
-    return Folder(Path(place))
+    path = Path(place)
+    if path.suffix == SUFFIX and not path.is_dir():
+        return SingleFile(path, Folder(Path(config)) if config else None)
+    if path.suffix in PICKLES and path.is_file():
+        raise SourceError(
+            f"{place} is a pickle, which can run code when it is read; expected {SUFFIX}",
+            hint="torch.load(FILE, weights_only=True) reads tensors and runs nothing; write its "
+                 'tensors ("state_dict") anew with safetensors.torch.save_file',
+        )
+    return Folder(path)

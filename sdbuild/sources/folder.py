@@ -52,7 +52,7 @@ class Folder:
         Raises:
             SourceError: there is none, or it is no JSON object.
         """
-        name = layout.existing(self.place, f"{part}/config.json", self._names())
+        [name] = layout.config_files(self.place, part, self._names())
         return layout.config(str(self.path / name), (self.path / name).read_bytes())
 
     def tensors(self, part: str) -> dict[str, Tensor]:
@@ -66,8 +66,26 @@ class Folder:
         names = layout.weight_files(self.place, part, self._names(), self._shards)
         return table(self.path / name for name in names)
 
+    def config_identity(self, part: str, digest_of: DigestOf) -> dict[str, str]:
+        """The digest of each file that `config` or `config_resources` reads.
+
+        Raises:
+            SourceError: one of them is not there.
+        """
+        names = layout.config_files(self.place, part, self._names())
+        return {name: digest_of(self.path / name) for name in names}
+
+    def config_resources(self) -> dict[str, bytes]:
+        """Tokenizer and scheduler, for a checkpoint that has none.
+
+        Raises:
+            SourceError: one of them is not there.
+        """
+        names = layout.config_files(self.place, layout.RESOURCES, self._names())
+        return {name: (self.path / name).read_bytes() for name in names}
+
     def resources(self) -> dict[str, bytes]:
-        """Tokenizer, scheduler, the autoencoder's config, card and licence.
+        """Tokenizer, scheduler, card and licence.
 
         Raises:
             SourceError: one that is needed is not there.

@@ -103,7 +103,7 @@ class Hub:
         Raises:
             SourceError: there is none, it is no JSON object, or it cannot be had.
         """
-        name = layout.existing(self.place, f"{part}/config.json", self._files)
+        [name] = layout.config_files(self.place, part, self._files)
         return layout.config(f"{self.place}: {name}", self._fetch(name).read_bytes())
 
     def tensors(self, part: str) -> dict[str, Tensor]:
@@ -118,7 +118,7 @@ class Hub:
         return table([self._fetch(name) for name in names])
 
     def resources(self) -> dict[str, bytes]:
-        """Tokenizer, scheduler, the autoencoder's config, card and licence.
+        """Tokenizer, scheduler, card and licence.
 
         Raises:
             SourceError: one that is needed is not there, or cannot be had.

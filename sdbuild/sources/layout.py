@@ -11,10 +11,9 @@ from sdbuild.errors import SourceError
 RESOURCES = "resources"
 """The part of a checkpoint that is no network: tokenizer, scheduler, card."""
 
-_REQUIRED = ("tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json",
-             "vae/config.json")
-_OPTIONAL = ("tokenizer/special_tokens_map.json", "tokenizer/tokenizer_config.json",
-             "README.md", "LICENSE", "LICENSE.txt", "LICENSE.md")
+_REQUIRED = ("tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json")
+_TOKENS = ("tokenizer/special_tokens_map.json", "tokenizer/tokenizer_config.json")
+_CARDS = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md")
 _STEMS = ("diffusion_pytorch_model", "model")
 _FORMS = (
     ("{stem}.fp16.safetensors", "{stem}.safetensors.index.fp16.json"),
@@ -22,7 +21,7 @@ _FORMS = (
 )
 """The names of weights, whole and in shards: what will be fp16 in the end need not come as fp32.
 Source: diffusers and transformers, `_add_variant`."""
-_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 ShardsOf = Callable[[str], list[str]]
 """The files that an index names."""
@@ -41,10 +40,27 @@ def part_files(
         SourceError: one that is needed is not there, or the weights are pickles.
     """
     if part == RESOURCES:
+        return config_files(where, part, names) + [name for name in _CARDS if name in names]
+    return [*config_files(where, part, names), *weight_files(where, part, names, shards_of)]
+
+
+def config_files(where: str, part: str, names: Collection[str]) -> list[str]:
+    """The files of a part that say what it is: of a component its config alone.
+
+    A component that is kept alone has its files where others have a folder for it.
+
+    Raises:
+        SourceError: one that is needed is not there.
+    """
+    if part == RESOURCES:
         needed = [existing(where, name, names) for name in _REQUIRED]
-        return needed + [name for name in _OPTIONAL if name in names]
-    config = existing(where, f"{part}/config.json", names)
-    return [config, *weight_files(where, part, names, shards_of)]
+        return needed + [name for name in _TOKENS if name in names]
+    return [existing(where, _inside(part, "config.json", names), names)]
+
+
+def _inside(part: str, name: str, names: Collection[str]) -> str:
+    is_alone = f"{part}/config.json" not in names and "config.json" in names
+    return name if is_alone else f"{part}/{name}"
 
 
 def weight_files(
@@ -57,13 +73,13 @@ def weight_files(
     """
     for stem in _STEMS:
         for whole, index in _FORMS:
-            if (name := f"{part}/{whole.format(stem=stem)}") in names:
+            if (name := _inside(part, whole.format(stem=stem), names)) in names:
                 return [name]
-            if (name := f"{part}/{index.format(stem=stem)}") in names:
+            if (name := _inside(part, index.format(stem=stem), names)) in names:
                 return [existing(where, shard, names) for shard in shards_of(name)]
     for name in sorted(names):
         path = PurePosixPath(name)
-        if str(path.parent) == part and path.suffix in _PICKLES:
+        if path.with_name("") == PurePosixPath(_inside(part, "", names)) and path.suffix in PICKLES:
             raise _pickled(where, name)
     expected = " or ".join(f"{stem}.safetensors" for stem in _STEMS)
     raise SourceError(f"{where}: {part} has no weights, expected {expected}")

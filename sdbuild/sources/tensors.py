@@ -62,24 +62,58 @@ def table(files: Iterable[Path]) -> dict[str, Tensor]:
     return found
 
 
+def metadata(path: Path) -> dict[str, str]:
+    """What the header says beside the tensors.
+
+    Raises:
+        SourceError: the file is cut short or is not safetensors.
+    """
+    found = _header(path)[0].get("__metadata__", {})
+    return {str(name): str(value) for name, value in found.items()}
+
+
 def _read(path: Path) -> Iterator[Tensor]:
-    try:
-        with safe_open(path, "numpy"):  # checks the header and that the file is whole
-            pass
-    except (SafetensorError, OSError) as error:
-        raise SourceError(
-            f"{path}: not a whole safetensors file: {error}",
-            hint="it may have been cut while it was copied: fetch it again",
-            file=path.name,
-        ) from error
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
+    header, data = _header(path)
     for name, entry in header.items():
         if name != "__metadata__":
             start, end = entry["data_offsets"]
             yield Tensor(name=name, dtype=entry["dtype"], shape=tuple(entry["shape"]),
-                         file=path, start=8 + length + start, size_bytes=end - start)
+                         file=path, start=data + start, size_bytes=end - start)
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header, and the offset at which the tensors' bytes begin."""
+    try:
+        with safe_open(path, "numpy"):  # checks the header and that the file is whole
+            pass
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            return json.loads(file.read(length)), 8 + length
+    except (SafetensorError, OSError) as error:
+        raise SourceError(
+            f"{path}: not a whole safetensors file: {_what_it_is(path) or error}",
+            hint="it may have been cut while it was copied: fetch it again",
+            file=path.name,
+        ) from error
+
+
+_BEGINNINGS = (
+    (b"version https://git-lfs", "a pointer of Git LFS, in whose place `git lfs pull` puts it"),
+    (b"PK\x03\x04", "a pickle of PyTorch's, which can run code when it is read"),
+    (b"\x80\x02", "a pickle, which can run code when it is read"),
+    (b"<", "a web page, saved under its name"),
+    (b"{", "JSON, perhaps the answer of a server that wants a login"),
+)
+
+
+def _what_it_is(path: Path) -> str:
+    """What a file that is no safetensors looks like."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")
+    except OSError:
+        return ""
+    return next((kind for beginning, kind in _BEGINNINGS if start.startswith(beginning)), "")
 
 
 def write(path: Path, tensors: Iterable[Tensor]) -> dict[str, str]:

@@ -29,6 +29,7 @@ def main(kind: str, work: Path) -> int:
         inputs={name: Path(path) for name, path in found["inputs"].items()},
         output=Path(found["output"]),
         places=found["places"],
+        config=found["config"],
         facts=found["facts"],
         reads=found["reads"],
         resources=found["resources"],

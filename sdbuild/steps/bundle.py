@@ -115,7 +115,7 @@ def _write_tokenizer(resources: Path, target: Path) -> None:
 
 def _manifest(job: Job, resources: Path) -> dict[str, Any]:
     scheduler = _json(resources / "scheduler_config.json")
-    vae = _json(resources / "vae_config.json")
+    vae = _json(job.inputs["vae"])["config"] if "vae" in job.inputs else {}
     return {
         "schema": SCHEMA,
         **{k: v for k, v in job.params.items() if k != "components"},

@@ -6,6 +6,8 @@ Its artifact is `architecture.json`, what defines the network, and `weights.safe
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.digest import canonical
@@ -30,26 +32,53 @@ def applies(recipe: Recipe, component: Component) -> bool:
 
 
 def params(recipe: Recipe, component: Component) -> dict[str, Any]:
-    """What decides which tensors are taken."""
-    return {"prefixes": list(component.prefixes)} if component.folder else {}
+    """What decides which tensors are taken, or what the scheduler is told."""
+    if component.folder:
+        return {"prefixes": list(component.prefixes)}
+    return {"prediction_type": recipe.prediction_type} if recipe.prediction_type else {}
 
 
 def source(recipe: Recipe, component: Component) -> dict[str, Any]:
     """Where the checkpoint lies, and the part of it that is read."""
-    return {"source": recipe.source, "reads": component.folder or component.name}
+    return {"source": recipe.source_of(component), "reads": component.folder or component.name}
 
 
 def run(job: Job) -> dict[str, Any]:
     """Writes the component's architecture and weights, or copies the resources."""
     from sdbuild.sources import RESOURCES, open_checkpoint
 
-    checkpoint = open_checkpoint(job.places, dict(job.facts))
+    checkpoint = open_checkpoint(job.places, dict(job.facts), job.config)
     if job.reads == RESOURCES:
-        for name, content in checkpoint.resources().items():
-            flat = name.replace("vae/config", "vae_config").rpartition("/")[2]
-            (job.output / flat).write_bytes(content)
+        _resources(job, checkpoint)
         return checkpoint.origin
     return _component(job, checkpoint) | checkpoint.origin
+
+
+def _resources(job: Job, checkpoint: Checkpoint) -> None:
+    for name, content in checkpoint.resources().items():
+        (job.output / name.rpartition("/")[2]).write_bytes(content)
+    path = job.output / "scheduler_config.json"
+    scheduler = _object(path)
+    if "prediction_type" in job.params:
+        scheduler["prediction_type"] = job.params["prediction_type"]
+        path.write_text(json.dumps(scheduler, indent=2), "utf-8")
+    if scheduler.get("prediction_type", "epsilon") is None:
+        raise SourceError(
+            f"{checkpoint.place}: a file of Stable Diffusion 2 does not say what its U-Net "
+            "predicts, and a wrong guess draws noise",
+            hint="prediction_type=v_prediction for models made for 768x768, "
+                 "prediction_type=epsilon for those (-base) made for 512x512",
+        )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise SourceError(f"{path.name}: not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise SourceError(f"{path.name}: expected a JSON object")
+    return found
 
 
 def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from sdbuild.build import Builder
 from sdbuild.plan import plan
 from sdbuild.recipe import RECIPES, load
+from sdbuild.sources import form
 from sdbuild.store import Record, Store
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -37,7 +38,7 @@ def build(cache, content, peak_bytes=1000, **words):
         folder.mkdir(parents=True)
         if name == "download:unet":
             config = made.checkpoint(state.step.source).config("unet")
-            architecture = state.step.stage.architecture("unet", config)
+            architecture = form.architecture("unet", config)
             text = json.dumps(architecture, sort_keys=True, separators=(",", ":"))
             (folder / "architecture.json").write_text(text)
             shutil.copy(RECIPES / "tiny-emoji" / UNET, folder / "weights.safetensors")

@@ -31,7 +31,8 @@ convert:vae_decoder <- lower:vae_decoder, download:vae_decoder
 compile:vae_decoder <- convert:vae_decoder
 parity:vae_decoder <- compile:vae_decoder, download:vae_decoder
 download:resources
-bundle <- download:resources, compile:text_encoder, compile:unet, compile:vae_decoder
+bundle <- download:resources, compile:text_encoder, compile:unet, compile:vae_decoder, \
+download:vae_decoder/architecture.json
 """
 
 

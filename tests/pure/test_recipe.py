@@ -150,3 +150,35 @@ def test_a_source_on_the_command_line_is_relative_to_where_one_stands(tmp_path, 
 
 def test_the_recipes_are_found_by_their_files():
     assert names() == sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def test_the_autoencoder_may_come_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    recipe = load({"vae": "mine.safetensors"})
+
+    sources = {c.name: recipe.source_of(c).places for c in recipe.components}
+    mine = (str(tmp_path / "mine.safetensors"),)
+    assert sources["vae_decoder"] == sources["vae_encoder"] == mine
+    assert sources["unet"] == sources["text_encoder"] == load({}).source.places
+
+
+@pytest.mark.parametrize("word", ["vae=a.safetensors", "config=b", "prediction_type=epsilon"])
+def test_what_a_bundle_is_made_from_beside_its_source_gives_it_a_name_of_its_own(word):
+    name, _, value = word.partition("=")
+
+    assert load({name: value}).variant != load({}).variant
+    assert load({name: value}).variant != load({name: value, "source": "c"}).variant
+
+
+def test_places_in_a_recipe_are_beside_it(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('family = "sd"\nsource = "a.safetensors"\nsize = "512"\nvae = "v"\n'
+                    'config = "c"\nprediction_type = "v_prediction"\ncomponents = ["unet"]\n')
+
+    recipe = load({"model": str(path)})
+
+    assert recipe.source.places == (str(tmp_path / "a.safetensors"),)
+    assert recipe.source.config == str(tmp_path / "c")
+    assert recipe.vae.places == (str(tmp_path / "v"),)
+    assert recipe.prediction_type == "v_prediction"

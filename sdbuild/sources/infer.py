@@ -1,0 +1,146 @@
+"""Configs told from the shapes of tensors, for files that bring none. Names are diffusers'."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sdbuild.errors import SourceError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+HEADS_HINT = (
+    "config=FOLDER takes what the file does not say from a folder in diffusers' layout"
+)
+_IN_CHANNELS = {
+    5: "for depth to image", 7: "an upscaler", 8: "InstructPix2Pix", 9: "for inpainting",
+}
+_CLIP_HEAD = 64
+
+
+def unet(where: str, shapes: Shapes) -> dict[str, Any]:
+    """The config of Stable Diffusion's U-Net.
+
+    The number of heads shows in no shape: 8 in Stable Diffusion 1, whose prompts are 768 wide,
+    and one for 64 channels in 2, whose prompts are 1024 wide.
+
+    Raises:
+        SourceError: it is of another model, or its heads cannot be told.
+    """
+    in_channels = _shape(where, shapes, "conv_in.weight")[1]
+    if in_channels != 4:
+        kind = _IN_CHANNELS.get(in_channels, "of another model")
+        raise SourceError(
+            f"{where}: its U-Net takes {in_channels} channels, so it is {kind}, expected 4",
+            hint="a checkpoint for text to image is needed",
+        )
+    downs, ups = _numbers(shapes, "down_blocks"), _numbers(shapes, "up_blocks")
+    channels = [_shape(where, shapes, f"down_blocks.{i}.resnets.0.conv1.weight")[0] for i in downs]
+    width = _shape(where, shapes, _first(where, shapes, r".*\.attn2\.to_k\.weight"))[1]
+    projection = _first(where, shapes, r".*\.attentions\.\d+\.proj_in\.weight")
+    layers = [len(_numbers(shapes, f"down_blocks.{i}.resnets")) for i in downs]
+    middle = "mid_block.attentions.0.proj_in.weight"
+    return {
+        "_class_name": "UNet2DConditionModel",
+        "in_channels": in_channels,
+        "out_channels": _shape(where, shapes, "conv_out.weight")[0],
+        "block_out_channels": channels,
+        "layers_per_block": layers[0] if len(set(layers)) == 1 else layers,
+        "down_block_types": [
+            "CrossAttnDownBlock2D" if _numbers(shapes, f"down_blocks.{i}.attentions")
+            else "DownBlock2D" for i in downs
+        ],
+        "mid_block_type": "UNetMidBlock2DCrossAttn" if middle in shapes else None,
+        "up_block_types": [
+            "CrossAttnUpBlock2D" if _numbers(shapes, f"up_blocks.{i}.attentions")
+            else "UpBlock2D" for i in ups
+        ],
+        "cross_attention_dim": width,
+        "attention_head_dim": _heads(where, width, channels),
+        "use_linear_projection": len(shapes[projection]) == 2,
+    }
+
+
+def _heads(where: str, width: int, channels: list[int]) -> Any:
+    """The heads of each block: diffusers calls their number `attention_head_dim`."""
+    if width == 768:
+        return 8
+    if width == 1024 and all(c % 64 == 0 for c in channels):
+        return [c // 64 for c in channels]
+    raise SourceError(
+        f"{where}: its U-Net takes prompts {width} wide, expected 768 (Stable Diffusion 1) or "
+        "1024 (2): how many heads it has cannot be told",
+        hint=HEADS_HINT,
+    )
+
+
+def vae(where: str, shapes: Shapes) -> dict[str, Any]:
+    """The config of Stable Diffusion's autoencoder."""
+    latents = _shape(where, shapes, "decoder.conv_in.weight")[1]
+    if latents != 4:
+        raise SourceError(
+            f"{where}: its autoencoder has latents of {latents} channels, expected 4",
+            hint="it belongs to another model, such as Stable Diffusion 3 or FLUX",
+        )
+    levels = _numbers(shapes, "encoder.down_blocks")
+    channels = [
+        _shape(where, shapes, f"encoder.down_blocks.{i}.resnets.0.conv1.weight")[0] for i in levels
+    ]
+    return {
+        "_class_name": "AutoencoderKL",
+        "in_channels": _shape(where, shapes, "encoder.conv_in.weight")[1],
+        "out_channels": _shape(where, shapes, "decoder.conv_out.weight")[0],
+        "block_out_channels": channels,
+        "down_block_types": ["DownEncoderBlock2D"] * len(levels),
+        "up_block_types": ["UpDecoderBlock2D"] * len(levels),
+        "latent_channels": latents,
+        "layers_per_block": len(_numbers(shapes, "encoder.down_blocks.0.resnets")),
+        "mid_block_add_attention": "encoder.mid_block.attentions.0.to_q.weight" in shapes,
+        "use_quant_conv": "quant_conv.weight" in shapes,
+        "use_post_quant_conv": "post_quant_conv.weight" in shapes,
+    }
+
+
+def text_encoder(where: str, shapes: Shapes, hidden_act: str) -> dict[str, Any]:
+    """The config of CLIP's text encoder, whose heads are 64 wide in each of its sizes."""
+    vocabulary, width = _shape(where, shapes, "text_model.embeddings.token_embedding.weight")
+    layer = "text_model.encoder.layers"
+    return {
+        "architectures": ["CLIPTextModel"],
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "hidden_act": hidden_act,
+        "intermediate_size": _shape(where, shapes, f"{layer}.0.mlp.fc1.weight")[0],
+        "max_position_embeddings":
+            _shape(where, shapes, "text_model.embeddings.position_embedding.weight")[0],
+        "num_attention_heads": max(1, width // _CLIP_HEAD),
+        "num_hidden_layers": len(_numbers(shapes, layer)),
+    }
+
+
+def _numbers(names: Collection[str], prefix: str) -> list[int]:
+    """The numbers that follow the prefix, in order."""
+    pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
+    return sorted({int(found[1]) for name in names if (found := pattern.match(name))})
+
+
+def _first(where: str, shapes: Shapes, pattern: str) -> str:
+    for name in sorted(shapes):
+        if re.fullmatch(pattern, name):
+            return name
+    raise _unlike(where, pattern.replace("\\", "").replace(".*.", "").replace("d+", "N"))
+
+
+def _shape(where: str, shapes: Shapes, name: str) -> tuple[int, ...]:
+    found = shapes.get(name, ())
+    if len(found) < 2:
+        raise _unlike(where, name)
+    return found
+
+
+def _unlike(where: str, name: str) -> SourceError:
+    return SourceError(
+        f"{where}: it lacks {name} (by diffusers' name), expected Stable Diffusion 1 or 2",
+        hint="the file may be a part of a checkpoint, or of another model",
+    )
