@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
 import sdbuild.errors
+from sdbuild.checkpoints import Checkpoints
 from sdbuild.cost import Costs
 from sdbuild.disk import file_error
 from sdbuild.errors import (
@@ -30,13 +31,9 @@ from sdbuild.errors import (
     StepError,
 )
 from sdbuild.memory import usable_bytes, wait
-from sdbuild.notes import Notes
 from sdbuild.plan import Plan
 from sdbuild.ram import Ram, hint, refuse_too_large
-from sdbuild.recipe import Source
 from sdbuild.show import size
-from sdbuild.sources import Checkpoint, open_checkpoint
-from sdbuild.stamps import source_digest
 from sdbuild.step import From, Step, ingredients, key
 from sdbuild.store import Record, Store
 
@@ -73,8 +70,7 @@ class Builder:
         self.plan = plan
         self.store = store
         self.ram = Ram(store, usable_bytes() if ram_bytes is None else ram_bytes)
-        self.facts = Notes(store, "hub")
-        self._opened: dict[Source, Checkpoint | SourceError] = {}
+        self.checkpoints = Checkpoints(store)
 
     def __repr__(self) -> str:
         return f"{self.plan.recipe.variant} in {self.store.root}"
@@ -108,33 +104,9 @@ class Builder:
         }
         if getattr(step.stage, "NEEDS_PROVENANCE", False):
             inputs["provenance"] = step.stage.provenance_digest(self.provenance(step, before))
-        found = ingredients(step, inputs, self._source(step))
+        found = ingredients(step, inputs, self.checkpoints.digests(step))
         made = key(found)
         return State(step=step, ingredients=found, key=made, record=self.store.find(made))
-
-    def _source(self, step: Step) -> dict[str, str]:
-        if step.source is None:
-            return {}
-        checkpoint = self.checkpoint(step.source)
-        return dict(checkpoint.identity(step.reads, lambda path: source_digest(path, self.store)))
-
-    def checkpoint(self, source: Source) -> Checkpoint:
-        """The checkpoint that the source names; a place that does not answer is asked once.
-
-        Raises:
-            SourceError: no place has it.
-        """
-        if source not in self._opened:
-            try:
-                self._opened[source] = open_checkpoint(
-                    source.places, self.facts, source.config
-                )
-            except SourceError as error:
-                self._opened[source] = error
-        found = self._opened[source]
-        if isinstance(found, SourceError):
-            raise found
-        return found
 
     def provenance(self, step: Step, states: Mapping[str, State]) -> list[dict[str, Any]]:
         """How everything that `step` is made from was made, in order; no time, no place."""
@@ -144,6 +116,16 @@ class Builder:
             for s in self.plan.needed_by(step.name)[:-1]
             if (state := states[s.name]).record is not None
         ]
+
+    def reach_sources(self, names: list[str]) -> None:
+        """Makes sure that what steps will read can be had, before any of them starts.
+
+        Raises:
+            SourceError: no place has it.
+        """
+        for state in self.states(names).values():
+            if state.record is None:
+                self.checkpoints.reach(state.step)
 
     def refuse_too_large(self, names: list[str]) -> None:
         """Refuses steps that have to run and cannot fit, before anything starts.
@@ -184,6 +166,13 @@ class Builder:
     def _is_whole(self, record: Record | None) -> TypeGuard[Record]:
         return record is not None and self.store.has_content(record)
 
+    def adopt(self, name: str, record: Record) -> None:
+        """Takes the record of another key for that of a step whose inputs are made."""
+        state = self.state(name)
+        self.store.keep(
+            replace(record, key=str(state.key), ingredients=state.ingredients)
+        )
+
     def make_all(self, name: str) -> Record:
         """The record of a step, after making everything that it is made from."""
         *before, last = self.plan.needed_by(name)
@@ -204,7 +193,6 @@ class Builder:
                 return give(self.make_all(name))
 
     def _run(self, state: State, states: Mapping[str, State]) -> Record:
-        self._ask_for_sources()
         step, made = state.step, str(state.key)
         with self.store.workspace(made) as work:
             job = self._job(state, states, work)
@@ -215,7 +203,7 @@ class Builder:
                 job["resources"] = {"memory_bytes": memory}
                 facts, peak = run_step(step.kind, job, work)
                 seconds = time.monotonic() - started
-            if self._source(step) != state.ingredients["source"]:
+            if self.checkpoints.digests(step) != state.ingredients["source"]:
                 raise SourceError(f"{step.name}: the checkpoint changed while it was read")
             return self.store.put(work / "out", Record(
                 key=made,
@@ -228,15 +216,6 @@ class Builder:
                 host=platform.node(),
                 facts=facts,
             ))
-
-    def _ask_for_sources(self) -> None:
-        """Makes sure that every checkpoint can be had, before hours of work on the first of them.
-
-        Raises:
-            SourceError: one of them cannot.
-        """
-        for step in self.plan.steps.values():
-            self._source(step)
 
     def _laid_out(self, source: From, place: Path) -> Path:
         return self.deliver(
@@ -257,18 +236,8 @@ class Builder:
         (work / "out").mkdir()
         return {
             "params": dict(step.params), "inputs": inputs, "output": str(work / "out"),
-            **self._reading(step),
+            **self.checkpoints.job(step),
             "resources": {},
-        }
-
-    def _reading(self, step: Step) -> dict[str, Any]:
-        """From where a step reads which part of a checkpoint: the place that its key is of."""
-        if step.source is None:
-            return {"places": (), "config": "", "facts": {}, "reads": ""}
-        place = self.checkpoint(step.source).place
-        facts = {name: fact for name, fact in self.facts.items() if name.startswith(place)}
-        return {
-            "places": (place,), "config": step.source.config, "facts": facts, "reads": step.reads,
         }
 
 

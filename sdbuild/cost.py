@@ -149,7 +149,7 @@ class Costs:
         """The digest of the file that a download from this machine would write."""
         if step.source is None or step.reads == RESOURCES or not self._local_files(step):
             return None
-        config = self._builder.checkpoint(step.source).config(step.reads)
+        config = self._builder.checkpoints.taken(step.source).config(step.reads)
         content = canonical(form.architecture(step.reads, config))
         digest = xxhash.xxh3_128_hexdigest(content)
         return tree_digest((Entry(ARCHITECTURE, digest, len(content)),))
@@ -164,7 +164,7 @@ class Costs:
 
         if step.source is not None:
             with contextlib.suppress(SDBuildError):
-                self._builder.checkpoint(step.source).identity(step.reads, note)
+                self._builder.checkpoints.taken(step.source).identity(step.reads, note)
         return found
 
     def _estimates(self, step: Step) -> tuple[int, int]:

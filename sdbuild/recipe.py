@@ -25,6 +25,7 @@ from sdbuild.fields import (
     did_you_mean,
     parse,
 )
+from sdbuild.lock import Lock, parsed
 from sdbuild.sources import fixed
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -36,6 +37,9 @@ _DEFAULTS: dict[str, Any] = {
 }
 _TAGGED = ("source", "config", "vae", "prediction_type", "components", "palettize")
 """The variables that make another bundle, and whose values are no words for its name."""
+OF_CHECKPOINT = ("source", "config", "vae", "prediction_type")
+"""The fields that say which checkpoint is built: given on the command line, the recipe's lock is of
+another one and does not hold."""
 _DRAW_DEFAULTS: dict[str, Any] = {
     "prompt": "a photograph of a cat", "negative": "", "seed": 1, "steps": 25, "guidance": 7.5,
     "scheduler": "dpm", "count": 1,
@@ -85,12 +89,14 @@ class Recipe:
     `tag` tells it from others of its name where the words of `variant` do not: another source,
     other components, a recipe from elsewhere. `draw` holds the settings that the recipe names,
     which go into the bundle; `request` is what the command line makes of them, which does not.
+    `lock` holds for the recipe's own source only.
     """
 
     name: str
     summary: str
     family: Family
     source: Source
+    lock: Lock | None
     vae: Source | None
     prediction_type: str | None
     width_px: int
@@ -107,6 +113,11 @@ class Recipe:
     draw: Request
     request: Request
     floors: Mapping[str, Floor]
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """All places that the recipe reads from."""
+        return (self.source, self.vae) if self.vae else (self.source,)
 
     def source_of(self, component: Component) -> Source:
         """Where the component's checkpoint lies."""
@@ -148,10 +159,10 @@ def load(words: Mapping[str, str]) -> Recipe:
     """
     check_variables(words)
     model = parse(MODEL_FIELD, words.get("model", DEFAULT_MODEL), "on the command line")
-    path = _find(model)
+    path = find(model)
     table = _read(path)
-    _check_keys(table, {"summary", "family", "draw", "floors", *(f.name for f in RECIPE_FIELDS)},
-                str(path))
+    known = {"summary", "family", "draw", "floors", "lock", *(f.name for f in RECIPE_FIELDS)}
+    _check_keys(table, known, str(path))
     family = _family(table, path)
     fields = _fields(RECIPE_FIELDS, _DEFAULTS, table, words, str(path))
     draw = _table(table, "draw", path)
@@ -162,6 +173,8 @@ def load(words: Mapping[str, str]) -> Recipe:
         summary=str(table.get("summary", "")),
         family=family,
         **_sources(fields, words, path.parent),
+        lock=None if any(name in words for name in OF_CHECKPOINT)
+        else parsed(_table(table, "lock", path), f"{path}: [lock]"),
         prediction_type=fields["prediction_type"],
         width_px=fields["size"][0],
         height_px=fields["size"][1],
@@ -182,7 +195,12 @@ def load(words: Mapping[str, str]) -> Recipe:
     return recipe
 
 
-def _find(model: str) -> Path:
+def find(model: str) -> Path:
+    """The file of the recipe that is called `model`, or that `model` names.
+
+    Raises:
+        RecipeError: there is none.
+    """
     if model.endswith(".toml"):
         path = Path(model).expanduser()
         if not path.is_file():

@@ -16,6 +16,14 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+def notes(record: Record) -> list[str]:
+    """What else is worth a line of an artifact: where it came from, what went wrong with it."""
+    facts = record.facts
+    lines = [f"from {facts['place']}"] if "place" in facts else []
+    return lines + [f"{name} was damaged in the Hub's cache, and is fetched again"
+                    for name in facts.get("fetched_again", ())]
+
+
 def made(record: Record) -> str:
     """What an artifact is and what it cost, in one line."""
     return (

@@ -31,7 +31,8 @@ class Step:
     """One stage applied to one component.
 
     `params` may change the artifact's bytes and are in its key. So are the digests of the files
-    that it `reads` from `source`, the part of a checkpoint by its folder; the place is not.
+    that it `reads` from `source`, the part of a checkpoint by its folder; the place is not. Where a
+    recipe is locked, the digests that its own files must have, `locked`, stand in their stead.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Step:
     inputs: Mapping[str, From] = field(default_factory=dict)
     source: Source | None = None
     reads: str = ""
+    locked: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -57,7 +59,8 @@ class Job:
     """What the process of a step is given: where its inputs are, and where its output goes.
 
     `places` are where the checkpoint may be, for the stage that reads one, `config` the folder
-    that says what a single file does not, `facts` what is known of them, and `reads` the part.
+    that says what a single file does not, `facts` what is known of them, `reads` the part, and
+    `locked` the digests that its output must have, if any.
     `resources` are what it may use, which never changes its bytes: `memory_bytes`.
     """
 
@@ -68,6 +71,7 @@ class Job:
     config: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     reads: str = ""
+    locked: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -81,7 +85,8 @@ def stage(kind: str) -> ModuleType:
               depend on the recipe, needs(recipe) in its place
     GIVES     the role of its output, for the stages after it
     applies(recipe, component), params(recipe, component)   light: no heavy import
-    source(recipe, component)   only if it reads from outside: {"source": …, "reads": …}
+    source(recipe, component)   only if it reads from outside: `source`, `reads` and `locked` of a
+              step
     tools(params)               only if it uses tools that are no packages: {name: version}
     run(job)  the work, in a process of its own; may return facts for the record
     """
@@ -113,7 +118,7 @@ def ingredients(
 
     Args:
         inputs: the digest of each input's content.
-        source: the digest of each file that is read from outside.
+        source: the digest of each file that is read from outside, or that is locked.
     """
     return {
         "schema": SCHEMA,

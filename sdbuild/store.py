@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,14 +183,24 @@ class Store:
         """
         try:
             tree = tuple(self._take(path, folder) for path in _files(folder))
-            whole = Record(**{**_fields(record), "tree": tree})
-            content = asdict(whole) | {
-                "tree": [[e.path, e.digest, e.size_bytes] for e in tree]
-            }
-            write_file(self._record_path(record.key), json.dumps(content, indent=1).encode())
         except OSError as error:
             raise file_error(error, self.root) from error
+        whole = replace(record, tree=tree)
+        self.keep(whole)
         return whole
+
+    def keep(self, record: Record) -> None:
+        """Writes a record, whose content is in the pool.
+
+        Raises:
+            StoreError: the file system does not take it.
+        """
+        tree = [[e.path, e.digest, e.size_bytes] for e in record.tree]
+        content = json.dumps(asdict(record) | {"tree": tree}, indent=1)
+        try:
+            write_file(self._record_path(record.key), content.encode())
+        except OSError as error:
+            raise file_error(error, self.root) from error
 
     def _take(self, path: Path, folder: Path) -> Entry:
         """Moves one file into the pool, unless its bytes are there already."""
@@ -367,10 +377,6 @@ class Store:
             key = left.name.partition("-")[0]
             if key == held or not is_held(self._lock(key)):
                 sweep(left)
-
-
-def _fields(record: Record) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in Record.__dataclass_fields__}
 
 
 def _files(folder: Path) -> list[Path]:

@@ -27,11 +27,11 @@ from doit.task import Task
 
 from sdbuild.build import PATIENT, Builder
 from sdbuild.check import report
-from sdbuild.errors import OutOfMemory, SDBuildError
+from sdbuild.errors import OutOfMemory, SDBuildError, SourceError
 from sdbuild.install import check_replaceable, install, remove
 from sdbuild.plan import plan
 from sdbuild.settings import PROJECT, Settings, settings
-from sdbuild.show import made
+from sdbuild.show import made, notes
 from sdbuild.step import Step
 from sdbuild.store import Record, Store
 
@@ -268,6 +268,8 @@ class Reporter(ConsoleReporter):
             record = task.meta["builder"].state(task.meta["step"]).record
             if record is not None:
                 self.write(f"   {record.step:<22}{made(record)}\n")
+                for note in notes(record):
+                    self.write(f"   {'':<24}{note}\n")
 
     def skip_uptodate(self, task: Task) -> None:
         """Counts, and names only what was asked for."""
@@ -288,7 +290,7 @@ class Reporter(ConsoleReporter):
 
 
 class RunWithin(Run):
-    """`doit run`, which refuses what cannot fit in memory before anything starts."""
+    """`doit run`, which refuses before anything starts what cannot be read or held in memory."""
 
     name = "run"
 
@@ -298,9 +300,11 @@ class RunWithin(Run):
         chosen = [name for name in self.sel_tasks or by_name if name in by_name]
         wanted = [t.meta for t in tasks_and_deps_iter(by_name, chosen) if t.meta]
         if wanted:
+            builder, names = wanted[0]["builder"], [meta["step"] for meta in wanted]
             try:
-                wanted[0]["builder"].refuse_too_large([meta["step"] for meta in wanted])
-            except OutOfMemory as error:
+                builder.reach_sources(names)
+                builder.refuse_too_large(names)
+            except (SourceError, OutOfMemory) as error:
                 sys.stderr.write(f"ERROR: {error}\n")
                 return 1
             except SDBuildError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sdbuild.build import Builder, State
 from sdbuild.causes import causes, differences
+from sdbuild.checkpoints import Checkpoints
 from sdbuild.errors import RecipeError
 from sdbuild.fields import did_you_mean
 from sdbuild.lineage import Lineage
@@ -76,6 +77,34 @@ def why(task: str, words: Mapping[str, str]) -> list[Reason]:
         reasons["build"] = Reason(step="build", state=UP_TO_DATE) if placed else \
             Reason(step="build", state=WOULD_RUN, causes=("not in place",))
     return list(reasons.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The commit that stands for a place which may have moved since it was asked."""
+
+    place: str
+    commit: str
+    is_locked: bool
+
+    def __str__(self) -> str:
+        how = "locked" if self.is_locked else "as first asked: python -m sdbuild refresh"
+        return f"{'source':<24}{self.place} is at {self.commit}, {how}"
+
+
+def standings(words: Mapping[str, str]) -> list[Standing]:
+    """The commits that stand for the recipe's places on the Hub, without asking it.
+
+    Raises:
+        RecipeError: an unknown variable.
+    """
+    found = settings(words)
+    recipe, known = found.recipe, Checkpoints(Store(found.cache))
+    commits = recipe.lock.commits if recipe.lock else {
+        place: known.commit(place) for source in recipe.sources for place in source.places
+    }
+    return [Standing(place=place, commit=commit, is_locked=recipe.lock is not None)
+            for place, commit in commits.items() if commit]
 
 
 def told(reasons: Iterable[Reason]) -> str:

@@ -50,7 +50,8 @@ class Fault:
 
 
 class Hub:
-    """The two servers. `requests` are those so far, as (method, path, whether with a token)."""
+    """The two servers. `requests` are those so far, as (method, path, whether with a token);
+    `ranges` what the CDN was asked for."""
 
     token = "hf_only_for_tests"
 
@@ -58,6 +59,7 @@ class Hub:
         self.repositories = {}
         self.faults = []
         self.requests = []
+        self.ranges = []
         self.servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind)
                         for kind in (HubHandler, CDNHandler)]
         self.url, self.cdn_url = (f"http://127.0.0.1:{s.server_port}" for s in self.servers)
@@ -121,7 +123,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer()
 
     def answer(self):
-        path = urllib.parse.unquote(self.path.partition("?")[0])
+        path = self.path.partition("?")[0]  # quoted: a branch may have a / in its name
         authorization = self.headers.get("authorization")
         self.hub.requests.append((self.command, path, authorization is not None))
         self.has_token = authorization == f"Bearer {self.hub.token}"
@@ -156,9 +158,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class HubHandler(Handler):
     def respond(self, path):
         if found := API.fullmatch(path):
-            self.about(found[1], found[2] or "", found[3])
+            self.about(found[1], found[2] or "", urllib.parse.unquote(found[3] or "main"))
         elif found := RESOLVE.fullmatch(path):
-            self.resolve(*found.groups())
+            self.resolve(*map(urllib.parse.unquote, found.groups()))
         else:
             self.send(404)
 
@@ -180,7 +182,7 @@ class HubHandler(Handler):
             else:
                 self.send(200)
             return
-        commit = repository.commit_of(revision or "main")
+        commit = repository.commit_of(revision)
         if commit is None:
             self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
             return
@@ -231,6 +233,7 @@ class CDNHandler(Handler):
         if self.fault and self.fault.swap is not None:
             content = self.fault.swap
         headers = {"ETag": '"of-the-cdn"', "Accept-Ranges": "bytes"}
+        self.hub.ranges.append(self.headers.get("Range"))
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         if not asked:
             self.send(200, headers, content)

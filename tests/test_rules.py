@@ -17,9 +17,9 @@ PACKAGE = ROOT / "sdbuild"
 GOLDEN = ROOT / "tests" / "golden" / "step_code.json"
 HEAVY = {"numpy", "torch", "coremltools", "diffusers", "transformers", "huggingface_hub", "PIL",
          "google", "safetensors"}
-CORE = {"errors", "digest", "family", "fields", "recipe", "step", "plan", "store", "notes",
-        "stamps", "build", "memory", "cost", "ram", "settings", "install", "show", "check", "why",
-        "tasks", "cli"}
+CORE = {"errors", "digest", "lock", "checkpoints", "family", "fields", "recipe", "step", "plan",
+        "store", "notes", "stamps", "build", "memory", "cost", "ram", "settings", "install",
+        "show", "check", "why", "tasks", "cli"}
 MAY_IMPORT = {
     "core": {"errors", "core", "sources", "steps", "runtime", "mil"},
     "steps": {"errors", "core", "models", "lowering", "mil", "sources", "runtime", "steps"},

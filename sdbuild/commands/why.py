@@ -19,11 +19,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints a line for each step that the task needs."""
-    from sdbuild.why import told, why
+    from sdbuild.why import standings, told, why
 
-    reasons = why(options.task, variables(options.variables))
+    words = variables(options.variables)
+    reasons, places = why(options.task, words), standings(words)
     if options.json:
-        print_json(steps=[asdict(reason) for reason in reasons])
+        print_json(steps=[asdict(reason) for reason in reasons],
+                   places=[asdict(place) for place in places])
     else:
-        print(told(reasons))
+        print(told(reasons), *places, sep="\n")
     return 0

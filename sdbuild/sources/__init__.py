@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sdbuild.errors import SourceError
 from sdbuild.sources import hub
 from sdbuild.sources.folder import DigestOf, Folder
+from sdbuild.sources.hub import is_hub
 from sdbuild.sources.layout import PICKLES, RESOURCES
 from sdbuild.sources.single_file import SUFFIX, SingleFile
 
 if TYPE_CHECKING:
     from sdbuild.sources.tensors import Tensor
 
-__all__ = ["RESOURCES", "Checkpoint", "Facts", "check_place", "fixed", "open_checkpoint"]
+__all__ = ["RESOURCES", "Checkpoint", "Facts", "check_place", "fixed", "is_hub", "none_of",
+           "open_checkpoint"]
 
 Facts = MutableMapping[str, Any]
 """What was found out about places and stays true, such as what a commit holds. It may outlive the
@@ -63,15 +65,17 @@ def open_checkpoint(places: Sequence[str], facts: Facts, config: str = "") -> Ch
         try:
             return _opened(place, facts, config)
         except SourceError as error:
-            if len(places) == 1:
-                raise
             problems.append(error)
     raise none_of(problems)
 
 
 def none_of(problems: Sequence[SourceError]) -> SourceError:
-    """What every place said, as one error; its hints are theirs."""
-    return SourceError(
+    """What is wrong with every place, as one error; of their kind if it is the same."""
+    if len(problems) == 1:
+        return problems[0]
+    kinds = {type(error) for error in problems}
+    kind = kinds.pop() if len(kinds) == 1 else SourceError
+    return kind(
         "no place has the checkpoint:\n  " + "\n  ".join(e.message for e in problems),
         hint="\n      ".join(dict.fromkeys(e.hint for e in problems if e.hint)),
     )
@@ -88,12 +92,12 @@ def check_place(text: str) -> str:
 
 def fixed(place: str, base: Path) -> str:
     """The place, independent of where one stands: a path becomes absolute."""
-    return place if hub.is_hub(place) else str((base / Path(place).expanduser()).resolve())
+    return place if is_hub(place) else str((base / Path(place).expanduser()).resolve())
 
 
 def _opened(place: str, facts: Facts, config: str) -> Checkpoint:
     """The checkpoint at one place, by the kind that its name tells."""
-    if hub.is_hub(place):
+    if is_hub(place):
         return hub.open_hub(place, facts)
     path = Path(place)
     if path.suffix == SUFFIX and not path.is_dir():

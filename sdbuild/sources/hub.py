@@ -10,7 +10,7 @@ that are remembered, so that a key needs neither the network nor huggingface_hub
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +51,8 @@ def open_hub(place: str, facts: MutableMapping[str, Any]) -> Hub:
         SourceError: there is no such repository or revision, or none that we may see.
     """
     repo, revision = _split(place)
-    pinned = facts.get(place) if not _COMMIT.fullmatch(revision or "") else place
-    if not isinstance(pinned, str) or pinned not in facts:
+    pinned = place if _COMMIT.fullmatch(revision or "") else facts.get(place, "")
+    if (files := facts.get(pinned)) is None:
         from sdbuild.sources import hub_client
 
         commit, files = hub_client.listing(place, repo, revision)
@@ -60,7 +60,7 @@ def open_hub(place: str, facts: MutableMapping[str, Any]) -> Hub:
         facts[pinned] = files
         if pinned != place:
             facts[place] = pinned
-    return Hub(pinned, facts)
+    return Hub(pinned, files, facts)
 
 
 def _split(place: str) -> tuple[str, str | None]:
@@ -73,10 +73,12 @@ def _split(place: str) -> tuple[str, str | None]:
 class Hub:
     """A checkpoint in a repository, at one commit; its files come when they are read."""
 
-    def __init__(self, pinned: str, facts: MutableMapping[str, Any]) -> None:
+    def __init__(
+        self, pinned: str, files: Mapping[str, str], facts: MutableMapping[str, Any]
+    ) -> None:
         self.place = pinned
+        self._files = files
         self._facts = facts
-        self._files: dict[str, str] = facts[pinned]
         self._fetched_again: list[str] = []
 
     def __repr__(self) -> str:
@@ -128,11 +130,11 @@ class Hub:
 
     def _shards(self, index: str) -> list[str]:
         """The files that an index names, a fact since the index belongs to a commit."""
-        known = f"{self.place}/{index}"
-        if known not in self._facts:
-            content = self._fetch(index).read_bytes()
-            self._facts[known] = layout.shard_names(self.place, index, content)
-        return self._facts[known]
+        known = self._facts.get(f"{self.place}/{index}")
+        if known is None:
+            known = layout.shard_names(self.place, index, self._fetch(index).read_bytes())
+            self._facts[f"{self.place}/{index}"] = known
+        return known
 
     def _fetch(self, name: str) -> Path:
         """A file in the Hub's cache, whole and as promised."""

@@ -32,6 +32,7 @@ def main(kind: str, work: Path) -> int:
         config=found["config"],
         facts=found["facts"],
         reads=found["reads"],
+        locked=found["locked"],
         resources=found["resources"],
     )
     result = _result(kind, job)

@@ -7,13 +7,15 @@ Its artifact is `architecture.json`, what defines the network, and `weights.safe
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdbuild.digest import canonical
-from sdbuild.errors import SourceError
+from sdbuild.digest import canonical, digest_file
+from sdbuild.errors import DigestMismatch, SourceError
 from sdbuild.family import Component
 from sdbuild.recipe import Recipe
+from sdbuild.sources import RESOURCES, none_of, open_checkpoint
 from sdbuild.step import Job
 
 if TYPE_CHECKING:
@@ -39,19 +41,58 @@ def params(recipe: Recipe, component: Component) -> dict[str, Any]:
 
 
 def source(recipe: Recipe, component: Component) -> dict[str, Any]:
-    """Where the checkpoint lies, and the part of it that is read."""
-    return {"source": recipe.source_of(component), "reads": component.folder or component.name}
+    """Where the checkpoint lies, the part of it that is read, and what must come of it."""
+    found = recipe.source_of(component)
+    reading = {"source": found, "reads": component.folder or component.name}
+    if recipe.lock is None:
+        return reading
+    places = recipe.lock.pinned(found.places)
+    return reading | {
+        "source": replace(found, places=places), "locked": recipe.lock.of(component.name),
+    }
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Writes the component's architecture and weights, or copies the resources."""
-    from sdbuild.sources import RESOURCES, open_checkpoint
+    """Writes the component's architecture and weights, or the resources, from the first place that
+    has what is wanted.
 
-    checkpoint = open_checkpoint(job.places, dict(job.facts), job.config)
+    Raises:
+        SourceError: none has it; DigestMismatch if what each has is not what is locked.
+    """
+    problems = []
+    for place in job.places:
+        try:
+            return _taken_from(place, job)
+        except SourceError as error:
+            problems.append(error)
+            for path in job.output.iterdir():
+                path.unlink()
+    raise none_of(problems)
+
+
+def _taken_from(place: str, job: Job) -> dict[str, Any]:
+    checkpoint = open_checkpoint([place], dict(job.facts), job.config)
+    facts: dict[str, Any] = {}
     if job.reads == RESOURCES:
         _resources(job, checkpoint)
-        return checkpoint.origin
-    return _component(job, checkpoint) | checkpoint.origin
+    else:
+        facts = _component(job, checkpoint)
+    if job.locked:
+        _check_lock(checkpoint.place, job)
+    return facts | checkpoint.origin
+
+
+def _check_lock(place: str, job: Job) -> None:
+    """Makes sure that what was written is what is locked."""
+    found = {path.name: digest_file(path) for path in job.output.iterdir()}
+    for name in sorted(found.keys() | job.locked.keys()):
+        if found.get(name) != job.locked.get(name):
+            raise DigestMismatch(
+                f"{place}: {job.reads}: {name} is {found.get(name, 'missing')}, "
+                f"but {job.locked.get(name, 'missing')} is locked",
+                hint="if another checkpoint is meant: python -m sdbuild lock RECIPE",
+                part=job.reads, file=name, found=found.get(name), locked=job.locked.get(name),
+            )
 
 
 def _resources(job: Job, checkpoint: Checkpoint) -> None:

@@ -27,13 +27,17 @@ class Project:
         """Runs doit; what it printed."""
         return run([sys.executable, "-m", "doit", *self.command(*words, **places)], status)
 
+    def sdbuild(self, *words, status=0, **places):
+        """Runs a command of sdbuild; what it printed."""
+        return run([sys.executable, "-m", "sdbuild", *self.command(*words, **places)], status)
+
     def ran(self, *words, **places):
         """Runs doit; the names of the steps that ran."""
         lines = re.findall(r"^\.  (\S+)", self.doit(*words, **places), re.MULTILINE)
         return set(lines) - {"build", "generate", "check"}
 
     def why(self, *words, **places):
-        found = run([sys.executable, "-m", "sdbuild", "why", *self.command(*words, **places)], 0)
+        found = self.sdbuild("why", *words, **places)
         return dict(re.split(r"\s{1,}", line, maxsplit=1) for line in found.splitlines())
 
     @property

@@ -37,7 +37,7 @@ def build(cache, content, peak_bytes=1000, **words):
         folder = cache / "new"
         folder.mkdir(parents=True)
         if name == "download:unet":
-            config = made.checkpoint(state.step.source).config("unet")
+            config = made.checkpoints.taken(state.step.source).config("unet")
             architecture = form.architecture("unet", config)
             text = json.dumps(architecture, sort_keys=True, separators=(",", ":"))
             (folder / "architecture.json").write_text(text)

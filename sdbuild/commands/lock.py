@@ -1,0 +1,56 @@
+"""`lock`: writes into a recipe what its checkpoint is."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from sdbuild.commands import add_variables, variables
+from sdbuild.errors import RecipeError
+
+HELP = "write into a recipe what its checkpoint is, so that no other is taken for it"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the recipe and the variables."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name, or its file")
+    parser.add_argument("--write", action="store_true",
+                        help="write into a built-in recipe too, instead of printing the lock")
+    add_variables(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Downloads every part and writes the digests of what came, or prints them."""
+    from sdbuild import lock, recipe
+    from sdbuild.build import Builder
+    from sdbuild.plan import plan
+    from sdbuild.settings import settings
+    from sdbuild.store import Store
+
+    words = variables(options.variables)
+    for name in recipe.OF_CHECKPOINT:
+        if name in words:
+            raise RecipeError(f"lock {name}=…: a lock is of the recipe's own {name}",
+                              hint="write it into the recipe")
+    found = settings(words | {"model": options.recipe})
+    store = Store(found.cache)
+    builder = Builder(plan(replace(found.recipe, lock=None)), store, found.ram_bytes)
+    names = [step.name for step in builder.plan.steps.values() if step.source is not None]
+    builder.reach_sources(names)
+    records = {name: builder.make_all(name) for name in names}
+    made = lock.Lock(
+        parts={name.partition(":")[2]: {entry.path: entry.digest for entry in record.tree}
+               for name, record in records.items()},
+        commits=builder.checkpoints.commits(found.recipe.sources),
+    )
+    path = recipe.find(options.recipe)
+    if path.parent == recipe.RECIPES and not options.write:
+        print(lock.text(made), end="")
+        return 0
+    lock.write(path, made)
+    locked = Builder(plan(replace(found.recipe, lock=made)), store, found.ram_bytes)
+    for name, record in records.items():
+        locked.adopt(name, record)
+    at = "".join(f", {place} at {commit[:12]}" for place, commit in made.commits.items())
+    print(f"{path.name}: {len(made.parts)} parts locked{at}")
+    return 0
