@@ -16,7 +16,7 @@ import numpy as np
 from sdbuild.family import STABLE_DIFFUSION
 from sdbuild.models import network
 from sdbuild.recipe import RECIPES
-from sdbuild.sources.folder import _STEMS
+from sdbuild.sources.layout import _STEMS
 
 _UNET = {
     "_class_name": "UNet2DConditionModel", "act_fn": "silu", "center_input_sample": False,
