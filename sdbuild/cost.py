@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, prod
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from sdbuild.digest import canonical
-from sdbuild.errors import SDBuildError
+from sdbuild.errors import MissingArtifact, SDBuildError
+from sdbuild.memory import processors
 from sdbuild.sources import RESOURCES, form
 from sdbuild.step import Step
 from sdbuild.store import Entry, Record, tree_digest
@@ -50,35 +51,48 @@ class Cost:
     most_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Size:
+    """How large a network is: the elements of all its tensors, and of the largest."""
+
+    all: int = 0
+    largest: int = 0
+
+    def __add__(self, other: _Size) -> _Size:
+        return _Size(all=self.all + other.all, largest=max(self.largest, other.largest))
+
+
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """Memory as a line: so many bytes, and so many for each parameter of the network."""
+    """Memory in bytes: a base, and so many for each parameter, and for each of the largest."""
 
     base: int
     each: float = 0.0
+    largest: float = 0.0
 
-    def at(self, parameters: int) -> int:
-        return int(self.base + self.each * parameters)
+    def at(self, size: _Size) -> int:
+        return int(self.base + self.each * size.all + self.largest * size.largest)
 
 
 _NEEDS = {
-    "download": _Line(40_000_000),           # streams
-    "trace": _Line(500_000_000),             # torch and diffusers; weights have no numbers
-    "lower": _Line(700_000_000, 1.4),        # coremltools' program grows with the network's depth
-    "convert": _Line(80_000_000, 0.1),       # streams; a transposed tensor is held whole
-    "direct": _Line(1_000_000_000, 7.0),     # coremltools copies every weight in fp32
-    "palettize": _Line(80_000_000, 0.3),     # a tensor at a time
-    "chunk": _Line(60_000_000),              # copies blobs
-    "compile": _Line(80_000_000),            # links them
-    "parity": _Line(1_000_000_000, 4.0),     # the original in fp32
+    "download": _Line(40_000_000),                # streams
+    "trace": _Line(500_000_000),                  # torch and diffusers; weights have no numbers
+    "lower": _Line(450_000_000, 0.2),             # coremltools' program grows with the network
+    "convert": _Line(80_000_000, largest=8),      # streams; a transposed tensor is held whole
+    "direct": _Line(1_000_000_000, 7.0),          # coremltools copies every weight in fp32
+    "palettize": _Line(80_000_000, largest=8),    # one tensor at a time
+    "chunk": _Line(60_000_000),                   # copies blobs
+    "compile": _Line(80_000_000),                 # links them
+    "parity": _Line(1_000_000_000, 4.0),          # the original in fp32
     "bundle": _Line(60_000_000),
 }
-"""What a step needs that was never measured, in bytes."""
+"""What a step needs that was never measured."""
 
 _USES = {
-    "parity": _Line(1_000_000_000, 8.0),     # with the program's weights decoded beside it
+    "palettize": _Line(80_000_000, largest=12 * processors()),  # a tensor for each processor
+    "parity": _Line(2_000_000_000, 4.0),          # all weights of the program decoded
 }
-"""What a step can make use of, where that is more, in bytes."""
+"""What a step can make use of, where that is more."""
 
 
 class Costs:
@@ -93,6 +107,7 @@ class Costs:
         self._of_step: dict[str, list[Record]] = {}
         self._by_output: dict[str, list[Record]] = {}
         self._architectures: dict[str, str | None] = {}
+        self._sizes: dict[str, _Size] = {}
         for record in builder.store.records():
             self._of_step.setdefault(record.step, []).append(record)
             for path in ("", ARCHITECTURE):
@@ -172,17 +187,24 @@ class Costs:
         kind = "direct" if step.params.get("lower") == "direct" else step.kind
         needs, uses = _NEEDS[kind], _USES.get(kind, _NEEDS[kind])
         downloads = [s for s in self._plan.needed_by(step.name) if s.kind == "download"]
-        parameters = sum(map(self._parameters, downloads)) if needs.each else 0
-        return needs.at(parameters), uses.at(parameters)
+        network = sum(map(self._size, downloads), start=_Size())
+        return needs.at(network), uses.at(network)
 
-    def _parameters(self, step: Step) -> int:
-        """The parameters of a download's network; 0 if they are not known yet."""
+    def _size(self, step: Step) -> _Size:
+        """The size of a download's network; nothing if it is not known yet."""
+        if step.name not in self._sizes:
+            self._sizes[step.name] = _size(*self._weights(step))
+        return self._sizes[step.name]
+
+    def _weights(self, step: Step) -> tuple[list[Path], Sequence[str]]:
+        """Files of this machine with the network's tensors, and how their names begin there."""
         wanted = self._architecture(step)
         for record in self._of_step.get(step.name, ()):
             if wanted is not None and _architecture(record) == wanted:
-                return _counted([self._builder.store.file(record, WEIGHTS)], [""])
+                with contextlib.suppress(MissingArtifact):
+                    return [self._builder.store.file(record, WEIGHTS)], [""]
         files = [path for path in self._local_files(step) if path.suffix == ".safetensors"]
-        return _counted(files, step.params.get("prefixes", ()))
+        return files, step.params.get("prefixes", ())
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
@@ -193,16 +215,16 @@ def _architecture(record: Record) -> str | None:
     return record.digest(ARCHITECTURE) if record.part(ARCHITECTURE) else None
 
 
-def _counted(files: Iterable[Path], prefixes: Iterable[str]) -> int:
-    """The elements of the tensors in some safetensors files whose names begin so."""
-    total = 0
+def _size(files: Iterable[Path], prefixes: Sequence[str]) -> _Size:
+    """The size of a network, from the headers of its safetensors files."""
+    counts = [0]
     for path in files:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             with path.open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(min(length, _LARGEST_HEADER)))
-            total += sum(
+            counts += [
                 prod(entry["shape"]) for name, entry in header.items()
                 if name.startswith(tuple(prefixes)) and name != "__metadata__"
-            )
-    return total
+            ]
+    return _Size(all=sum(counts), largest=max(counts))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from sdbuild.memory import machine_bytes, usable_bytes
+from sdbuild.memory import machine_bytes, processors, usable_bytes
 from sdbuild.settings import PROJECT
 from sdbuild.show import size
 
@@ -175,9 +175,9 @@ def _disk(cache: Path) -> Finding:
 
 
 def _cores() -> Finding:
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Finding(name="cores", state=OK, found=str(count or 1),
-                   hint="" if (count or 1) < 2 else f"doit -n {min(count or 1, 4)} uses several")
+    count = processors()
+    return Finding(name="cores", state=OK, found=str(count),
+                   hint="" if count < 2 else f"doit -n {min(count, 4)} uses several")
 
 
 def _compiler() -> Finding:

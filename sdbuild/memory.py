@@ -1,4 +1,4 @@
-"""How much memory this machine gives, and the most that a process held while it ran."""
+"""What this machine gives, and the most memory that a process held while it ran."""
 
 from __future__ import annotations
 
@@ -69,6 +69,12 @@ def usable_bytes() -> int:
     """
     total = machine_bytes()
     return max(total - max(total // 8, _LEAST_MARGIN), total // 2)
+
+
+def processors() -> int:
+    """How many of the machine's processors this process may use."""
+    has_mask = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
 
 
 def _limits() -> Iterator[int]:

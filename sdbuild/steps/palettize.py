@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from sdbuild.family import Component
+from sdbuild.memory import processors
 from sdbuild.recipe import Recipe
 from sdbuild.step import Job
 from sdbuild.steps import PACKAGE_CODE
@@ -16,6 +18,10 @@ CODE = ("steps/palettize.py", "mil/palettize.py", "mil/compress.py", "mil/packed
         "mil/kmeans.py", "mil/partition.py", "mil/edit.py", "mil/arrays.py", *PACKAGE_CODE)
 NEEDS = {"package": "package"}
 GIVES = "package"
+
+_BASE_BYTES = 60_000_000
+_ELEMENT_BYTES = 12
+"""Of a weight while it is palettized: in fp32, sorted, its indices, packed ones that wait."""
 
 
 _COMPARED = ("concat",)
@@ -39,5 +45,16 @@ def run(job: Job) -> dict[str, Any]:
 
     (source,) = job.inputs["package"].glob("*.mlpackage")
     reports = palettize(source, job.output / source.name, nbits=job.params["nbits"],
-                        skip_types=_COMPARED)
+                        workers=_workers(job, source))
     return {"tensors": [asdict(report) for report in reports]}
+
+
+def _workers(job: Job, source: Path) -> int:
+    """As many threads as there are processors, and as have room for the largest weight."""
+    from sdbuild.mil.blob import BlobReader
+    from sdbuild.mil.package import WEIGHT_FILE, read_package
+
+    file = read_package(source).weight_path(WEIGHT_FILE)
+    largest = max((record.count for record in BlobReader(file).records()), default=1)
+    fitting = (job.resources.get("memory_bytes", 0) - _BASE_BYTES) // (largest * _ELEMENT_BYTES)
+    return max(1, min(processors(), fitting))

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from sdbuild.models.network import Architecture
+
 VERSION = 3
 TOOLS = ("torch", "diffusers", "transformers", "numpy")
-CODE = ("steps/parity.py", "models/*.py", "family.py", "mil/*.py", "mil/ops/*.py",
+CODE = ("steps/parity.py", "models/*.py", "family.py", "sources/fit.py", "mil/*.py", "mil/ops/*.py",
         "runtime/predictor.py", "runtime/portable.py")
 NEEDS = {"compiled": "compiled", "checkpoint": "checkpoint"}
 GIVES = "parity"
@@ -57,22 +59,19 @@ def run(job: Job) -> None:
     checkpoint = job.inputs["checkpoint"]
     architecture = network.read_architecture(checkpoint / "architecture.json")
     dims = network.dims(component, architecture, job.params)
-    original = network.weighted(component, architecture, checkpoint / "weights.safetensors")
-    models = sorted(job.inputs["compiled"].glob("*.mlmodelc"))
-    chain = load(models, "portable", "original", _weight_bytes(job, original))
     rng = torch.Generator().manual_seed(job.params["seed"])
+    samples = list(network.module(component).samples(component, architecture.config, dims, rng))
+    originals = _originals(component, architecture, checkpoint / "weights.safetensors", samples)
+    models = sorted(job.inputs["compiled"].glob("*.mlmodelc"))
+    chain = load(models, "portable", "original", _weight_bytes(job))
     found: list[dict[str, Any]] = []
     nonfinite: list[str] = []
-    samples = network.module(component).samples(component, architecture.config, dims, rng)
-    for number, inputs in enumerate(samples):
-        with torch.inference_mode():
-            wanted = original(*inputs)
-        wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+    for number, (inputs, wanted) in enumerate(zip(samples, originals, strict=True)):
         given = {p.name: t.numpy() for p, t in zip(component.inputs, inputs, strict=True)}
         made = chain.predict(given)
         found += [
-            {"sample": number, "output": port.name, **_compare(made[port.name], tensor.numpy())}
-            for port, tensor in zip(component.outputs, wanted, strict=True)
+            {"sample": number, "output": port.name, **_compare(made[port.name], array)}
+            for port, array in zip(component.outputs, wanted, strict=True)
         ]
         if not all(np.isfinite(array).all() for array in made.values()):
             nonfinite.append(_first_nonfinite(models, given))
@@ -80,16 +79,26 @@ def run(job: Job) -> None:
     (job.output / "parity.json").write_text(json.dumps(report, indent=1), "utf-8")
 
 
-def _weight_bytes(job: Job, original: torch.nn.Module) -> int | None:
-    """The decoded weights that fit beside the original into what the step may hold; None if all.
+def _originals(
+    component: Component, architecture: Architecture, weights: Path,
+    samples: Sequence[tuple[torch.Tensor, ...]],
+) -> list[tuple[np.ndarray, ...]]:
+    """What the original makes of each sample. It is gone before the program's weights come."""
+    import torch
 
-    Units:
-        bytes: each parameter takes four in the original, and as many again once it is decoded.
-    """
+    from sdbuild.models import network
+
+    original = network.weighted(component, architecture, weights)
+    with torch.inference_mode():
+        made = [original(*inputs) for inputs in samples]
+    return [tuple(t.numpy() for t in (m if isinstance(m, tuple) else (m,))) for m in made]
+
+
+def _weight_bytes(job: Job) -> int | None:
+    """The decoded weights that fit into what the step may hold, in bytes; None if all."""
     if "memory_bytes" not in job.resources:
         return None
-    original_bytes = 4 * sum(tensor.numel() for tensor in original.parameters())
-    return max(0, job.resources["memory_bytes"] - original_bytes - _WORKING_BYTES)
+    return max(0, job.resources["memory_bytes"] - _WORKING_BYTES)
 
 
 def _first_nonfinite(models: Sequence[Path], inputs: dict[str, np.ndarray]) -> str:
