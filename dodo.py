@@ -1,13 +1,13 @@
 """doit's way in: `doit build model=tiny-emoji quant=6`. The tasks are in `sdbuild/tasks.py`."""
 
-from sdbuild.settings import PROJECT
+from sdbuild.settings import database
 from sdbuild.tasks import Reporter, load
 
 DOIT_CONFIG = {
     "default_tasks": ["build"],
     "reporter": Reporter,
     "backend": "json",
-    "dep_file": str(PROJECT / "cache" / ".doit.json"),
+    "dep_file": str(database()),
     "verbosity": 1,
 }
 

@@ -111,11 +111,15 @@ class Builder:
     def provenance(self, step: Step, states: Mapping[str, State]) -> list[dict[str, Any]]:
         """How everything that `step` is made from was made, in order; no time, no place."""
         return [
-            {"step": s.name, "key": state.key, "output": state.record.digest(),
-             **{k: v for k, v in state.ingredients.items() if k != "schema"}}
-            for s in self.plan.needed_by(step.name)[:-1]
-            if (state := states[s.name]).record is not None
+            self.provenance_of(states[s.name])
+            for s in self.plan.needed_by(step.name)[:-1] if states[s.name].record is not None
         ]
+
+    def provenance_of(self, state: State) -> dict[str, Any]:
+        """How a step that is made was made; no time, no place."""
+        assert state.record is not None
+        found = {k: v for k, v in state.ingredients.items() if k != "schema"}
+        return {"step": state.step.name, "key": state.key, "output": state.record.digest(), **found}
 
     def reach_sources(self, names: list[str]) -> None:
         """Makes sure that what steps will read can be had, before any of them starts.

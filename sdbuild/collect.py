@@ -22,8 +22,8 @@ class Garbage:
     """What would go, and what stays.
 
     Units:
-        freed_bytes: what the disk gets back at once; later_bytes: what it gets when the other
-        names of files that go, such as those of a bundle that was moved, are gone too.
+        freed_bytes: what the disk gets back at once; later_bytes: what it gets when the files
+        that share blocks with those that go, such as a bundle's that was moved, are gone too.
     """
 
     files: tuple[File, ...]
@@ -60,7 +60,7 @@ def garbage(
     held = {entry.digest for key in rooted for entry in lineage.records[key].tree}
     items = sorted(_items(store, lineage, files, rooted), key=lambda i: (i.is_chain, i.used_at))
     going = [files[digest] for digest in _going(items, held, files, max_bytes, before)]
-    freed = sum(file.disk_bytes for file in going if not file.is_linked)
+    freed = sum(file.disk_bytes - file.shared_bytes for file in going)
     total = sum(file.disk_bytes for file in going)
     return Garbage(
         files=tuple(going),

@@ -47,23 +47,35 @@ def locked(path: Path, what: str, *, is_shared: bool = False) -> Iterator[None]:
             yield
             return
         raise file_error(error, path.parent) from error
+    handle = _hold(handle, path, what, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX)
     try:
-        handle = _hold(handle, path, what, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
 
 
+def grab(path: Path) -> int | None:
+    """The handle of a lock file that nobody held, to be closed by its holder; else None.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    try:
+        handle, is_mine = _try(_open(path), path, fcntl.LOCK_EX)
+    except OSError as error:
+        raise file_error(error, path.parent) from error
+    if is_mine:
+        return handle
+    os.close(handle)
+    return None
+
+
 def is_held(path: Path) -> bool:
     """Whether somebody holds a lock."""
-    if not path.exists():
-        return False
-    handle = _open(path)
-    try:
-        handle, is_mine = _try(handle, path, fcntl.LOCK_EX)
-        return not is_mine
-    finally:
+    handle = grab(path) if path.exists() else None
+    if handle is not None:
         os.close(handle)
+    return handle is None and path.exists()
 
 
 def _open(path: Path) -> int:

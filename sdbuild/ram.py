@@ -8,7 +8,6 @@ changes an artifact's bytes.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import threading
@@ -16,10 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sdbuild.cost import Cost
 from sdbuild.errors import OutOfMemory
+from sdbuild.locks import grab
 from sdbuild.show import size
 from sdbuild.step import Step
 from sdbuild.store import Store
@@ -69,27 +69,27 @@ class Ram:
                      f"{size(self.limit)} of memory, held by {', '.join(map(str, found))}")
                 has_told = True
             time.sleep(_LOOK_EVERY_S)
-        file, count = found
+        handle, path, count = found
         try:
             yield count
         finally:
-            Path(file.name).unlink(missing_ok=True)
-            file.close()
+            path.unlink(missing_ok=True)
+            os.close(handle)
 
     def _held(self) -> list[Held]:
         """What running steps hold; what a kill left behind goes. Hold the store's lock."""
         found = []
         for path in sorted(self._folder.glob("*")):
-            with contextlib.suppress(FileNotFoundError), path.open("r+") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    found.append(Held(**json.load(file)))
-                else:
-                    path.unlink(missing_ok=True)
+            handle = grab(path)
+            if handle is None:
+                with contextlib.suppress(FileNotFoundError):  # it has just ended
+                    found.append(Held(**json.loads(path.read_bytes())))
+            else:
+                path.unlink(missing_ok=True)
+                os.close(handle)
         return found
 
-    def _claim(self, step: str, cost: Cost) -> tuple[IO[str], int] | list[Held]:
+    def _claim(self, step: str, cost: Cost) -> tuple[int, Path, int] | list[Held]:
         """A reservation and its bytes; or who holds what, if there is too little left."""
         with self._store.locked("memory"):
             others = self._held()
@@ -97,13 +97,11 @@ class Ram:
             if others and cost.least_bytes > free:
                 return others
             count = min(cost.most_bytes, max(cost.least_bytes, free))
-            self._folder.mkdir(exist_ok=True)
             path = self._folder / f"{os.getpid()}-{threading.get_ident()}"
-            file = path.open("w")
-            fcntl.flock(file, fcntl.LOCK_EX)
-            json.dump(asdict(Held(step=step, bytes=count, pid=os.getpid())), file)
-            file.flush()
-        return file, count
+            handle = grab(path)
+            assert handle is not None  # no other has our name
+            path.write_text(json.dumps(asdict(Held(step=step, bytes=count, pid=os.getpid()))))
+        return handle, path, count
 
 
 def refuse_too_large(step: Step, cost: Cost, limit: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,3 +50,12 @@ def settings(words: Mapping[str, str]) -> Settings:
         ram_bytes=parse(RAM_FIELD, words["ram"], "on the command line") if "ram" in words
         else usable_bytes(),
     )
+
+
+def database() -> Path:
+    """Where doit keeps its database, which may be deleted at any time: in the project, or where
+    every machine can write if that is read-only."""
+    folder = PROJECT / "cache"
+    if os.access(folder, os.W_OK):
+        return folder / ".doit.json"
+    return Path(tempfile.gettempdir()) / f"sdbuild-{os.getuid()}.doit.json"

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ def tasks(builder: Builder, found: Settings) -> Iterator[dict[str, Any]]:
 
 def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
     def run() -> TaskFailed | None:
+        _keep_in_use(builder.store)
         builder.make(step.name)
         return None
 
@@ -131,6 +133,7 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
             install(record, store, found.bundle)
             return record
 
+        _keep_in_use(builder.store)
         for warning in builder.deliver("bundle", put).facts.get("warnings", ()):
             print(warning)
         return None
@@ -230,6 +233,15 @@ def _telling(clean: Callable[[], None]) -> Callable[[], None]:
             sys.stderr.write(f"ERROR: {error}\n")
             raise SystemExit(1) from None
     return action
+
+
+@functools.cache
+def _keep_in_use(store: Store) -> AbstractContextManager[None]:
+    """Keeps collectors out from the first step to the end of the process: what a step made is
+    there for the next one."""
+    held = store.in_use("a build")
+    held.__enter__()
+    return held
 
 
 @functools.cache

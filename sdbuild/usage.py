@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdbuild.lineage import Lineage, component, stage
+from sdbuild.disk import cloned_bytes
+from sdbuild.lineage import Lineage, component, stage, variant
 from sdbuild.roots import roots
 from sdbuild.show import size
 from sdbuild.store import Record, Store
@@ -20,16 +21,16 @@ NOTHING = "no record"
 class File:
     """A file as the disk has it.
 
-    `is_linked`: it has other names outside the pool, so that removing it frees nothing yet.
-
     Units:
-        size_bytes: its length; disk_bytes: its blocks, less than that where it has holes.
+        size_bytes: its length; disk_bytes: its blocks, less than that where it has holes;
+        shared_bytes: those of them that other files have too, as links or clones, so that
+        removing it frees nothing yet.
     """
 
     digest: str
     size_bytes: int
     disk_bytes: int
-    is_linked: bool
+    shared_bytes: int
     changed_at: float
 
 
@@ -44,11 +45,13 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A bundle in its place: of its bytes, those that are the pool's own files, and the rest."""
+    """A bundle in its place: of its bytes those that are the pool's own files, those that share
+    blocks with others (as far as the system tells), and the rest."""
 
     folder: str
     variant: str
     linked_bytes: int
+    cloned_bytes: int
     own_bytes: int
 
 
@@ -60,7 +63,7 @@ class Usage:
     files: int
     size_bytes: int
     disk_bytes: int
-    linked_bytes: int
+    shared_bytes: int
     records_bytes: int
     work_bytes: int
     bundles: tuple[Place, ...]
@@ -74,17 +77,17 @@ def pool(store: Store) -> dict[str, File]:
             status = path.stat()
         except OSError:  # it has just gone
             continue
+        on_disk = status.st_blocks * 512
         found[path.name] = File(
-            digest=path.name, size_bytes=status.st_size, disk_bytes=status.st_blocks * 512,
-            is_linked=status.st_nlink > 1, changed_at=status.st_ctime,
+            digest=path.name, size_bytes=status.st_size, disk_bytes=on_disk,
+            shared_bytes=on_disk if status.st_nlink > 1 else min(on_disk, cloned_bytes(path)),
+            changed_at=status.st_ctime,
         )
     return found
 
 
 def usage(store: Store) -> Usage:
     """What a store takes, and for what."""
-    from sdbuild.lineage import variant
-
     files, lineage = pool(store), Lineage(store.records())
     placed = [
         _place(store, root.folder, lineage.records[root.key], variant(lineage.records[root.key]))
@@ -95,7 +98,7 @@ def usage(store: Store) -> Usage:
         files=len(files),
         size_bytes=sum(file.size_bytes for file in files.values()),
         disk_bytes=sum(file.disk_bytes for file in files.values()),
-        linked_bytes=sum(file.disk_bytes for file in files.values() if file.is_linked),
+        shared_bytes=sum(file.shared_bytes for file in files.values()),
         records_bytes=_taken(store.root / "records"),
         work_bytes=_taken(store.root / "work"),
         bundles=tuple(placed),
@@ -143,17 +146,20 @@ def _shares(files: Iterable[File], names: Mapping[str, set[str]]) -> tuple[Share
 
 
 def _place(store: Store, folder: Path, record: Record, name: str) -> Place:
-    linked = own = 0
+    linked = cloned = own = 0
     for entry in record.tree:
         path, pooled = folder / entry.path, store.object(entry.digest)
         try:
-            if pooled.exists() and path.samefile(pooled):
-                linked += path.stat().st_blocks * 512
-            else:
-                own += path.stat().st_blocks * 512
+            on_disk = path.stat().st_blocks * 512
+            is_linked = pooled.exists() and path.samefile(pooled)
         except OSError:  # it was taken from the bundle
             continue
-    return Place(folder=str(folder), variant=name, linked_bytes=linked, own_bytes=own)
+        clones = 0 if is_linked else min(on_disk, cloned_bytes(path))
+        linked += on_disk if is_linked else 0
+        cloned += clones
+        own += 0 if is_linked else on_disk - clones
+    return Place(folder=str(folder), variant=name, linked_bytes=linked, cloned_bytes=cloned,
+                 own_bytes=own)
 
 
 def _taken(folder: Path) -> int:
@@ -170,12 +176,13 @@ def told(found: Usage) -> str:
     lines.append(f"{found.files} files, {size(found.disk_bytes)} on the disk"
                  + (f" ({size(holes)} less than their lengths)" if holes > 0 else "")
                  + f"; records {size(found.records_bytes)}, work {size(found.work_bytes)}")
-    if found.linked_bytes:
-        lines.append(f"{size(found.linked_bytes)} of it has other names too, such as those of "
-                     "bundles: not taken twice")
+    if found.shared_bytes:
+        lines.append(f"{size(found.shared_bytes)} of it is shared with other files, such as those "
+                     "of bundles, and not taken twice")
     for place in found.bundles:
-        own = f", {size(place.own_bytes)} as clones or copies" if place.own_bytes else ""
-        lines.append(f"{place.folder}: {size(place.linked_bytes)} of the store's own{own}")
+        shared = place.linked_bytes + place.cloned_bytes
+        lines.append(f"{place.folder}: {size(shared)} shared with the store, "
+                     f"{size(place.own_bytes)} of its own")
     return "\n".join(lines)
 
 

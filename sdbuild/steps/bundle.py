@@ -79,7 +79,7 @@ def run(job: Job) -> dict[str, Any]:
     for card in ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md"):
         if (resources / card).is_file():
             give(resources / card, job.output / card)
-    manifest = _manifest(job, resources) | {"files": _table(job.output)}
+    manifest = _manifest(job, resources) | {"files": table(job.output)}
     (job.output / "manifest.json").write_text(
         json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8"
     )
@@ -147,7 +147,7 @@ def _pad_token(resources: Path) -> str:
     return "<|endoftext|>"
 
 
-def _table(folder: Path) -> dict[str, list[Any]]:
+def table(folder: Path) -> dict[str, list[Any]]:
     """Size and digest of every file, so that a bundle can be checked wherever it goes."""
     return {
         path.relative_to(folder).as_posix(): [path.stat().st_size, digest_file(path)]

@@ -1,8 +1,12 @@
 import json
+import threading
+import time
 
 import pytest
 
-from sdbuild.errors import BundleError
+from sdbuild import disk
+from sdbuild import install as installing
+from sdbuild.errors import BundleError, MissingArtifact
 from sdbuild.install import install, remove
 from sdbuild.store import Record, Store
 
@@ -73,3 +77,89 @@ def test_a_bundle_is_removed_and_its_content_stays_in_the_store(store, tmp_path)
 
     assert not (tmp_path / "mine").exists()
     store.verify(made)
+
+
+class KilledError(BaseException):
+    """As a kill: nothing of ours handles it."""
+
+
+def killed_at(monkeypatch, name, call):
+    """Ends everything at a call of a function of the disk, without a chance to clean up."""
+    calls = {"made": 0}
+    real = getattr(disk.Path, name)
+
+    def wrapper(*args, **more):
+        calls["made"] += 1
+        if calls["made"] >= call:
+            raise KilledError
+        return real(*args, **more)
+    monkeypatch.setattr(disk.Path, name, wrapper)
+    monkeypatch.setattr(installing, "sweep", lambda path: None)
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_kill_between_the_renames_loses_no_bundle_and_leaves_nothing_for_long(
+    store, tmp_path, monkeypatch, call,
+):
+    place = tmp_path / "bundles" / "mine"
+    old, new = bundle(store, tmp_path, "1", a="old"), bundle(store, tmp_path, "2", a="new")
+    install(old, store, place)
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        killed_at(patch, "rename", call)
+        install(new, store, place)
+    assert place.exists() == (call == 1)
+    assert len(list(place.parent.iterdir())) == (2 if call == 1 else 1)
+
+    install(new, store, place)
+
+    assert [p.name for p in place.parent.iterdir()] == ["mine"]
+    assert store.is_laid_out(new, place)
+
+
+def test_what_a_kill_left_is_put_back_even_if_the_next_install_fails(
+    store, tmp_path, monkeypatch,
+):
+    place = tmp_path / "bundles" / "mine"
+    old, new = bundle(store, tmp_path, "1", a="old"), bundle(store, tmp_path, "2", a="new")
+    install(old, store, place)
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        killed_at(patch, "rename", 2)
+        install(new, store, place)
+    for entry in new.tree:
+        store.object(entry.digest).unlink()
+
+    with pytest.raises(MissingArtifact):
+        install(new, store, place)
+
+    assert (place / "a.json").read_text() == "old"
+
+
+def test_what_belongs_to_another_bundle_or_to_somebody_is_not_swept(store, tmp_path):
+    place = tmp_path / "bundles" / "mine"
+    for name in (".mine-2-abcdefgh/old", ".mine-abcdefgh/photos", ".mine-notes"):
+        (place.parent / name).mkdir(parents=True)
+
+    install(bundle(store, tmp_path, "1", a="x"), store, place)
+
+    assert {p.name for p in place.parent.iterdir()} == {
+        "mine", ".mine-2-abcdefgh", ".mine-abcdefgh", ".mine-notes",
+    }
+
+
+def test_two_installs_into_one_place_do_not_mix(store, tmp_path, monkeypatch):
+    place = tmp_path / "bundles" / "mine"
+    made = [bundle(store, tmp_path, str(n), a=str(n), **{f"only{n}": "x"}) for n in range(1, 5)]
+    real = store.checkout
+
+    def slow(record, target):
+        time.sleep(0.05)
+        return real(record, target)
+    monkeypatch.setattr(store, "checkout", slow)
+    threads = [threading.Thread(target=install, args=(each, store, place)) for each in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sum(store.is_laid_out(each, place) for each in made) == 1
+    assert [p.name for p in place.parent.iterdir()] == ["mine"]
