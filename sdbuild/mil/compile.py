@@ -17,7 +17,7 @@ from pathlib import Path
 from sdbuild.errors import InvalidProgram, UnsupportedFormat
 from sdbuild.mil.coremldata import pack_analytics, pack_description
 from sdbuild.mil.edit import weight_files
-from sdbuild.mil.metadata import array_ranges, array_shape, describe, format_metadata, function_of
+from sdbuild.mil.metadata import describe, format_metadata, function_of
 from sdbuild.mil.package import Model, model_file, read_package
 from sdbuild.mil.program import (
     DictType,
@@ -31,6 +31,7 @@ from sdbuild.mil.program import (
     string,
 )
 from sdbuild.mil.proto import Message
+from sdbuild.mil.schemas import array_ranges, array_shape
 from sdbuild.mil.text import dialect_of, format_program
 
 _STRING = TensorType("string")

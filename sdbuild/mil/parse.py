@@ -7,10 +7,9 @@ its type, so its nesting is bounded by that of the type, and its size by that of
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Iterable
 
-from sdbuild.errors import InvalidProgram, UnsupportedFormat
+from sdbuild.errors import UnsupportedFormat
 from sdbuild.mil.dtype import DTYPES
 from sdbuild.mil.literals import pack_numbers, value_shape
 from sdbuild.mil.program import (
@@ -31,18 +30,12 @@ from sdbuild.mil.program import (
     Value,
 )
 from sdbuild.mil.text import DIALECTS, OPSETS
+from sdbuild.mil.tokens import LONGEST_QUOTE, Tokens
 
-_TOKEN = re.compile(
-    r'\s*(->|[A-Za-z_][A-Za-z0-9_]*|"[^"\\\n]*"|\.\.\.'
-    r"|-?[0-9][0-9A-Za-z.+-]*|-inf|-nan|[()\[\]{}<>=,;?]|\Z)"
-)
 _BRACKET = re.compile(r"[\[\]]")
 _SIZE = re.compile(r"[0-9]{1,18}")
 _OPSETS = {text: name for name, text in OPSETS.items()}
 _DEEPEST = 64
-_LONGEST_QUOTE = 40
-
-_Item = TypeVar("_Item")
 
 
 def parse_program(text: str, source: str = "model.mil") -> Program:
@@ -55,78 +48,8 @@ def parse_program(text: str, source: str = "model.mil") -> Program:
     return _Reader(text, source).program()
 
 
-class _Reader:
-    """Reads what its methods are named after; `token` is the one ahead."""
-
-    def __init__(self, text: str, source: str) -> None:
-        self.text = text
-        self.source = source
-        self.token = ""
-        self.start = self.end = 0
-        self.advance()
-
-    def advance(self) -> None:
-        found = _TOKEN.match(self.text, self.end)
-        if found is None:
-            self.token = self.text[self.end:].lstrip()
-            self.start = len(self.text) - len(self.token)
-            raise self.error("a token of MIL text")
-        self.token, self.start, self.end = found[1], found.start(1), found.end()
-
-    def error(self, expected: str) -> InvalidProgram:
-        line = self.text.count("\n", 0, self.start) + 1
-        column = self.start - self.text.rfind("\n", 0, self.start)
-        found = repr(self.token[:_LONGEST_QUOTE]) if self.token else "the end of the text"
-        return InvalidProgram(
-            f"{self.source}: line {line}, column {column}: found {found}, expected {expected}",
-            line=line, column=column,
-        )
-
-    # tokens
-
-    def take(self) -> str:
-        token = self.token
-        self.advance()
-        return token
-
-    def expect(self, token: str) -> None:
-        if self.token != token:
-            raise self.error(repr(token))
-        self.advance()
-
-    def identifier(self, what: str) -> str:
-        if not (self.token[:1].isalpha() or self.token[:1] == "_"):
-            raise self.error(what)
-        return self.take()
-
-    def string(self) -> str:
-        if self.token[:1] != '"':
-            raise self.error("a string")
-        return self.take()[1:-1]
-
-    def items(self, read: Callable[[], _Item], close: str) -> list[_Item]:
-        """What `read` reads, between commas, up to and with `close`."""
-        found: list[_Item] = []
-        while self.token != close:
-            if found:
-                self.expect(",")
-            found.append(read())
-        self.advance()
-        return found
-
-    def keyed(self, read: Callable[[], _Item], close: str) -> dict[str, _Item]:
-        """Items `name = …`, up to and with `close`."""
-        found: dict[str, _Item] = {}
-
-        def item() -> None:
-            if self.token in found:
-                raise self.error("a name that was not given before")
-            name = self.identifier("a name")
-            self.expect("=")
-            found[name] = read()
-
-        self.items(item, close)
-        return found
+class _Reader(Tokens):
+    """Reads what its methods are named after."""
 
     # programs
 
@@ -135,7 +58,7 @@ class _Reader:
         self.expect("(")
         if self.token not in DIALECTS:
             raise UnsupportedFormat(
-                f"{self.source}: MIL text {self.token[:_LONGEST_QUOTE]!r}, "
+                f"{self.source}: MIL text {self.token[:LONGEST_QUOTE]!r}, "
                 f"expected one of {', '.join(DIALECTS)}"
             )
         self.advance()
@@ -230,7 +153,7 @@ class _Reader:
         if head in DTYPES:
             return TensorType(head)
         if head not in ("tensor", "list", "tuple", "dict", "state"):
-            raise self.error(f"other than this: {head[:_LONGEST_QUOTE]!r} is not a type")
+            raise self.error(f"other than this: {head[:LONGEST_QUOTE]!r} is not a type")
         self.expect("<")
         if head == "tensor":
             return self.tensor_type()

@@ -9,7 +9,8 @@ from coremltools.optimize import coreml as cto
 from packages import IOS15, IOS16, IOS18, changed, convolutions, half, package
 
 from sdbuild.errors import MILError, UnsupportedFormat
-from sdbuild.mil.chunk import TOLERANCE, chunk
+from sdbuild.mil.chunk import chunk
+from sdbuild.mil.cuts import TOLERANCE
 from sdbuild.mil.edit import blobs, walk
 from sdbuild.mil.execute import Executor
 from sdbuild.mil.package import read_package, write_package
