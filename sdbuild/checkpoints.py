@@ -43,10 +43,11 @@ class Checkpoints:
         """
         if step.source is None:
             return {}
-        found = self.taken(step.source).identity(
-            step.reads, lambda path: source_digest(path, self._store)
-        )
-        return dict(found)
+        checkpoint = self.taken(step.source)
+        found: dict[str, str] = {}
+        for part in step.reads:
+            found |= checkpoint.identity(part, lambda path: source_digest(path, self._store))
+        return found
 
     def reach(self, step: Step) -> None:
         """Makes sure that the step can read what it needs, at any place that it may read from.
@@ -114,13 +115,13 @@ class Checkpoints:
         return moves
 
     def job(self, step: Step) -> dict[str, Any]:
-        """What the process of a step is told: from where it reads which part of a checkpoint.
+        """What the process of a step is told: from where it reads which parts of a checkpoint.
 
         A locked one may come from any place, for it is held against the lock; another from the
         place that its key is of.
         """
         if step.source is None:
-            return {"places": (), "config": "", "facts": {}, "reads": "", "locked": {}}
+            return {"places": (), "config": "", "facts": {}, "reads": (), "locked": {}}
         places = step.source.places if step.locked else (self.taken(step.source).place,)
         return {
             "places": places, "config": step.source.config, "facts": dict(self._facts),

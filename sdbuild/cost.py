@@ -141,7 +141,7 @@ class Costs:
         if record.step != step.name or found["version"] != step.stage.VERSION:
             return inf
         if step.kind == "download":
-            same = step.reads == RESOURCES or self._architecture(step) == _architecture(record)
+            same = RESOURCES in step.reads or self._architecture(step) == _architecture(record)
             return 0 if same else inf
         total: float = _differing(found["params"], step.params)
         for name, source in step.inputs.items():
@@ -162,10 +162,10 @@ class Costs:
 
     def _digest_of_config(self, step: Step) -> str | None:
         """The digest of the file that a download from this machine would write."""
-        if step.source is None or step.reads == RESOURCES or not self._local_files(step):
+        if step.source is None or RESOURCES in step.reads or not self._local_files(step):
             return None
-        config = self._builder.checkpoints.taken(step.source).config(step.reads)
-        content = canonical(form.architecture(step.reads, config))
+        checkpoint = self._builder.checkpoints.taken(step.source)
+        content = canonical(form.architecture_of(checkpoint, step.reads, step.params))
         digest = xxhash.xxh3_128_hexdigest(content)
         return tree_digest((Entry(ARCHITECTURE, digest, len(content)),))
 
@@ -179,7 +179,9 @@ class Costs:
 
         if step.source is not None:
             with contextlib.suppress(SDBuildError):
-                self._builder.checkpoints.taken(step.source).identity(step.reads, note)
+                checkpoint = self._builder.checkpoints.taken(step.source)
+                for part in step.reads:
+                    checkpoint.identity(part, note)
         return found
 
     def _estimates(self, step: Step) -> tuple[int, int]:

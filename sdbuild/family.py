@@ -13,6 +13,9 @@ Dims = Mapping[str, int]
 """Numbers for the letters of port shapes: B batch, C latent channels, H W pixels, h w latent
 cells, S tokens, D embedding width."""
 
+SIZES = {"B": "batch", "H": "height_px", "h": "height_px", "W": "width_px", "w": "width_px"}
+"""The letters whose numbers depend on a recipe, and the field of it that they depend on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
@@ -38,8 +41,10 @@ class Component:
     """A network of a family: where its checkpoint lies and what it is in a bundle.
 
     `prefixes` select its tensors in the checkpoint's file. A name that begins with `drop` there
-    begins with `put` among the network's parameters. `is_chunkable` says whether hosts load it in
-    two chunks, and `has_layouts` whether a recipe's `attention` lays it out.
+    begins with `put` among the network's parameters. `beside` names the folders whose files say
+    what its config does not: how its input is padded, what its output is. `is_denoiser` says
+    whether a recipe's `prediction` holds for it, `is_chunkable` whether hosts load it in two
+    chunks, and `has_layouts` whether a recipe's `attention` lays it out.
     """
 
     name: str
@@ -50,6 +55,8 @@ class Component:
     prefixes: tuple[str, ...] = ("",)
     drop: str = ""
     put: str = ""
+    beside: tuple[str, ...] = ()
+    is_denoiser: bool = False
     is_chunkable: bool = False
     has_layouts: bool = False
 
@@ -64,9 +71,10 @@ class Component:
         return self.drop + parameter.removeprefix(self.put) if is_other else parameter
 
     @property
-    def has_picture(self) -> bool:
-        """Whether a shape of it depends on the size of the pictures that are drawn."""
-        return any({*"HWhw"} & set(port.shape) for port in (*self.inputs, *self.outputs))
+    def sizes(self) -> tuple[str, ...]:
+        """The fields of a recipe that the shapes of its ports depend on."""
+        letters = {d for port in (*self.inputs, *self.outputs) for d in port.shape}
+        return tuple(sorted({SIZES[d] for d in letters if d in SIZES}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +105,7 @@ STABLE_DIFFUSION = Family(
             bundle_name="TextEncoder",
             folder="text_encoder",
             drop="text_model.",  # transformers 5 left it out of its networks, not of files
+            beside=("tokenizer",),
             inputs=(
                 Port(name="input_ids", shape=(1, "S"), dtype="fp32",
                      meaning="The tokens of the prompt, padded."),
@@ -112,6 +121,7 @@ STABLE_DIFFUSION = Family(
             name="unet",
             bundle_name="Unet",
             folder="unet",
+            beside=("scheduler",),
             inputs=(
                 Port(name="sample", shape=("B", "C", "h", "w"), dtype="fp16",
                      meaning="The noisy latents."),
@@ -124,6 +134,7 @@ STABLE_DIFFUSION = Family(
                 Port(name="noise_pred", shape=("B", "C", "h", "w"), dtype="fp32",
                      meaning="The predicted noise."),
             ),
+            is_denoiser=True,
             is_chunkable=True,
             has_layouts=True,
         ),

@@ -25,6 +25,7 @@ ATTENTIONS = ("original", "split_einsum", "split_einsum_v2")
 QUANTS = ("none", "1", "2", "3", "4", "6", "8")
 SCHEDULERS = ("ddim", "dpm", "euler", "pndm")
 PREDICTION_TYPES = ("epsilon", "v_prediction")
+PREDICTIONS = ("epsilon", "checkpoint")
 LOWERS = ("once", "direct")
 COMPILERS = ("auto", "portable", "apple")
 
@@ -145,6 +146,9 @@ RECIPE_FIELDS = (
           "predicts, where the checkpoint does not say or is wrong"),
     Field(name="size", parse=_size, meaning="pixels of a picture, WIDTHxHEIGHT"),
     Field(name="components", parse=_names, meaning="what goes into the bundle"),
+    Field(name="batch", parse=_whole(1, 2), meaning="how many latents the U-Net takes at once"),
+    Field(name="prediction", parse=_choice(*PREDICTIONS), meaning="what the U-Net gives: epsilon, "
+          "the noise that hosts expect, or what the checkpoint was trained to predict"),
     Field(name="attention", parse=_choice(*ATTENTIONS), meaning="how attention is laid out"),
     Field(name="quant", parse=_nbits, meaning=f"bits of a palettized weight: {', '.join(QUANTS)}"),
     Field(name="palettize", parse=_optional_names, meaning="the components that `quant` holds for"),

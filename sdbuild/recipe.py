@@ -31,11 +31,11 @@ from sdbuild.sources import fixed
 RECIPES = Path(__file__).parent.parent / "recipes"
 DEFAULT_MODEL = "tiny-emoji"
 _DEFAULTS: dict[str, Any] = {
-    "attention": "original", "quant": "none", "palettize": ["text_encoder", "unet"], "chunk": 1,
-    "target": "iOS16", "lower": "once", "compiler": "auto",
-    "config": None, "vae": None, "prediction_type": None,
+    "batch": 2, "prediction": "epsilon", "attention": "original", "quant": "none",
+    "palettize": ["text_encoder", "unet"], "chunk": 1, "target": "iOS16", "lower": "once",
+    "compiler": "auto", "config": None, "vae": None, "prediction_type": None,
 }
-_TAGGED = ("source", "config", "vae", "prediction_type", "components", "palettize")
+_TAGGED = ("source", "config", "vae", "prediction_type", "prediction", "components", "palettize")
 """The variables that make another bundle, and whose values are no words for its name."""
 OF_CHECKPOINT = ("source", "config", "vae", "prediction_type")
 """The fields that say which checkpoint is built: given on the command line, the recipe's lock is of
@@ -101,6 +101,8 @@ class Recipe:
     prediction_type: str | None
     width_px: int
     height_px: int
+    batch: int
+    prediction: str
     components: tuple[Component, ...]
     attention: str
     nbits: int | None
@@ -131,19 +133,21 @@ class Recipe:
         """The layout of the component's attention."""
         return self.attention if component.has_layouts else "original"
 
-    def size_of(self, component: Component) -> dict[str, int]:
-        """Width and height of a picture if a shape of the component depends on them."""
-        size = {"width_px": self.width_px, "height_px": self.height_px}
-        return size if component.has_picture else {}
+    def network_params(self, component: Component) -> dict[str, Any]:
+        """What decides the component's network beside its architecture; what does not is left out,
+        so that variants which differ in it share the network's steps."""
+        found: dict[str, Any] = {name: getattr(self, name) for name in component.sizes}
+        return found | ({"prediction": self.prediction} if component.is_denoiser else {})
 
     @property
     def variant(self) -> str:
         """A name that tells this bundle from other variants of the recipe."""
         quant = f"{self.nbits}bit" if self.nbits and self.palettized else "fp16"
         size = f"{self.width_px}x{self.height_px}"
+        batch = "-batch1" if self.batch == 1 else ""
         chunks = f"-{self.chunks}chunks" if self.chunks > 1 else ""
         tag = f"-{self.tag}" if self.tag else ""
-        return f"{self.name}-{size}-{self.attention}-{quant}{chunks}-{self.target}{tag}"
+        return f"{self.name}-{size}-{self.attention}-{quant}{batch}{chunks}-{self.target}{tag}"
 
 
 def names() -> list[str]:
@@ -178,6 +182,8 @@ def load(words: Mapping[str, str]) -> Recipe:
         prediction_type=fields["prediction_type"],
         width_px=fields["size"][0],
         height_px=fields["size"][1],
+        batch=fields["batch"],
+        prediction=fields["prediction"],
         components=_components(fields["components"], family),
         attention=fields["attention"],
         nbits=fields["quant"],

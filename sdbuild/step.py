@@ -31,7 +31,7 @@ class Step:
     """One stage applied to one component.
 
     `params` may change the artifact's bytes and are in its key. So are the digests of the files
-    that it `reads` from `source`, the part of a checkpoint by its folder; the place is not. Where a
+    that it `reads` from `source`, parts of a checkpoint by their folders; the place is not. Where a
     recipe is locked, the digests that its own files must have, `locked`, stand in their stead.
     """
 
@@ -40,7 +40,7 @@ class Step:
     params: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, From] = field(default_factory=dict)
     source: Source | None = None
-    reads: str = ""
+    reads: tuple[str, ...] = ()
     locked: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -59,7 +59,7 @@ class Job:
     """What the process of a step is given: where its inputs are, and where its output goes.
 
     `places` are where the checkpoint may be, for the stage that reads one, `config` the folder
-    that says what a single file does not, `facts` what is known of them, `reads` the part, and
+    that says what a single file does not, `facts` what is known of them, `reads` the parts, and
     `locked` the digests that its output must have, if any.
     `resources` are what it may use, which never changes its bytes: `memory_bytes`.
     """
@@ -70,7 +70,7 @@ class Job:
     places: Sequence[str] = ()
     config: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    reads: str = ""
+    reads: Sequence[str] = ()
     locked: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, int] = field(default_factory=dict)
 

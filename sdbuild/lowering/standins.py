@@ -73,7 +73,7 @@ class StandIns:
         """The parameter whose stand-in `array` is, and whether it is transposed; None if none.
 
         Raises:
-            StepError: it begins like a stand-in and goes on otherwise.
+            StepError: it is made of a stand-in's numbers, in another form.
         """
         name = self._by_first.get(float(array.flat[0])) if array.size else None
         if name is None:
@@ -87,6 +87,9 @@ class StandIns:
             found.T, expected
         ):
             return name, True
+        known = set(rows.tolist())
+        if not all(float(number) in known for number in array.flat):
+            return None  # a constant that happens to begin with the same number
         raise StepError(
             f"the parameter {name} of shape {list(shape)} is in the lowered program as "
             f"{list(array.shape)}, in an order that is not known",

@@ -28,16 +28,26 @@ _FILES = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """Which network a component is: the class and config of its checkpoint."""
+    """Which network a component is: the class and config of its checkpoint.
+
+    `prediction` is there if a U-Net predicts anything but noise and its output is to be turned into
+    noise, `padding` if a text encoder was trained with other pad tokens than hosts send.
+    """
 
     class_name: str
     config: Mapping[str, Any]
+    prediction: Mapping[str, Any] | None = None
+    padding: Mapping[str, int] | None = None
 
 
-def read_architecture(path: Path) -> Architecture:
-    """The architecture in an `architecture.json` of the download step."""
+def read_architecture(path: Path, params: Mapping[str, Any]) -> Architecture:
+    """The architecture in an `architecture.json` of the download step, for a step's `params`."""
     found = json.loads(path.read_text("utf-8"))
-    return Architecture(class_name=found["class"], config=found["config"])
+    is_converted = params.get("prediction") == "epsilon"
+    return Architecture(
+        class_name=found["class"], config=found["config"], padding=found.get("padding"),
+        prediction=found.get("prediction") if is_converted else None,
+    )
 
 
 def module(component: Component) -> ModuleType:
@@ -118,7 +128,8 @@ def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def dims(component: Component, architecture: Architecture, params: Mapping[str, Any]) -> Dims:
-    """The numbers of the component's port shapes; a step's `params` have the picture's size, if
-    one of them depends on it."""
-    size = {side: params[side] for side in ("width_px", "height_px") if side in params}
-    return module(component).dims(architecture.config, **size)
+    """The numbers of the component's port shapes; a step's `params` have the sizes that they
+    depend on."""
+    return module(component).dims(
+        architecture.config, **{name: params[name] for name in component.sizes}
+    )

@@ -27,23 +27,16 @@ from sdbuild.errors import SourceError
 from sdbuild.models.unet import UNet
 
 
-class SplitUNet(nn.Module):
-    """diffusers' U-Net with split transformers, which take the embeddings as they come."""
+class SplitUNet(UNet):
+    """The U-Net with split transformers, which take the embeddings as they come."""
 
-    def __init__(self, net: UNet2DConditionModel) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(
-        self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor
-    ) -> torch.Tensor:
-        """Gives the predicted noise.
+    def embeddings(self, encoder_hidden_states: torch.Tensor) -> torch.Tensor:
+        """The embeddings as the transformers take them.
 
         Shapes:
-            sample: (B, C, h, w); timestep: (B,); encoder_hidden_states: (B, D, 1, S);
-            returns (B, C, h, w).
+            encoder_hidden_states: (B, D, 1, S); returns the same.
         """
-        return self.net(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+        return encoder_hidden_states
 
 
 class SplitTransformer(nn.Module):
@@ -213,7 +206,7 @@ def lay_out(network: UNet, query_block: int | None = None) -> SplitUNet:
         for name, child in module.named_children():
             if isinstance(child, Transformer2DModel):
                 setattr(module, name, SplitTransformer(child, query_block))
-    return SplitUNet(net)
+    return SplitUNet(net, network.velocity_to_noise)
 
 
 def _unknown(net: UNet2DConditionModel) -> Iterator[str]:

@@ -14,11 +14,16 @@ from sdbuild.models.network import Architecture, expect_class
 
 
 class TextEncoder(nn.Module):
-    """CLIP's text encoder, from token numbers as floats."""
+    """CLIP's text encoder, from token numbers as floats.
 
-    def __init__(self, net: CLIPTextModel) -> None:
+    With `padding`, the tokens after the first end token become the checkpoint's own pad token,
+    whichever a host pads with.
+    """
+
+    def __init__(self, net: CLIPTextModel, padding: Mapping[str, int] | None) -> None:
         super().__init__()
         self.net = net
+        self.padding = padding
 
     def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gives the embeddings of all tokens, and of the end token.
@@ -29,14 +34,29 @@ class TextEncoder(nn.Module):
         # Positions are passed in because the network's own table of them is a buffer, which has
         # no numbers on the meta device.
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-        found = self.net(input_ids=input_ids.to(torch.int32), position_ids=positions)
+        found = self.net(input_ids=self.tokens(input_ids), position_ids=positions)
         return found.last_hidden_state, found.pooler_output
+
+    def tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """The tokens that the network is to see, as integers: fp16 could not hold their numbers.
+
+        Shapes:
+            input_ids: (1, S); returns the same.
+        """
+        found = input_ids.to(torch.int32)
+        if self.padding is None:
+            return found
+        is_end = (found == self.padding["end_token_id"]).to(torch.int32)
+        # How many end tokens stand before a token: all of them to here, without its own.
+        is_after = is_end.cumsum(1, dtype=torch.int32) - is_end > 0
+        return torch.where(is_after, self.padding["pad_token_id"], found)
 
 
 def build(component: Component, architecture: Architecture) -> nn.Module:
     """The network on the current default device."""
     expect_class(architecture, "CLIPTextModel")
-    network = TextEncoder(CLIPTextModel(CLIPTextConfig(**architecture.config)))
+    net = CLIPTextModel(CLIPTextConfig(**architecture.config))
+    network = TextEncoder(net, architecture.padding)
     for module in network.modules():
         module._buffers.pop("position_ids", None)
     return network
@@ -55,10 +75,17 @@ def samples(
     Shapes:
         each: one (1, S) tensor of token numbers as floats.
     """
-    start, end = config["vocab_size"] - 2, config["vocab_size"] - 1
+    start, end = config["vocab_size"] - 2, end_token(config)
     for length in (3, 20, dims["S"] - 2):
         ids = torch.full((1, dims["S"]), float(end))
         ids[0, 0] = start
         words = torch.randint(0, start, (length,), generator=rng)
         ids[0, 1:1 + length] = words.float()
         yield (ids,)
+
+
+def end_token(config: Mapping[str, Any]) -> int:
+    """The number of the end token: the last of a vocabulary whose config still says 2, for which
+    transformers takes the greatest number in a prompt."""
+    found = config.get("eos_token_id", 2)
+    return config["vocab_size"] - 1 if found == 2 else found

@@ -11,9 +11,7 @@ from torch import nn
 
 from sdbuild.family import TOKENS, Component, Dims
 from sdbuild.models.network import Architecture, expect_class
-
-BATCH = 2
-"""Without and with the prompt in one call, as hosts send them."""
+from sdbuild.models.prediction import VelocityToNoise, to_noise
 
 LATENT_CELL_PX = 8
 """Pixels on a side of a latent cell, fixed by the autoencoder's three halvings."""
@@ -22,11 +20,14 @@ _TIMESTEPS = (1, 21, 501, 981)
 
 
 class UNet(nn.Module):
-    """diffusers' U-Net, from embeddings with channels first."""
+    """diffusers' U-Net, from embeddings with channels first, to noise if it predicts a velocity."""
 
-    def __init__(self, net: UNet2DConditionModel) -> None:
+    def __init__(
+        self, net: UNet2DConditionModel, velocity_to_noise: VelocityToNoise | None = None
+    ) -> None:
         super().__init__()
         self.net = net
+        self.velocity_to_noise = velocity_to_noise
 
     def forward(
         self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor
@@ -37,20 +38,35 @@ class UNet(nn.Module):
             sample: (B, C, h, w); timestep: (B,); encoder_hidden_states: (B, D, 1, S);
             returns (B, C, h, w).
         """
-        embeddings = encoder_hidden_states.squeeze(2).permute(0, 2, 1)  # -> (B, S, D)
-        return self.net(sample, timestep, embeddings, return_dict=False)[0]
+        embeddings = self.embeddings(encoder_hidden_states)
+        found = self.net(sample, timestep, embeddings, return_dict=False)[0]
+        if self.velocity_to_noise is None:
+            return found
+        return self.velocity_to_noise(found, sample, timestep)
+
+    def embeddings(self, encoder_hidden_states: torch.Tensor) -> torch.Tensor:
+        """The embeddings as the transformers take them.
+
+        Shapes:
+            encoder_hidden_states: (B, D, 1, S); returns (B, S, D).
+        """
+        return encoder_hidden_states.squeeze(2).permute(0, 2, 1)
 
 
 def build(component: Component, architecture: Architecture) -> nn.Module:
     """The network on the current default device."""
     expect_class(architecture, "UNet2DConditionModel")
-    return UNet(UNet2DConditionModel.from_config(dict(architecture.config)))
+    prediction = architecture.prediction
+    return UNet(
+        UNet2DConditionModel.from_config(dict(architecture.config)),
+        to_noise(prediction) if prediction else None,
+    )
 
 
-def dims(config: Mapping[str, Any], width_px: int, height_px: int) -> Dims:
+def dims(config: Mapping[str, Any], batch: int, width_px: int, height_px: int) -> Dims:
     """The numbers of its port shapes."""
     return {
-        "B": BATCH, "C": config["in_channels"], "D": config["cross_attention_dim"], "S": TOKENS,
+        "B": batch, "C": config["in_channels"], "D": config["cross_attention_dim"], "S": TOKENS,
         "h": height_px // LATENT_CELL_PX, "w": width_px // LATENT_CELL_PX,
     }
 

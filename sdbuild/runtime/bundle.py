@@ -18,7 +18,8 @@ class Bundle:
     """What a host needs to know of a bundle.
 
     `models` maps each component to its compiled models, the chunks in order. `scheduler` is
-    diffusers' config of it; `defaults` are the settings that the bundle draws best with.
+    diffusers' config of the checkpoint's own, whose `prediction_type` may be another than the
+    bundle's; `defaults` are the settings that the bundle draws best with.
     """
 
     folder: Path
@@ -29,6 +30,7 @@ class Bundle:
     attention: str
     scale_factor: float
     pad_token: str
+    prediction_type: str
     scheduler: Mapping[str, Any]
     models: Mapping[str, tuple[Path, ...]]
     defaults: Mapping[str, Any]
@@ -53,6 +55,7 @@ def load_bundle(folder: Path) -> Bundle:
             attention=manifest["attention"],
             scale_factor=manifest["scale_factor"],
             pad_token=manifest["pad_token"],
+            prediction_type=manifest["prediction_type"],
             scheduler=manifest["scheduler"],
             models={
                 name: tuple(folder / model for model in entry["models"])

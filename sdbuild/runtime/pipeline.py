@@ -125,7 +125,7 @@ class Pipeline:
         Shapes:
             embeddings: (2, D, 1, S), the negative prompt first; returns (1, C, h, w).
         """
-        scheduler = _scheduler(request.scheduler, self.bundle.scheduler)
+        scheduler = _scheduler(request.scheduler, self.bundle)
         scheduler.set_timesteps(request.steps)
         batch, *cells = self._unet.shapes["sample"]
         generator = torch.Generator().manual_seed(seed)
@@ -181,8 +181,9 @@ def _tokenizer(bundle: Bundle) -> Any:
     return CLIPTokenizer.from_pretrained(str(bundle.folder), pad_token=bundle.pad_token)
 
 
-def _scheduler(name: str, config: Mapping[str, Any]) -> Any:
-    """diffusers' scheduler `name` with the config of the bundle's own."""
+def _scheduler(name: str, bundle: Bundle) -> Any:
+    """diffusers' scheduler `name` with the config of the checkpoint's, for what the U-Net gives."""
     import diffusers
 
-    return getattr(diffusers, SCHEDULERS[name]).from_config(dict(config))
+    config = {**bundle.scheduler, "prediction_type": bundle.prediction_type}
+    return getattr(diffusers, SCHEDULERS[name]).from_config(config)

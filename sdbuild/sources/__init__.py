@@ -1,7 +1,8 @@
 """Where checkpoints come from: one file a kind of place, found by `_opened`.
 
 A place is opened as a `Checkpoint`, which gives every part of a pipeline in diffusers' terms,
-whatever form it is kept in. A part is the folder of a component (`unet`, `vae`), or `RESOURCES`.
+whatever form it is kept in. A part is the folder of a component (`unet`, `vae`), or `RESOURCES`;
+`scheduler` and `tokenizer`, which are among these, have an identity of their own.
 """
 
 from __future__ import annotations

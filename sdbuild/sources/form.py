@@ -8,14 +8,16 @@ same artifact, and all checkpoints of an architecture share a trace.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.errors import SourceError
+from sdbuild.sources.beside import TOLD
 from sdbuild.sources.defaults import DEFAULTS
 
 if TYPE_CHECKING:
+    from sdbuild.sources import Checkpoint
     from sdbuild.sources.tensors import Tensor
 
 _IRRELEVANT = frozenset({
@@ -32,6 +34,24 @@ _CLIP_TOKENS, _CLIP_END = 49408, 49407
 _CLIP_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
 _VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _VAE_ATTENTION = re.compile(r"(.*\.attentions\.\d+)\.(query|key|value|proj_attn)\.(\w+)")
+
+
+def architecture_of(
+    checkpoint: Checkpoint, reads: Sequence[str], params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The architecture of the first part that is read, and what those beside it say of it.
+
+    Args:
+        params: of the download, which may know better.
+
+    Raises:
+        SourceError: the config does not name a network, or a file beside it is not sound.
+    """
+    part, *beside = reads
+    resources = checkpoint.resources() if beside else {}
+    told = {TOLD[folder][0]: TOLD[folder][1](resources, params) for folder in beside}
+    found = architecture(part, checkpoint.config(part))
+    return found | {name: what for name, what in told.items() if what is not None}
 
 
 def architecture(part: str, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from sdbuild.errors import SourceError
 RESOURCES = "resources"
 """The part of a checkpoint that is no network: tokenizer, scheduler, card."""
 
+FOLDERS = ("scheduler", "tokenizer")
+"""Those of its folders that are parts, too: what stands there defines some networks."""
+
 _REQUIRED = ("tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json")
 _TOKENS = ("tokenizer/special_tokens_map.json", "tokenizer/tokenizer_config.json")
 _CARDS = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md")
@@ -32,6 +35,8 @@ def part_files(
 ) -> list[str]:
     """The files of a part: of a component its config first and then its weights.
 
+    `scheduler` and `tokenizer` are parts as well, of what is among the resources.
+
     Args:
         where: the checkpoint, for messages.
         names: the files that it has, by their paths with `/`.
@@ -41,6 +46,8 @@ def part_files(
     """
     if part == RESOURCES:
         return config_files(where, part, names) + [name for name in _CARDS if name in names]
+    if part in FOLDERS:
+        return config_files(where, part, names)
     return [*config_files(where, part, names), *weight_files(where, part, names, shards_of)]
 
 
@@ -55,6 +62,9 @@ def config_files(where: str, part: str, names: Collection[str]) -> list[str]:
     if part == RESOURCES:
         needed = [existing(where, name, names) for name in _REQUIRED]
         return needed + [name for name in _TOKENS if name in names]
+    if part in FOLDERS:
+        resources = config_files(where, RESOURCES, names)
+        return [name for name in resources if name.startswith(f"{part}/")]
     return [existing(where, _inside(part, "config.json", names), names)]
 
 

@@ -79,7 +79,7 @@ class SingleFile:
         found = {"file": digest_of(self.path)}
         if self._config:
             return found | self._config.config_identity(part, digest_of)
-        if part == layout.RESOURCES:
+        if part == layout.RESOURCES or part in layout.FOLDERS:
             return found | {n: digest_of(CLIP / n) for n in ("vocab.json", "merges.txt")}
         return found
 

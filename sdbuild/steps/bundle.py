@@ -16,12 +16,14 @@ from sdbuild.digest import digest, digest_file
 from sdbuild.disk import give
 from sdbuild.errors import SourceError
 from sdbuild.recipe import Recipe
+from sdbuild.sources.beside import END_TOKEN
 from sdbuild.step import Job
 
-VERSION = 2
+VERSION = 3
 TOOLS = ()
 CODE = ("steps/bundle.py", "runtime/contract.py", "runtime/opened.py", "runtime/rules/*.py",
-        "mil/__init__.py", "mil/coremldata.py", "mil/dtype.py", "mil/program.py", "mil/proto.py")
+        "mil/__init__.py", "mil/coremldata.py", "mil/dtype.py", "mil/program.py", "mil/proto.py",
+        "sources/beside.py")
 NEEDS_PROVENANCE = True
 """Its inputs are joined by a list of how they were made, `provenance`."""
 
@@ -38,6 +40,7 @@ def params(recipe: Recipe) -> dict[str, Any]:
         "attention": recipe.attention,
         "target": recipe.target,
         "compiler": recipe.compiler,
+        "prediction": recipe.prediction,
         "components": {
             c.name: {
                 "models": _model_names(recipe, c.bundle_name, c.is_chunkable),
@@ -118,10 +121,10 @@ def _manifest(job: Job, resources: Path) -> dict[str, Any]:
     vae = _json(job.inputs["vae"])["config"] if "vae" in job.inputs else {}
     return {
         "schema": SCHEMA,
-        **{k: v for k, v in job.params.items() if k != "components"},
+        **{k: v for k, v in job.params.items() if k not in ("components", "prediction")},
         "licence": _licence(resources),
-        "prediction_type": scheduler.get("prediction_type", "epsilon"),
-        "pad_token": _pad_token(resources),
+        "prediction_type": _prediction_type(job, scheduler),
+        "pad_token": END_TOKEN,
         "scale_factor": _scale_factor(vae),
         "scheduler": {k: v for k, v in scheduler.items() if k != "_diffusers_version"},
         "components": job.params["components"],
@@ -137,14 +140,10 @@ def _scale_factor(vae: Mapping[str, Any]) -> float:
     return float(found)
 
 
-def _pad_token(resources: Path) -> str:
-    """What the tokenizer pads prompts with: `<|endoftext|>` in SD 1.x, `!` in 2.x."""
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (resources / name).is_file():
-            found = _json(resources / name).get("pad_token")
-            if found is not None:
-                return str(found["content"] if isinstance(found, dict) else found)
-    return "<|endoftext|>"
+def _prediction_type(job: Job, scheduler: Mapping[str, Any]) -> str:
+    """What the bundle's U-Net gives: noise, unless the checkpoint's is left as it is."""
+    own = str(scheduler.get("prediction_type", "epsilon"))
+    return own if job.params["prediction"] == "checkpoint" else "epsilon"
 
 
 def table(folder: Path) -> dict[str, list[Any]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.digest import canonical, digest_file
@@ -21,7 +20,7 @@ from sdbuild.step import Job
 if TYPE_CHECKING:
     from sdbuild.sources import Checkpoint
 
-VERSION = 2
+VERSION = 3
 TOOLS = ()
 CODE = ("steps/download.py", "sources/*.py")
 NEEDS: dict[str, str] = {}
@@ -35,15 +34,18 @@ def applies(recipe: Recipe, component: Component) -> bool:
 
 def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """What decides which tensors are taken, or what the scheduler is told."""
-    if component.folder:
-        return {"prefixes": list(component.prefixes)}
-    return {"prediction_type": recipe.prediction_type} if recipe.prediction_type else {}
+    found: dict[str, Any] = {"prefixes": list(component.prefixes)} if component.folder else {}
+    is_told = not component.folder or component.is_denoiser
+    if is_told and recipe.prediction_type:
+        found["prediction_type"] = recipe.prediction_type
+    return found
 
 
 def source(recipe: Recipe, component: Component) -> dict[str, Any]:
-    """Where the checkpoint lies, the part of it that is read, and what must come of it."""
+    """Where the checkpoint lies, the parts of it that are read, its own first, and what must come
+    of them."""
     found = recipe.source_of(component)
-    reading = {"source": found, "reads": component.folder or component.name}
+    reading = {"source": found, "reads": (component.folder or component.name, *component.beside)}
     if recipe.lock is None:
         return reading
     places = recipe.lock.pinned(found.places)
@@ -73,7 +75,7 @@ def run(job: Job) -> dict[str, Any]:
 def _taken_from(place: str, job: Job) -> dict[str, Any]:
     checkpoint = open_checkpoint([place], dict(job.facts), job.config)
     facts: dict[str, Any] = {}
-    if job.reads == RESOURCES:
+    if RESOURCES in job.reads:
         _resources(job, checkpoint)
     else:
         facts = _component(job, checkpoint)
@@ -84,53 +86,37 @@ def _taken_from(place: str, job: Job) -> dict[str, Any]:
 
 def _check_lock(place: str, job: Job) -> None:
     """Makes sure that what was written is what is locked."""
+    part = job.reads[0]
     found = {path.name: digest_file(path) for path in job.output.iterdir()}
     for name in sorted(found.keys() | job.locked.keys()):
         if found.get(name) != job.locked.get(name):
             raise DigestMismatch(
-                f"{place}: {job.reads}: {name} is {found.get(name, 'missing')}, "
+                f"{place}: {part}: {name} is {found.get(name, 'missing')}, "
                 f"but {job.locked.get(name, 'missing')} is locked",
                 hint="if another checkpoint is meant: python -m sdbuild lock RECIPE",
-                part=job.reads, file=name, found=found.get(name), locked=job.locked.get(name),
+                part=part, file=name, found=found.get(name), locked=job.locked.get(name),
             )
 
 
 def _resources(job: Job, checkpoint: Checkpoint) -> None:
+    from sdbuild.sources import beside
+
     for name, content in checkpoint.resources().items():
         (job.output / name.rpartition("/")[2]).write_bytes(content)
-    path = job.output / "scheduler_config.json"
-    scheduler = _object(path)
+    scheduler = beside.scheduler(checkpoint.resources(), job.params)
     if "prediction_type" in job.params:
-        scheduler["prediction_type"] = job.params["prediction_type"]
+        path = job.output / "scheduler_config.json"
         path.write_text(json.dumps(scheduler, indent=2), "utf-8")
-    if scheduler.get("prediction_type", "epsilon") is None:
-        raise SourceError(
-            f"{checkpoint.place}: a file of Stable Diffusion 2 does not say what its U-Net "
-            "predicts, and a wrong guess draws noise",
-            hint="prediction_type=v_prediction for models made for 768x768, "
-                 "prediction_type=epsilon for those (-base) made for 512x512",
-        )
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise SourceError(f"{path.name}: not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise SourceError(f"{path.name}: expected a JSON object")
-    return found
 
 
 def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     from sdbuild.sources import form, tensors
 
-    architecture = form.architecture(job.reads, checkpoint.config(job.reads))
-    (job.output / "architecture.json").write_bytes(canonical(architecture))
-    found = form.tensors(job.reads, checkpoint.tensors(job.reads).values())
-    taken = [t for t in found if t.name.startswith(tuple(job.params["prefixes"]))]
+    found = form.architecture_of(checkpoint, job.reads, job.params)
+    (job.output / "architecture.json").write_bytes(canonical(found))
+    part, prefixes = job.reads[0], tuple(job.params["prefixes"])
+    tables = form.tensors(part, checkpoint.tensors(part).values())
+    taken = [tensor for tensor in tables if tensor.name.startswith(prefixes)]
     if not taken:
-        raise SourceError(
-            f"{job.reads}: no tensor begins with {' or '.join(job.params['prefixes'])}"
-        )
+        raise SourceError(f"{part}: no tensor begins with {' or '.join(prefixes)}")
     return {"tensors": tensors.write(job.output / "weights.safetensors", taken)}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sdbuild.models.network import Architecture
 
-VERSION = 3
+VERSION = 4
 TOOLS = ("torch", "diffusers", "transformers", "numpy")
 CODE = ("steps/parity.py", "models/*.py", "family.py", "sources/fit.py", "mil/*.py", "mil/ops/*.py",
         "runtime/predictor.py", "runtime/portable.py")
@@ -42,7 +42,7 @@ def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """What decides the samples beside the architecture."""
     return {
         "family": recipe.family.name, "component": component.name,
-        **recipe.size_of(component), "seed": _SEED,
+        **recipe.network_params(component), "seed": _SEED,
     }
 
 
@@ -57,7 +57,7 @@ def run(job: Job) -> None:
 
     component = FAMILIES[job.params["family"]].component(job.params["component"])
     checkpoint = job.inputs["checkpoint"]
-    architecture = network.read_architecture(checkpoint / "architecture.json")
+    architecture = network.read_architecture(checkpoint / "architecture.json", job.params)
     dims = network.dims(component, architecture, job.params)
     rng = torch.Generator().manual_seed(job.params["seed"])
     samples = list(network.module(component).samples(component, architecture.config, dims, rng))

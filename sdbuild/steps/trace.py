@@ -16,7 +16,7 @@ from sdbuild.step import Job
 if TYPE_CHECKING:
     import torch
 
-VERSION = 1
+VERSION = 2
 TOOLS = ("torch", "diffusers", "transformers")
 CODE = ("steps/trace.py", "models/*.py", "family.py")
 NEEDS = {"architecture": ("checkpoint", "architecture.json")}
@@ -32,7 +32,7 @@ def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """What decides the graph beside the architecture."""
     return {
         "family": recipe.family.name, "component": component.name,
-        "attention": recipe.attention_of(component), **recipe.size_of(component),
+        "attention": recipe.attention_of(component), **recipe.network_params(component),
     }
 
 
@@ -43,15 +43,17 @@ def run(job: Job) -> dict[str, Any]:
     from sdbuild.family import FAMILIES
     from sdbuild.models import network
     from sdbuild.models.group_norm import replace_group_norms
+    from sdbuild.models.upsample import replace_upsamples
 
     component = FAMILIES[job.params["family"]].component(job.params["component"])
-    architecture = network.read_architecture(job.inputs["architecture"])
+    architecture = network.read_architecture(job.inputs["architecture"], job.params)
     dims = network.dims(component, architecture, job.params)
     inputs = tuple(torch.zeros(p.sized(dims), device="meta") for p in component.inputs)
     lowerable = network.laid_out(
         network.weightless(component, architecture), job.params["attention"]
     )
     replace_group_norms(lowerable)
+    replace_upsamples(lowerable)
     with torch.no_grad():
         program = torch.export.export(lowerable, inputs)
         program = program.run_decompositions({})
@@ -65,15 +67,19 @@ def _clean(program: torch.export.ExportedProgram) -> None:
 
     Stack traces name the files of this machine. `alias` gives its argument back, and
     `_assert_tensor_metadata` checks what the export has already fixed: coremltools 9 knows neither.
+    `_to_copy` to the meta device is where constants, which have numbers, met what has none.
     """
     import torch
 
     aten = torch.ops.aten
     for node in list(program.graph.nodes):
         node.meta = {"val": node.meta["val"]} if "val" in node.meta else {}
-        if node.target is aten.alias.default:
+        is_passed = node.target is aten.alias.default or (
+            node.target is aten._to_copy.default and node.kwargs.keys() == {"device"}
+        )
+        if is_passed:
             node.replace_all_uses_with(node.args[0])
-        if node.target in (aten.alias.default, aten._assert_tensor_metadata.default):
+        if is_passed or node.target is aten._assert_tensor_metadata.default:
             program.graph.erase_node(node)
     program._example_inputs = None
     if program.graph_signature.buffers:

@@ -214,10 +214,13 @@ WHOLE = {
         "histogram_tells_the_attention", "expected no Ios16.einsum for attention=original"),
     "v-prediction": (
         lambda b: b.manifest(prediction_type="v_prediction"), "predicts_noise",
-        "found 'v_prediction', expected 'epsilon'"),
+        "warning: manifest.json prediction_type: found 'v_prediction', expected 'epsilon'"),
     "another schedule": (
         lambda b: b.manifest(scheduler={"beta_schedule": "linear"}),
         "schedule_is_the_built_in_one", "scheduler.beta_schedule: found 'linear'"),
+    "a schedule that ends in noise alone": (
+        lambda b: b.manifest(scheduler={"rescale_betas_zero_snr": True}),
+        "schedule_is_the_built_in_one", "scheduler.rescale_betas_zero_snr: found True"),
     "the scale factor of XL": (
         lambda b: b.manifest(scale_factor=0.13025), "scale_factor_is_the_default",
         "warning: manifest.json scale_factor: found 0.13025"),
@@ -365,12 +368,12 @@ def test_the_command_gives_status_0_for_warnings(whole, capsys):
 
 def test_a_bundle_with_errors_is_never_put_in_place(project, own_checkpoint):
     path = own_checkpoint / "scheduler" / "scheduler_config.json"
-    path.write_text(path.read_text().replace('"epsilon"', '"v_prediction"'))
+    path.write_text(path.read_text().replace('"scaled_linear"', '"linear"'))
 
     printed = project.doit("build", status=1, source=own_checkpoint)
 
-    assert "manifest.json prediction_type: found 'v_prediction', expected 'epsilon'" in printed
-    assert "Apple's Swift package takes the output for noise" in printed
+    assert "scheduler.beta_schedule: found 'linear', expected 'scaled_linear'" in printed
+    assert "Apple's Swift package has one schedule of noise built in" in printed
     assert not project.bundle.exists()
 
 

@@ -214,6 +214,14 @@ def test_a_stand_in_that_was_changed_is_an_error_and_not_a_guess():
         stand_ins.parameter(stand_ins.tensors()["a"].numpy().reshape(5, 3))
 
 
+def test_a_constant_that_begins_with_the_number_of_a_stand_in_is_a_constant():
+    stand_ins = standins.StandIns({"a": (3, 5)})
+    constant = np.linspace(0, 1, 1000, dtype=np.float16)
+    constant[0] = stand_ins.rows["a"][0]
+
+    assert stand_ins.parameter(constant) is None
+
+
 @pytest.mark.parametrize("network, message", [
     (Small, "net.unused.weight: 0 times|unused.weight: 0 times"),
 ])

@@ -37,9 +37,9 @@ def build(cache, content, peak_bytes=1000, **words):
         folder = cache / "new"
         folder.mkdir(parents=True)
         if name == "download:unet":
-            config = made.checkpoints.taken(state.step.source).config("unet")
-            architecture = form.architecture("unet", config)
-            text = json.dumps(architecture, sort_keys=True, separators=(",", ":"))
+            checkpoint = made.checkpoints.taken(state.step.source)
+            found = form.architecture_of(checkpoint, state.step.reads, state.step.params)
+            text = json.dumps(found, sort_keys=True, separators=(",", ":"))
             (folder / "architecture.json").write_text(text)
             shutil.copy(RECIPES / "tiny-emoji" / UNET, folder / "weights.safetensors")
         else:

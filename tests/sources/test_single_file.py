@@ -29,7 +29,7 @@ def download(place, output, part, prefixes=("",), config="", **params):
     output.mkdir(parents=True)
     stage("download").run(Job(
         params={"prefixes": list(prefixes)} if part != "resources" else params, inputs={},
-        output=output, places=[str(place)], config=str(config), reads=part,
+        output=output, places=[str(place)], config=str(config), reads=[part],
     ))
     return {p.name: p.read_bytes() for p in output.iterdir()}
 

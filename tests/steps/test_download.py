@@ -24,12 +24,12 @@ def checkpoint(tmp_path):
     return Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
 
 
-def download(checkpoint, tmp_path, part="unet", prefixes=("",), name="out"):
+def download(checkpoint, tmp_path, part="unet", prefixes=("",), name="out", beside=()):
     output = tmp_path / name
     output.mkdir()
     facts = stage("download").run(Job(
         params={"prefixes": list(prefixes)}, inputs={}, output=output, places=[str(checkpoint)],
-        reads=part,
+        reads=[part, *beside],
     ))
     return {p.name: p.read_bytes() for p in output.iterdir()}, facts
 

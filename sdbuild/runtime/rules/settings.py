@@ -12,14 +12,14 @@ from sdbuild.runtime.rules.rule import ERROR, SWIFT, WARNING, Finding, rule
 
 _SCHEDULE = {
     "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
+    "num_train_timesteps": 1000, "trained_betas": None, "rescale_betas_zero_snr": False,
 }
 """Source: apple/ml-stable-diffusion at e12202c, the Swift pipeline and its schedulers."""
 
 
-@rule(ERROR, SWIFT, "takes the output for noise: black or poor pictures (its issue 81).")
+@rule(WARNING, SWIFT, "takes the output for noise: black or poor pictures (its issue 81).")
 def predicts_noise(bundle: Opened) -> Iterator[Finding]:
-    """The U-Net predicts noise (epsilon)."""
+    """The U-Net gives noise, `epsilon`; one that does not was asked for by `prediction`."""
     yield from _manifest(bundle, "prediction_type", "epsilon")
 
 

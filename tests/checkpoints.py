@@ -1,0 +1,107 @@
+"""Checkpoints with the shape of Stable Diffusion's, tiny and with random weights.
+
+Their configs have what the real ones have (numbers of blocks, heads as one number or a list,
+linear projections, activations, token numbers of old configs), and fewer channels and layers.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+ROOT = Path(__file__).parent.parent
+TOKENIZER = ROOT / "recipes" / "tiny-emoji" / "tokenizer"
+
+_CLIP = {
+    "vocab_size": 49408, "max_position_embeddings": 77, "num_attention_heads": 2,
+    "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1,  # as before transformers 4.31
+}
+_UNET = {
+    "block_out_channels": (32, 32, 64, 64), "layers_per_block": 1, "sample_size": 64,
+    "down_block_types": (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
+}
+_VAE = {
+    "block_out_channels": (8, 8, 16, 16), "norm_num_groups": 4, "layers_per_block": 1,
+    "latent_channels": 4, "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+_SCHEDULER = {
+    "_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+    "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "set_alpha_to_one": False,
+    "skip_prk_steps": True, "steps_offset": 1, "clip_sample": False,
+}
+STYLES = {
+    "sd1": {
+        "text_encoder": _CLIP | {"hidden_act": "quick_gelu", "hidden_size": 32,
+                                 "intermediate_size": 64, "num_hidden_layers": 2},
+        "unet": _UNET | {"attention_head_dim": 4, "cross_attention_dim": 32},
+        "scheduler": _SCHEDULER,
+        "pad_token": "<|endoftext|>",
+    },
+    "sd2": {
+        "text_encoder": _CLIP | {"hidden_act": "gelu", "hidden_size": 48, "intermediate_size": 96,
+                                 "num_hidden_layers": 3},
+        "unet": _UNET | {"attention_head_dim": (1, 2, 2, 4), "cross_attention_dim": 48,
+                         "use_linear_projection": True, "upcast_attention": True},
+        "scheduler": _SCHEDULER | {"prediction_type": "v_prediction"},
+        "pad_token": "!",
+    },
+}
+
+
+def write_checkpoint(folder, style, **changes):
+    """Writes a checkpoint of a style as diffusers does; `changes` to the configs of its parts."""
+    torch.manual_seed(7)
+    parts = {k: v | changes.get(k, {}) if isinstance(v, dict) else changes.get(k, v)
+             for k, v in STYLES[style].items()}
+    text_encoder = CLIPTextModel(CLIPTextConfig(**parts["text_encoder"]))
+    for part, network in {
+        "text_encoder": text_encoder,
+        "unet": randomized(UNet2DConditionModel(**parts["unet"])),
+        "vae": randomized(AutoencoderKL(**_VAE | changes.get("vae", {}))),
+    }.items():
+        network.save_pretrained(folder / part)
+    _write_json(folder / "scheduler" / "scheduler_config.json", parts["scheduler"])
+    _write_tokenizer(folder / "tokenizer", parts["pad_token"])
+    _write_json(folder / "model_index.json", {
+        "_class_name": "StableDiffusionPipeline",
+        "scheduler": ["diffusers", parts["scheduler"]["_class_name"]],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    })
+    return folder
+
+
+def randomized(network, seed=1):
+    """The network with normal parameters; those of norms are not 1 and 0, either."""
+    rng = torch.Generator().manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        noise = torch.randn(parameter.shape, generator=rng)
+        fan_in = parameter[0].numel() if parameter.dim() > 1 else 9
+        parameter.data = noise / fan_in**0.5 + ("norm" in name and name.endswith("weight"))
+    return network.eval()
+
+
+def _write_tokenizer(folder, pad_token):
+    """CLIP's own vocabulary; the files differ in what they pad with."""
+    folder.mkdir()
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copyfile(TOKENIZER / name, folder / name)
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>",
+               "unk_token": "<|endoftext|>", "pad_token": pad_token}
+    _write_json(folder / "special_tokens_map.json", special)
+    _write_json(folder / "tokenizer_config.json", {
+        "tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True,
+        "errors": "replace", **special,
+    })
+
+
+def _write_json(path, content):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, indent=2))
