@@ -14,6 +14,7 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdbuild.errors import Unreachable
 from sdbuild.sources import layout
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def check_place(text: str) -> str:
 def open_hub(place: str, facts: MutableMapping[str, Any]) -> Hub:
     """The checkpoint at `place`; asks the Hub only for what the facts do not hold.
 
+    If it cannot be reached, what its cache has of the repository will do.
+
     Raises:
         SourceError: there is no such repository or revision, or none that we may see.
     """
@@ -55,7 +58,14 @@ def open_hub(place: str, facts: MutableMapping[str, Any]) -> Hub:
     if (files := facts.get(pinned)) is None:
         from sdbuild.sources import hub_client
 
-        commit, files = hub_client.listing(place, repo, revision)
+        try:
+            commit, files = hub_client.listing(place, repo, revision)
+        except Unreachable:
+            found = hub_client.cached(repo, revision)
+            if found is None:
+                raise
+            # May lack files, and be older than what the Hub would say: nothing to remember.
+            return Hub(f"{_PREFIX}{repo}@{found[0]}", found[1], {}, is_whole=False)
         pinned = f"{_PREFIX}{repo}@{commit}"
         facts[pinned] = files
         if pinned != place:
@@ -74,9 +84,11 @@ class Hub:
     """A checkpoint in a repository, at one commit; its files come when they are read."""
 
     def __init__(
-        self, pinned: str, files: Mapping[str, str], facts: MutableMapping[str, Any]
+        self, pinned: str, files: Mapping[str, str], facts: MutableMapping[str, Any],
+        is_whole: bool = True,
     ) -> None:
         self.place = pinned
+        self._where = pinned if is_whole else f"{pinned}, of which only the cache can be reached"
         self._files = files
         self._facts = facts
         self._fetched_again: list[str] = []
@@ -96,7 +108,7 @@ class Hub:
         Raises:
             SourceError: the repository lacks one of them, or has only pickles.
         """
-        names = layout.part_files(self.place, part, self._files, self._shards)
+        names = layout.part_files(self._where, part, self._files, self._shards)
         return {name: self._files[name] for name in names}
 
     def config(self, part: str) -> dict[str, Any]:
@@ -116,7 +128,7 @@ class Hub:
         """
         from sdbuild.sources.tensors import table
 
-        names = layout.weight_files(self.place, part, self._files, self._shards)
+        names = layout.weight_files(self._where, part, self._files, self._shards)
         return table([self._fetch(name) for name in names])
 
     def resources(self) -> dict[str, bytes]:
@@ -125,7 +137,7 @@ class Hub:
         Raises:
             SourceError: one that is needed is not there, or cannot be had.
         """
-        names = layout.part_files(self.place, layout.RESOURCES, self._files, self._shards)
+        names = layout.part_files(self._where, layout.RESOURCES, self._files, self._shards)
         return {name: self._fetch(name).read_bytes() for name in names}
 
     def _shards(self, index: str) -> list[str]:

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import hashlib
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,7 +28,10 @@ from sdbuild.errors import DigestMismatch, Gated, SourceError, Unreachable
 
 _TRANSPORT = (HfHubHTTPError.__bases__[0], OSError)
 """What huggingface_hub lets through of the HTTP library that it happens to use, and of sockets."""
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_OURSELVES = {"library_name": "sdbuild"}
+"""For the Hub's statistics."""
+_DISK = (errno.ENOSPC, errno.EDQUOT)
+"""What the file system says without naming a file, as it does of everything else."""
 
 
 def listing(place: str, repo: str, revision: str | None) -> tuple[str, dict[str, str]]:
@@ -52,6 +54,29 @@ def listing(place: str, repo: str, revision: str | None) -> tuple[str, dict[str,
             for file in info.siblings or ()
         }
     return str(info.sha), files
+
+
+def cached(repo: str, revision: str | None) -> tuple[str, dict[str, str]] | None:
+    """What the Hub's cache knows of a revision: its commit, and those of its files that are there.
+
+    Source:
+        huggingface_hub, "Understand caching": `refs/` hold commits, `snapshots/` links to blobs,
+        which are named by their digests.
+    """
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+    wanted = revision or constants.DEFAULT_REVISION
+    try:
+        commit = (folder / "refs" / wanted).read_text().strip()
+    except OSError:
+        commit = wanted
+    snapshot = folder / "snapshots" / commit
+    files = {}
+    for path in snapshot.rglob("*"):
+        if path.is_symlink() and path.exists():
+            name = path.readlink().name
+            kind = {64: "sha256", 40: "git"}.get(len(name), "")
+            files[path.relative_to(snapshot).as_posix()] = f"{kind}:{name}"
+    return (commit, files) if files else None
 
 
 def fetch(place: str, repo: str, commit: str, name: str, promised: str) -> tuple[Path, bool]:
@@ -77,9 +102,6 @@ def fetch(place: str, repo: str, commit: str, name: str, promised: str) -> tuple
         hint="something between here and the Hub changes files; try another network",
         file=name, found=found, expected=promised,
     )
-
-
-_OURSELVES = {"library_name": "sdbuild", "library_version": metadata.version("sdbuild")}
 
 
 def _digest(path: Path, kind: str) -> str:
@@ -133,9 +155,12 @@ def _ours(place: str, repo: str, error: BaseException) -> SourceError:
         return _refused(place, page, error)
     if isinstance(error, EntryNotFoundError) and error.__cause__ is not None:
         return _ours(place, repo, error.__cause__)  # "not in the cache" because of what?
-    if isinstance(error, OSError) and error.errno in _DISK:
+    if isinstance(error, OSError) and (error.filename or error.errno in _DISK):
         return SourceError(f"{error.filename or constants.HF_HUB_CACHE}: {error.strerror}",
                            hint="make room, or put the Hub's cache elsewhere with HF_HUB_CACHE")
+    if type(error) is OSError:  # what huggingface_hub raises for want of a better one
+        return Unreachable(f"{place}: {_host()} sent a file of another size than it promised",
+                           hint="try again, or another network")
     return Unreachable(f"{place}: cannot reach {_host()}: {_reason(error)}",
                        hint="check the network, or name another place with source=")
 
@@ -175,4 +200,4 @@ def _endpoint() -> str:
 
 
 def _host() -> str:
-    return urlsplit(_endpoint()).netloc
+    return urlsplit(_endpoint()).netloc or f"HF_ENDPOINT={constants.ENDPOINT}"

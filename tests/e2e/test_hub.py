@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -59,6 +61,9 @@ def test_a_place_on_the_hub_gives_the_same_artifacts_as_the_folder(project, hub,
 
     assert ran == {f"download:{part}" for part in (
         "resources", "text_encoder", "unet", "vae_decoder", "vae_encoder")} | {"bundle"}
+    hub.requests.clear()
+    assert project.ran("build", source=PLACE) == set()
+    assert hub.requests == []
 
 
 def test_only_the_files_that_a_part_needs_are_fetched_and_the_metadata_once(
@@ -250,7 +255,7 @@ def test_what_is_not_there_is_told(new_project, hub, tiny, place, message):
     ({"status": 200, "text": "{}"}, "does not answer as a Hub does"),
     ({"cut_after": 10}, "cannot reach 127.0.0.1"),
 ])
-def test_a_hub_that_refuses_is_told_and_remembered_for_no_longer(
+def test_a_hub_that_refuses_is_told_before_anything_starts(
     new_project, hub, tiny, fault, message,
 ):
     hub.fail("/api/models", **fault)
@@ -259,9 +264,30 @@ def test_a_hub_that_refuses_is_told_and_remembered_for_no_longer(
 
     assert message in printed
     assert "hint: " in printed
+    assert "download:" not in printed
     assert len(hub.requests) == 1
-    hub.faults.clear()
+
+
+def test_what_was_refused_once_is_asked_again_the_next_time(new_project, hub, tiny):
+    hub.fail("/api/models", status=500, times=1)
+    new_project.doit("download:unet", status=1, source=PLACE)
+
     assert new_project.ran("download:unet", source=PLACE) == {"download:unet"}
+
+
+def test_a_hub_that_hangs_is_told(new_project, hub, tiny, monkeypatch):
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "1")
+    hub.fail("/api/models", wait_s=3)
+
+    assert "cannot reach 127.0.0.1" in new_project.doit("build", status=1, source=PLACE)
+
+
+def test_an_endpoint_that_is_no_url_is_told(new_project, hub, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "localhost")
+
+    printed = new_project.doit("build", status=1, source=PLACE)
+
+    assert "cannot reach HF_ENDPOINT=localhost" in printed
 
 
 def test_a_hub_that_is_not_there_is_told_without_its_password(new_project, hub, monkeypatch):
@@ -333,6 +359,47 @@ def test_offline_works_from_what_was_fetched_before(new_project, hub, tiny, monk
     printed = new_project.doit("download:resources", status=1, source=PLACE)
     assert "HF_HUB_OFFLINE is set" in printed
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("how", ["offline", "unreachable"])
+def test_without_the_hub_its_cache_will_do_for_a_new_store(
+    new_project, hub, tiny, monkeypatch, how,
+):
+    """What is in the cache came by another program."""
+    fetched = "".join(f"hf_hub_download('owner/tiny', '{name}');" for name in (
+        "unet/config.json", UNET))
+    code = f"from huggingface_hub import hf_hub_download; {fetched}"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    if how == "offline":
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    else:
+        hub.close()
+
+    assert new_project.ran("download:unet", source=PLACE) == {"download:unet"}
+    assert record(new_project, "download:unet").facts["place"] == f"{PLACE}@{tiny}"
+    printed = new_project.doit("download:resources", status=1, source=PLACE)
+    assert f"{PLACE}@{tiny}, of which only the cache can be reached: no tokenizer" in printed
+    assert not (new_project.cache / "hub.json").exists()
+
+
+def test_a_file_that_comes_short_is_told(new_project, hub, tiny):
+    hub.fail("^/[0-9a-f]{64}$", swap=b"short")
+
+    printed = new_project.doit("download:unet", status=1, source=PLACE)
+
+    assert "sent a file of another size than it promised" in printed
+
+
+def test_a_cache_of_the_hub_that_cannot_be_written_is_told(
+    new_project, hub, tiny, tmp_path, monkeypatch,
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "file"))
+
+    printed = new_project.doit("download:unet", status=1, source=PLACE)
+
+    assert f"{tmp_path / 'file'}" in printed
+    assert "put the Hub's cache elsewhere with HF_HUB_CACHE" in printed
 
 
 # several places
