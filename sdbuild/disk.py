@@ -73,6 +73,8 @@ def give(source: Path, target: Path) -> None:
             _seal(target)
         else:
             _link(source, target)
+    except FileExistsError:
+        raise  # what stands there is not ours
     except OSError:
         with contextlib.suppress(OSError):
             target.unlink()

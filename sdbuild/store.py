@@ -24,13 +24,12 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from sdbuild.digest import digest, digest_file
+from sdbuild.digest import digest_file
 from sdbuild.disk import (
     TAKEN_NS,
     drop,
@@ -43,60 +42,15 @@ from sdbuild.disk import (
 )
 from sdbuild.errors import CorruptArtifact, MissingArtifact
 from sdbuild.locks import is_held, locked
+from sdbuild.record import Entry, Record, tree_digest
+
+__all__ = ["DAMAGED", "MISSING", "Entry", "Record", "Store", "tree_digest"]
 
 MISSING = "missing"
 DAMAGED = "damaged"
 
 _USED_EVERY_S = 3600
 """How exactly the time of last use is kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file of an artifact; `path` is relative, with `/`."""
-
-    path: str
-    digest: str
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What is known of an artifact: what it was made of, what came out, what it cost.
-
-    Units:
-        seconds: wall clock; peak_bytes: the most anonymous memory that its process held.
-    """
-
-    key: str
-    step: str
-    ingredients: Mapping[str, Any]
-    tree: tuple[Entry, ...]
-    seconds: float
-    peak_bytes: int
-    made_at: str
-    host: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def part(self, path: str) -> tuple[Entry, ...]:
-        """The files at or below `path`; all of them if it is empty."""
-        if not path:
-            return self.tree
-        return tuple(e for e in self.tree if e.path == path or e.path.startswith(f"{path}/"))
-
-    def digest(self, path: str = "") -> str:
-        """The digest of the artifact's content, or of one path of it."""
-        return tree_digest(self.part(path))
-
-    @property
-    def size_bytes(self) -> int:
-        """The bytes of all its files."""
-        return sum(entry.size_bytes for entry in self.tree)
-
-
-def tree_digest(tree: tuple[Entry, ...]) -> str:
-    """The digest of a tree: of the names and digests of its files."""
-    return digest("tree", [[entry.path, entry.digest] for entry in tree])
 
 
 class Store:

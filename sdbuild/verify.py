@@ -146,7 +146,9 @@ def _mend(store: Store, faults: Iterable[Fault], damaged: Mapping[str, list[str]
         for path in paths:
             touch(Path(path))
     try:
-        store.give_up([fault.digest for fault in faults], are_damaged=True)
+        # Read once more: a build may have made it anew meanwhile.
+        still = [f.digest for f in faults if store.fault(Entry("", f.digest, f.size_bytes))]
+        store.give_up(still, are_damaged=True)
         for path in store.unreadable():
             store.drop_record(path)
     except StoreError:

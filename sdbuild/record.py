@@ -1,0 +1,57 @@
+"""The nouns of the store: an artifact's files, and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sdbuild.digest import digest
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of an artifact; `path` is relative, with `/`."""
+
+    path: str
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is known of an artifact: what it was made of, what came out, what it cost.
+
+    Units:
+        seconds: wall clock; peak_bytes: the most anonymous memory that its process held.
+    """
+
+    key: str
+    step: str
+    ingredients: Mapping[str, Any]
+    tree: tuple[Entry, ...]
+    seconds: float
+    peak_bytes: int
+    made_at: str
+    host: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def part(self, path: str) -> tuple[Entry, ...]:
+        """The files at or below `path`; all of them if it is empty."""
+        if not path:
+            return self.tree
+        return tuple(e for e in self.tree if e.path == path or e.path.startswith(f"{path}/"))
+
+    def digest(self, path: str = "") -> str:
+        """The digest of the artifact's content, or of one path of it."""
+        return tree_digest(self.part(path))
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of all its files."""
+        return sum(entry.size_bytes for entry in self.tree)
+
+
+def tree_digest(tree: tuple[Entry, ...]) -> str:
+    """The digest of a tree: of the names and digests of its files."""
+    return digest("tree", [[entry.path, entry.digest] for entry in tree])
