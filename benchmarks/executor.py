@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _package(path: Path, checkpoint: Path, latents: int) -> None:
     """The fp16 package of a checkpoint, by the steps trace and convert."""
-    size = {"width_px": 8 * latents, "height_px": 8 * latents}
+    size = {"width_px": 8 * latents, "height_px": 8 * latents, "batch": 2}
     params = {"family": "sd", "component": "unet", "attention": "original", "target": "iOS16",
               "lower": "direct"}
     architecture = checkpoint / "architecture.json"

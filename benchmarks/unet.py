@@ -32,7 +32,7 @@ def package(folder: Path, config: Mapping[str, Any]) -> Path:
     """The fp16 package of a U-Net of this configuration, made in `folder` unless it is there."""
     made = folder / "convert" / "Unet.mlpackage"
     if not made.exists():
-        size = {"width_px": 512, "height_px": 512}
+        size = {"width_px": 512, "height_px": 512, "batch": 2}
         params = {"family": "sd", "component": "unet", "attention": "original", "target": "iOS16",
                   "lower": "direct"}
         write_checkpoint(folder / "checkpoint", config)
@@ -62,5 +62,6 @@ def make_step(kind: str, output: Path, params: Mapping[str, Any], **inputs: Path
     """Runs one of our steps in its own process."""
     output.mkdir(parents=True, exist_ok=True)
     job = {"params": dict(params), "inputs": {key: str(path) for key, path in inputs.items()},
-           "output": str(output), "places": [], "reads": "", "resources": {}}
+           "output": str(output), "places": [], "config": "", "facts": {}, "reads": (),
+           "locked": {}, "resources": {}}
     run_step(kind, job, output)
