@@ -11,6 +11,7 @@ from sdbuild.errors import SourceError
 from sdbuild.notes import Notes
 from sdbuild.recipe import Source
 from sdbuild.sources import Checkpoint, is_hub, none_of, open_checkpoint
+from sdbuild.sources.files import Files
 from sdbuild.stamps import source_digest
 from sdbuild.step import Step
 from sdbuild.store import Store
@@ -22,7 +23,7 @@ class Checkpoints:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._facts = Notes(store, "hub")
-        self._opened: dict[Source, Checkpoint | SourceError] = {}
+        self._opened: dict[Source, Checkpoint | Files | SourceError] = {}
 
     def __repr__(self) -> str:
         return ", ".join(map(str, self._opened.values()))
@@ -67,23 +68,26 @@ class Checkpoints:
                 problems.append(error)
         raise none_of(problems)
 
-    def taken(self, source: Source) -> Checkpoint:
-        """The checkpoint at the first of the source's places that has one.
+    def taken(self, source: Source) -> Checkpoint | Files:
+        """The checkpoint at the first of the source's places that has one, or all its files.
 
         Raises:
             SourceError: none has.
         """
         if source not in self._opened:
             try:
-                self._opened[source] = open_checkpoint(
-                    source.places, self._facts, source.config
-                )
+                self._opened[source] = self._open(source)
             except SourceError as error:
                 self._opened[source] = error
         found = self._opened[source]
         if isinstance(found, SourceError):
             raise found
         return found
+
+    def _open(self, source: Source) -> Checkpoint | Files:
+        if source.are_files:
+            return Files(source.places)
+        return open_checkpoint(source.places, self._facts, source.config)
 
     def commit(self, place: str) -> str:
         """The commit that a place is known to be at; empty if it has none, or was never asked."""
@@ -122,7 +126,9 @@ class Checkpoints:
         """
         if step.source is None:
             return {"places": (), "config": "", "facts": {}, "reads": (), "locked": {}}
-        places = step.source.places if step.locked else (self.taken(step.source).place,)
+        places = step.source.places
+        if not step.locked and not step.source.are_files:
+            places = (self.taken(step.source).place,)
         return {
             "places": places, "config": step.source.config, "facts": dict(self._facts),
             "reads": step.reads, "locked": dict(step.locked),

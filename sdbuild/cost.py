@@ -76,6 +76,7 @@ class _Line:
 
 _NEEDS = {
     "download": _Line(40_000_000),                # streams
+    "merge": _Line(100_000_000, largest=0.5),     # streams; a LoRA's two matrices are held whole
     "trace": _Line(500_000_000),                  # torch and diffusers; weights have no numbers
     "lower": _Line(450_000_000, 0.2),             # coremltools' program grows with the network
     "convert": _Line(80_000_000, largest=8),      # streams; a transposed tensor is held whole

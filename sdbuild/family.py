@@ -44,7 +44,8 @@ class Component:
     begins with `put` among the network's parameters. `beside` names the folders whose files say
     what its config does not: how its input is padded, what its output is. `is_denoiser` says
     whether a recipe's `prediction` holds for it, `is_chunkable` whether hosts load it in two
-    chunks, and `has_layouts` whether a recipe's `attention` lays it out.
+    chunks, `has_layouts` whether a recipe's `attention` lays it out, and `takes_lora` whether
+    LoRAs change it.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Component:
     is_denoiser: bool = False
     is_chunkable: bool = False
     has_layouts: bool = False
+    takes_lora: bool = False
 
     def parameter(self, tensor: str) -> str:
         """The name of the network's parameter that a checkpoint's tensor is for."""
@@ -106,6 +108,7 @@ STABLE_DIFFUSION = Family(
             folder="text_encoder",
             drop="text_model.",  # transformers 5 left it out of its networks, not of files
             beside=("tokenizer",),
+            takes_lora=True,
             inputs=(
                 Port(name="input_ids", shape=(1, "S"), dtype="fp32",
                      meaning="The tokens of the prompt, padded."),
@@ -137,6 +140,7 @@ STABLE_DIFFUSION = Family(
             is_denoiser=True,
             is_chunkable=True,
             has_layouts=True,
+            takes_lora=True,
         ),
         Component(
             name="vae_decoder",

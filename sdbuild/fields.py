@@ -104,6 +104,23 @@ def _places(value: Any) -> tuple[str, ...]:
     return tuple(check_place(_filled(place).strip()) for place in places)
 
 
+def _loras(value: Any) -> tuple[tuple[str, float], ...]:
+    """Files with strengths, from `a.safetensors:0.8,b.safetensors`, or a list of such."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not parts:
+        raise ValueError("FILE:STRENGTH, several with commas between them")
+    found = []
+    for part in parts:
+        place, colon, strength = _filled(part).strip().rpartition(":")
+        try:
+            found.append((_filled(place), _number(-100, 100)(strength)))
+        except ValueError:
+            if colon and not strength.endswith(".safetensors"):
+                raise ValueError("FILE:STRENGTH, a number from -100 to 100") from None
+            found.append((part.strip(), 1.0))
+    return tuple(found)
+
+
 def _size(value: Any) -> tuple[int, int]:
     """Width and height in pixels, from `512` or `512x768`."""
     width, _, height = str(value).partition("x")
@@ -142,6 +159,8 @@ RECIPE_FIELDS = (
           ".safetensors file does not: configs, tokenizer, scheduler"),
     Field(name="vae", parse=_places, meaning="the autoencoder, from another place than the "
           "checkpoint: a folder, a .safetensors file, or hub:owner/name[@revision]"),
+    Field(name="lora", parse=_loras, meaning="LoRAs to merge into the checkpoint, each a "
+          ".safetensors file with its strength behind a colon (else 1)"),
     Field(name="prediction_type", parse=_choice(*PREDICTION_TYPES), meaning="what the U-Net "
           "predicts, where the checkpoint does not say or is wrong"),
     Field(name="size", parse=_size, meaning="pixels of a picture, WIDTHxHEIGHT"),

@@ -12,6 +12,7 @@ from sdbuild.step import From, Step, stage
 
 STAGES = (
     "download",   # checkpoints are verified before any work starts
+    "merge",      # LoRAs change weights, so nothing after it knows that there were some
     "trace",      # needs only the architecture, so it is shared by every checkpoint of it
     "lower",      # so is this, the last stage that needs torch and coremltools' converter
     "convert",    # weights come in here, streamed

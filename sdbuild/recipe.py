@@ -33,9 +33,11 @@ DEFAULT_MODEL = "tiny-emoji"
 _DEFAULTS: dict[str, Any] = {
     "batch": 2, "prediction": "epsilon", "attention": "original", "quant": "none",
     "palettize": ["text_encoder", "unet"], "chunk": 1, "target": "iOS16", "lower": "once",
-    "compiler": "auto", "config": None, "vae": None, "prediction_type": None,
+    "compiler": "auto", "config": None, "vae": None, "lora": None,
+    "prediction_type": None,
 }
-_TAGGED = ("source", "config", "vae", "prediction_type", "prediction", "components", "palettize")
+_TAGGED = ("source", "config", "vae", "lora", "prediction_type", "prediction", "components",
+           "palettize")
 """The variables that make another bundle, and whose values are no words for its name."""
 OF_CHECKPOINT = ("source", "config", "vae", "prediction_type")
 """The fields that say which checkpoint is built: given on the command line, the recipe's lock is of
@@ -50,11 +52,21 @@ _DRAW_DEFAULTS: dict[str, Any] = {
 class Source:
     """Where a checkpoint lies: places in the order in which they are tried.
 
-    `config` is a folder that says what a single file does not, or empty.
+    `config` is a folder that says what a single file does not, or empty. If it is of plain files,
+    all of them are read.
     """
 
     places: tuple[str, ...]
     config: str = ""
+    are_files: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora:
+    """A LoRA that is merged into the checkpoint, and how strongly."""
+
+    place: str
+    strength: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +110,7 @@ class Recipe:
     source: Source
     lock: Lock | None
     vae: Source | None
+    loras: tuple[Lora, ...]
     prediction_type: str | None
     width_px: int
     height_px: int
@@ -264,21 +277,25 @@ def _fields(
 
 def _sources(
     fields: Mapping[str, Any], words: Mapping[str, str], folder: Path
-) -> dict[str, Source | None]:
+) -> dict[str, Any]:
     """Where everything lies that comes from outside.
 
     A path is relative to where its user stands: the recipe in its `folder`, or the command line.
     """
-    def places(name: str) -> tuple[str, ...]:
-        base = Path.cwd() if name in words else folder
-        found = fields[name] or ()
-        return tuple(fixed(p, base) for p in ([found] if isinstance(found, str) else found))
+    def absolute(name: str, place: str) -> str:
+        return fixed(place, Path.cwd() if name in words else folder)
 
-    config = "".join(places("config"))
-    vae = places("vae")
+    def places(name: str) -> tuple[str, ...]:
+        return tuple(absolute(name, place) for place in fields[name] or ())
+
+    config = absolute("config", fields["config"]) if fields["config"] else ""
     return {
         "source": Source(places=places("source"), config=config),
-        "vae": Source(places=vae) if vae else None,
+        "vae": Source(places=places("vae")) if fields["vae"] else None,
+        "loras": tuple(
+            Lora(place=absolute("lora", place), strength=strength)
+            for place, strength in fields["lora"] or ()
+        ),
     }
 
 

@@ -40,6 +40,7 @@ Action = Callable[[], TaskFailed | None]
 
 GROUPS = {
     "download": "copy and verify the checkpoint of each component",
+    "merge": "add LoRAs to the checkpoint's weights",
     "trace": "capture the graph of each network, without weights",
     "lower": "graph to an ML Program, with stand-ins for weights",
     "convert": "program and weights to an .mlpackage in fp16",

@@ -163,7 +163,8 @@ def test_the_autoencoder_may_come_from_elsewhere(tmp_path, monkeypatch):
     assert sources["unet"] == sources["text_encoder"] == load({}).source.places
 
 
-@pytest.mark.parametrize("word", ["vae=a.safetensors", "config=b", "prediction_type=epsilon"])
+@pytest.mark.parametrize("word", ["vae=a.safetensors", "config=b", "prediction_type=epsilon",
+                                  "lora=a.safetensors:0.5"])
 def test_what_a_bundle_is_made_from_beside_its_source_gives_it_a_name_of_its_own(word):
     name, _, value = word.partition("=")
 
@@ -182,3 +183,22 @@ def test_places_in_a_recipe_are_beside_it(tmp_path):
     assert recipe.source.config == str(tmp_path / "c")
     assert recipe.vae.places == (str(tmp_path / "v"),)
     assert recipe.prediction_type == "v_prediction"
+
+
+def loras(value):
+    return [(lora.place, lora.strength) for lora in load({"lora": value}).loras]
+
+
+def test_loras_have_a_strength_each_and_an_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    found = loras("a.safetensors:0.8, b:c.safetensors,/d.safetensors:-1")
+
+    assert found == [(str(tmp_path / "a.safetensors"), 0.8),
+                     (str(tmp_path / "b:c.safetensors"), 1.0), ("/d.safetensors", -1.0)]
+
+
+@pytest.mark.parametrize("value", ["a.safetensors:much", "", ":1", "a.safetensors:nan", "a,,b"])
+def test_a_lora_that_is_none_is_refused(value):
+    with pytest.raises(RecipeError, match="expected"):
+        loras(value)

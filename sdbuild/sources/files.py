@@ -1,0 +1,39 @@
+"""Files that are all read, in their order: not a checkpoint, but what is added to one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sdbuild.errors import SourceError
+from sdbuild.sources.folder import DigestOf
+from sdbuild.sources.single_file import SUFFIX
+
+
+class Files:
+    """Some safetensors files.
+
+    Raises:
+        SourceError: one is not there, or is something else.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.places = tuple(paths)
+        for place in paths:
+            path = Path(place)
+            if not path.is_file():
+                raise SourceError(f"{place}: there is no such file")
+            if path.suffix != SUFFIX:
+                raise SourceError(
+                    f"{place}: expected a {SUFFIX} file",
+                    hint="pickles (.pt, .ckpt, .bin) can run code when they are read: "
+                         "torch.load(FILE, weights_only=True) reads their tensors safely, and "
+                         "safetensors.torch.save_file writes them anew",
+                )
+
+    def __repr__(self) -> str:
+        return ", ".join(self.places)
+
+    def identity(self, part: str, digest_of: DigestOf) -> dict[str, str]:
+        """The digest of each, by its place in the order."""
+        return {str(i): digest_of(Path(place)) for i, place in enumerate(self.places)}

@@ -1,0 +1,65 @@
+"""merge: the checkpoint with LoRAs merged into its weights, streamed tensor by tensor."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from sdbuild.family import Component
+from sdbuild.recipe import Recipe, Source
+from sdbuild.step import Job
+
+VERSION = 1
+TOOLS = ("numpy",)
+CODE = ("steps/merge.py", "sources/lora.py", "sources/numbers.py", "sources/tensors.py")
+NEEDS = {"checkpoint": "checkpoint"}
+GIVES = "checkpoint"
+
+
+def applies(recipe: Recipe, component: Component) -> bool:
+    """Whether the recipe has this step for the component."""
+    return bool(recipe.loras) and component.takes_lora
+
+
+def params(recipe: Recipe, component: Component) -> dict[str, Any]:
+    """How strong each LoRA is, in the order in which they are added."""
+    return {
+        "component": component.name, "strengths": [lora.strength for lora in recipe.loras],
+    }
+
+
+def source(recipe: Recipe, component: Component) -> dict[str, Any]:
+    """Where the LoRAs lie."""
+    places = tuple(lora.place for lora in recipe.loras)
+    return {"source": Source(places=places, are_files=True), "reads": ("loras",)}
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Writes the checkpoint anew; the facts say how many weights each LoRA changes.
+
+    A LoRA may leave a component as it is: many are for the U-Net alone.
+    """
+    from pathlib import Path
+
+    from sdbuild.sources import lora, tensors
+    from sdbuild.sources.numbers import Merged
+
+    checkpoint = job.inputs["checkpoint"]
+    weights = tensors.table([checkpoint / "weights.safetensors"])
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    updates: dict[str, list[tuple[float, lora.Update]]] = {}
+    counts = []
+    for place, strength in zip(job.places, job.params["strengths"], strict=True):
+        mine = lora.read(Path(place)).get(job.params["component"], [])
+        found = lora.matched(place, mine, shapes)
+        counts.append(len(found))
+        for name, added in found.items():
+            updates.setdefault(name, []).extend((strength, update) for update in added)
+    made = [
+        Merged(name=t.name, dtype=t.dtype, shape=t.shape, file=t.file, start=t.start,
+               size_bytes=t.size_bytes, updates=tuple(updates[t.name]))
+        if t.name in updates else t for t in weights.values()
+    ]
+    os.link(checkpoint / "architecture.json", job.output / "architecture.json")
+    digests = tensors.write(job.output / "weights.safetensors", made)
+    return {"merged": counts, "tensors": digests}
