@@ -16,7 +16,6 @@ import numpy as np
 from sdbuild.family import STABLE_DIFFUSION
 from sdbuild.models import network
 from sdbuild.recipe import RECIPES
-from sdbuild.sources.layout import _STEMS
 
 _UNET = {
     "_class_name": "UNet2DConditionModel", "act_fn": "silu", "center_input_sample": False,
@@ -38,6 +37,12 @@ _TEXT = {
     "max_position_embeddings": 77, "layer_norm_eps": 1e-05, "bos_token_id": 49406,
     "eos_token_id": 49407, "pad_token_id": 1,
 }
+_CHECKER = {
+    "architectures": ["StableDiffusionSafetyChecker"], "model_type": "clip", "projection_dim": 768,
+    "text_config": {},
+    "vision_config": {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16,
+                      "num_hidden_layers": 24, "image_size": 224, "patch_size": 14},
+}
 CONFIGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "sd-1-5": {
         "unet": _UNET | {"attention_head_dim": 8, "cross_attention_dim": 768},
@@ -45,6 +50,7 @@ CONFIGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "text_encoder": _TEXT | {"hidden_size": 768, "intermediate_size": 3072,
                                  "num_attention_heads": 12, "num_hidden_layers": 12,
                                  "hidden_act": "quick_gelu"},
+        "safety_checker": _CHECKER,
     },
     "sd-2-1-base": {
         "unet": _UNET | {"attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024,
@@ -60,26 +66,31 @@ CONFIGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 def write_checkpoint(name: str, folder: Path, seed: int = 0) -> None:
     """Writes a checkpoint in diffusers' layout, fp16, with normal weights of a network's size."""
-    for part, config in CONFIGS[name].items():
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        (folder / part / "config.json").write_text(json.dumps(config))
     for part in ("tokenizer", "scheduler"):
         shutil.copytree(RECIPES / "tiny-emoji" / part, folder / part, dirs_exist_ok=True)
-    for part, stem in (("unet", _STEMS[0]), ("vae", _STEMS[0]), ("text_encoder", _STEMS[1])):
-        shapes = dict(_shapes(CONFIGS[name][part], part))
-        _write(folder / part / f"{stem}.safetensors", shapes, seed)
+    for part in CONFIGS[name]:
+        write_part(name, part, folder, seed)
+
+
+def write_part(name: str, part: str, folder: Path, seed: int = 0) -> None:
+    """Writes one network of a checkpoint: its config and its weights."""
+    config = CONFIGS[name][part]
+    (folder / part).mkdir(parents=True, exist_ok=True)
+    (folder / part / "config.json").write_text(json.dumps(config))
+    stem = "model" if "architectures" in config else "diffusion_pytorch_model"
+    _write(folder / part / f"{stem}.safetensors", dict(_shapes(config, part)), seed)
 
 
 def _shapes(config: Mapping[str, Any], part: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     """The shape of each tensor, by its name in a checkpoint."""
-    class_name = config.get("_class_name", "CLIPTextModel")
+    class_name = config.get("_class_name") or config["architectures"][0]
     kept = {k: v for k, v in config.items() if not k.startswith("_") and k != "architectures"}
     architecture = network.Architecture(class_name=class_name, config=kept)
     for component in STABLE_DIFFUSION.components:
         if component.folder == part:
             parameters = network.weightless(component, architecture).state_dict()
             for name, tensor in parameters.items():
-                yield component.drop + name.removeprefix(network.NET), tuple(tensor.shape)
+                yield name.removeprefix(network.NET), tuple(tensor.shape)
 
 
 def _write(path: Path, shapes: Mapping[str, tuple[int, ...]], seed: int) -> None:

@@ -11,6 +11,7 @@ is converted by coremltools directly in the same run, as the alternative.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -21,8 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.checkpoints import write_checkpoint
+from benchmarks.checkpoints import CONFIGS, write_checkpoint
 from sdbuild.build import Builder
+from sdbuild.family import STABLE_DIFFUSION
 from sdbuild.plan import plan
 from sdbuild.recipe import load
 from sdbuild.show import size
@@ -32,7 +34,7 @@ _GROUPS = Path("/sys/fs/cgroup/memory")
 _RECIPE = """family = "sd"
 source = "{source}"
 size = "512x512"
-components = ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
+components = {components}
 quant = 6
 chunk = 2
 """
@@ -55,12 +57,15 @@ class Bench:
         self.work = work
         self.store = Store(work / "cache")
         self.recipes = {}
+        parts = [c.name for c in STABLE_DIFFUSION.components if c.folder in CONFIGS[model]]
         for number in (1, 2):
             folder = work / f"checkpoint{number}"
             if not folder.exists():
                 write_checkpoint(model, folder, seed=number)
             self.recipes[number] = work / f"{model}-{number}.toml"
-            self.recipes[number].write_text(_RECIPE.format(source=folder))
+            self.recipes[number].write_text(
+                _RECIPE.format(source=folder, components=json.dumps(parts))
+            )
 
     def run(self, what: str, target: str, checkpoint: int = 1, **words: str) -> Row:
         """Makes a step and all that it needs; what that took."""

@@ -40,8 +40,8 @@ class Port:
 class Component:
     """A network of a family: where its checkpoint lies and what it is in a bundle.
 
-    `prefixes` select its tensors in the checkpoint's file. A name that begins with `drop` there
-    begins with `put` among the network's parameters. `beside` names the folders whose files say
+    `prefixes` select its tensors in the checkpoint's file, and `drop` is what their names begin
+    with there and the network's parameters do not. `beside` names the folders whose files say
     what its config does not: how its input is padded, what its output is. `is_denoiser` says
     whether a recipe's `prediction` holds for it, `is_chunkable` whether hosts load it in two
     chunks, `has_layouts` whether a recipe's `attention` lays it out, and `takes_lora` whether
@@ -55,7 +55,6 @@ class Component:
     outputs: tuple[Port, ...]
     prefixes: tuple[str, ...] = ("",)
     drop: str = ""
-    put: str = ""
     beside: tuple[str, ...] = ()
     is_denoiser: bool = False
     is_chunkable: bool = False
@@ -64,13 +63,7 @@ class Component:
 
     def parameter(self, tensor: str) -> str:
         """The name of the network's parameter that a checkpoint's tensor is for."""
-        is_other = tensor.startswith(self.drop)
-        return self.put + tensor.removeprefix(self.drop) if is_other else tensor
-
-    def tensor(self, parameter: str) -> str:
-        """The name that published checkpoints have for a parameter of the network."""
-        is_other = parameter.startswith(self.put)
-        return self.drop + parameter.removeprefix(self.put) if is_other else parameter
+        return tensor.removeprefix(self.drop)
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -174,9 +167,7 @@ STABLE_DIFFUSION = Family(
             name="safety_checker",
             bundle_name="SafetyChecker",
             folder="safety_checker",
-            # transformers 5 left it out of its networks, and of the files that it writes
-            drop="vision_model.vision_model.",
-            put="vision_model.",
+            drop="vision_model.",  # files have the word twice where networks now have it once
             inputs=(
                 Port(name="clip_input", shape=(1, 3, CHECKED_PX, CHECKED_PX), dtype="fp16",
                      meaning="The picture as CLIP sees it: resized, cut and normalized."),

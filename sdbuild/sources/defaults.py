@@ -5,7 +5,7 @@ defines it, and stays what it is when a library changes a default.
 
 Source:
     diffusers 0.42.1, `UNet2DConditionModel` and `AutoencoderKL`; transformers 5.23.0,
-    `CLIPTextConfig` (both Apache-2.0).
+    `CLIPTextConfig` and `CLIPVisionConfig` (both Apache-2.0).
 """
 
 from __future__ import annotations
@@ -91,8 +91,20 @@ _CLIP_TEXT: dict[str, Any] = {
     "num_hidden_layers": 12,
     "vocab_size": 49408,
 }
+_CLIP_VISION: dict[str, Any] = {
+    "hidden_act": "quick_gelu",
+    "hidden_size": 768,
+    "image_size": 224,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-05,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "num_hidden_layers": 12,
+    "patch_size": 32,
+}
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "UNet2DConditionModel": _UNET, "AutoencoderKL": _AUTOENCODER, "CLIPTextModel": _CLIP_TEXT,
+    "CLIPVisionModel": _CLIP_VISION,
 }
 """The default of each field that defines a network, by class."""

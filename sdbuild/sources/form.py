@@ -32,6 +32,9 @@ _PER_BLOCK = ("attention_head_dim", "cross_attention_dim", "layers_per_block",
               "num_attention_heads", "only_cross_attention", "transformer_layers_per_block")
 _CLIP_TOKENS, _CLIP_END = 49408, 49407
 _CLIP_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
+_CHECKER = "StableDiffusionSafetyChecker"
+_CHECKER_PROJECTION = 512  # transformers' default
+_VISION = "vision_model."
 _VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _VAE_ATTENTION = re.compile(r"(.*\.attentions\.\d+)\.(query|key|value|proj_attn)\.(\w+)")
 
@@ -64,6 +67,8 @@ def architecture(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
         name = config.get("_class_name") or config["architectures"][0]
     except (KeyError, IndexError, TypeError) as error:
         raise SourceError(f"{part}/config.json: it does not name a network") from error
+    if name == _CHECKER:
+        return {"class": name, "config": _checker(part, config)}
     found = {**DEFAULTS.get(str(name), {}), **config}
     kept = {
         key: _same_for_all(value) if key in _PER_BLOCK else value
@@ -82,12 +87,32 @@ def _same_for_all(value: Any) -> Any:
     return value
 
 
+def _checker(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What defines a safety checker: CLIP's vision model and a projection; not the text model that
+    its config describes beside them, nor how to write sentences, as older ones have it.
+
+    Raises:
+        SourceError: what it says of the vision model is no JSON object.
+    """
+    vision = dict(DEFAULTS["CLIPVisionModel"])
+    for field in ("vision_config", "vision_config_dict"):  # transformers lets the second win
+        found = config.get(field) or {}
+        if not isinstance(found, dict):
+            raise SourceError(f"{part}/config.json: {field} is {found!r}, expected a JSON object")
+        vision |= {name: found[name] for name in vision.keys() & found.keys()}
+    return {"projection_dim": config.get("projection_dim", _CHECKER_PROJECTION),
+            "vision_config": vision}
+
+
 def tensors(part: str, found: Iterable[Tensor]) -> Iterator[Tensor]:
     """A part's tensors by the names, and with the shapes, that its network is now written with."""
     for tensor in found:
         if part == "text_encoder":
             if not tensor.name.endswith(".position_ids"):  # a table of 0, 1, 2, …
                 yield replace(tensor, name=_clip_name(tensor.name))
+        elif part == "safety_checker":
+            if not tensor.name.endswith(".position_ids"):
+                yield replace(tensor, name=_checker_name(tensor.name))
         elif part == "vae":
             yield _vae_tensor(tensor)
         else:
@@ -96,6 +121,12 @@ def tensors(part: str, found: Iterable[Tensor]) -> Iterator[Tensor]:
 
 def _clip_name(name: str) -> str:
     return f"text_model.{name}" if name.startswith(_CLIP_PARTS) else name
+
+
+def _checker_name(name: str) -> str:
+    """transformers 5 writes `vision_model.…` where files had `vision_model.vision_model.…`."""
+    is_short = name.startswith(_VISION) and not name.startswith(_VISION * 2)
+    return _VISION + name if is_short else name
 
 
 def _vae_tensor(tensor: Tensor) -> Tensor:

@@ -26,6 +26,11 @@ _FORMS = (
 Source: diffusers and transformers, `_add_variant`."""
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
+LEAVE_OUT = (
+    "what a checkpoint does not have can be left out: components=text_encoder,unet,vae_decoder"
+)
+"""The hint for a part that is missing; many fine-tunes come without a safety checker."""
+
 ShardsOf = Callable[[str], list[str]]
 """The files that an index names."""
 
@@ -65,6 +70,13 @@ def config_files(where: str, part: str, names: Collection[str]) -> list[str]:
     if part in FOLDERS:
         resources = config_files(where, RESOURCES, names)
         return [name for name in resources if name.startswith(f"{part}/")]
+    folders = {name.partition("/")[0] for name in names if "/" in name}
+    if folders and part not in folders and "config.json" not in names:
+        raise SourceError(
+            f"{where}: no {part}, only {', '.join(sorted(folders))}",
+            hint=LEAVE_OUT,
+            part=part,
+        )
     return [existing(where, _inside(part, "config.json", names), names)]
 
 

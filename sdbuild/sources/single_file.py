@@ -109,7 +109,9 @@ class SingleFile:
         if part == "unet":
             return ldm.unet(self._behind(_UNET) or self._lacks(part, _UNET))
         if part != "text_encoder":
-            raise SourceError(f"{self.path}: a single file has no {part}")
+            raise SourceError(
+                f"{self.path}: a single file has no {part}", hint=layout.LEAVE_OUT
+            )
         if found := self._behind(_CLIP):
             return ldm.renamed(found)
         return ldm.open_clip(self._behind(_OPEN_CLIP) or self._lacks(part, _CLIP))

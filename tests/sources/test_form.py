@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel, CLIPVisionConfig
 
 from sdbuild.errors import SourceError
 from sdbuild.sources import form, tensors
@@ -46,10 +46,11 @@ def _one(name, value):
     return list(value) if isinstance(value, tuple) else value
 
 
-def test_the_defaults_are_those_of_transformers():
-    config = CLIPTextConfig()
-
-    assert DEFAULTS["CLIPTextModel"] == {n: getattr(config, n) for n in DEFAULTS["CLIPTextModel"]}
+@pytest.mark.parametrize(("network", "config"), [
+    ("CLIPTextModel", CLIPTextConfig()), ("CLIPVisionModel", CLIPVisionConfig()),
+])
+def test_the_defaults_are_those_of_transformers(network, config):
+    assert DEFAULTS[network] == {name: getattr(config, name) for name in DEFAULTS[network]}
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -81,6 +82,49 @@ def test_an_old_text_encoder_and_what_transformers_now_saves_are_one_architectur
 
     assert found == form.architecture("text_encoder", old)
     assert found["config"]["eos_token_id"] == 49407
+
+
+PUBLISHED_CHECKER = {
+    "_name_or_path": "CompVis/stable-diffusion-safety-checker",
+    "architectures": ["StableDiffusionSafetyChecker"], "initializer_factor": 1.0,
+    "logit_scale_init_value": 2.6592, "model_type": "clip", "projection_dim": 768,
+    "text_config": {"dropout": 0.0, "hidden_size": 768, "num_attention_heads": 12},
+    "torch_dtype": "float32", "transformers_version": "4.37.2",
+    "vision_config": {"dropout": 0.0, "hidden_size": 1024, "intermediate_size": 4096,
+                      "model_type": "clip_vision_model", "num_attention_heads": 16,
+                      "num_hidden_layers": 24, "patch_size": 14},
+}
+"""As the repository of Stable Diffusion 1.5 has it: facts about the network."""
+
+
+def test_a_published_safety_checker_and_what_transformers_now_saves_are_one_architecture(tmp_path):
+    CLIPConfig(**PUBLISHED_CHECKER).save_pretrained(tmp_path)
+    new = json.loads((tmp_path / "config.json").read_text())
+    assert len(new["vision_config"]) > len(PUBLISHED_CHECKER["vision_config"])
+
+    found = form.architecture("safety_checker", PUBLISHED_CHECKER)
+
+    assert found == form.architecture("safety_checker", new)
+    assert found["config"]["projection_dim"] == 768
+    assert found["config"]["vision_config"]["hidden_size"] == 1024
+    assert "text_config" not in found["config"]
+
+
+def test_the_oldest_safety_checkers_say_it_a_second_time():
+    """transformers takes what `vision_config_dict` says before what `vision_config` says."""
+    vision = PUBLISHED_CHECKER["vision_config"]
+    oldest = PUBLISHED_CHECKER | {
+        "vision_config_dict": vision, "vision_config": vision | {"num_beams": 1, "patch_size": 32},
+    }
+
+    assert form.architecture("safety_checker", oldest) == form.architecture(
+        "safety_checker", PUBLISHED_CHECKER)
+    assert CLIPConfig(**oldest).vision_config.patch_size == 14
+
+
+def test_a_safety_checker_that_is_not_described_is_refused():
+    with pytest.raises(SourceError, match=r"vision_config is \[1\], expected a JSON object"):
+        form.architecture("safety_checker", PUBLISHED_CHECKER | {"vision_config": [1]})
 
 
 def test_the_end_token_of_an_old_text_encoder_is_found_where_it_was(tmp_path):
@@ -133,6 +177,16 @@ def test_the_names_of_a_text_encoder_are_those_of_its_files_and_positions_are_le
         "text_encoder", "text_model.embeddings.position_ids", "embeddings.position_ids",
         "encoder.layers.0.mlp.fc1.bias", "text_model.final_layer_norm.bias",
     ) == ["text_model.encoder.layers.0.mlp.fc1.bias", "text_model.final_layer_norm.bias"]
+
+
+def test_the_names_of_a_safety_checker_are_those_of_its_files_and_positions_are_left_out():
+    assert names(
+        "safety_checker", "vision_model.vision_model.embeddings.position_ids",
+        "vision_model.vision_model.pre_layrnorm.bias", "vision_model.post_layernorm.bias",
+        "visual_projection.weight", "concept_embeds",
+    ) == ["vision_model.vision_model.pre_layrnorm.bias",
+          "vision_model.vision_model.post_layernorm.bias", "visual_projection.weight",
+          "concept_embeds"]
 
 
 def test_two_tensors_that_come_to_one_name_are_refused(tmp_path):
