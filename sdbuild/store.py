@@ -44,7 +44,7 @@ from sdbuild.errors import CorruptArtifact, MissingArtifact
 from sdbuild.locks import is_held, locked
 from sdbuild.record import Entry, Record, tree_digest
 
-__all__ = ["DAMAGED", "MISSING", "Entry", "Record", "Store", "tree_digest"]
+__all__ = ["DAMAGED", "MISSING", "Entry", "Record", "Store", "fault", "tree_digest"]
 
 MISSING = "missing"
 DAMAGED = "damaged"
@@ -161,7 +161,7 @@ class Store:
         found = digest_file(path)
         entry = Entry(path.relative_to(folder).as_posix(), found, path.stat().st_size)
         target = self.object(found)
-        is_there = target.exists() and (target.samefile(path) or not self.fault(entry))
+        is_there = target.exists() and (target.samefile(path) or not fault(target, found))
         if not is_there:
             take(path, target)
         return entry
@@ -190,20 +190,10 @@ class Store:
         """Whether every file of the artifact is in the pool, as far as sizes and times tell."""
         return all(_is_whole(self.object(e.digest), e) for e in record.tree)
 
-    def fault(self, entry: Entry) -> str:
-        """What a read shows to be wrong with a file of the pool: MISSING, DAMAGED or nothing."""
-        try:
-            return "" if digest_file(self.object(entry.digest)) == entry.digest else DAMAGED
-        except FileNotFoundError:
-            return MISSING
-        except OSError:  # the disk cannot read it
-            return DAMAGED
-
-    def faults(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, str]]:
-        """Every file and its fault, each read once, by several threads; in order."""
-        distinct = list({entry.digest: entry for entry in entries}.values())
+    def faults(self, files: Iterable[tuple[Path, str]]) -> Iterator[str]:
+        """The fault of each file that should have a digest, read by several threads; in order."""
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            yield from zip(distinct, pool.map(self.fault, distinct), strict=True)
+            yield from pool.map(lambda file: fault(*file), files)
 
     def give_up(self, digests: Iterable[str], *, are_damaged: bool = False) -> None:
         """Removes files from the pool; whoever needs one makes it again.
@@ -239,8 +229,10 @@ class Store:
             MissingArtifact, CorruptArtifact: names the files.
         """
         where = f"{record.step} ({record.key[:8]}): "
-        found = {e.path: fault for e, fault in self.faults(record.part(path)) if fault}
-        damaged = [name for name, fault in found.items() if fault == DAMAGED]
+        part = record.part(path)
+        read = self.faults((self.object(entry.digest), entry.digest) for entry in part)
+        found = {e.path: what for e, what in zip(part, read, strict=True) if what}
+        damaged = [name for name, what in found.items() if what == DAMAGED]
         self.give_up([e.digest for e in record.tree if e.path in damaged], are_damaged=True)
         if damaged:
             raise CorruptArtifact(
@@ -336,6 +328,16 @@ class Store:
 def _files(folder: Path) -> list[Path]:
     """The files below `folder`, in the order of their paths."""
     return sorted(path for path in folder.rglob("*") if not path.is_dir())
+
+
+def fault(path: Path, digest: str) -> str:
+    """What a read shows to be wrong with a file: MISSING, DAMAGED or nothing."""
+    try:
+        return "" if digest_file(path) == digest else DAMAGED
+    except FileNotFoundError:
+        return MISSING
+    except OSError:  # the disk cannot read it
+        return DAMAGED
 
 
 def _is_whole(path: Path, entry: Entry) -> bool:

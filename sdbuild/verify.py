@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdbuild.digest import digest_file
 from sdbuild.disk import touch
 from sdbuild.errors import StoreError
 from sdbuild.lineage import Lineage
 from sdbuild.roots import Root, roots
 from sdbuild.show import size
-from sdbuild.store import Entry, Record, Store
+from sdbuild.store import Entry, Record, Store, fault
 
 Progress = Callable[[int, int], None]
 """Told after each file: bytes that are read, and bytes in all."""
@@ -61,9 +60,13 @@ def verify(store: Store, progress: Progress = lambda done, total: None) -> Verif
         wanted = sorted((e for d, e in entries.items() if d not in absent),
                         key=lambda entry: -entry.size_bytes)
         placed = [root for root in roots(store) if root.key in lineage.records]
-        found = _read(store, wanted, progress)
-        damaged = _damaged_in(placed, lineage, store)
-        faults = tuple(_fault(entry, fault, lineage, damaged) for entry, fault in found)
+        copies = list(_copies(placed, lineage, store))
+        found = _read(store, [*((store.object(e.digest), e) for e in wanted), *copies], progress)
+        damaged = _damaged_in(placed, lineage, store, found)
+        faults = tuple(
+            _fault(entry, found[path], lineage, damaged)
+            for entry in wanted if found.get(path := store.object(entry.digest))
+        )
         unreadable = tuple(store.unreadable())
         is_mended = _mend(store, faults, damaged)
     return Verified(
@@ -88,45 +91,60 @@ def _entries(store: Store, lineage: Lineage) -> dict[str, Entry]:
     return found
 
 
+def _copies(
+    placed: Iterable[Root], lineage: Lineage, store: Store
+) -> Iterator[tuple[Path, Entry]]:
+    """The files of bundles in their places that are not the pool's own."""
+    for root in placed:
+        for entry in lineage.records[root.key].tree:
+            path, pooled = root.folder / entry.path, store.object(entry.digest)
+            if not _is_same(path, pooled):
+                yield path, entry
+
+
 def _read(
-    store: Store, entries: Iterable[Entry], progress: Progress
-) -> list[tuple[Entry, str]]:
-    entries = list(entries)
-    done, total, found = 0, sum(entry.size_bytes for entry in entries), []
-    for entry, fault in store.faults(entries):
+    store: Store, files: Sequence[tuple[Path, Entry]], progress: Progress
+) -> dict[Path, str]:
+    """What is wrong with which of the files."""
+    done, total, found = 0, sum(entry.size_bytes for _, entry in files), {}
+    read = store.faults((path, entry.digest) for path, entry in files)
+    for (path, entry), what in zip(files, read, strict=True):
         done += entry.size_bytes
         progress(done, total)
-        if fault:
-            found.append((entry, fault))
+        if what:
+            found[path] = what
     return found
 
 
 def _damaged_in(
-    placed: Iterable[Root], lineage: Lineage, store: Store
+    placed: Iterable[Root], lineage: Lineage, store: Store, found: Mapping[Path, str]
 ) -> dict[str, list[str]]:
     """The files of bundles in their places that are not what they were, by their digests."""
-    found: dict[str, list[str]] = {}
+    damaged: dict[str, list[str]] = {}
     for root in placed:
         for entry in lineage.records[root.key].tree:
-            path = root.folder / entry.path
-            try:
-                is_whole = digest_file(path) == entry.digest
-            except OSError:
-                is_whole = False
-            if not is_whole:
-                found.setdefault(entry.digest, []).append(str(path))
-    return found
+            path, pooled = root.folder / entry.path, store.object(entry.digest)
+            if path in found or (pooled in found and _is_same(path, pooled)):
+                damaged.setdefault(entry.digest, []).append(str(path))
+    return damaged
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them is gone
+        return False
 
 
 def _fault(
-    entry: Entry, fault: str, lineage: Lineage, damaged: Mapping[str, list[str]]
+    entry: Entry, what: str, lineage: Lineage, damaged: Mapping[str, list[str]]
 ) -> Fault:
     holders = [r for r in lineage.records.values() if any(e.digest == entry.digest for e in r.tree)]
     keys = {record.key for record in holders}
     after = sorted(lineage.after(keys) - keys, key=lambda key: len(lineage.before([key])))
     return Fault(
         digest=entry.digest,
-        fault=fault,
+        fault=what,
         size_bytes=entry.size_bytes,
         used_as=tuple(
             f"{_named(r)}: {e.path}" for r in holders for e in r.tree if e.digest == entry.digest
@@ -147,7 +165,7 @@ def _mend(store: Store, faults: Iterable[Fault], damaged: Mapping[str, list[str]
             touch(Path(path))
     try:
         # Read once more: a build may have made it anew meanwhile.
-        still = [f.digest for f in faults if store.fault(Entry("", f.digest, f.size_bytes))]
+        still = [f.digest for f in faults if fault(store.object(f.digest), f.digest)]
         store.give_up(still, are_damaged=True)
         for path in store.unreadable():
             store.drop_record(path)
@@ -159,13 +177,13 @@ def _mend(store: Store, faults: Iterable[Fault], damaged: Mapping[str, list[str]
 def told(found: Verified) -> str:
     """What was found, as people read it."""
     lines = []
-    for fault in found.faults:
-        lines.append(f"{fault.fault}: {fault.digest} ({size(fault.size_bytes)})")
-        lines += [f"    in {use}" for use in fault.used_as or ("no record",)]
-        if fault.downstream:
-            lines.append(f"    from which came {', '.join(fault.downstream)}")
-        lines += [f"    in the bundle {path}" for path in fault.bundles]
-    pooled = {path for fault in found.faults for path in fault.bundles}
+    for each in found.faults:
+        lines.append(f"{each.fault}: {each.digest} ({size(each.size_bytes)})")
+        lines += [f"    in {use}" for use in each.used_as or ("no record",)]
+        if each.downstream:
+            lines.append(f"    from which came {', '.join(each.downstream)}")
+        lines += [f"    in the bundle {path}" for path in each.bundles]
+    pooled = {path for each in found.faults for path in each.bundles}
     lines += [f"damaged: {path}, in a bundle" for path in found.bundles if path not in pooled]
     lines += [f"damaged: the record {name}" for name in found.records]
     lines.append(f"{found.files} files, {size(found.size_bytes)} read: "
