@@ -109,4 +109,6 @@ def _opened(place: str, facts: Facts, config: str) -> Checkpoint:
             hint="torch.load(FILE, weights_only=True) reads tensors and runs nothing; write its "
                  'tensors ("state_dict") anew with safetensors.torch.save_file',
         )
+    if path.is_file():
+        raise SourceError(f"{place}: expected a folder or a {SUFFIX} file")
     return Folder(path)
