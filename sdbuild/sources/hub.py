@@ -10,7 +10,7 @@ that are remembered, so that a key needs neither the network nor huggingface_hub
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,14 +131,15 @@ class Hub:
         names = layout.weight_files(self._where, part, self._files, self._shards)
         return table([self._fetch(name) for name in names])
 
-    def resources(self) -> dict[str, bytes]:
-        """Tokenizer, scheduler, card and licence.
+    def resources(self) -> Mapping[str, bytes]:
+        """Tokenizer, scheduler, card and licence; each comes when it is read, which raises
+        SourceError if it cannot be had.
 
         Raises:
-            SourceError: one that is needed is not there, or cannot be had.
+            SourceError: one that is needed is not there.
         """
         names = layout.part_files(self._where, layout.RESOURCES, self._files, self._shards)
-        return {name: self._fetch(name).read_bytes() for name in names}
+        return _Resources(names, self._fetch)
 
     def _shards(self, index: str) -> list[str]:
         """The files that an index names, a fact since the index belongs to a commit."""
@@ -157,3 +158,25 @@ class Hub:
         if is_again:
             self._fetched_again.append(name)
         return path
+
+
+class _Resources(Mapping[str, bytes]):
+    """The content of files by their paths, fetched when it is read."""
+
+    def __init__(self, names: Sequence[str], fetch: Callable[[str], Path]) -> None:
+        self._names = names
+        self._fetch = fetch
+
+    def __getitem__(self, name: str) -> bytes:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._fetch(name).read_bytes()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)

@@ -99,9 +99,10 @@ def weight_files(
                 return [name]
             if (name := _inside(part, index.format(stem=stem), names)) in names:
                 return [existing(where, shard, names) for shard in shards_of(name)]
+    folder = PurePosixPath(_inside(part, "", names))
     for name in sorted(names):
         path = PurePosixPath(name)
-        if path.with_name("") == PurePosixPath(_inside(part, "", names)) and path.suffix in PICKLES:
+        if path.parent == folder and path.suffix in PICKLES:
             raise _pickled(where, name)
     expected = " or ".join(f"{stem}.safetensors" for stem in _STEMS)
     raise SourceError(f"{where}: {part} has no weights, expected {expected}")

@@ -18,6 +18,7 @@ from sdbuild.store import Store
 
 CHECKPOINT = Path(__file__).parent.parent.parent / "recipes" / "tiny-emoji"
 UNET = "unet/diffusion_pytorch_model.safetensors"
+SCHEDULER = "scheduler/scheduler_config.json"
 PLACE = "hub:owner/tiny"
 
 
@@ -72,7 +73,7 @@ def test_only_the_files_that_a_part_needs_are_fetched_and_the_metadata_once(
     new_project.doit("download:unet", source=PLACE)
 
     assert hub.paths().count("/api/models/owner/tiny") == 1
-    assert files_asked_for(hub) == ["unet/config.json", UNET]
+    assert files_asked_for(hub) == [SCHEDULER, "unet/config.json", UNET]
 
 
 def test_a_second_build_asks_nothing_and_does_not_import_huggingface_hub(
@@ -123,7 +124,7 @@ def test_shards_are_found_by_their_index_and_give_the_same_artifact(new_project,
     new_project.doit("download:unet", source="hub:owner/shards")
 
     assert files_asked_for(hub) == [
-        "unet/config.json", "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
+        SCHEDULER, "unet/config.json", "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
         "unet/diffusion_pytorch_model-00002-of-00002.safetensors",
         "unet/diffusion_pytorch_model.safetensors.index.json",
     ]
@@ -356,7 +357,7 @@ def test_offline_works_from_what_was_fetched_before(new_project, hub, tiny, monk
     hub.requests.clear()
 
     assert new_project.ran("download:unet", source=PLACE) == {"download:unet"}
-    printed = new_project.doit("download:resources", status=1, source=PLACE)
+    printed = new_project.doit("download:text_encoder", status=1, source=PLACE)
     assert "HF_HUB_OFFLINE is set" in printed
     assert hub.requests == []
 
@@ -367,7 +368,7 @@ def test_without_the_hub_its_cache_will_do_for_a_new_store(
 ):
     """What is in the cache came by another program."""
     fetched = "".join(f"hf_hub_download('owner/tiny', '{name}');" for name in (
-        "unet/config.json", UNET))
+        "unet/config.json", UNET, *(n for n in content() if n.startswith(("tok", "sched")))))
     code = f"from huggingface_hub import hf_hub_download; {fetched}"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     if how == "offline":
@@ -377,8 +378,8 @@ def test_without_the_hub_its_cache_will_do_for_a_new_store(
 
     assert new_project.ran("download:unet", source=PLACE) == {"download:unet"}
     assert record(new_project, "download:unet").facts["place"] == f"{PLACE}@{tiny}"
-    printed = new_project.doit("download:resources", status=1, source=PLACE)
-    assert f"{PLACE}@{tiny}, of which only the cache can be reached: no tokenizer" in printed
+    printed = new_project.doit("download:text_encoder", status=1, source=PLACE)
+    assert f"{PLACE}@{tiny}, of which only the cache can be reached: no text_encoder" in printed
     assert not (new_project.cache / "hub.json").exists()
 
 
