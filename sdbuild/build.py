@@ -33,6 +33,7 @@ from sdbuild.errors import (
 from sdbuild.memory import usable_bytes, wait
 from sdbuild.plan import Plan
 from sdbuild.ram import Ram, hint, refuse_too_large
+from sdbuild.remote import Remote
 from sdbuild.show import size
 from sdbuild.step import From, Step, ingredients, key
 from sdbuild.store import Record, Store
@@ -64,11 +65,15 @@ class Builder:
 
     Args:
         ram_bytes: what steps may hold together; else what this machine has to give.
+        remote: a store that is shared with other machines.
     """
 
-    def __init__(self, plan: Plan, store: Store, ram_bytes: int | None = None) -> None:
+    def __init__(
+        self, plan: Plan, store: Store, ram_bytes: int | None = None, remote: Remote | None = None
+    ) -> None:
         self.plan = plan
         self.store = store
+        self.remote = remote
         self.ram = Ram(store, usable_bytes() if ram_bytes is None else ram_bytes)
         self.checkpoints = Checkpoints(store)
 
@@ -106,7 +111,10 @@ class Builder:
             inputs["provenance"] = step.stage.provenance_digest(self.provenance(step, before))
         found = ingredients(step, inputs, self.checkpoints.digests(step))
         made = key(found)
-        return State(step=step, ingredients=found, key=made, record=self.store.find(made))
+        record = self.store.find(made)
+        if record is None and self.remote is not None:
+            record = self.remote.find(made, found)
+        return State(step=step, ingredients=found, key=made, record=record)
 
     def provenance(self, step: Step, states: Mapping[str, State]) -> list[dict[str, Any]]:
         """How everything that `step` is made from was made, in order; no time, no place."""
@@ -149,8 +157,10 @@ class Builder:
         """Whether the step has a record, so that it need not run."""
         return self.state(name).record is not None
 
-    def make(self, name: str) -> Record:
-        """The record of a step whose inputs are made; runs it unless it is made already.
+    def make(self, name: str, path: str = "") -> Record:
+        """The record of a step whose inputs are made, with its content, or one path of that.
+
+        Runs the step unless it is made already, here or where the remote is.
 
         Raises:
             StepError: an input is not made, or the step fails.
@@ -160,15 +170,23 @@ class Builder:
         if state.key is None:
             raise StepError(f"{name}: not made yet: {', '.join(state.waits_for)}")
         with self.store.in_use(name):
-            if not self._is_whole(state.record):
-                with self.store.locked(state.key, name):
-                    record = self.store.find(state.key)  # another build may just have made it
-                    return record if self._is_whole(record) else self._run(state, states)
+            if not self._is_whole(state.record, path):
+                try:
+                    return self._make(state, states, path)
+                except _OtherInput:
+                    return self.make_all(name, path)
             self.store.used(state.record)
             return state.record
 
-    def _is_whole(self, record: Record | None) -> TypeGuard[Record]:
-        return record is not None and self.store.has_content(record)
+    def _make(self, state: State, states: Mapping[str, State], path: str) -> Record:
+        with self.store.locked(str(state.key), state.step.name):
+            record = self.store.find(str(state.key))  # another build may just have made it
+            if self._is_whole(record, path) or self._is_fetched(record, path):
+                return record
+            record = self._run(state, states)
+            if self.remote is not None:
+                self.remote.push(record)
+            return record
 
     def adopt(self, name: str, record: Record) -> None:
         """Takes the record of another key for that of a step whose inputs are made."""
@@ -177,24 +195,31 @@ class Builder:
             replace(record, key=str(state.key), ingredients=state.ingredients)
         )
 
-    def make_all(self, name: str) -> Record:
+    def _is_whole(self, record: Record | None, path: str) -> TypeGuard[Record]:
+        return record is not None and self.store.has_content(record, path)
+
+    def _is_fetched(self, record: Record | None, path: str) -> TypeGuard[Record]:
+        return (record is not None and self.remote is not None
+                and self.remote.fetch(record, path))
+
+    def make_all(self, name: str, path: str = "") -> Record:
         """The record of a step, after making everything that it is made from."""
         *before, last = self.plan.needed_by(name)
         for step in before:
             if not self.is_made(step.name):
                 self.make(step.name)
-        return self.make(last.name)
+        return self.make(last.name, path)
 
-    def deliver(self, name: str, give: Callable[[Record], T]) -> T:
-        """Makes a step and whatever it needs, and gives its artifact away.
+    def deliver(self, name: str, give: Callable[[Record], T], path: str = "") -> T:
+        """Makes a step and whatever it needs, and gives its artifact away, or one path of it.
 
         Content that turns out to be missing or damaged is made anew, once.
         """
         with self.store.in_use(name):
             try:
-                return give(self.make_all(name))
+                return give(self.make_all(name, path))
             except (MissingArtifact, CorruptArtifact):
-                return give(self.make_all(name))
+                return give(self.make_all(name, path))
 
     def _run(self, state: State, states: Mapping[str, State]) -> Record:
         step, made = state.step, str(state.key)
@@ -221,16 +246,20 @@ class Builder:
                 facts=facts,
             ))
 
-    def _laid_out(self, source: From, place: Path) -> Path:
-        return self.deliver(
-            source.step, lambda record: self.store.checkout(record, place, source.path)
-        )
+    def _laid_out(self, source: From, place: Path, expected: str) -> Path:
+        """Lays an input out, which must be the one that the step's key is of."""
+        def give(record: Record) -> Path:
+            if record.digest(source.path) != expected:
+                raise _OtherInput
+            return self.store.checkout(record, place, source.path)
+
+        return self.deliver(source.step, give, source.path)
 
     def _job(self, state: State, states: Mapping[str, State], work: Path) -> dict[str, Any]:
         """Lays out the step's inputs in its workspace and says where everything is."""
         step = state.step
         inputs = {
-            name: str(self._laid_out(source, work / "in" / name))
+            name: str(self._laid_out(source, work / "in" / name, state.ingredients["inputs"][name]))
             for name, source in step.inputs.items()
         }
         if getattr(step.stage, "NEEDS_PROVENANCE", False):
@@ -243,6 +272,10 @@ class Builder:
             **self.checkpoints.job(step),
             "resources": {},
         }
+
+
+class _OtherInput(Exception):
+    """An input that had to be made again is not what its record said: the keys after it change."""
 
 
 def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, Any], int]:

@@ -19,9 +19,10 @@ import xxhash
 from sdbuild.digest import canonical
 from sdbuild.errors import MissingArtifact, SDBuildError
 from sdbuild.memory import processors
+from sdbuild.record import Entry, tree_digest
 from sdbuild.sources import RESOURCES, form
 from sdbuild.step import Step
-from sdbuild.store import Entry, Record, tree_digest
+from sdbuild.store import Record
 
 if TYPE_CHECKING:
     from sdbuild.build import Builder
@@ -204,7 +205,7 @@ class Costs:
         wanted = self._architecture(step)
         for record in self._of_step.get(step.name, ()):
             if wanted is not None and _architecture(record) == wanted:
-                with contextlib.suppress(MissingArtifact):
+                with contextlib.suppress(MissingArtifact):  # its content may be elsewhere
                     return [self._builder.store.file(record, WEIGHTS)], [""]
         files = [path for path in self._local_files(step) if path.suffix == ".safetensors"]
         return files, step.params.get("prefixes", ())

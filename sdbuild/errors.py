@@ -12,7 +12,8 @@ SDBuildError
 │  └─ ParityFailed     a component differs from its original by more than its floor
 ├─ StoreError      the store cannot keep or give an artifact
 │  ├─ MissingArtifact  its content is not in the store
-│  └─ CorruptArtifact  its content is not what its digest says
+│  ├─ CorruptArtifact  its content is not what its digest says
+│  └─ RemoteFailed     the shared store does not answer, or refuses
 ├─ MILError        an ML Program cannot be handled
 │  ├─ InvalidProgram   it breaks the format's rules
 │  ├─ UnsupportedOp    it uses operations that the portable executor lacks
@@ -83,6 +84,14 @@ class MissingArtifact(StoreError):
 
 class CorruptArtifact(StoreError):
     """The content of an artifact is not what its digest says."""
+
+
+class RemoteFailed(StoreError):
+    """A shared store does not answer; or, if `is_refused`, does not allow what was asked."""
+
+    def __init__(self, message: str, *, is_refused: bool = False) -> None:
+        super().__init__(message)
+        self.is_refused = is_refused
 
 
 class MILError(SDBuildError):

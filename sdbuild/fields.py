@@ -192,11 +192,13 @@ PLACE_FIELDS = (
     Field(name="out", parse=_picture, meaning="where a picture goes"),
     Field(name="report", parse=_filled, meaning="where timings go, as JSON"),
 )
+REMOTE_FIELD = Field(name="remote", parse=_filled, meaning="a store that machines share: "
+                     "s3://bucket/folder, any other URL of fsspec, or a folder")
 RAM_FIELD = Field(name="ram", parse=_memory, meaning="the memory that steps may hold together")
 MODEL_FIELD = Field(name="model", parse=_filled, meaning="a recipe's name, or its file")
 FLOOR_FIELD = Field(name="floor", parse=_number(0, 200), meaning="the least PSNR in dB")
 VARIABLES = {f.name: f for f in (
-    MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS, *PLACE_FIELDS, RAM_FIELD,
+    MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS, *PLACE_FIELDS, REMOTE_FIELD, RAM_FIELD,
 )}
 
 

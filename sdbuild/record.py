@@ -1,9 +1,10 @@
-"""The nouns of the store: an artifact's files, and what is known of it."""
+"""The nouns of the store: an artifact's files, and what is known of it, as it is written."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sdbuild.digest import digest
@@ -55,3 +56,20 @@ class Record:
 def tree_digest(tree: tuple[Entry, ...]) -> str:
     """The digest of a tree: of the names and digests of its files."""
     return digest("tree", [[entry.path, entry.digest] for entry in tree])
+
+
+def encoded(record: Record) -> bytes:
+    """The bytes of a record's file; its tree as rows of path, digest and size."""
+    rows = [[e.path, e.digest, e.size_bytes] for e in record.tree]
+    return json.dumps(asdict(record) | {"tree": rows}, indent=1).encode()
+
+
+def decoded(content: bytes) -> Record:
+    """The record in a file's bytes.
+
+    Raises:
+        ValueError, TypeError, KeyError: there is none.
+    """
+    found = json.loads(content)
+    tree = tuple(Entry(*row) for row in found.pop("tree"))
+    return Record(tree=tree, **found)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from sdbuild.fields import PLACE_FIELDS, RAM_FIELD, parse
+from sdbuild.fields import PLACE_FIELDS, RAM_FIELD, REMOTE_FIELD, parse
 from sdbuild.memory import usable_bytes
 from sdbuild.recipe import Recipe, load
 
@@ -19,7 +19,7 @@ PROJECT = Path(__file__).parent.parent
 class Settings:
     """A recipe, its places, and the memory that steps may hold together.
 
-    `report` is None if none is asked for.
+    `report` and `remote` are None if none is asked for; the URL of `remote` may hold credentials.
     """
 
     recipe: Recipe
@@ -28,6 +28,7 @@ class Settings:
     out: Path
     report: Path | None
     ram_bytes: int
+    remote: str | None = field(default=None, repr=False)
 
 
 def settings(words: Mapping[str, str]) -> Settings:
@@ -38,8 +39,8 @@ def settings(words: Mapping[str, str]) -> Settings:
     """
     recipe = load(words)
     places = {
-        field.name: Path(parse(field, words[field.name], "on the command line")).expanduser()
-        for field in PLACE_FIELDS if field.name in words
+        place.name: Path(parse(place, words[place.name], "on the command line")).expanduser()
+        for place in PLACE_FIELDS if place.name in words
     }
     return Settings(
         recipe=recipe,
@@ -49,6 +50,8 @@ def settings(words: Mapping[str, str]) -> Settings:
         report=places["report"].absolute() if "report" in places else None,
         ram_bytes=parse(RAM_FIELD, words["ram"], "on the command line") if "ram" in words
         else usable_bytes(),
+        remote=parse(REMOTE_FIELD, words["remote"], "on the command line") if "remote" in words
+        else None,
     )
 
 

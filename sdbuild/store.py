@@ -3,7 +3,8 @@
     records/<2>/<key>.json   what a step was made of and what came out; small, always kept
     objects/<2>/<digest>     the bytes of a file, read-only, once for every place that uses it
     roots/<digest>.json      where a bundle was put (`roots.py`)
-    gone.json                digests of files that were given up, so that nobody misses them
+    gone.json                digests of files that were given up, or are only in a shared store, so
+                             that nobody misses them
     work/<key>-<n>/          where a step works; left behind only by a kill
     locks/<key>              held while a step with this key runs
     locks/store              held by builds together, and alone by who takes content away
@@ -26,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from sdbuild.digest import digest_file
@@ -42,7 +43,7 @@ from sdbuild.disk import (
 )
 from sdbuild.errors import CorruptArtifact, MissingArtifact
 from sdbuild.locks import is_held, locked
-from sdbuild.record import Entry, Record, tree_digest
+from sdbuild.record import Entry, Record, decoded, encoded, tree_digest
 
 __all__ = ["DAMAGED", "MISSING", "Entry", "Record", "Store", "fault", "tree_digest"]
 
@@ -121,9 +122,7 @@ class Store:
 
     def _read(self, path: Path) -> Record | None:
         try:
-            found = json.loads(path.read_bytes())
-            tree = tuple(Entry(*entry) for entry in found.pop("tree"))
-            return Record(tree=tree, **found)
+            return decoded(path.read_bytes())
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
@@ -149,10 +148,34 @@ class Store:
         Raises:
             StoreError: the file system does not take it.
         """
-        tree = [[e.path, e.digest, e.size_bytes] for e in record.tree]
-        content = json.dumps(asdict(record) | {"tree": tree}, indent=1)
         try:
-            write_file(self._record_path(record.key), content.encode())
+            write_file(self._record_path(record.key), encoded(record))
+        except OSError as error:
+            raise file_error(error, self.root) from error
+
+    def learn(self, record: Record) -> None:
+        """Writes a record whose content is elsewhere; nobody misses what is not here yet.
+
+        Raises:
+            StoreError: the file system does not take it.
+        """
+        try:
+            self._note_absent({e.digest for e in record.tree})
+        except OSError as error:
+            raise file_error(error, self.root) from error
+        self.keep(record)
+
+    def accept(self, path: Path, entry: Entry) -> None:
+        """Moves a file that came from elsewhere into the pool.
+
+        Raises:
+            CorruptArtifact: it is not the file of the entry.
+            StoreError: the file system does not take it.
+        """
+        try:
+            if digest_file(path) != entry.digest:
+                raise CorruptArtifact(f"{entry.path} is not what its digest says")
+            take(path, self.object(entry.digest))
         except OSError as error:
             raise file_error(error, self.root) from error
 
@@ -186,9 +209,17 @@ class Store:
                 return source
         raise MissingArtifact(f"{record.step} ({record.key[:8]}): {path} is not in the store")
 
-    def has_content(self, record: Record) -> bool:
-        """Whether every file of the artifact is in the pool, as far as sizes and times tell."""
-        return all(_is_whole(self.object(e.digest), e) for e in record.tree)
+    def has_content(self, record: Record, path: str = "") -> bool:
+        """Whether every file of the artifact is in the pool, as far as sizes and times tell.
+
+        With `path`, only those of that part.
+        """
+        return not self.missing(record, path)
+
+    def missing(self, record: Record, path: str = "") -> list[Entry]:
+        """The distinct files of the artifact, or of one path of it, that are not in the pool."""
+        distinct = {e.digest: e for e in record.part(path)}.values()
+        return [e for e in distinct if not _is_whole(self.object(e.digest), e)]
 
     def faults(self, files: Iterable[tuple[Path, str]]) -> Iterator[str]:
         """The fault of each file that should have a digest, read by several threads; in order."""
@@ -207,16 +238,23 @@ class Store:
         if not going:
             return
         try:
-            with self.locked("gone", "remove files"):
-                gone = {d for d in self.given_up() if not self.object(d).exists()} | going
-                write_file(self.root / "gone.json", json.dumps(sorted(gone), indent=0).encode())
+            self._note_absent(going, are_going=True)
             for digest in going:
                 drop(self.object(digest), is_damaged=are_damaged)
         except OSError as error:
             raise file_error(error, self.root) from error
 
+    def _note_absent(self, digests: set[str], *, are_going: bool = False) -> None:
+        """Adds digests to those that nobody misses: of files that are going, or are not here."""
+        with self.locked("gone", "note files"):
+            before = self.given_up()
+            absent = {d for d in before | digests if not self.object(d).exists()}
+            after = absent | digests if are_going else absent
+            if after != before:
+                write_file(self.root / "gone.json", json.dumps(sorted(after), indent=0).encode())
+
     def given_up(self) -> set[str]:
-        """The digests of files that were removed on purpose."""
+        """The digests of files that were removed on purpose, or never were here."""
         try:
             return set(json.loads((self.root / "gone.json").read_bytes()))
         except (OSError, ValueError, TypeError):

@@ -31,6 +31,7 @@ from sdbuild.check import report
 from sdbuild.errors import OutOfMemory, SDBuildError, SourceError
 from sdbuild.install import check_replaceable, install, remove
 from sdbuild.plan import plan
+from sdbuild.remote import remote_at
 from sdbuild.settings import PROJECT, Settings, settings
 from sdbuild.show import made, notes
 from sdbuild.step import Step
@@ -65,7 +66,10 @@ def load() -> Iterator[dict[str, Any]]:
     try:
         found = settings(variables())
         check_replaceable(found.bundle)
-        builder = Builder(plan(found.recipe), Store(found.cache), found.ram_bytes)
+        store = Store(found.cache)
+        builder = Builder(
+            plan(found.recipe), store, found.ram_bytes, remote_at(found.remote, store)
+        )
     except SDBuildError as error:
         sys.stderr.write(f"ERROR: {error}\n")
         raise SystemExit(2) from None

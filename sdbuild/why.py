@@ -13,6 +13,7 @@ from sdbuild.fields import did_you_mean
 from sdbuild.lineage import Lineage
 from sdbuild.plan import Plan, plan
 from sdbuild.recipe import load
+from sdbuild.remote import remote_at
 from sdbuild.settings import settings
 from sdbuild.show import size
 from sdbuild.store import Record, Store
@@ -64,9 +65,10 @@ def why(task: str, words: Mapping[str, str]) -> list[Reason]:
         RecipeError: an unknown task or variable.
     """
     found = settings(words)
-    builder = Builder(plan(found.recipe), Store(found.cache))
+    store = Store(found.cache)
+    builder = Builder(plan(found.recipe), store, remote=remote_at(found.remote, store))
     plain = plan(load({name: words[name] for name in ("model", "source") if name in words}))
-    states = builder.states(_steps(task, builder))
+    states = builder.states(steps_of(task, builder))
     lineage = Lineage(builder.store.records())
     reasons: dict[str, Reason] = {}
     for name, state in states.items():
@@ -123,7 +125,7 @@ def told(reasons: Iterable[Reason]) -> str:
     return "\n".join(lines)
 
 
-def _steps(task: str, builder: Builder) -> list[str]:
+def steps_of(task: str, builder: Builder) -> list[str]:
     """The steps that a doit task stands for."""
     steps = list(builder.plan.steps)
     known = {"build": ["bundle"], "generate": ["bundle"],

@@ -1,5 +1,27 @@
 """Fixtures for every folder of tests; makes `strategies` importable from all of them."""
 
+import pytest
+
 
 def pytest_addoption(parser):
     parser.addoption("--accept", action="store_true", help="write golden files anew")
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """A server that speaks S3, started when a test first asks for it."""
+    from s3_server import S3
+
+    server = S3()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch, tmp_path):
+    """An empty place on it, and an environment that knows no other."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SDBUILD_REMOTE_SECRET", raising=False)
+    s3_server.begin(tmp_path.name)
+    return s3_server

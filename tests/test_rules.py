@@ -16,10 +16,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sdbuild"
 GOLDEN = ROOT / "tests" / "golden" / "step_code.json"
 HEAVY = {"numpy", "torch", "coremltools", "diffusers", "transformers", "huggingface_hub", "PIL",
-         "google", "safetensors"}
+         "google", "safetensors", "fsspec", "s3fs"}
 CORE = {"errors", "digest", "lock", "checkpoints", "family", "fields", "recipe", "step", "plan",
-        "store", "notes", "stamps", "build", "memory", "cost", "ram", "settings", "install",
-        "show", "check", "why", "tasks", "cli"}
+        "record", "store", "notes", "stamps", "build", "memory", "cost", "ram", "remote",
+        "transport", "wire", "settings", "install", "show", "check", "why", "tasks", "cli"}
 MAY_IMPORT = {
     "core": {"errors", "core", "sources", "steps", "runtime", "mil"},
     "steps": {"errors", "core", "models", "lowering", "mil", "sources", "runtime", "steps"},
