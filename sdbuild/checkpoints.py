@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from sdbuild.errors import SourceError
+from sdbuild.errors import SourceError, Unreachable
 from sdbuild.notes import Notes
 from sdbuild.recipe import Source
 from sdbuild.sources import Checkpoint, is_hub, none_of, open_checkpoint
@@ -114,6 +114,9 @@ class Checkpoints:
             fresh: dict[str, Any] = {}
             before, now = self.commit(place), open_checkpoint([place], fresh).place
             if now != place:
+                if place not in fresh:  # the cache stood in
+                    raise Unreachable(f"{place}: the Hub does not answer",
+                                      hint="what was known of it stays; try again later")
                 self._facts.update(fresh)
                 moves.append((place, before, now.partition("@")[2]))
         return moves

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     found = settings(words | {"model": options.recipe})
     store = Store(found.cache)
     builder = Builder(plan(replace(found.recipe, lock=None)), store, found.ram_bytes)
-    names = [step.name for step in builder.plan.steps.values() if step.source is not None]
+    names = [step.name for step in builder.plan.steps.values() if step.kind == "download"]
     builder.reach_sources(names)
     records = {name: builder.make_all(name) for name in names}
     made = lock.Lock(

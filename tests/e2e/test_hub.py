@@ -191,6 +191,16 @@ def test_a_branch_stays_at_the_commit_that_was_asked_first_until_refresh(new_pro
     assert new_project.ran("download:unet", source=PLACE) == {"download:unet"}
 
 
+def test_refresh_without_the_hub_leaves_what_was_known(new_project, hub, tiny):
+    new_project.doit("download:unet", source=PLACE)
+    hub.close()
+
+    printed = new_project.sdbuild("refresh", status=1, source=PLACE)
+
+    assert f"{PLACE}: " in printed
+    assert new_project.ran("download:unet", source=PLACE) == set()
+
+
 @pytest.mark.parametrize("revision", ["v1", "refs/pr/4", "{commit}"])
 def test_a_tag_a_pull_request_and_a_commit_are_revisions(new_project, hub, tiny, revision):
     hub.repositories["owner/tiny"].branches |= {"v1": tiny, "refs/pr/4": tiny}
