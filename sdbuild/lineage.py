@@ -25,6 +25,8 @@ class Lineage:
         self.records = {r.key: r for r in sorted(records, key=lambda r: (r.made_at, r.key))}
         makers: dict[str, list[str]] = {}
         for record in self.records.values():
+            if record.ingredients.get("kind") in BUNDLES:
+                continue  # it holds what others made, under the same digests
             for found in _digests(record):
                 makers.setdefault(found, []).append(record.key)
         self._makers = makers

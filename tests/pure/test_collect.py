@@ -66,6 +66,27 @@ def test_what_two_bundles_share_stays_with_the_one_that_is_kept(store, tmp_path)
     assert whole(store, loose) == {"download", "convert"}
 
 
+def test_a_bundle_that_holds_a_component_of_the_kept_one_is_not_what_that_was_made_from(
+    store, tmp_path,
+):
+    """A component within a bundle has the digest of the artifact that it came from."""
+    vae = put(store, tmp_path, "compile:vae_decoder", {"VAEDecoder.mlmodelc/weights": "vae"})
+    made = []
+    for bits in (4, 6):
+        unet = put(store, tmp_path, "compile:unet", {"Unet.mlmodelc/weights": f"unet {bits}"})
+        files = {"VAEDecoder.mlmodelc/weights": "vae", "Unet.mlmodelc/weights": f"unet {bits}"}
+        listed = {"manifest.json": json.dumps({"files": dict.fromkeys(files)})}
+        bundle = put(store, tmp_path, "bundle", files | listed, {"vae_decoder": vae, "unet": unet},
+                     {"bits": bits})
+        made.append({"unet": unet, "bundle": bundle})
+    placed(store, made[1], tmp_path / "bundle")
+
+    collect(store)
+
+    assert [whole(store, each) for each in made] == [set(), {"unet", "bundle"}]
+    assert store.has_content(vae)
+
+
 def test_a_bundle_that_was_taken_away_keeps_nothing(store, tmp_path):
     made = chain(store, tmp_path)
     place = placed(store, made, tmp_path / "bundle")
