@@ -15,7 +15,8 @@ from sdbuild.errors import SourceError
 from sdbuild.sources import hub
 from sdbuild.sources.folder import DigestOf, Folder
 from sdbuild.sources.hub import is_hub
-from sdbuild.sources.layout import PICKLES, RESOURCES
+from sdbuild.sources.layout import RESOURCES
+from sdbuild.sources.pickles import PICKLES, UNPICKLE
 from sdbuild.sources.single_file import SUFFIX, SingleFile
 
 if TYPE_CHECKING:
@@ -106,8 +107,7 @@ def _opened(place: str, facts: Facts, config: str) -> Checkpoint:
     if path.suffix in PICKLES and path.is_file():
         raise SourceError(
             f"{place} is a pickle, which can run code when it is read; expected {SUFFIX}",
-            hint="torch.load(FILE, weights_only=True) reads tensors and runs nothing; write its "
-                 'tensors ("state_dict") anew with safetensors.torch.save_file',
+            hint=UNPICKLE,
         )
     if path.is_file():
         raise SourceError(f"{place}: expected a folder or a {SUFFIX} file")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sdbuild.errors import SourceError
 from sdbuild.sources.folder import DigestOf
+from sdbuild.sources.pickles import UNPICKLE
 from sdbuild.sources.single_file import SUFFIX
 
 
@@ -24,12 +25,7 @@ class Files:
             if not path.is_file():
                 raise SourceError(f"{place}: there is no such file")
             if path.suffix != SUFFIX:
-                raise SourceError(
-                    f"{place}: expected a {SUFFIX} file",
-                    hint="pickles (.pt, .ckpt, .bin) can run code when they are read: "
-                         "torch.load(FILE, weights_only=True) reads their tensors safely, and "
-                         "safetensors.torch.save_file writes them anew",
-                )
+                raise SourceError(f"{place}: expected a {SUFFIX} file", hint=UNPICKLE)
 
     def __repr__(self) -> str:
         return ", ".join(self.places)

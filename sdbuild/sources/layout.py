@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import PurePosixPath
 
 from sdbuild.errors import SourceError
+from sdbuild.sources.pickles import PICKLES
 
 RESOURCES = "resources"
 """The part of a checkpoint that is no network: tokenizer, scheduler, card."""
@@ -24,7 +25,6 @@ _FORMS = (
 )
 """The names of weights, whole and in shards: what will be fp16 in the end need not come as fp32.
 Source: diffusers and transformers, `_add_variant`."""
-PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 LEAVE_OUT = (
     "what a checkpoint does not have can be left out: components=text_encoder,unet,vae_decoder"

@@ -7,6 +7,7 @@ same tensors give the same file, whatever they were read from.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 
 from sdbuild.errors import SourceError
+from sdbuild.sources.pickles import UNPICKLE
 
 _COPY_BYTES = 1 << 22
 
@@ -90,30 +92,31 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
             length = int.from_bytes(file.read(8), "little")
             return json.loads(file.read(length)), 8 + length
     except (SafetensorError, OSError) as error:
+        what, hint = _what_it_is(path)
         raise SourceError(
-            f"{path}: not a whole safetensors file: {_what_it_is(path) or error}",
-            hint="it may have been cut while it was copied: fetch it again",
-            file=path.name,
+            f"{path}: not a whole safetensors file: {what or error}", hint=hint, file=path.name,
         ) from error
 
 
+_AGAIN = "download it again, logged in if its page asks for that"
 _BEGINNINGS = (
-    (b"version https://git-lfs", "a pointer of Git LFS, in whose place `git lfs pull` puts it"),
-    (b"PK\x03\x04", "a pickle of PyTorch's, which can run code when it is read"),
-    (b"\x80\x02", "a pickle, which can run code when it is read"),
-    (b"<", "a web page, saved under its name"),
-    (b"{", "JSON, perhaps the answer of a server that wants a login"),
+    (b"version https://git-lfs", "a pointer of Git LFS", "git lfs pull fetches what it points to"),
+    (b"PK\x03\x04", "a pickle of PyTorch's, which can run code when it is read", UNPICKLE),
+    (b"\x80\x02", "a pickle, which can run code when it is read", UNPICKLE),
+    (b"<", "a web page, saved under its name", _AGAIN),
+    (b"{", "JSON, perhaps the answer of a server that wants a login", _AGAIN),
 )
 
 
-def _what_it_is(path: Path) -> str:
-    """What a file that is no safetensors looks like."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")
-    except OSError:
-        return ""
-    return next((kind for beginning, kind in _BEGINNINGS if start.startswith(beginning)), "")
+def _what_it_is(path: Path) -> tuple[str, str]:
+    """What a file that is no safetensors looks like, and what helps."""
+    start = b""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        start = file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")
+    for beginning, what, hint in _BEGINNINGS:
+        if start.startswith(beginning):
+            return what, hint
+    return "", "it may have been cut while it was copied: fetch it again"
 
 
 def write(path: Path, tensors: Iterable[Tensor]) -> dict[str, str]:

@@ -11,7 +11,8 @@ from sdbuild.step import Job
 
 VERSION = 1
 TOOLS = ("numpy",)
-CODE = ("steps/merge.py", "sources/lora.py", "sources/numbers.py", "sources/tensors.py")
+CODE = ("steps/merge.py", "sources/lora.py", "sources/numbers.py",
+        "sources/pickles.py", "sources/tensors.py")
 NEEDS = {"checkpoint": "checkpoint"}
 GIVES = "checkpoint"
 

@@ -300,17 +300,20 @@ def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path, suffix):
     assert "weights_only=True" in error.value.hint
 
 
-@pytest.mark.parametrize(("content", "what"), [
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
-    (b"\n<!DOCTYPE html><html>", "a web page"), (b'{"error": "login"}' * 9, "JSON"),
-    (b"PK\x03\x04" + b"\0" * 90, "a pickle of PyTorch's"),
-    (b"\x80\x02ctorch" + b"\0" * 90, "a pickle"),
+@pytest.mark.parametrize(("content", "what", "hint"), [
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS",
+     "git lfs pull"),
+    (b"\n<!DOCTYPE html><html>", "a web page", "logged in"),
+    (b'{"error": "login"}' * 9, "JSON", "logged in"),
+    (b"PK\x03\x04" + b"\0" * 90, "a pickle of PyTorch's", "weights_only=True"),
+    (b"\x80\x02ctorch" + b"\0" * 90, "a pickle", "weights_only=True"),
 ])
-def test_what_lies_in_place_of_a_file_is_named(tmp_path, content, what):
+def test_what_lies_in_place_of_a_file_is_named(tmp_path, content, what, hint):
     (tmp_path / "a.safetensors").write_bytes(content)
 
-    with pytest.raises(SourceError, match=f"not a whole safetensors file: {what}"):
+    with pytest.raises(SourceError, match=f"not a whole safetensors file: {what}") as error:
         download(tmp_path / "a.safetensors", tmp_path / "out", "unet")
+    assert hint in error.value.hint
 
 
 def test_a_file_that_was_cut_is_refused(tmp_path):
