@@ -36,6 +36,7 @@ def generate(
     """
     _check_places(out, report)
     pipeline = Pipeline(bundle, predictor, weight_bytes)
+    _warn_of_what_is_left_out(pipeline, request)
     steps = request.count * request.steps
     with tqdm(total=steps, unit="step", disable=not sys.stderr.isatty(), leave=False) as bar:
         results = list(pipeline.draw(request, bar.update))
@@ -57,6 +58,12 @@ def generate(
         if result.is_flagged:
             print(f"{path}: black, as the bundle's safety checker flags it", file=sys.stderr)
     return files
+
+
+def _warn_of_what_is_left_out(pipeline: Pipeline, request: Request) -> None:
+    for name in ("prompt", "negative"):
+        if rest := pipeline.left_out(getattr(request, name)):
+            print(f"warning: {name}: it is too long, so this is left out: {rest}", file=sys.stderr)
 
 
 def _check_places(out: Path, report: Path | None) -> None:

@@ -103,6 +103,13 @@ class Pipeline:
                 is_flagged=is_flagged, seed=seed, seconds=seconds,
             )
 
+    def left_out(self, prompt: str) -> str:
+        """The end of a prompt that the text encoder does not see, because it takes so many tokens
+        and no more; empty if it sees all."""
+        length = self._text_encoder.shapes["input_ids"][-1]
+        words = self._tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
+        return str(self._tokenizer.decode(words[length - 2:]))  # it starts and ends with a token
+
     def encode(self, prompt: str) -> np.ndarray:
         """The embedding of a prompt.
 
@@ -128,22 +135,29 @@ class Pipeline:
         scheduler = _scheduler(request.scheduler, self.bundle)
         scheduler.set_timesteps(request.steps)
         batch, *cells = self._unet.shapes["sample"]
+        # As in diffusers, weights up to 1 mean the prompt's own prediction.
+        is_guided = request.guidance > 1
+        if batch == 1 and not is_guided:
+            embeddings = embeddings[1:]
         generator = torch.Generator().manual_seed(seed)
         latents = torch.randn(1, *cells, generator=generator) * scheduler.init_noise_sigma
         for timestep in scheduler.timesteps:
             sample = scheduler.scale_model_input(latents, timestep)
-            without, with_prompt = self._predict_noise(sample, timestep, embeddings, batch)
-            guided = without + request.guidance * (with_prompt - without)
-            # As in diffusers, weights up to 1 mean the prompt's own prediction.
-            noise = guided if request.guidance > 1 else with_prompt
+            *without, noise = self._predict_noise(sample, timestep, embeddings, batch).split(1)
+            if is_guided:
+                noise = without[0] + request.guidance * (noise - without[0])
             latents = scheduler.step(noise, timestep, latents, return_dict=False)[0]
             progress()
         return latents
 
     def _predict_noise(
         self, sample: torch.Tensor, timestep: torch.Tensor, embeddings: np.ndarray, batch: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The noise without and with the prompt, in as many calls as the U-Net's batch asks for."""
+    ) -> torch.Tensor:
+        """The noise for each embedding, in as many calls as the U-Net's batch asks for.
+
+        Shapes:
+            sample: (1, C, h, w); embeddings: (N, D, 1, S); returns (N, C, h, w).
+        """
         found = [
             self._unet.predict({
                 "sample": sample.repeat(batch, 1, 1, 1).numpy(),
@@ -152,8 +166,7 @@ class Pipeline:
             })["noise_pred"]
             for start in range(0, len(embeddings), batch)
         ]
-        noise = torch.from_numpy(np.concatenate(found).astype(np.float32))  # (2, C, h, w)
-        return noise[:1], noise[1:]
+        return torch.from_numpy(np.concatenate(found).astype(np.float32))
 
     def decode(self, latents: torch.Tensor) -> Image.Image:
         """The picture of some latents.

@@ -8,7 +8,8 @@ from sdbuild.recipe import RECIPES, load, names
 MISTAKES = {
     "model=tiny-emogi": (
         """unknown model 'tiny-emogi'; did you mean "tiny-emoji"?""",
-        "the recipes are: tiny-emoji; a file of your own is model=FILE.toml",
+        "the recipes are: sd-1-4, sd-1-5, sd-2-1, sd-2-1-base, sd-2-base, tiny-emoji; a file of "
+        "your own is model=FILE.toml",
     ),
     "qunat=6": ("""unknown variable 'qunat'; did you mean "quant"?""", "the variables are: model"),
     "quant=5": (
@@ -202,3 +203,36 @@ def test_loras_have_a_strength_each_and_an_order(tmp_path, monkeypatch):
 def test_a_lora_that_is_none_is_refused(value):
     with pytest.raises(RecipeError, match="expected"):
         loras(value)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_can_be_planned_without_its_checkpoint(name):
+    from sdbuild.plan import plan
+
+    recipe = load({"model": name})
+
+    assert recipe.source.places
+    assert {"compile:unet", "bundle"} <= plan(recipe).steps.keys()
+
+
+def test_a_batch_of_one_is_in_the_name_and_a_prediction_makes_another_name():
+    names = [load(words).variant for words in (
+        {}, {"batch": "2"}, {"batch": "1"}, {"prediction": "checkpoint"},
+    )]
+
+    assert names[:3] == ["tiny-emoji-128x128-original-6bit-2chunks-iOS16"] * 2 + [
+        "tiny-emoji-128x128-original-6bit-batch1-2chunks-iOS16"]
+    assert names[3].startswith(names[0] + "-")
+
+
+def test_a_network_is_keyed_only_by_what_it_depends_on():
+    """So a text encoder serves every size, and an autoencoder every batch."""
+    recipe = load({"size": "64x128", "batch": "1"})
+
+    found = {c.name: recipe.network_params(c) for c in recipe.components}
+
+    size = {"height_px": 128, "width_px": 64}
+    assert found == {
+        "text_encoder": {}, "vae_decoder": size, "vae_encoder": size,
+        "unet": {"batch": 1, **size, "prediction": "epsilon"},
+    }

@@ -1,0 +1,135 @@
+"""A checkpoint like Stable Diffusion 2.1, which predicts velocity and pads with `!`, drawn by hosts
+that know neither: the picture is that of diffusers, which knows both.
+"""
+
+from dataclasses import replace
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from checkpoints import write_checkpoint
+from transformers import CLIPTokenizer
+
+from sdbuild.build import Builder
+from sdbuild.plan import plan
+from sdbuild.recipe import load
+from sdbuild.runtime.bundle import load_bundle
+from sdbuild.runtime.pipeline import Pipeline
+from sdbuild.store import Store
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+WIDTH, HEIGHT = 72, 64  # nine columns of latents, which no halving divides
+PROMPT, NEGATIVE, SEED, STEPS, GUIDANCE = "a red fox on a hill", "a dog", 3, 6, 5.0
+RECIPE = f"""
+family = "sd"
+source = "checkpoint"
+size = "{WIDTH}x{HEIGHT}"
+components = ["text_encoder", "unet", "vae_decoder"]
+chunk = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("velocity")
+    write_checkpoint(folder / "checkpoint", "sd2")
+    (folder / "like-sd-2-1.toml").write_text(RECIPE)
+    return folder
+
+
+def build(folder, **words):
+    """The bundle of the checkpoint, and what was said of it."""
+    recipe = load({"model": str(folder / "like-sd-2-1.toml"), **words})
+    store = Store(folder / "cache")
+    record = Builder(plan(recipe), store).make_all("bundle")
+    place = folder / recipe.variant
+    if not place.exists():
+        store.checkout(record, place)
+    return load_bundle(place), record.facts["warnings"]
+
+
+def drawn(bundle, scheduler="ddim", guidance=GUIDANCE):
+    request = replace(
+        load({}).draw, prompt=PROMPT, negative=NEGATIVE, seed=SEED, steps=STEPS,
+        guidance=guidance, scheduler=scheduler,
+    )
+    return np.asarray(next(Pipeline(bundle, "portable").draw(request)).image, np.float64)
+
+
+def by_diffusers(folder, scheduler="DDIMScheduler", guidance=GUIDANCE, **config):
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+        folder / "checkpoint", safety_checker=None
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    scheduler = getattr(diffusers, scheduler)
+    pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **config)
+    assert pipeline.tokenizer.pad_token == "!"
+    found = pipeline(
+        PROMPT, negative_prompt=NEGATIVE, num_inference_steps=STEPS, guidance_scale=guidance,
+        width=WIDTH, height=HEIGHT, generator=torch.Generator().manual_seed(SEED),
+    )
+    return np.asarray(found.images[0], np.float64)
+
+
+def psnr_db(a, b):
+    return 20 * np.log10(255 / np.sqrt(np.mean((a - b) ** 2)))
+
+
+@pytest.mark.parametrize("name, scheduler", [
+    ("ddim", "DDIMScheduler"), ("dpm", "DPMSolverMultistepScheduler"),
+    ("euler", "EulerDiscreteScheduler"), ("pndm", "PNDMScheduler"),
+])
+def test_it_draws_the_picture_of_diffusers_with_a_scheduler_that_knows_only_noise(
+    folder, name, scheduler,
+):
+    bundle, warnings = build(folder)
+
+    made = drawn(bundle, name)
+
+    assert (bundle.prediction_type, bundle.pad_token) == ("epsilon", "<|endoftext|>")
+    assert not [text for text in warnings if "prediction_type" in text or "pad_token" in text]
+    assert psnr_db(made, by_diffusers(folder, scheduler)) > 35
+
+
+def test_a_wrong_prediction_would_be_another_picture(folder):
+    wanted = by_diffusers(folder)
+
+    assert psnr_db(by_diffusers(folder, prediction_type="epsilon"), wanted) < 25
+
+
+def test_the_compiled_text_encoder_sees_what_the_checkpoint_was_trained_with(folder):
+    bundle, _ = build(folder)
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+        folder / "checkpoint", safety_checker=None
+    )
+    by_host = CLIPTokenizer.from_pretrained(bundle.folder, pad_token="<|endoftext|>")
+
+    def wanted(tokenizer):
+        tokens = tokenizer(PROMPT, padding="max_length", max_length=77, return_tensors="pt")
+        with torch.inference_mode():
+            return pipeline.text_encoder(tokens.input_ids).last_hidden_state.numpy()
+
+    found = Pipeline(bundle, "portable").encode(PROMPT)[:, :, 0].transpose(0, 2, 1)
+
+    assert np.abs(found - wanted(pipeline.tokenizer)).max() < 0.02
+    assert np.abs(found - wanted(by_host)).max() > 0.2
+
+
+@pytest.mark.parametrize("guidance", [GUIDANCE, 0.5])
+def test_a_batch_of_one_draws_it_too(folder, guidance):
+    """With guidance below 1 the prompt alone counts, and the U-Net runs once a step."""
+    bundle, _ = build(folder, batch="1")
+
+    made = drawn(bundle, guidance=guidance)
+
+    assert bundle.folder.name.startswith("like-sd-2-1-72x64-original-fp16-batch1-2chunks")
+    assert psnr_db(made, by_diffusers(folder, guidance=guidance)) > 35
+
+
+def test_left_as_it_is_the_manifest_says_so_and_the_picture_is_the_same(folder):
+    bundle, warnings = build(folder, prediction="checkpoint")
+
+    assert bundle.prediction_type == "v_prediction"
+    assert any("found 'v_prediction', expected 'epsilon'" in text for text in warnings)
+    assert psnr_db(drawn(bundle), by_diffusers(folder)) > 35

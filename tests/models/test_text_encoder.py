@@ -1,0 +1,78 @@
+"""The text encoder sees a prompt padded as its checkpoint was trained, whoever pads it."""
+
+import pytest
+import torch
+from checkpoints import STYLES, TOKENIZER
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from sdbuild.models.network import Architecture
+from sdbuild.models.text_encoder import TextEncoder, end_token, samples
+
+END, BANG = 49407, 0
+PROMPTS = ["", "a red fox, on a hill", "fox " * 75, "fox " * 100]
+
+
+def encoder(style, padding=None):
+    config = STYLES[style]["text_encoder"]
+    torch.manual_seed(0)
+    return CLIPTextModel(CLIPTextConfig(**config)).eval(), config, padding
+
+
+def padded(prompt, pad_token):
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, pad_token=pad_token)
+    return tokenizer(prompt, padding="max_length", max_length=77, truncation=True,
+                     return_tensors="pt").input_ids
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("by_host", ["<|endoftext|>", "!"])
+def test_embeddings_are_those_of_the_checkpoints_own_tokenizer(prompt, by_host):
+    net, _, _ = encoder("sd2")
+    ours = TextEncoder(net, {"end_token_id": END, "pad_token_id": BANG})
+
+    with torch.inference_mode():
+        wanted = net(padded(prompt, "!"))
+        found, pooled = ours(padded(prompt, by_host).float())
+
+    assert torch.equal(found, wanted.last_hidden_state)
+    assert torch.equal(pooled, wanted.pooler_output)
+
+
+def test_an_exclamation_mark_in_a_prompt_is_a_word_and_no_padding():
+    """As OpenCLIP trained them; transformers takes any `!` for the pad token if `!` is that."""
+    ours = TextEncoder(encoder("sd2")[0], {"end_token_id": END, "pad_token_id": BANG})
+
+    found = ours.tokens(padded("hill!", "<|endoftext|>").float())[0].tolist()
+
+    assert found == [49406, 2682, 256, END, *[BANG] * 73]
+
+
+def test_without_padding_of_its_own_tokens_stay_as_they_come():
+    tokens = padded("a fox", "!").float()
+
+    assert torch.equal(TextEncoder(encoder("sd1")[0], None).tokens(tokens), tokens.int())
+
+
+def test_a_prompt_without_an_end_stays_as_it_comes():
+    tokens = torch.arange(77.)[None]
+    ours = TextEncoder(encoder("sd2")[0], {"end_token_id": END, "pad_token_id": BANG})
+
+    assert torch.equal(ours.tokens(tokens), tokens.int())
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_samples_are_prompts_whose_end_old_configs_do_not_name(style):
+    """They say 2; the end token is the last of the vocabulary."""
+    config = STYLES[style]["text_encoder"]
+    found = list(samples(None, config, {"S": 77}, torch.Generator().manual_seed(0)))
+
+    assert end_token(config) == END
+    assert [int((tokens == END).int().argmax()) for (tokens,) in found] == [4, 21, 76]
+
+
+def test_an_end_token_that_a_config_names_is_the_one():
+    assert end_token({"eos_token_id": 5, "vocab_size": 49408}) == 5
+
+
+def test_an_architecture_without_padding_is_that_of_old_ones():
+    assert Architecture(class_name="CLIPTextModel", config={}).padding is None

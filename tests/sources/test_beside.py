@@ -1,0 +1,74 @@
+"""What the scheduler's and the tokenizer's files say of a network."""
+
+import json
+
+import pytest
+
+from sdbuild.errors import SourceError
+from sdbuild.sources.beside import padding, prediction
+
+SCHEDULER = {"beta_start": 0.1, "beta_end": 0.2, "beta_schedule": "linear", "trained_betas": None,
+             "num_train_timesteps": 10, "steps_offset": 1}
+VOCABULARY = {"!": 0, "a</w>": 1, "<|endoftext|>": 3}
+
+
+def scheduler(**fields):
+    return {"scheduler/scheduler_config.json": json.dumps(SCHEDULER | fields).encode()}
+
+
+def tokenizer(vocabulary=VOCABULARY, **files):
+    names = {"special": "special_tokens_map", "config": "tokenizer_config"}
+    return {"tokenizer/vocab.json": json.dumps(vocabulary).encode()} | {
+        f"tokenizer/{names[name]}.json": json.dumps(content).encode()
+        for name, content in files.items()
+    }
+
+
+@pytest.mark.parametrize("fields", [{}, {"prediction_type": "epsilon"}])
+def test_noise_is_not_worth_a_word(fields):
+    assert prediction(scheduler(**fields), {}) is None
+
+
+def test_a_velocity_comes_with_the_schedule_that_defines_it_and_nothing_else():
+    found = prediction(scheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True), {})
+
+    assert found == {"type": "v_prediction", "schedule": {
+        "beta_start": 0.1, "beta_end": 0.2, "beta_schedule": "linear", "num_train_timesteps": 10,
+        "rescale_betas_zero_snr": True,
+    }}
+
+
+@pytest.mark.parametrize("own, asked, kind", [
+    ("epsilon", "v_prediction", "v_prediction"), ("v_prediction", "epsilon", None),
+    (None, "v_prediction", "v_prediction"),
+])
+def test_who_knows_better_is_believed(own, asked, kind):
+    found = prediction(scheduler(prediction_type=own), {"prediction_type": asked})
+
+    assert (found and found["type"]) == kind
+
+
+@pytest.mark.parametrize("files", [
+    {"special": {"pad_token": "!"}}, {"config": {"pad_token": "!"}},
+    {"special": {"pad_token": {"content": "!", "lstrip": False}}},
+    {"special": {"pad_token": "!"}, "config": {"pad_token": "<|endoftext|>"}},
+])
+def test_a_pad_token_of_its_own_is_told_by_number(files):
+    assert padding(tokenizer(**files), {}) == {"end_token_id": 3, "pad_token_id": 0}
+
+
+@pytest.mark.parametrize("files", [{}, {"special": {}}, {"config": {"pad_token": "<|endoftext|>"}}])
+def test_padding_with_the_end_token_is_not_worth_a_word(files):
+    assert padding(tokenizer(**files), {}) is None
+
+
+@pytest.mark.parametrize("told, resources, message", [
+    (padding, tokenizer(special={"pad_token": "<pad>"}), "no number for <pad>"),
+    (padding, tokenizer(vocabulary={"!": 0}), r"no number for <\|endoftext\|>"),
+    (padding, tokenizer(vocabulary=[]), "vocab.json: list, expected a JSON object"),
+    (prediction, {"scheduler/scheduler_config.json": b"{"}, "scheduler_config.json: not JSON"),
+    (prediction, scheduler(prediction_type=None), "does not say what its U-Net predicts"),
+])
+def test_a_file_that_is_not_sound_is_named(told, resources, message):
+    with pytest.raises(SourceError, match=message):
+        told(resources, {})
