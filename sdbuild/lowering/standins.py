@@ -18,6 +18,7 @@ from unittest import mock
 import numpy as np
 import torch
 from coremltools.converters.mil.backend.mil import helper
+from coremltools.converters.mil.mil import Program
 from coremltools.converters.mil.mil.ops.defs.iOS15.elementwise_unary import cast
 from coremltools.converters.mil.mil.passes.defs.quantization import FP16ComputePrecision
 from coremltools.converters.mil.mil.types.type_mapping import string_to_nptype
@@ -118,6 +119,11 @@ def recording() -> Iterator[list[Written]]:
       took most of the lowering's time;
     - the check for values that fp16 cannot hold: it made a list of the places of all elements,
       24 bytes for each of a matrix's.
+
+    Two more took almost half of the time that thousands of small operations take, and change
+    nothing. The whole program was checked after each of a hundred passes, and is checked after
+    those that take dead operations away, the last of which come last; and it was printed for a
+    log that is not kept.
     """
     written: list[Written] = []
     layout = Layout()
@@ -138,8 +144,17 @@ def recording() -> Iterator[list[Written]]:
         mock.patch.object(FP16ComputePrecision, "fp16_overflow", staticmethod(_thin_check(
             FP16ComputePrecision.fp16_overflow
         ))),
+        mock.patch.object(Program, "validate", _seldom(Program.validate)),
+        mock.patch.object(Program, "__str__", lambda program: ""),
     ):
         yield written
+
+
+def _seldom(original: Callable[..., None]) -> Callable[..., None]:
+    def validate(self: Any, check_essential_scope: bool = False) -> None:
+        if check_essential_scope:  # so it is called after dead code is eliminated
+            original(self, check_essential_scope)
+    return validate
 
 
 def _is_repeated(array: object) -> bool:
