@@ -19,7 +19,8 @@ HEAVY = {"numpy", "torch", "coremltools", "diffusers", "transformers", "huggingf
          "google", "safetensors", "fsspec", "s3fs"}
 CORE = {"errors", "digest", "lock", "checkpoints", "family", "fields", "recipe", "step", "plan",
         "record", "store", "notes", "stamps", "build", "memory", "cost", "ram", "remote",
-        "transport", "wire", "settings", "install", "show", "check", "why", "tasks", "cli"}
+        "transport", "wire", "settings", "install", "show", "check", "why", "weight", "tasks",
+        "cli"}
 MAY_IMPORT = {
     "core": {"errors", "core", "sources", "steps", "runtime", "mil"},
     "steps": {"errors", "core", "models", "lowering", "mil", "sources", "runtime", "steps"},
