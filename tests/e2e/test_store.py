@@ -1,0 +1,240 @@
+"""The store's commands on real steps. Those of `download` are cheap; the rest share one build."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from conftest import ROOT, Project, run
+
+from sdbuild import build
+from sdbuild.plan import plan
+from sdbuild.recipe import load
+from sdbuild.store import Store
+
+
+def sdbuild(project, *words, status=0):
+    return run([sys.executable, "-m", "sdbuild", *words, "--cache", str(project.cache)], status)
+
+
+def rot(path):
+    """Another byte, the same time: as a failing disk does it, seen by no stamp."""
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def only(project, step):
+    (record,) = [r for r in Store(project.cache).records() if r.step == step]
+    return record
+
+
+def file_of(project, step, name):
+    record = only(project, step)
+    return Store(project.cache).object(record.part(name)[0].digest)
+
+
+@pytest.fixture
+def downloaded(tmp_path):
+    project = Project(tmp_path)
+    project.doit("download")
+    return project
+
+
+def test_damage_that_verify_finds_is_made_again_when_it_is_needed(downloaded):
+    weights = file_of(downloaded, "download:vae_decoder", "weights.safetensors")
+    whole = weights.read_bytes()
+    rot(weights)
+
+    printed = sdbuild(downloaded, "verify", status=1)
+
+    assert "in download:vae_decoder" in printed
+    assert "all whole" in sdbuild(downloaded, "verify")
+    assert downloaded.ran("download:vae_decoder") == set()  # nobody needs its content yet
+    Store(downloaded.cache).forget(only(downloaded, "download:vae_decoder").key)
+    assert downloaded.ran("download:vae_decoder") == {"download:vae_decoder"}
+    assert weights.read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_after_gc_only_what_is_asked_for_is_made_again(downloaded):
+    sdbuild(downloaded, "gc", "--yes")
+    assert not list(Store(downloaded.cache).objects())
+
+    assert downloaded.ran("download") == set()
+    downloaded.doit("trace:vae_decoder")
+
+    kept = Store(downloaded.cache)
+    assert kept.has_content(only(downloaded, "download:vae_decoder"))
+    assert not kept.has_content(only(downloaded, "download:unet"))
+
+
+def test_two_builds_at_once_both_end_well(tmp_path):
+    project = Project(tmp_path)
+    command = [sys.executable, "-m", "doit", *project.command("download")]
+    processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    printed = [process.communicate()[0] for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0], printed
+    assert "all whole" in sdbuild(project, "verify")
+    assert len(list(Store(project.cache).records())) == 5
+
+
+def test_two_builders_that_need_the_same_step_run_it_once(tmp_path, monkeypatch):
+    ran = []
+    real = build.run_step
+
+    def counted(kind, job, work):
+        ran.append(kind)
+        return real(kind, job, work)
+    monkeypatch.setattr(build, "run_step", counted)
+
+    def make(found):
+        builder = build.Builder(plan(load({})), Store(tmp_path / "cache"))
+        found.append(builder.make("download:resources"))
+
+    made = []
+    threads = [threading.Thread(target=make, args=(made,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert ran == ["download"]
+    assert made[0] == made[1]
+
+
+def _collect_all_the_time(cache, until):
+    while not until.is_set():
+        subprocess.run([sys.executable, "-m", "sdbuild", "gc", "--yes", "--cache", str(cache)],
+                       cwd=ROOT, capture_output=True, check=False)
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_collector_that_never_rests_takes_nothing_from_a_build(tmp_path):
+    """trace needs what download made: both are in one build, and so never apart."""
+    project = Project(tmp_path)
+    project.cache.mkdir()
+    until = multiprocessing.get_context("spawn").Event()
+    collector = multiprocessing.get_context("spawn").Process(
+        target=_collect_all_the_time, args=(project.cache, until))
+    collector.start()
+    try:
+        ran = project.doit("trace:vae_decoder").count("\n.  ")
+    finally:
+        until.set()
+        collector.join()
+
+    assert ran <= 2
+    assert {r.step for r in Store(project.cache).records()} == {
+        "download:vae_decoder", "trace:vae_decoder"}
+
+
+def test_a_killed_build_leaves_no_lock_that_holds_the_next_one_up(tmp_path):
+    project = Project(tmp_path)
+    process = subprocess.Popen([sys.executable, "-m", "doit", *project.command("download")],
+                               cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    locks = project.cache / "locks" / "store"
+    while not locks.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+
+    project.doit("download")
+
+    assert "all whole" in sdbuild(project, "verify")
+
+
+def test_rot_in_the_pool_never_reaches_a_bundle(own_project):
+    project = own_project
+    project.doit("build")
+    whole = (project.bundle / "VAEDecoder.mlmodelc" / "weights" / "weight.bin").read_bytes()
+    shutil.rmtree(project.bundle)
+    rot(file_of(project, "compile:vae_decoder", "VAEDecoder.mlmodelc/weights/weight.bin"))
+
+    project.doit("build")
+
+    assert (project.bundle / "VAEDecoder.mlmodelc" / "weights" / "weight.bin").read_bytes() == whole
+
+
+def test_gc_keeps_a_bundle_in_place_and_frees_the_other_variant(project):
+    project.doit("build", "quant=4")
+    project.doit("build")  # into the same place: the first is in no place any more
+
+    printed = sdbuild(project, "gc")
+    found = json.loads(sdbuild(project, "gc", "--yes", "--json"))
+
+    assert "tiny-emoji-128x128-original-4bit-2chunks-iOS16" in printed
+    assert found["freed_bytes"] > 0
+    assert project.ran("build") == set()
+    assert json.loads(sdbuild(project, "gc", "--json"))["files"] == 0
+    assert "all whole" in sdbuild(project, "verify")
+
+
+def test_a_component_is_relinked_and_nothing_else(project, tmp_path):
+    project.doit("build")
+    four = tmp_path / "four"
+    project.doit("build", "quant=4", bundle=four)
+    before = {p.relative_to(project.bundle): p.read_bytes()
+              for p in project.bundle.rglob("*") if p.is_file()}
+
+    run([sys.executable, "-m", "sdbuild", "relink", str(project.bundle), "unet", "quant=4",
+         f"cache={project.cache}"], 0)
+
+    for path, content in before.items():
+        wanted = (four / path).read_bytes() if path.parts[0].startswith("Unet") else content
+        if path.name != "manifest.json" or len(path.parts) > 1:
+            assert (project.bundle / path).read_bytes() == wanted, path
+    manifest = json.loads((project.bundle / "manifest.json").read_text())
+    old = json.loads(before[next(p for p in before if str(p) == "manifest.json")])
+    assert manifest["components"]["unet"]["nbits"] == 4
+    assert manifest["components"]["text_encoder"] == old["components"]["text_encoder"]
+    assert {k for k in manifest if manifest[k] != old[k]} == {"components", "files", "made_from"}
+    steps = {entry["step"]: entry for entry in manifest["made_from"]}
+    assert steps["palettize:unet"]["params"] == {"nbits": 4}
+    assert steps["palettize:text_encoder"]["params"] == {"nbits": 6}
+    assert [e["step"] for e in manifest["made_from"]] == [e["step"] for e in old["made_from"]]
+    sdbuild_contract = run([sys.executable, "-m", "sdbuild", "contract", str(project.bundle)], 0)
+    assert "0 errors" in sdbuild_contract
+    assert json.loads(sdbuild(project, "gc", "--json"))["kept_for"] == sorted(
+        [str(project.bundle), str(four)])
+
+
+@pytest.mark.parametrize("words, message", [
+    (["unet", "quant=8"], "compile:unet is not made yet"),
+    (["unit"], 'did you mean "unet"?'),
+])
+def test_what_cannot_be_relinked_leaves_the_bundle_as_it_was(project, words, message):
+    project.doit("build")
+    before = (project.bundle / "manifest.json").read_bytes()
+
+    printed = run([sys.executable, "-m", "sdbuild", "relink", str(project.bundle), *words,
+                   f"cache={project.cache}"], 1)
+
+    assert message in printed
+    assert (project.bundle / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_component_that_breaks_the_contract_is_not_relinked(project):
+    """A U-Net for larger pictures than the VAE's: hosts feed it latents of the wrong size."""
+    project.doit("build")
+    project.doit("compile:unet", "size=192")
+    before = (project.bundle / "manifest.json").read_bytes()
+
+    printed = run([sys.executable, "-m", "sdbuild", "relink", str(project.bundle), "unet",
+                   "size=192", f"cache={project.cache}"], 1)
+
+    assert "hosts cannot use this bundle" in printed
+    assert (project.bundle / "manifest.json").read_bytes() == before
+    assert project.ran("build") == set()
