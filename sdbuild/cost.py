@@ -79,7 +79,7 @@ _NEEDS = {
     "download": _Line(40_000_000),                # streams
     "merge": _Line(100_000_000, largest=0.5),     # streams; a LoRA's two matrices are held whole
     "trace": _Line(500_000_000),                  # torch and diffusers; weights have no numbers
-    "lower": _Line(450_000_000, 0.2),             # coremltools' program grows with the network
+    "lower": _Line(400_000_000, 0.1),             # a stand-in takes four bytes a row
     "convert": _Line(80_000_000, largest=8),      # streams; a transposed tensor is held whole
     "direct": _Line(1_000_000_000, 7.0),          # coremltools copies every weight in fp32
     "palettize": _Line(80_000_000, largest=8),    # one tensor at a time

@@ -35,8 +35,8 @@ _COMPARE = {
     "<": lambda a, b: a < b, "==": lambda a, b: a == b, "!=": lambda a, b: a != b,
 }
 
-_ENOUGH_MEMORY = 4_000_000_000
-"""The most that a build of Stable Diffusion 2.1 may hold, its architecture never seen; in bytes."""
+_ENOUGH_MEMORY = 2_000_000_000
+"""The U-Net of Stable Diffusion 2.1 takes 0.8 GB at most; mapped libraries and files the rest."""
 _LEAST_DISK = 200_000_000
 """Three times what the store of the built-in model takes, in bytes."""
 _ENOUGH_DISK = 10_000_000_000

@@ -101,13 +101,13 @@ def test_a_cache_that_cannot_be_written_to_is_bad(tmp_path, monkeypatch):
 
 
 def test_memory_says_how_much_of_it_steps_use(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "machine_bytes", lambda: 2_000_000_000)
-    monkeypatch.setattr(doctor, "machine_bytes", lambda: 2_000_000_000)
+    monkeypatch.setattr(memory, "machine_bytes", lambda: 1_500_000_000)
+    monkeypatch.setattr(doctor, "machine_bytes", lambda: 1_500_000_000)
 
     finding = found(tmp_path, "memory")
 
     assert finding.state == "note"
-    assert finding.found == "2.0 GB, of which steps use 1.5 GB"
+    assert finding.found == "1.5 GB, of which steps use 1.0 GB"
 
 
 @pytest.mark.parametrize("platform, printed, state, text", [
