@@ -291,7 +291,7 @@ def _sources(
     config = absolute("config", fields["config"]) if fields["config"] else ""
     return {
         "source": Source(places=places("source"), config=config),
-        "vae": Source(places=places("vae")) if fields["vae"] else None,
+        "vae": Source(places=places("vae"), config=config) if fields["vae"] else None,
         "loras": tuple(
             Lora(place=absolute("lora", place), strength=strength)
             for place, strength in fields["lora"] or ()

@@ -10,13 +10,14 @@ from sdbuild.errors import SourceError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-HEADS_HINT = (
+_CONFIG_HINT = (
     "config=FOLDER takes what the file does not say from a folder in diffusers' layout"
 )
 _IN_CHANNELS = {
     5: "for depth to image", 7: "an upscaler", 8: "InstructPix2Pix", 9: "for inpainting",
 }
 _CLIP_HEAD = 64
+_GROUPS = 32
 
 
 def unet(where: str, shapes: Shapes) -> dict[str, Any]:
@@ -37,6 +38,7 @@ def unet(where: str, shapes: Shapes) -> dict[str, Any]:
         )
     downs, ups = _numbers(shapes, "down_blocks"), _numbers(shapes, "up_blocks")
     channels = [_shape(where, shapes, f"down_blocks.{i}.resnets.0.conv1.weight")[0] for i in downs]
+    _expect_groups(where, channels)
     width = _shape(where, shapes, _first(where, shapes, r".*\.attn2\.to_k\.weight"))[1]
     projection = _first(where, shapes, r".*\.attentions\.\d+\.proj_in\.weight")
     layers = [len(_numbers(shapes, f"down_blocks.{i}.resnets")) for i in downs]
@@ -71,8 +73,18 @@ def _heads(where: str, width: int, channels: list[int]) -> Any:
     raise SourceError(
         f"{where}: its U-Net takes prompts {width} wide, expected 768 (Stable Diffusion 1) or "
         "1024 (2): how many heads it has cannot be told",
-        hint=HEADS_HINT,
+        hint=_CONFIG_HINT,
     )
+
+
+def _expect_groups(where: str, channels: list[int]) -> None:
+    """Refuses networks that cannot be normalized in 32 groups, as all known ones are."""
+    if any(count % _GROUPS for count in channels):
+        raise SourceError(
+            f"{where}: its network has {channels} channels, expected multiples of {_GROUPS}: in "
+            "how many groups they are normalized cannot be told",
+            hint=_CONFIG_HINT,
+        )
 
 
 def vae(where: str, shapes: Shapes) -> dict[str, Any]:
@@ -87,6 +99,7 @@ def vae(where: str, shapes: Shapes) -> dict[str, Any]:
     channels = [
         _shape(where, shapes, f"encoder.down_blocks.{i}.resnets.0.conv1.weight")[0] for i in levels
     ]
+    _expect_groups(where, channels)
     return {
         "_class_name": "AutoencoderKL",
         "in_channels": _shape(where, shapes, "encoder.conv_in.weight")[1],

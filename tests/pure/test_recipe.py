@@ -183,6 +183,7 @@ def test_places_in_a_recipe_are_beside_it(tmp_path):
     assert recipe.source.places == (str(tmp_path / "a.safetensors"),)
     assert recipe.source.config == str(tmp_path / "c")
     assert recipe.vae.places == (str(tmp_path / "v"),)
+    assert recipe.vae.config == recipe.source.config
     assert recipe.prediction_type == "v_prediction"
 
 

@@ -283,6 +283,17 @@ def test_a_unet_whose_heads_cannot_be_told_is_refused(tmp_path):
     assert "config=FOLDER" in error.value.hint
 
 
+def test_an_autoencoder_whose_groups_cannot_be_told_is_refused(tmp_path):
+    state = load_file(next((TINY_EMOJI / "vae").glob("*.safetensors")))
+    file = write(tmp_path / "a.safetensors", state)
+
+    with pytest.raises(SourceError, match="how many groups they are normalized") as error:
+        download(file, tmp_path / "out", "vae", ("decoder.",))
+    assert "config=FOLDER" in error.value.hint
+    made = download(file, tmp_path / "out2", "vae", ("decoder.",), TINY_EMOJI)
+    assert made == download(TINY_EMOJI, tmp_path / "out3", "vae", ("decoder.",))
+
+
 def test_a_file_without_an_autoencoder_says_where_to_take_one(tmp_path):
     file = write(tmp_path / "a.safetensors", {"model.diffusion_model.x": torch.zeros(2)})
 
