@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from sdbuild.errors import SourceError
 from sdbuild.models import split_einsum, split_einsum_v2
+from sdbuild.models.prediction import to_noise
 from sdbuild.models.unet import UNet
 
 TINY_EMOJI = Path(__file__).parent.parent.parent / "recipes" / "tiny-emoji" / "unet"
@@ -80,6 +81,21 @@ def test_a_layout_computes_what_diffusers_does(config, layout):
 @pytest.mark.parametrize("timestep", [1, 981])
 def test_it_does_so_with_the_weights_of_a_trained_network(layout, timestep):
     assert psnr_db(tiny_emoji(), layout, timestep, SIDES) >= 90
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_velocity_becomes_noise_in_every_layout(layout):
+    convert = to_noise({"type": "v_prediction", "schedule": {}})
+    net = seeded(SD_2_1)
+    rng = torch.Generator().manual_seed(1)
+    sample, prompt = torch.randn(2, 4, 8, 8, generator=rng), torch.randn(2, 64, 1, 7, generator=rng)
+    timestep = torch.tensor([21.0, 981.0])
+
+    with torch.inference_mode():
+        velocity = net(sample, timestep, prompt[:, :, 0].transpose(1, 2)).sample
+        found = LAYOUTS[layout].lay_out(UNet(net, convert))(sample, timestep, prompt)
+
+    assert torch.allclose(found, convert(velocity, sample, timestep), atol=1e-4)
 
 
 @pytest.mark.parametrize("config", [SD_1_5, SD_2_1])
