@@ -1,0 +1,149 @@
+"""Two machines build the real thing with a shared store between them; what goes over is counted."""
+
+import json
+import sys
+
+import pytest
+from conftest import ROOT, Project, run
+
+from sdbuild.store import Store
+
+XCRUN = f"""#!{sys.executable}
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+from sdbuild.mil.compile import compile_package
+match sys.argv[1:]:
+    case ["coremlcompiler", "version"]:
+        print("3600.1.2")
+    case ["coremlcompiler", "compile", source, folder]:
+        compile_package(Path(source), Path(folder) / (Path(source).stem + ".mlmodelc"))
+    case other:
+        sys.exit(f"unexpected: {{other}}")
+"""
+
+
+def pushed(project, url):
+    command = [sys.executable, "-m", "sdbuild", "push", "build", "--json",
+               f"cache={project.cache}", f"remote={url}"]
+    return {s["step"]: s["state"] for s in json.loads(run(command, 0))["steps"]}
+
+
+def records(project):
+    return {record.step: record for record in Store(project.cache).records()}
+
+
+def files(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes()
+            for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def second(tmp_path):
+    (tmp_path / "second").mkdir()
+    return Project(tmp_path / "second")
+
+
+def test_a_fresh_machine_fetches_the_records_and_the_bundles_bytes_and_runs_nothing(
+    project, second, s3,
+):
+    assert set(pushed(project, s3.url).values()) == {"shared"}
+    project.doit("build")
+    s3.wire.forget()
+
+    assert second.ran("build", remote=s3.url) == set()
+
+    assert files(project.bundle) == files(second.bundle)
+    made = records(second)
+    asked = [path.removeprefix(f"/shared/{s3.folder}/") for path in s3.wire.paths("GET")]
+    assert len(asked) == len(set(asked))
+    wanted = {f"objects/{e.digest[:2]}/{e.digest}": e.size_bytes for e in made["bundle"].tree}
+    assert {name for name in asked if name.startswith("objects/")} == wanted.keys()
+    names = {f"records/{r.key[:2]}/{r.key}.json" for r in made.values()}
+    assert {name for name in asked if name.startswith("records/")} == names
+    assert s3.wire.paths("PUT", "POST") == []
+    headers = 1000 * len(asked)
+    sizes = sum(wanted.values()) + sum(s3.names("records").values())
+    assert sizes <= s3.wire.received <= sizes + headers
+    checkpoint_bytes = sum(r.size_bytes for s, r in made.items() if s.startswith("download:"))
+    print(f"\nreceived {s3.wire.received}, bundle {sum(wanted.values())}, "
+          f"checkpoint {checkpoint_bytes}, there {sum(s3.names().values())}")
+
+
+def test_linux_makes_all_but_the_compiled_models_and_a_mac_finishes(
+    project, second, tmp_path, monkeypatch,
+):
+    shared = tmp_path / "shared"
+    pushed(project, shared)
+    (tmp_path / "bin").mkdir()
+    xcrun = tmp_path / "bin" / "xcrun"
+    xcrun.write_text(XCRUN)
+    xcrun.chmod(0o755)
+    monkeypatch.setenv("PATH", str(xcrun.parent), prepend=":")
+
+    ran = second.ran("build", "compiler=apple", remote=shared)
+
+    parts = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+    assert ran == {"bundle", *(f"compile:{part}" for part in parts)}
+    made = json.loads((second.bundle / "manifest.json").read_text())["made_from"]
+    linux = records(project)
+    for part in made:
+        if part["step"].startswith("compile:"):
+            assert part["tools"]["coremlcompiler"] == "3600.1.2"
+            assert part["params"]["compiler"] == "apple"
+        else:
+            assert part["key"] == linux[part["step"]].key
+    fetched = {step for step, record in records(second).items()
+               if record.part("weights.safetensors") and Store(second.cache).has_content(record)}
+    assert fetched == set()  # no checkpoint goes to the Mac
+    project.doit("build", "compiler=apple", remote=shared)
+    assert files(second.bundle) == files(project.bundle)
+
+
+def test_steps_are_shared_as_they_are_made_and_a_broken_store_ends_no_build(
+    new_project, second, s3, monkeypatch,
+):
+    first = new_project.ran("download:vae_decoder", remote=s3.url)
+    assert len(s3.names("records")) == len(first) == 1
+    for name in s3.names():
+        s3.write(name, s3.read(name)[:-1])
+
+    printed = second.doit("download:vae_decoder", remote=s3.url)
+
+    assert ".  download:vae_decoder" in printed
+    assert printed.count("remote s3://") == 1
+    third = Project(second.folder / "third")
+    assert third.ran("download:vae_decoder", remote=s3.url) == set()  # the second has mended it
+
+
+def test_an_unreachable_store_is_told_once_with_steps_in_several_processes(
+    new_project, monkeypatch, s3,
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+
+    printed = new_project.doit("-n", "2", "download", remote=s3.url)
+
+    assert printed.count("going on without it") == 1
+
+
+def test_no_credentials_are_shown_by_a_build_or_left_in_its_store(new_project):
+    url = "http://me:hunter22@127.0.0.1:1/store?token=tok3n"
+
+    printed = new_project.doit("download:resources", remote=url)
+
+    assert "remote http://127.0.0.1:1/store?token=…: " in printed
+    kept = b"".join(files(new_project.folder).values())
+    for secret in ("hunter22", "tok3n"):
+        assert secret not in printed
+        assert secret.encode() not in kept
+
+
+@pytest.mark.parametrize(("url", "message"), [
+    ("gs://bucket/x", "the package gcsfs is not installed.\n\nhint: pip install gcsfs"),
+    ("s5://me:hunter22@bucket/x", "ERROR: remote=s5://bucket/x: unknown scheme 's5'"),
+])
+def test_a_store_that_cannot_be_named_so_is_refused_at_once(new_project, url, message):
+    printed = new_project.doit("build", remote=url, status=2)
+
+    assert message in printed
+    assert "hunter22" not in printed
