@@ -189,8 +189,8 @@ def told(found: Verified) -> str:
     lines.append(f"{found.files} files, {size(found.size_bytes)} read: "
                  + ("all whole" if found.is_whole else f"{len(found.faults)} damaged or missing"))
     if found.without_content:
-        lines.append(f"{found.without_content} artifacts were collected or dropped before; "
-                     "they are made again when a build needs them")
+        lines.append(f"{found.without_content} artifacts were collected or dropped before, or are "
+                     "only in a shared store; they are had again when a build needs them")
     if not found.is_whole:
         lines.append("what was damaged has been dropped; build again to make it anew"
                      if found.is_mended else

@@ -24,8 +24,8 @@ match sys.argv[1:]:
 
 
 def pushed(project, url):
-    command = [sys.executable, "-m", "sdbuild", "push", "build", "--json",
-               f"cache={project.cache}", f"remote={url}"]
+    command = [sys.executable, "-m", "sdbuild", "push", "build",
+               f"cache={project.cache}", f"remote={url}", "--json"]
     return {s["step"]: s["state"] for s in json.loads(run(command, 0))["steps"]}
 
 
