@@ -1,11 +1,12 @@
 """What a real model costs: each way to a bundle's U-Net, at full scale, in time and memory.
 
-    python -m benchmarks.full_scale [--model sd-2-1-base] [--limit 4G] [--work FOLDER] [--direct]
+    python -m benchmarks.full_scale [--model sd-2-1-base] [--limits 4G,2G] [--work FOLDER] [--direct]
 
-The checkpoint has the real architecture and random weights. Memory is the peak of anonymous memory
-over all steps. With `--limit` everything runs in a control group that may hold so much memory,
-file cache included (Linux, as root, control groups of version 1). With `--direct` the same U-Net
-is converted by coremltools directly in the same run, as the alternative.
+The checkpoints have the real architecture and random weights. Memory is the peak of anonymous
+memory over all steps. With `--limits` everything runs in control groups that may hold so much
+memory, file cache included: the first for a checkpoint whose architecture was never seen, the
+second for another checkpoint of it (Linux, as root, control groups of version 1). With `--direct`
+the same U-Net is converted by coremltools directly in the same run, as the alternative.
 """
 
 from __future__ import annotations
@@ -82,18 +83,23 @@ class Bench:
         return row
 
 
-def measure(bench: Bench, is_direct: bool) -> None:
+HEAD = "| what | wall s | peak memory | steps |\n| --- | ---: | ---: | ---: |"
+
+
+def first(bench: Bench) -> None:
     """Prints a row for each way to the compiled chunks of the U-Net, then for the bundle."""
-    print("| what | wall s | peak memory | steps |\n| --- | ---: | ---: | ---: |", flush=True)
     unet = "compile:unet"
     bench.run("the first U-Net, to 6-bit compiled chunks", unet)
     bench.run("again: nothing to do", unet)
     bench.run("other bits: 6 → 4", unet, quant="4")
     bench.run("other cut: whole", unet, quant="4", chunk="1")
-    bench.run("another checkpoint of the architecture", unet, checkpoint=2)
-    bench.run("the rest of the bundle", "bundle")
-    if is_direct:
-        bench.run("convert the U-Net directly with coremltools", "convert:unet", lower="direct")
+    bench.run("the rest of the first bundle", "bundle")
+
+
+def another(bench: Bench) -> None:
+    """Prints a row for the U-Net of another checkpoint, and for the rest of its bundle."""
+    bench.run("another checkpoint's U-Net, to 6-bit compiled chunks", "compile:unet", checkpoint=2)
+    bench.run("the rest of its bundle", "bundle", checkpoint=2)
 
 
 def _line(row: Row) -> str:
@@ -101,9 +107,9 @@ def _line(row: Row) -> str:
 
 
 @contextmanager
-def limited(limit: str | None) -> Iterator[None]:
-    """Runs this process and its children in a control group with so much memory."""
-    if limit is None:
+def limited(limit: str) -> Iterator[None]:
+    """Runs this process and its children in a control group with so much memory, if it is given."""
+    if not limit:
         yield
         return
     group = _GROUPS / f"sdbuild-{os.getpid()}"
@@ -115,7 +121,7 @@ def limited(limit: str | None) -> Iterator[None]:
         (group / "cgroup.procs").write_text(str(os.getpid()))
         yield
         peak = int((group / "memory.max_usage_in_bytes").read_text())
-        print(f"\nin a control group of {limit}: at most {size(peak)}, file cache included")
+        print(f"| in a control group of {limit}, file cache included | | {size(peak)} | |", flush=True)
     finally:
         (_GROUPS / home.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
         group.rmdir()
@@ -125,15 +131,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.full_scale")
     parser.add_argument("--model", default="sd-2-1-base")
-    parser.add_argument("--limit", help="such as 4G")
+    parser.add_argument("--limits", default=",", help="such as 4G,2G")
     parser.add_argument("--work", type=Path, help="kept, so that checkpoints are written once")
     parser.add_argument("--direct", action="store_true")
     options = parser.parse_args(arguments)
     work = options.work or Path(tempfile.mkdtemp(prefix="full-scale-"))
     try:
         bench = Bench(options.model, work)
-        with limited(options.limit):
-            measure(bench, options.direct)
+        never_seen, seen = options.limits.split(",")
+        print(HEAD, flush=True)
+        with limited(never_seen):
+            first(bench)
+        with limited(seen):
+            another(bench)
+        if options.direct:
+            what = "convert the first U-Net directly with coremltools"
+            bench.run(what, "convert:unet", lower="direct")
     finally:
         if options.work is None:
             shutil.rmtree(work, ignore_errors=True)
