@@ -116,6 +116,13 @@ def test_steps_are_shared_as_they_are_made_and_a_broken_store_ends_no_build(
     assert third.ran("download:vae_decoder", remote=s3.url) == set()  # the second has mended it
 
 
+def test_steps_in_several_processes_share_as_one(new_project, second, s3):
+    ran = new_project.ran("-n", "2", "download", remote=s3.url)
+
+    assert len(s3.names("records")) == len(ran) == 5
+    assert second.ran("-n", "2", "download", remote=s3.url) == set()
+
+
 def test_an_unreachable_store_is_told_once_with_steps_in_several_processes(
     new_project, monkeypatch, s3,
 ):

@@ -6,6 +6,8 @@ import multiprocessing
 import time
 
 import pytest
+from file_server import FileServer
+from s3_server import DENIED
 
 from sdbuild.record import Entry, Record
 from sdbuild.remote import Remote
@@ -62,8 +64,17 @@ def record_name(record):
     return f"records/{record.key[:2]}/{record.key}.json"
 
 
-@pytest.fixture(params=["s3", "folder"])
+@pytest.fixture
+def file_server():
+    server = FileServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["s3", "folder", "http"])
 def url(request, tmp_path):
+    if request.param == "http":
+        return request.getfixturevalue("file_server").url()
     return request.getfixturevalue("s3").url if request.param == "s3" else str(tmp_path / "shared")
 
 
@@ -93,6 +104,18 @@ def test_what_one_machine_made_another_has(url, tmp_path):
 
     assert two.get() == TEXTS
     assert two.store.find(record.key) == record
+
+
+def test_a_password_that_is_not_taken_is_told_once_and_not_shown(tmp_path, file_server, capsys):
+    machine = Machine(tmp_path, file_server.url("me:wrong77"))
+
+    assert machine.get(1) is None
+    assert machine.get(2) is None
+    assert not machine.remote.push(machine.put(n=3))
+
+    said = capsys.readouterr().err
+    assert "401" in said and "wrong77" not in said
+    assert file_server.files == {}
 
 
 def test_nothing_is_fetched_for_a_record_but_the_record(one, two, s3):
@@ -182,6 +205,25 @@ def test_machines_may_push_at_once(numbers, tmp_path, two, s3):
     assert [0, 0, 0] == [process.exitcode for process in pushes]
     assert all(two.get(n) == TEXTS for n in set(numbers))
     assert len(s3.names("objects")) == 2
+
+
+def test_a_push_that_is_killed_leaves_no_record_and_is_finished_later(tmp_path, one, two, s3):
+    spawn = multiprocessing.get_context("spawn")
+    process = spawn.Process(target=push_from, args=(tmp_path / "m", s3.url, 1, spawn.Barrier(1)))
+    s3.wire.answer_after = 0.3
+    process.start()
+    deadline = time.monotonic() + 60
+    while not s3.wire.paths("PUT") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    s3.wire.mend()
+
+    assert s3.names("records") == {}
+    assert two.get() is None
+    assert one.remote.push(one.put())
+    two.restart()
+    assert two.get() == TEXTS
 
 
 # what is not as it should be there
@@ -380,7 +422,6 @@ def test_a_server_that_is_too_slow_is_given_up_in_time(one, machines, s3, capsys
 
 def test_who_may_not_write_still_reads(one, two, s3, capsys):
     one.remote.push(one.put())
-    from s3_server import DENIED
     s3.wire.answers = {"PUT": DENIED}
 
     assert two.get() == TEXTS
@@ -393,7 +434,6 @@ def test_who_may_not_write_still_reads(one, two, s3, capsys):
 
 
 def test_who_may_not_read_is_told_once_and_builds(one, two, s3, capsys):
-    from s3_server import DENIED
     s3.wire.answers = {"GET": DENIED}
 
     assert two.get(1) is None
@@ -419,7 +459,6 @@ def test_credentials_are_in_no_record_and_in_no_message(one, two, s3, monkeypatc
     one.restart()
     record = one.put()
     one.remote.push(record)
-    from s3_server import DENIED
     s3.wire.answers = {"GET": DENIED}
     two.get()
 
