@@ -1,6 +1,6 @@
 """What a real model costs: each way to a bundle's U-Net, at full scale, in time and memory.
 
-    python -m benchmarks.full_scale [--model sd-2-1-base] [--limits 4G,2G] [--work FOLDER] [--direct]
+    python -m benchmarks.full_scale [--model sd-1-5] [--limits 4G,2G] [--work FOLDER] [--direct]
 
 The checkpoints have the real architecture and random weights. Memory is the peak of anonymous
 memory over all steps. With `--limits` everything runs in control groups that may hold so much
@@ -121,7 +121,8 @@ def limited(limit: str) -> Iterator[None]:
         (group / "cgroup.procs").write_text(str(os.getpid()))
         yield
         peak = int((group / "memory.max_usage_in_bytes").read_text())
-        print(f"| in a control group of {limit}, file cache included | | {size(peak)} | |", flush=True)
+        row = f"in a control group of {limit}, file cache included"
+        print(f"| {row} | | {size(peak)} | |", flush=True)
     finally:
         (_GROUPS / home.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
         group.rmdir()
