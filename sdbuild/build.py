@@ -21,7 +21,6 @@ from typing import Any, TypeGuard, TypeVar
 import sdbuild.errors
 from sdbuild.checkpoints import Checkpoints
 from sdbuild.cost import Costs
-from sdbuild.disk import file_error
 from sdbuild.errors import (
     CorruptArtifact,
     MissingArtifact,
@@ -33,10 +32,11 @@ from sdbuild.errors import (
 from sdbuild.memory import usable_bytes, wait
 from sdbuild.plan import Plan
 from sdbuild.ram import Ram, hint, refuse_too_large
-from sdbuild.remote import Remote
+from sdbuild.sharing.remote import Remote
 from sdbuild.show import size
 from sdbuild.step import From, Step, ingredients, key
 from sdbuild.store import Record, Store
+from sdbuild.store.disk import file_error
 
 T = TypeVar("T")
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from sdbuild.errors import SourceError, Unreachable
-from sdbuild.notes import Notes
 from sdbuild.recipe import Source
 from sdbuild.sources import Checkpoint, is_hub, none_of, open_checkpoint
 from sdbuild.sources.files import Files
-from sdbuild.stamps import source_digest
 from sdbuild.step import Step
 from sdbuild.store import Store
+from sdbuild.store.notes import Notes
+from sdbuild.store.stamps import source_digest
 
 
 class Checkpoints:

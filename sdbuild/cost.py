@@ -19,10 +19,10 @@ import xxhash
 from sdbuild.digest import canonical
 from sdbuild.errors import MissingArtifact, SDBuildError
 from sdbuild.memory import processors
-from sdbuild.record import Entry, tree_digest
 from sdbuild.sources import RESOURCES, form
 from sdbuild.step import Step
 from sdbuild.store import Record
+from sdbuild.store.record import Entry, tree_digest
 
 if TYPE_CHECKING:
     from sdbuild.build import Builder

@@ -8,12 +8,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from sdbuild import roots
-from sdbuild.disk import exchange, sweep
 from sdbuild.errors import BundleError
-from sdbuild.locks import locked
-from sdbuild.roots import MANIFEST
-from sdbuild.store import Record, Store
+from sdbuild.store import Record, Store, roots
+from sdbuild.store.disk import exchange, sweep
+from sdbuild.store.locks import locked
+from sdbuild.store.roots import MANIFEST
 
 
 def install(record: Record, store: Store, folder: Path) -> None:

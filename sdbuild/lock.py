@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdbuild.disk import write_file
 from sdbuild.errors import RecipeError
+from sdbuild.store.disk import write_file
 
 COMMITS = "commits"
 """The key of the commits, beside those of the parts."""

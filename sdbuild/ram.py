@@ -19,10 +19,10 @@ from typing import Any
 
 from sdbuild.cost import Cost
 from sdbuild.errors import OutOfMemory
-from sdbuild.locks import grab
 from sdbuild.show import size
 from sdbuild.step import Step
 from sdbuild.store import Store
+from sdbuild.store.locks import grab
 
 _LOOK_EVERY_S = 0.25
 _CLEARLY = 1.25

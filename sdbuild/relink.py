@@ -11,15 +11,15 @@ from typing import Any
 
 from sdbuild.build import Builder, State
 from sdbuild.digest import digest, digest_file
-from sdbuild.disk import file_error, give
 from sdbuild.errors import BundleError, CorruptArtifact
 from sdbuild.fields import did_you_mean
 from sdbuild.install import check_replaceable, install
 from sdbuild.recipe import Recipe
-from sdbuild.roots import MANIFEST, roots
 from sdbuild.runtime.bundle import load_bundle
 from sdbuild.step import stage
 from sdbuild.store import Record, Store
+from sdbuild.store.disk import file_error, give
+from sdbuild.store.roots import MANIFEST, roots
 
 
 def relink(folder: Path, component: str, builder: Builder) -> Record:

@@ -31,8 +31,8 @@ from sdbuild.check import report
 from sdbuild.errors import OutOfMemory, SDBuildError, SourceError
 from sdbuild.install import check_replaceable, install, remove
 from sdbuild.plan import plan
-from sdbuild.remote import remote_at
 from sdbuild.settings import PROJECT, Settings, settings
+from sdbuild.sharing.remote import remote_at
 from sdbuild.show import made, notes
 from sdbuild.step import Step
 from sdbuild.store import Record, Store

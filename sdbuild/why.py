@@ -6,17 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sdbuild.build import Builder, State
-from sdbuild.causes import causes, differences
 from sdbuild.checkpoints import Checkpoints
 from sdbuild.errors import RecipeError
 from sdbuild.fields import did_you_mean
-from sdbuild.lineage import Lineage
 from sdbuild.plan import Plan, plan
 from sdbuild.recipe import load
-from sdbuild.remote import remote_at
 from sdbuild.settings import settings
+from sdbuild.sharing.remote import remote_at
 from sdbuild.show import size
 from sdbuild.store import Record, Store
+from sdbuild.upkeep.causes import causes, differences
+from sdbuild.upkeep.lineage import Lineage
 
 UP_TO_DATE = "up to date"
 WOULD_RUN = "would run"

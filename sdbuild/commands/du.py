@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints three tables, each of which makes up the whole, and totals."""
-    from sdbuild.usage import told, usage
+    from sdbuild.upkeep.usage import told, usage
 
     found = usage(opened(options))
     if options.json:

@@ -12,8 +12,8 @@ from sdbuild.commands import add_cache, add_json, opened, print_json
 from sdbuild.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
-    from sdbuild.collect import Garbage
     from sdbuild.store import Store
+    from sdbuild.upkeep.collect import Garbage
 
 HELP = "make room: remove content that no bundle in place was made from"
 
@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints what goes, for what it was, and what stays."""
-    from sdbuild.collect import collect, garbage
+    from sdbuild.upkeep.collect import collect, garbage
 
     store = opened(options)
     limits = {
@@ -59,9 +59,9 @@ def _kept(names: Iterable[str], store: Store) -> list[str]:
     """
     from sdbuild.build import Builder
     from sdbuild.errors import RecipeError, SDBuildError
-    from sdbuild.lineage import Lineage
     from sdbuild.plan import plan
     from sdbuild.recipe import load
+    from sdbuild.upkeep.lineage import Lineage
 
     bundles = list(Lineage(store.records()).bundles())
     kept = []
@@ -81,7 +81,7 @@ def _kept(names: Iterable[str], store: Store) -> list[str]:
 
 def _told(found: Garbage, is_done: bool) -> str:
     from sdbuild.show import size
-    from sdbuild.usage import table
+    from sdbuild.upkeep.usage import table
 
     lines = []
     if found.files:

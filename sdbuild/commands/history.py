@@ -23,11 +23,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints each artifact, the oldest first, and how it differs from the one before it."""
-    from sdbuild.causes import causes
     from sdbuild.errors import RecipeError
     from sdbuild.fields import did_you_mean
-    from sdbuild.lineage import Lineage
     from sdbuild.show import as_json, made
+    from sdbuild.upkeep.causes import causes
+    from sdbuild.upkeep.lineage import Lineage
 
     store = opened(options)
     lineage = Lineage(store.records())
@@ -54,6 +54,6 @@ def run(options: argparse.Namespace) -> int:
 
 def _names(record: Record) -> tuple[str, ...]:
     """What a record's step is called by."""
-    from sdbuild.lineage import component, stage
+    from sdbuild.upkeep.lineage import component, stage
 
     return record.step, stage(record), component(record)

@@ -38,8 +38,8 @@ def _pushed(task: str, words: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Pushes each step that the task needs and that is here; what became of it."""
     from sdbuild.build import Builder
     from sdbuild.plan import plan
-    from sdbuild.remote import remote_at
     from sdbuild.settings import settings
+    from sdbuild.sharing.remote import remote_at
     from sdbuild.store import Store
     from sdbuild.why import steps_of
 

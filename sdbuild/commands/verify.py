@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sdbuild.commands import add_cache, add_json, opened, print_json
 
 if TYPE_CHECKING:
-    from sdbuild.verify import Progress
+    from sdbuild.upkeep.verify import Progress
 
 HELP = "read the whole store again, and drop what is damaged"
 
@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints every damaged file and what it means; 1 if there was any."""
-    from sdbuild.verify import told, verify
+    from sdbuild.upkeep.verify import told, verify
 
     found = verify(opened(options), _progress())
     if options.json:

@@ -14,10 +14,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from sdbuild.disk import file_error
 from sdbuild.errors import OutOfMemory, SDBuildError
 from sdbuild.ram import hint
 from sdbuild.step import Job, stage
+from sdbuild.store.disk import file_error
 
 
 def main(kind: str, work: Path) -> int:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sdbuild.digest import digest, digest_file
-from sdbuild.disk import give
 from sdbuild.errors import SourceError
 from sdbuild.recipe import Recipe
 from sdbuild.sources.beside import END_TOKEN
 from sdbuild.step import Job
+from sdbuild.store.disk import give
 
 VERSION = 3
 TOOLS = ()

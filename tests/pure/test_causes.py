@@ -5,12 +5,12 @@ import json
 import pytest
 from chains import put
 
-from sdbuild.causes import causes
 from sdbuild.cli import main
 from sdbuild.errors import RecipeError
-from sdbuild.lineage import Lineage
-from sdbuild.query import find
 from sdbuild.store import Store
+from sdbuild.upkeep.causes import causes
+from sdbuild.upkeep.lineage import Lineage
+from sdbuild.upkeep.query import find
 
 
 @pytest.fixture

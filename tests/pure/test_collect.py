@@ -8,14 +8,13 @@ import time
 import pytest
 from chains import chain, object_of, placed, put
 
-from sdbuild import disk
 from sdbuild.cli import main
-from sdbuild.collect import collect, garbage
 from sdbuild.errors import RecipeError
-from sdbuild.store import Store
+from sdbuild.store import Store, disk
 from sdbuild.units import parse_bytes, parse_seconds
-from sdbuild.usage import pool, usage
-from sdbuild.verify import verify
+from sdbuild.upkeep.collect import collect, garbage
+from sdbuild.upkeep.usage import pool, usage
+from sdbuild.upkeep.verify import verify
 
 DAY = 86_400
 

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 from chains import chain, placed
 
-from sdbuild import disk
-from sdbuild.collect import garbage
 from sdbuild.errors import StoreError
-from sdbuild.store import Store
-from sdbuild.usage import pool, usage
-from sdbuild.verify import verify
+from sdbuild.store import Store, disk
+from sdbuild.upkeep.collect import garbage
+from sdbuild.upkeep.usage import pool, usage
+from sdbuild.upkeep.verify import verify
 
 BIG = "x" * 300_000
 

@@ -4,11 +4,10 @@ import time
 
 import pytest
 
-from sdbuild import disk
 from sdbuild import install as installing
 from sdbuild.errors import BundleError, MissingArtifact
 from sdbuild.install import install, remove
-from sdbuild.store import Record, Store
+from sdbuild.store import Record, Store, disk
 
 
 @pytest.fixture

@@ -12,15 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from sdbuild import locks
 from sdbuild.errors import StoreError
-from sdbuild.locks import grab, is_held, locked
-from sdbuild.store import Store
+from sdbuild.store import Store, locks
+from sdbuild.store.locks import grab, is_held, locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from sdbuild.locks import locked
+from sdbuild.store.locks import locked
 with locked(Path(sys.argv[1]), "convert:unet"):
     print("held", flush=True)
     time.sleep(60)

@@ -8,10 +8,9 @@ import threading
 import pytest
 import xxhash
 
-from sdbuild import disk
 from sdbuild.errors import CorruptArtifact, MissingArtifact, StoreError
-from sdbuild.stamps import source_digest
-from sdbuild.store import Entry, Record, Store
+from sdbuild.store import Entry, Record, Store, disk
+from sdbuild.store.stamps import source_digest
 
 
 def record(key="k" * 32, step="convert:unet"):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from sdbuild.errors import RecipeError, RemoteFailed, ToolMissing
-from sdbuild.transport import Transport, redacted
+from sdbuild.sharing.transport import Transport, redacted
 
 
 @pytest.mark.parametrize(("url", "expected"), [
@@ -55,7 +55,7 @@ def test_a_url_that_cannot_be_used_is_refused_and_not_shown_whole(url, found):
 
 
 def test_a_driver_that_is_not_installed_is_named_with_its_package(monkeypatch):
-    monkeypatch.setattr("sdbuild.transport.find_spec", lambda name: None)
+    monkeypatch.setattr("sdbuild.sharing.transport.find_spec", lambda name: None)
 
     with pytest.raises(ToolMissing) as caught:
         Transport("gs://bucket/store")
@@ -109,7 +109,7 @@ WRITES = """
 import sys
 from pathlib import Path
 from sdbuild.errors import RemoteFailed
-from sdbuild.transport import Transport
+from sdbuild.sharing.transport import Transport
 try:
     Transport(sys.argv[1]).write(Path(sys.argv[2]), "objects/ab/abcd")
 except RemoteFailed as error:

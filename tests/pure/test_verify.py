@@ -6,10 +6,9 @@ import os
 import pytest
 from chains import chain, digest_of, object_of, placed, put, rot
 
-from sdbuild import disk
 from sdbuild.cli import main
-from sdbuild.store import Store
-from sdbuild.verify import verify
+from sdbuild.store import Store, disk
+from sdbuild.upkeep.verify import verify
 
 
 @pytest.fixture

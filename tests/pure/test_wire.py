@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from sdbuild.record import Entry, Record
+from sdbuild.sharing.wire import Shared, Unsound, decoded, encoded
 from sdbuild.step import key
-from sdbuild.wire import Shared, Unsound, decoded, encoded
+from sdbuild.store import Entry, Record
 
 INGREDIENTS = {"schema": 1, "kind": "trace", "version": 1, "params": {"n": 6}, "inputs": {},
                "source": {}, "tools": {}}

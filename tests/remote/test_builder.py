@@ -11,7 +11,7 @@ from sdbuild import build
 from sdbuild.build import Builder
 from sdbuild.plan import Plan
 from sdbuild.recipe import load
-from sdbuild.remote import Remote
+from sdbuild.sharing.remote import Remote
 from sdbuild.step import From, Step
 from sdbuild.store import Store
 

@@ -9,11 +9,10 @@ import pytest
 from file_server import FileServer
 from s3_server import DENIED
 
-from sdbuild.record import Entry, Record
-from sdbuild.remote import Remote
+from sdbuild.sharing.remote import Remote
 from sdbuild.step import key
-from sdbuild.store import Store
-from sdbuild.verify import verify
+from sdbuild.store import Entry, Record, Store
+from sdbuild.upkeep.verify import verify
 
 TEXTS = {"Unet.mlmodelc/weights/weight.bin": "weights " * 1000, "Unet.mlmodelc/model.mil": "mil"}
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from sdbuild.disk import write_file
 from sdbuild.errors import StoreError
-from sdbuild.store import Store
+from sdbuild.store.disk import write_file
+from sdbuild.store.store import Store
 
 
 class Notes(MutableMapping[str, Any]):

@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sdbuild.digest import digest
-from sdbuild.disk import file_error, is_read_only
+from sdbuild.store.disk import file_error, is_read_only
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL,
              errno.EBADF)

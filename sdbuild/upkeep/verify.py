@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdbuild.disk import touch
 from sdbuild.errors import StoreError
-from sdbuild.lineage import Lineage
-from sdbuild.roots import Root, roots
 from sdbuild.show import size
-from sdbuild.store import Entry, Record, Store, fault
+from sdbuild.store.disk import touch
+from sdbuild.store.roots import Root, roots
+from sdbuild.store.store import Entry, Record, Store, fault
+from sdbuild.upkeep.lineage import Lineage
 
 Progress = Callable[[int, int], None]
 """Told after each file: bytes that are read, and bytes in all."""

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from sdbuild.digest import digest_file
-from sdbuild.notes import Notes
-from sdbuild.store import Store
+from sdbuild.store.notes import Notes
+from sdbuild.store.store import Store
 
 _RACY_NS = 2_000_000_000
 

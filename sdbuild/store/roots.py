@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sdbuild.digest import digest, digest_file
-from sdbuild.disk import sweep, write_file
-from sdbuild.store import Record, Store
+from sdbuild.store.disk import sweep, write_file
+from sdbuild.store.store import Record, Store
 
 MANIFEST = "manifest.json"
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from sdbuild.errors import RecipeError
 from sdbuild.fields import did_you_mean
-from sdbuild.lineage import component, stage
 from sdbuild.store import Record
 from sdbuild.units import parse_bytes, parse_seconds
+from sdbuild.upkeep.lineage import component, stage
 
 _TERM = re.compile(r"([\w./:-]+?)\s*(<=|>=|!=|==|=|<|>)\s*(.+)")
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {

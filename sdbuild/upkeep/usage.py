@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdbuild.disk import cloned_bytes
-from sdbuild.lineage import Lineage, component, stage, variant
-from sdbuild.roots import roots
 from sdbuild.show import size
 from sdbuild.store import Record, Store
+from sdbuild.store.disk import cloned_bytes
+from sdbuild.store.roots import roots
+from sdbuild.upkeep.lineage import Lineage, component, stage, variant
 
 SEVERAL = "shared by several"
 NOTHING = "no record"

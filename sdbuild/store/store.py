@@ -31,19 +31,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from sdbuild.digest import digest_file
-from sdbuild.disk import (
-    TAKEN_NS,
-    drop,
-    file_error,
-    give,
-    sweep,
-    take,
-    touch,
-    write_file,
-)
 from sdbuild.errors import CorruptArtifact, MissingArtifact
-from sdbuild.locks import is_held, locked
-from sdbuild.record import Entry, Record, decoded, encoded, tree_digest
+from sdbuild.store.disk import TAKEN_NS, drop, file_error, give, sweep, take, touch, write_file
+from sdbuild.store.locks import is_held, locked
+from sdbuild.store.record import Entry, Record, decoded, encoded, tree_digest
 
 __all__ = ["DAMAGED", "MISSING", "Entry", "Record", "Store", "fault", "tree_digest"]
 

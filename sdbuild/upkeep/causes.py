@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sdbuild.lineage import Lineage, component
 from sdbuild.store import Record
+from sdbuild.upkeep.lineage import Lineage, component
 
 _ORDER = ("params", "schema", "version", "tools", "source", "inputs")
 """What a person did comes before what followed from it."""

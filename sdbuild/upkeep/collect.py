@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from sdbuild.lineage import Lineage
-from sdbuild.roots import roots, sweep_roots
 from sdbuild.store import Store
-from sdbuild.usage import File, Share, pool, tables
+from sdbuild.store.roots import roots, sweep_roots
+from sdbuild.upkeep.lineage import Lineage
+from sdbuild.upkeep.usage import File, Share, pool, tables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

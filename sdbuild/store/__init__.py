@@ -1,0 +1,10 @@
+"""The store: what was made, by what it was made of. `store.py` is its face; the rest serves it.
+
+`record.py` is what is known of an artifact, `disk.py` every write, `locks.py` who waits for whom;
+`notes.py`, `stamps.py` and `roots.py` remember what can be found out again.
+"""
+
+from sdbuild.store.record import Entry, Record
+from sdbuild.store.store import Store
+
+__all__ = ["Entry", "Record", "Store"]

@@ -1,0 +1,1 @@
+"""Asking about a store, checking it and clearing it. Builds need nothing of this."""
