@@ -268,7 +268,7 @@ def test_a_file_outside_is_read_again_only_if_its_stamp_changed(store, tmp_path,
     path = tmp_path / "weights"
     path.write_text("one")
     reads = []
-    from sdbuild import stamps
+    from sdbuild.store import stamps
 
     real = stamps.digest_file
     monkeypatch.setattr(stamps, "digest_file", lambda p: reads.append(p) or real(p))
