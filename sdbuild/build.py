@@ -83,7 +83,9 @@ class Builder:
     @cached_property
     def costs(self) -> Costs:
         """What steps will cost, by what the store knew when this was first asked."""
-        return Costs(self)
+        return Costs(
+            self.plan, self.store, self.checkpoints, lambda name: self.state(name).record
+        )
 
     def states(self, names: list[str] | None = None) -> dict[str, State]:
         """The state of every step, or of those that `names` are made from, by name."""

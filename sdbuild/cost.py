@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xxhash
 
+from sdbuild.checkpoints import Checkpoints
 from sdbuild.digest import canonical
 from sdbuild.errors import MissingArtifact, SDBuildError
 from sdbuild.memory import processors
+from sdbuild.plan import Plan
 from sdbuild.sources import RESOURCES, form
 from sdbuild.step import Step
-from sdbuild.store import Record
+from sdbuild.store import Record, Store
 from sdbuild.store.record import Entry, tree_digest
-
-if TYPE_CHECKING:
-    from sdbuild.build import Builder
 
 ARCHITECTURE = "architecture.json"
 WEIGHTS = "weights.safetensors"
@@ -98,19 +97,27 @@ _USES = {
 
 
 class Costs:
-    """The costs of a builder's steps, as far as the records of its store tell.
+    """The costs of a plan's steps, as far as the records of a store tell.
 
-    The records are read once: what this build itself adds will not run again.
+    The records are read once: what the build itself adds will not run again.
+
+    Args:
+        record_of: gives the record of a step of the plan, or None if it is not made.
     """
 
-    def __init__(self, builder: Builder) -> None:
-        self._builder = builder
-        self._plan = builder.plan
+    def __init__(
+        self, plan: Plan, store: Store, checkpoints: Checkpoints,
+        record_of: Callable[[str], Record | None],
+    ) -> None:
+        self._plan = plan
+        self._store = store
+        self._checkpoints = checkpoints
+        self._record_of = record_of
         self._of_step: dict[str, list[Record]] = {}
         self._by_output: dict[str, list[Record]] = {}
         self._architectures: dict[str, str | None] = {}
         self._sizes: dict[str, _Size] = {}
-        for record in builder.store.records():
+        for record in store.records():
             self._of_step.setdefault(record.step, []).append(record)
             for path in ("", ARCHITECTURE):
                 if record.part(path):
@@ -156,7 +163,7 @@ class Costs:
         """The digest of the architecture that a download gives; None if it is not known yet."""
         if step.name not in self._architectures:
             with contextlib.suppress(SDBuildError):
-                record = self._builder.state(step.name).record
+                record = self._record_of(step.name)
                 self._architectures[step.name] = (
                     _architecture(record) if record else self._digest_of_config(step)
                 )
@@ -166,7 +173,7 @@ class Costs:
         """The digest of the file that a download from this machine would write."""
         if step.source is None or RESOURCES in step.reads or not self._local_files(step):
             return None
-        checkpoint = self._builder.checkpoints.taken(step.source)
+        checkpoint = self._checkpoints.taken(step.source)
         content = canonical(form.architecture_of(checkpoint, step.reads, step.params))
         digest = xxhash.xxh3_128_hexdigest(content)
         return tree_digest((Entry(ARCHITECTURE, digest, len(content)),))
@@ -181,7 +188,7 @@ class Costs:
 
         if step.source is not None:
             with contextlib.suppress(SDBuildError):
-                checkpoint = self._builder.checkpoints.taken(step.source)
+                checkpoint = self._checkpoints.taken(step.source)
                 for part in step.reads:
                     checkpoint.identity(part, note)
         return found
@@ -206,7 +213,7 @@ class Costs:
         for record in self._of_step.get(step.name, ()):
             if wanted is not None and _architecture(record) == wanted:
                 with contextlib.suppress(MissingArtifact):  # its content may be elsewhere
-                    return [self._builder.store.file(record, WEIGHTS)], [""]
+                    return [self._store.file(record, WEIGHTS)], [""]
         files = [path for path in self._local_files(step) if path.suffix == ".safetensors"]
         return files, step.params.get("prefixes", ())
 

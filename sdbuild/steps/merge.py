@@ -11,7 +11,7 @@ from sdbuild.step import Job
 
 VERSION = 1
 TOOLS = ("numpy",)
-CODE = ("steps/merge.py", "sources/lora.py", "sources/numbers.py",
+CODE = ("steps/merge.py", "sources/lora.py", "sources/merged.py", "sources/numbers.py",
         "sources/pickles.py", "sources/tensors.py")
 NEEDS = {"checkpoint": "checkpoint"}
 GIVES = "checkpoint"
@@ -43,7 +43,7 @@ def run(job: Job) -> dict[str, Any]:
     from pathlib import Path
 
     from sdbuild.sources import lora, tensors
-    from sdbuild.sources.numbers import Merged
+    from sdbuild.sources.merged import Merged
 
     checkpoint = job.inputs["checkpoint"]
     weights = tensors.table([checkpoint / "weights.safetensors"])
