@@ -1,11 +1,12 @@
 """Are the pictures of a bundle recognised as often as those of plain diffusers?
 
-    python -m benchmarks.recognition [--sheet FILE.png] [--concepts N] VARIANT …
+    python -m benchmarks.recognition [--sheet FILE.png] [--concepts N] [--least DB] VARIANT …
 
 A variant is a word of `name=value`s with commas between them, as for doit; without any, the
 6-bit chunked bundle, the fp16 one, and the first with `split_einsum`. Every concept is drawn once,
 on the six backgrounds in turn, with the same seed by diffusers' own pipeline in fp32 and by each
-bundle on the portable executor.
+bundle on the portable executor. With `--least`, pictures of a bundle that are further from
+diffusers', or show another concept, end it with status 1.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("variants", nargs="*", default=list(DEFAULT_VARIANTS))
     parser.add_argument("--sheet", help="a contact sheet of the first variant's pictures")
     parser.add_argument("--concepts", type=int, help="only the first N")
+    parser.add_argument("--least", type=float, metavar="DB", help="the least PSNR to diffusers")
     options = parser.parse_args(arguments)
     judge = Judge()
     recipe = settings({}).recipe
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.sheet and number == 0:
             contact_sheet(images, columns=8).save(options.sheet, optimize=True)
     print(table(scores, len(wanted)))
-    return 0
+    return 0 if options.least is None else int(not all_draw(scores[1:], options.least))
 
 
 def cases(judge: Judge, draw: Request) -> list[Case]:
@@ -139,6 +141,11 @@ def score(
         explained=float(np.mean([v.explained for v in verdicts])),
         psnr_db=None if original is None else psnr(images, original),
     )
+
+
+def all_draw(scores: Sequence[Score], least_db: float) -> bool:
+    """Whether every bundle draws what was asked for, and as near to diffusers as this."""
+    return all(s.concepts == 1 and s.psnr_db >= least_db for s in scores)
 
 
 def psnr(images: Sequence[Image.Image], original: Sequence[Image.Image]) -> float:

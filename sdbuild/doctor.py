@@ -1,7 +1,8 @@
 """What this machine can build and run, and what helps where it cannot.
 
 Nothing is imported to find out: versions come from the metadata of installed packages, ranges from
-sdbuild's own metadata (`pyproject.toml`), tested versions from `constraints.txt`.
+sdbuild's own metadata (`pyproject.toml`), tested versions from `constraints.txt` and
+`constraints-oldest.txt`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ BAD = "bad"
 """Nothing can be built before it is mended."""
 
 _CONSTRAINTS = PROJECT / "constraints.txt"
+_OLDEST = PROJECT / "constraints-oldest.txt"
 _BOUND = re.compile(r"(>=|<=|==|!=|<|>)\s*([\d.]+)")
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*([^;]*)(.*)")
 _COMPARE = {
@@ -85,11 +87,12 @@ def _versions() -> Iterator[Finding]:
                       hint="scripts/setup installs it with all that it needs")
         return
     yield _python(str(own["Requires-Python"]))
-    tested = _tested(_CONSTRAINTS)
+    newest, oldest = _pins(_CONSTRAINTS), _pins(_OLDEST)
     for requirement in own.get_all("Requires-Dist") or ():
         name, bounds, marker = _parsed(requirement)
         if "extra" not in marker:
-            yield _package(name, bounds, tested.get(_plain(name), ""))
+            pins = (oldest.get(_plain(name)), newest.get(_plain(name)))
+            yield _package(name, bounds, " and ".join(dict.fromkeys(filter(None, pins))))
 
 
 def _python(bounds: str) -> Finding:
@@ -120,8 +123,8 @@ def _parsed(requirement: str) -> tuple[str, str, str]:
     return name, bounds.strip(" ()"), marker
 
 
-def _tested(constraints: Path) -> dict[str, str]:
-    """The versions that CI builds with, by plain name; none where the file is not shipped."""
+def _pins(constraints: Path) -> dict[str, str]:
+    """Versions that CI builds with, by plain name; none where the file is not shipped."""
     try:
         lines = constraints.read_text("utf-8").splitlines()
     except OSError:

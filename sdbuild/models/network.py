@@ -55,6 +55,14 @@ def module(component: Component) -> ModuleType:
     return importlib.import_module(f"sdbuild.models.{_FILES[component.name]}")
 
 
+def unwrapped(net: nn.Module, name: str) -> nn.Module:
+    """The network that CLIP's classes held in a field of that name before transformers 5.6.
+
+    Later ones are that network themselves; the names of its tensors are the same then.
+    """
+    return getattr(net, name, net)
+
+
 def expect_class(architecture: Architecture, *known: str) -> None:
     """Refuses a network that a component does not know.
 

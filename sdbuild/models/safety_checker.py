@@ -12,7 +12,7 @@ from transformers import CLIPConfig
 
 from sdbuild.errors import SourceError
 from sdbuild.family import CHECKED_PX, Component, Dims
-from sdbuild.models.network import Architecture, expect_class
+from sdbuild.models.network import Architecture, expect_class, unwrapped
 
 _LEAST_SCORE = 0.0005
 """diffusers rounds scores to three decimals before it asks whether they are above zero."""
@@ -81,6 +81,7 @@ def build(component: Component, architecture: Architecture) -> nn.Module:
     """The network on the current default device."""
     expect_class(architecture, "StableDiffusionSafetyChecker")
     net = StableDiffusionSafetyChecker(CLIPConfig(**architecture.config))
+    net.vision_model = unwrapped(net.vision_model, "vision_model")
     embeddings = net.vision_model.embeddings
     if embeddings.image_size != CHECKED_PX:
         raise SourceError(

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from sdbuild.family import TOKENS, Component, Dims
-from sdbuild.models.network import Architecture, expect_class
+from sdbuild.models.network import Architecture, expect_class, unwrapped
 
 
 class TextEncoder(nn.Module):
@@ -20,7 +20,7 @@ class TextEncoder(nn.Module):
     whichever a host pads with.
     """
 
-    def __init__(self, net: CLIPTextModel, padding: Mapping[str, int] | None) -> None:
+    def __init__(self, net: nn.Module, padding: Mapping[str, int] | None) -> None:
         super().__init__()
         self.net = net
         self.padding = padding
@@ -55,7 +55,7 @@ class TextEncoder(nn.Module):
 def build(component: Component, architecture: Architecture) -> nn.Module:
     """The network on the current default device."""
     expect_class(architecture, "CLIPTextModel")
-    net = CLIPTextModel(CLIPTextConfig(**architecture.config))
+    net = unwrapped(CLIPTextModel(CLIPTextConfig(**architecture.config)), "text_model")
     network = TextEncoder(net, architecture.padding)
     for module in network.modules():
         module._buffers.pop("position_ids", None)

@@ -16,7 +16,7 @@ from sdbuild.step import Job
 if TYPE_CHECKING:
     import torch
 
-VERSION = 2
+VERSION = 3
 TOOLS = ("torch", "diffusers", "transformers")
 CODE = ("steps/trace.py", "models/*.py", "family.py")
 NEEDS = {"architecture": ("checkpoint", "architecture.json")}

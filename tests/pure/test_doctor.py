@@ -55,6 +55,16 @@ def test_a_package_out_of_its_range_ends_with_status_1(tmp_path, monkeypatch, ca
     assert printed.endswith("cannot build yet.\n")
 
 
+def test_both_ends_of_a_range_that_were_tested_are_told(tmp_path):
+    pins = [(doctor.PROJECT / name).read_text() for name in
+            ("constraints-oldest.txt", "constraints.txt")]
+    oldest, newest = (text.split("\ntransformers==")[1].split("\n")[0] for text in pins)
+
+    expected = found(tmp_path, "transformers").expected
+
+    assert expected.endswith(f", tested {oldest} and {newest}")
+
+
 def test_a_python_out_of_range_says_how_to_get_another(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.14.1")
 
