@@ -170,7 +170,8 @@ class Builder:
         states = self.states([name])
         state = states[name]
         if state.key is None:
-            raise StepError(f"{name}: not made yet: {', '.join(state.waits_for)}")
+            raise StepError(f"{name}: not made yet: {', '.join(state.waits_for)}",
+                            hint=f"doit {name} makes it with everything that it needs")
         with self.store.in_use(name):
             if not self._is_whole(state.record, path):
                 try:
@@ -305,7 +306,7 @@ def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, A
     result = _result(work / "result.json")
     if "error" in result:
         raise _raised(result["error"])
-    if process.returncode != 0:
+    if process.returncode != 0 or "facts" not in result:
         raise _died(kind, process.returncode, peak, job["params"], work / "log")
     return result["facts"], peak
 
@@ -313,7 +314,7 @@ def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, A
 def _result(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):  # it died before, or while it wrote
         return {}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sdbuild.errors import BundleError
 from sdbuild.store import Record, Store, roots
-from sdbuild.store.disk import exchange, sweep
+from sdbuild.store.disk import exchange, make_folder, sweep
 from sdbuild.store.locks import locked
 from sdbuild.store.roots import MANIFEST
 
@@ -26,7 +26,7 @@ def install(record: Record, store: Store, folder: Path) -> None:
         StoreError: the file system does not take it.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         with locked(folder.parent, f"put {folder.name} in place"):
             _recover(folder)
             check_replaceable(folder)
@@ -40,16 +40,20 @@ def install(record: Record, store: Store, folder: Path) -> None:
     roots.add(folder, record, store)
 
 
+def left_beside(folder: Path) -> list[Path]:
+    """What a kill left beside a bundle while it was put in place, or put there just now."""
+    ours = re.compile(re.escape(f".{folder.name}-") + "[a-z0-9_]{8}")  # as mkdtemp names them
+    found = folder.parent.iterdir() if folder.parent.is_dir() else ()
+    return [work for work in found if ours.fullmatch(work.name) and work.is_dir()
+            and {path.name for path in work.iterdir()} <= {"old", "new"}]
+
+
 def _recover(folder: Path) -> None:
     """Mends what a kill left beside a bundle: puts the old one back if no other took its place."""
-    left = re.compile(re.escape(f".{folder.name}-") + "[a-z0-9_]{8}")  # as mkdtemp names them
-    for work in folder.parent.iterdir():
-        if not left.fullmatch(work.name) or not work.is_dir():
-            continue
-        if {path.name for path in work.iterdir()} <= {"old", "new"}:
-            if (work / "old").is_dir() and not folder.exists():
-                (work / "old").rename(folder)
-            sweep(work)
+    for work in left_beside(folder):
+        if (work / "old").is_dir() and not folder.exists():
+            (work / "old").rename(folder)
+        sweep(work)
 
 
 def remove(folder: Path) -> bool:

@@ -100,7 +100,12 @@ class Ram:
             path = self._folder / f"{os.getpid()}-{threading.get_ident()}"
             handle = grab(path)
             assert handle is not None  # no other has our name
-            path.write_text(json.dumps(asdict(Held(step=step, bytes=count, pid=os.getpid()))))
+            try:
+                path.write_text(json.dumps(asdict(Held(step=step, bytes=count, pid=os.getpid()))))
+            except OSError:
+                path.unlink(missing_ok=True)
+                os.close(handle)
+                raise
         return handle, path, count
 
 

@@ -29,7 +29,7 @@ from doit.task import Task
 from sdbuild.build import PATIENT, Builder
 from sdbuild.check import report
 from sdbuild.errors import OutOfMemory, SDBuildError, SourceError
-from sdbuild.install import check_replaceable, install, remove
+from sdbuild.install import check_replaceable, install, left_beside, remove
 from sdbuild.plan import plan
 from sdbuild.settings import PROJECT, Settings, settings
 from sdbuild.sharing.remote import remote_at
@@ -131,7 +131,8 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
 
     def is_installed() -> bool:
         record = builder.state("bundle").record
-        return record is not None and store.is_laid_out(record, found.bundle)
+        return (record is not None and not left_beside(found.bundle)
+                and store.is_laid_out(record, found.bundle))
 
     def run() -> TaskFailed | None:
         def put(record: Record) -> Record:
@@ -319,6 +320,7 @@ class RunWithin(Run):
         if wanted:
             builder, names = wanted[0]["builder"], [meta["step"] for meta in wanted]
             try:
+                builder.store.sweep_work()
                 builder.reach_sources(names)
                 builder.refuse_too_large(names)
             except (SourceError, OutOfMemory) as error:

@@ -22,6 +22,14 @@ from sdbuild.store.disk import file_error
 
 def main(kind: str, work: Path) -> int:
     """Runs one stage; the exit status."""
+    try:
+        return _main(kind, work)
+    except OSError as error:  # the workspace itself cannot be read or written
+        print(file_error(error, Path(error.filename or work)), file=sys.stderr)
+        return 1
+
+
+def _main(kind: str, work: Path) -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     found = json.loads((work / "job.json").read_bytes())
     job = Job(

@@ -15,6 +15,7 @@ import shutil
 import struct
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from sdbuild.errors import StoreError
@@ -30,16 +31,22 @@ _FIEMAP = 0xC020660B
 _EXTENTS = 512
 _HEADER, _EXTENT = struct.Struct("=QQIIII"), struct.Struct("=QQQQQIIII")
 _LAST, _SHARED = 0x1, 0x2000
+_HERE, _SWAP = -100, 2
+"""`AT_FDCWD` and `RENAME_EXCHANGE` of Linux; `RENAME_SWAP` of Darwin is 2 as well."""
 _CANNOT = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What file systems answer that have no modes, no times of their own, or no syncing of folders."""
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a small file whole or not at all: under another name, synced, renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a small file whole or not at all: under another name, synced, renamed. All users may
+    read it.
+    """
+    make_folder(path.parent)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
         with os.fdopen(handle, "wb") as file:
+            with contextlib.suppress(OSError):  # where there are no modes
+                os.fchmod(handle, 0o644)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -52,7 +59,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 def take(path: Path, target: Path) -> None:
     """Moves a file into the pool: synced, read-only, with the time of what was taken in."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with path.open("rb") as file:
         os.fsync(file.fileno())
     _seal(path)
@@ -140,23 +147,62 @@ def sweep(path: Path) -> None:
 
 
 def exchange(new: Path, place: Path, old: Path) -> None:
-    """Renames `new` to `place`; what stands there goes to `old`, and comes back if that fails."""
-    stood = place.exists()
-    if stood:
-        place.rename(old)
-    try:
+    """Puts the folder `new`, synced, in the place of what stands there, which goes to `new`.
+
+    That is one operation of the system. Where it has none they are two: what stands there goes to
+    `old`, and comes back if the second fails.
+    """
+    sync_tree(new)
+    if not place.exists():
         new.rename(place)
-    except BaseException:
-        if stood:
+    elif not _swap(new, place):
+        place.rename(old)
+        try:
+            new.rename(place)
+        except BaseException:
             old.rename(place)
-        raise
+            raise
     sync_folder(place.parent)
+
+
+def _swap(one: Path, other: Path) -> bool:
+    """Lets two folders change their names at once, and says whether the system does so.
+
+    Source:
+        `renameat2` with RENAME_EXCHANGE in Linux' manual, `renamex_np` with RENAME_SWAP in
+        Darwin's.
+    """
+    libc, names = ctypes.CDLL(None), (os.fsencode(one), os.fsencode(other))
+    if sys.platform == "darwin":
+        return libc.renamex_np(*names, _SWAP) == 0
+    try:
+        return libc.renameat2(_HERE, names[0], _HERE, names[1], _SWAP) == 0
+    except AttributeError:  # a C library that knows no such call
+        return False
 
 
 def touch(path: Path) -> None:
     """Sets a file's times to now, if it may be."""
     with contextlib.suppress(OSError):
         os.utime(path)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, where they are not there, so that they last."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Makes everything in a folder last, before something else says that it is there."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
@@ -200,16 +246,34 @@ def is_read_only(error: OSError) -> bool:
     return error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
+@contextlib.contextmanager
+def guarded(where: Path) -> Iterator[None]:
+    """Tells what a file system refuses as an error of ours, with the name of the file.
+
+    Raises:
+        StoreError: it refuses something.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # no file: whoever reads has had enough
+        raise
+    except OSError as error:
+        raise file_error(error, Path(error.filename or where)) from error
+
+
 def file_error(error: OSError, where: Path) -> StoreError:
     """The error of a file system, as ours."""
-    elsewhere = "put the store where it can be written, with cache=PATH"
+    room = "free some space (python -m sdbuild gc), or put the store elsewhere with cache=PATH"
+    many = "close other programs, or allow more open files (ulimit -n)"
     hints = {
-        errno.ENOSPC: "free some space (python -m sdbuild gc), "
-                      "or put the store elsewhere with cache=PATH",
-        errno.EROFS: elsewhere,
-        errno.EACCES: elsewhere,
-        errno.EPERM: elsewhere,
+        errno.ENOSPC: room,
+        errno.EDQUOT: room,
+        errno.EMFILE: many,
+        errno.ENFILE: many,
+        errno.EIO: "the disk may be failing: the system's log tells; what was finished stays, and "
+                   "python -m sdbuild verify finds what is damaged",
     }
+    elsewhere = "put the store where it can be written, with cache=PATH"
     return StoreError(
-        f"{where}: {error.strerror or error}", hint=hints.get(error.errno or 0, "")
+        f"{where}: {error.strerror or error}", hint=hints.get(error.errno or 0, elsewhere)
     )

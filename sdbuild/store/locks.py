@@ -130,11 +130,13 @@ def _try_elsewhere(path: Path, how: int) -> tuple[int, bool]:
 
 
 def _sign(handle: int, what: str) -> None:
-    """Says in the file who holds it: of several who share it, the last to come."""
+    """Says in the file who holds it, if there is room: of several who share it, the last to come.
+    """
     since = datetime.now().astimezone().isoformat(timespec="seconds")
     signature = {"what": what, "pid": os.getpid(), "host": platform.node(), "since": since}
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps(signature).encode(), 0)
+    with contextlib.suppress(OSError):  # it is held all the same
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(signature).encode(), 0)
 
 
 def _holder(path: Path, handle: int) -> str:

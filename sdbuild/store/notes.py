@@ -32,11 +32,11 @@ class Notes(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         with contextlib.suppress(StoreError, OSError), self._locked():
-            self._write(self._load() | {key: value})
+            self._write(self._read() | {key: value})
 
     def __delitem__(self, key: str) -> None:
         with self._locked():
-            content = self._load()
+            content = self._read()
             del content[key]
             self._write(content)
 
@@ -51,8 +51,15 @@ class Notes(MutableMapping[str, Any]):
 
     def _load(self) -> dict[str, Any]:
         try:
+            return self._read()
+        except OSError:
+            return {}
+
+    def _read(self) -> dict[str, Any]:
+        """What is written over next, so that what only cannot be read now is not lost."""
+        try:
             found = json.loads((self._store.root / f"{self._name}.json").read_bytes())
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
 

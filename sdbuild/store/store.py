@@ -21,6 +21,7 @@ leaves either the whole artifact or none.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -32,7 +33,17 @@ from pathlib import Path
 
 from sdbuild.digest import digest_file
 from sdbuild.errors import CorruptArtifact, MissingArtifact
-from sdbuild.store.disk import TAKEN_NS, drop, file_error, give, sweep, take, touch, write_file
+from sdbuild.store.disk import (
+    TAKEN_NS,
+    drop,
+    file_error,
+    give,
+    guarded,
+    sweep,
+    take,
+    touch,
+    write_file,
+)
 from sdbuild.store.locks import is_held, locked
 from sdbuild.store.record import Entry, Record, decoded, encoded, tree_digest
 
@@ -40,6 +51,9 @@ __all__ = ["DAMAGED", "MISSING", "Entry", "Record", "Store", "fault", "tree_dige
 
 MISSING = "missing"
 DAMAGED = "damaged"
+
+_LOST = (errno.ENOENT, errno.ENOTDIR, errno.EIO)
+"""What a disk answers that has not, or no more, what was written; others may answer it again."""
 
 _USED_EVERY_S = 3600
 """How exactly the time of last use is kept."""
@@ -54,7 +68,11 @@ class Store:
     # records
 
     def find(self, key: str) -> Record | None:
-        """The record of `key`, or None. One that cannot be read counts as none."""
+        """The record of `key`, or None. One that is damaged counts as none.
+
+        Raises:
+            StoreError: it cannot be read now, which says nothing of it.
+        """
         return self._read(self._record_path(key))
 
     def records(self) -> Iterator[Record]:
@@ -70,12 +88,11 @@ class Store:
         Raises:
             StoreError: the store cannot be written to.
         """
-        try:
-            self._record_path(key).unlink()
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise file_error(error, self.root) from error
+        with guarded(self.root):
+            try:
+                self._record_path(key).unlink()
+            except FileNotFoundError:
+                return False
         return True
 
     def used(self, record: Record) -> None:
@@ -100,10 +117,8 @@ class Store:
         Raises:
             StoreError: the store cannot be written to.
         """
-        try:
+        with guarded(self.root):
             drop(path, is_damaged=False)
-        except OSError as error:
-            raise file_error(error, self.root) from error
 
     def _record_paths(self) -> Iterator[Path]:
         return (self.root / "records").glob("*/*.json")
@@ -114,7 +129,11 @@ class Store:
     def _read(self, path: Path) -> Record | None:
         try:
             return decoded(path.read_bytes())
-        except (OSError, ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError):
+            return None
+        except OSError as error:
+            if error.errno not in _LOST:
+                raise file_error(error, path) from error
             return None
 
     # content
@@ -125,10 +144,8 @@ class Store:
         Raises:
             StoreError: the file system does not take them (full, read-only).
         """
-        try:
+        with guarded(self.root):
             tree = tuple(self._take(path, folder) for path in _files(folder))
-        except OSError as error:
-            raise file_error(error, self.root) from error
         whole = replace(record, tree=tree)
         self.keep(whole)
         return whole
@@ -139,10 +156,8 @@ class Store:
         Raises:
             StoreError: the file system does not take it.
         """
-        try:
+        with guarded(self.root):
             write_file(self._record_path(record.key), encoded(record))
-        except OSError as error:
-            raise file_error(error, self.root) from error
 
     def learn(self, record: Record) -> None:
         """Writes a record whose content is elsewhere; nobody misses what is not here yet.
@@ -150,10 +165,8 @@ class Store:
         Raises:
             StoreError: the file system does not take it.
         """
-        try:
+        with guarded(self.root):
             self._note_absent({e.digest for e in record.tree})
-        except OSError as error:
-            raise file_error(error, self.root) from error
         self.keep(record)
 
     def accept(self, path: Path, entry: Entry) -> None:
@@ -163,12 +176,10 @@ class Store:
             CorruptArtifact: it is not the file of the entry.
             StoreError: the file system does not take it.
         """
-        try:
+        with guarded(self.root):
             if digest_file(path) != entry.digest:
                 raise CorruptArtifact(f"{entry.path} is not what its digest says")
             take(path, self.object(entry.digest))
-        except OSError as error:
-            raise file_error(error, self.root) from error
 
     def _take(self, path: Path, folder: Path) -> Entry:
         """Moves one file into the pool, unless its bytes are there already."""
@@ -228,12 +239,10 @@ class Store:
         going = set(digests)
         if not going:
             return
-        try:
+        with guarded(self.root):
             self._note_absent(going, are_going=True)
             for digest in going:
                 drop(self.object(digest), is_damaged=are_damaged)
-        except OSError as error:
-            raise file_error(error, self.root) from error
 
     def _note_absent(self, digests: set[str], *, are_going: bool = False) -> None:
         """Adds digests to those that nobody misses: of files that are going, or are not here."""
@@ -248,7 +257,7 @@ class Store:
         """The digests of files that were removed on purpose, or never were here."""
         try:
             return set(json.loads((self.root / "gone.json").read_bytes()))
-        except (OSError, ValueError, TypeError):
+        except (FileNotFoundError, ValueError, TypeError):
             return set()
 
     def verify(self, record: Record, path: str = "") -> None:
@@ -282,12 +291,10 @@ class Store:
             StoreError: the file system does not take it.
         """
         self.verify(record, path)
-        try:
+        with guarded(target):
             for entry in record.part(path):
                 relative = entry.path[len(path):].lstrip("/")
                 give(self.object(entry.digest), target / relative if relative else target)
-        except OSError as error:
-            raise file_error(error, target) from error
         self.used(record)
         return target
 
@@ -304,13 +311,13 @@ class Store:
     @contextlib.contextmanager
     def in_use(self, what: str) -> Iterator[None]:
         """Keeps whoever takes content away out, while something that was found is relied on."""
-        with locked(self._lock("store"), what, is_shared=True):
+        with guarded(self.root), locked(self._lock("store"), what, is_shared=True):
             yield
 
     @contextlib.contextmanager
     def alone(self, what: str) -> Iterator[None]:
         """Waits until no build runs, and keeps builds waiting."""
-        with locked(self._lock("store"), what):
+        with guarded(self.root), locked(self._lock("store"), what):
             yield
 
     @contextlib.contextmanager
@@ -330,11 +337,9 @@ class Store:
         """
         parent = self.root / "work"
         self.sweep_work(key)
-        try:
+        with guarded(self.root):
             parent.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{key}-"))
-        except OSError as error:
-            raise file_error(error, self.root) from error
         try:
             yield folder
         finally:
@@ -348,10 +353,11 @@ class Store:
 
     def sweep_work(self, held: str = "") -> None:
         """Removes the workspaces that nobody works in: their locks are free, or `held` by us."""
-        for left in (self.root / "work").glob("*-*"):
-            key = left.name.partition("-")[0]
-            if key == held or not is_held(self._lock(key)):
-                sweep(left)
+        with guarded(self.root):
+            for left in (self.root / "work").glob("*-*"):
+                key = left.name.partition("-")[0]
+                if key == held or not is_held(self._lock(key)):
+                    sweep(left)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -360,12 +366,18 @@ def _files(folder: Path) -> list[Path]:
 
 
 def fault(path: Path, digest: str) -> str:
-    """What a read shows to be wrong with a file: MISSING, DAMAGED or nothing."""
+    """What a read shows to be wrong with a file: MISSING, DAMAGED or nothing.
+
+    Raises:
+        StoreError: it cannot be read now, which says nothing of it.
+    """
     try:
         return "" if digest_file(path) == digest else DAMAGED
     except FileNotFoundError:
         return MISSING
-    except OSError:  # the disk cannot read it
+    except OSError as error:
+        if error.errno not in _LOST:
+            raise file_error(error, path) from error
         return DAMAGED
 
 

@@ -83,7 +83,11 @@ class KilledError(BaseException):
 
 
 def killed_at(monkeypatch, name, call):
-    """Ends everything at a call of a function of the disk, without a chance to clean up."""
+    """Ends everything at a call of a function of the disk, without a chance to clean up.
+
+    On a system that cannot let two folders change their names at once.
+    """
+    monkeypatch.setattr(disk, "_swap", lambda one, other: False)
     calls = {"made": 0}
     real = getattr(disk.Path, name)
 
@@ -113,6 +117,35 @@ def test_a_kill_between_the_renames_loses_no_bundle_and_leaves_nothing_for_long(
 
     assert [p.name for p in place.parent.iterdir()] == ["mine"]
     assert store.is_laid_out(new, place)
+
+
+def test_a_bundle_is_at_its_place_at_every_moment_while_another_takes_it(
+    store, tmp_path,
+):
+    place = tmp_path / "bundles" / "mine"
+    install(bundle(store, tmp_path, "1", a="old"), store, place)
+    probe = [tmp_path / name for name in ("one", "two")]
+    for folder in probe:
+        folder.mkdir()
+    if not disk._swap(*probe):
+        pytest.skip("this system cannot let two folders change their names at once")
+    seen, done = set(), threading.Event()
+
+    def look():
+        while not done.is_set():
+            try:
+                seen.add((place / "a.json").read_text())
+            except FileNotFoundError:
+                seen.add("nothing")
+    thread = threading.Thread(target=look)
+    thread.start()
+    for number in range(2, 22):
+        install(bundle(store, tmp_path, f"{number:x}", a=f"new {number}"), store, place)
+    done.set()
+    thread.join()
+
+    assert "nothing" not in seen
+    assert len(seen) > 1
 
 
 def test_what_a_kill_left_is_put_back_even_if_the_next_install_fails(

@@ -1,0 +1,146 @@
+"""What is disturbed: a few works of a small build, each on a prepared store, and what must hold."""
+
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import reader
+from watch import Watcher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """`before` prepares, `act` is disturbed, `again` is what a user does after: a function of
+    `small_build.py` and its arguments."""
+
+    name: str
+    before: tuple = ()
+    act: tuple = ("build", {})
+    again: tuple = ("build", {})
+
+
+BUILD, OTHER, DAMAGE = ("build", {}), ("build", {"nbits": 3}), ("damage", {})
+SCENES = {scene.name: scene for scene in (
+    Scene(name="a first build"),
+    Scene(name="another bundle in the place of an older one", before=(BUILD,), act=OTHER,
+          again=OTHER),
+    Scene(name="forget a step and build", before=(BUILD,), act=("forget", {})),
+    Scene(name="gc", before=(OTHER, BUILD), act=("gc", {})),
+    Scene(name="relink", before=(BUILD,), act=("relink", {}), again=("relink", {})),
+    Scene(name="verify and build again", before=(BUILD, DAMAGE), act=("mend", {})),
+)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What is there: the store, the bundle, and everything else beside it."""
+
+    store: reader.View
+    bundle: dict | None
+    beside: dict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undisturbed:
+    """What a scene is at its start, after its act, and after what follows; the keys that ran."""
+
+    start: Look
+    done: Look
+    end: Look
+    keys: frozenset
+
+
+class Stage:
+    """A world at one place, put back to the beginning of a scene as often as needed."""
+
+    def __init__(self, base):
+        self.base = Path(base)
+        self.world, self.source, self.runs = (self.base / n for n in ("world", "source", "runs"))
+        self.watcher = Watcher(self.world)
+        self._undisturbed = {}
+        for name in ("unet", "vae"):
+            (self.source / name).mkdir(parents=True)
+            (self.source / name / "weights.safetensors").write_bytes(name.encode() * 1000)
+        time.sleep(2.1)  # files so young are read again each time
+
+    def close(self):
+        self.watcher.__exit__()
+
+    def run(self, work, decide=None):
+        function, more = work
+        return self.watcher.run(function, {
+            "world": str(self.world), "source": str(self.source), "runs": str(self.runs), **more,
+        }, decide)
+
+    def ran(self):
+        """The keys of the stages that ran since this was last asked, in their order."""
+        text = self.runs.read_text() if self.runs.exists() else ""
+        self.runs.unlink(missing_ok=True)
+        return [line.split()[2] for line in text.splitlines() if line.startswith("start")]
+
+    def reset(self, scene):
+        """Puts the world back to the beginning of a scene; the keys that ran for it."""
+        saved = self.base / "saved" / scene.name
+        shutil.rmtree(self.world, ignore_errors=True)
+        if not saved.exists():
+            self.world.mkdir()
+            (self.world / "out" / ".mine-photos").mkdir(parents=True)
+            (self.world / "out" / ".mine-photos" / "one").write_text("a photo")
+            (self.world / "out" / "letter").write_text("a letter")
+            for work in scene.before:
+                assert self.run(work).result == {}
+            saved.parent.mkdir(exist_ok=True)
+            subprocess.run(["cp", "-a", self.world, saved], check=True)
+        else:
+            subprocess.run(["cp", "-a", saved, self.world], check=True)
+        return self.ran()
+
+    def look(self):
+        out = self.world / "out"
+        return Look(store=reader.read(self.world / "cache"), bundle=reader.tree(out / "mine"),
+                    beside=reader.beside(out, "mine"))
+
+    def undisturbed(self, scene):
+        """How a scene goes if nothing disturbs it."""
+        if scene.name not in self._undisturbed:
+            shutil.rmtree(self.base / "saved" / scene.name, ignore_errors=True)
+            keys = self.reset(scene)
+            start = self.look()
+            assert self.run(scene.act).result == {}
+            done = self.look()
+            assert self.run(scene.again).result == {}
+            self._undisturbed[scene.name] = Undisturbed(
+                start=start, done=done, end=self.look(), keys=frozenset([*keys, *self.ran()]))
+        return self._undisturbed[scene.name]
+
+    def check(self, scene):
+        """Holds the world against all that must be true after a disturbance, and after the next
+        undisturbed work; how many steps ran again."""
+        expected = self.undisturbed(scene)
+        found = self.look()
+        assert set(found.store.wrong) <= set(expected.start.store.wrong)
+        assert found.bundle in (expected.start.bundle, expected.done.bundle)
+        assert expected.start.beside.items() <= found.beside.items()
+        self.ran()
+
+        again = self.run(scene.again)
+
+        assert again.result == {}, again.printed
+        ran, last = self.ran(), self.look()
+        assert len(ran) == len(set(ran))
+        assert set(ran) <= expected.keys - found.store.whole
+        assert last.store.wrong == ()
+        assert last.store.made.items() >= expected.done.store.made.items()
+        assert last.bundle == expected.end.bundle
+        assert last.beside == expected.start.beside
+        self._check_left(last.store.left)
+        return len(ran)
+
+    def _check_left(self, left):
+        """Unfinished small files stay until the next gc, and nothing else."""
+        assert all(Path(name).name.startswith(".new-") for name in left), left
+        if left:
+            assert self.run(("gc", {})).result == {}
+            assert self.look().store.left == ()

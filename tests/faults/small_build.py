@@ -1,0 +1,235 @@
+"""A small real build: the true builder, store and processes of steps, on stages of few bytes.
+
+The functions at the end are what is watched; each gives what it found as JSON.
+"""
+
+import json
+import os
+import sys
+import types
+from pathlib import Path
+
+from sdbuild import build as building
+from sdbuild import relink as relinking
+from sdbuild.build import Builder
+from sdbuild.digest import digest, digest_file
+from sdbuild.errors import SDBuildError
+from sdbuild.install import install
+from sdbuild.plan import Plan
+from sdbuild.recipe import Source
+from sdbuild.sources import RESOURCES
+from sdbuild.step import From, Step
+from sdbuild.steps import __main__ as step_process
+from sdbuild.store import Store
+from sdbuild.store.disk import give
+from sdbuild.store.roots import MANIFEST
+from sdbuild.upkeep.collect import collect
+from sdbuild.upkeep.verify import verify
+
+RUNS = "SDBUILD_TEST_RUNS"
+"""The variable that names the file in which each run of a stage is noted."""
+
+
+def table(folder):
+    return {path.relative_to(folder).as_posix(): [path.stat().st_size, digest_file(path)]
+            for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def download(job):
+    for place in job.places:
+        (job.output / Path(place).stem).write_bytes(Path(place).read_bytes())
+    (job.output / "sub").mkdir()
+    (job.output / "sub" / "config").write_text("the same in every checkpoint")
+
+
+def convert(job):
+    weights = (job.inputs["checkpoint"] / "weights").read_bytes()
+    with (job.output / "package").open("wb") as file:
+        for _ in range(job.params["nbits"]):
+            file.write(weights)
+    give(job.inputs["checkpoint"] / "sub" / "config", job.output / "config")
+
+
+def compile_(job):
+    models = job.output / f"{job.params['name']}.mlmodelc"
+    for path in sorted(job.inputs["package"].iterdir()):
+        if path.is_file():
+            give(path, models / path.name)
+    (models / "model").write_text(f"compiled {job.params['name']}")
+
+
+def bundle(job):
+    for name in ("unet", "vae_decoder"):
+        for path in sorted(job.inputs[name].rglob("*")):
+            if path.is_file():
+                give(path, job.output / path.relative_to(job.inputs[name]))
+    made_from = json.loads(job.inputs["provenance"].read_text())
+    content = {"schema": 1, "made_from": made_from, **job.params, "files": table(job.output)}
+    (job.output / MANIFEST).write_text(json.dumps(content))
+
+
+def stage(kind, run, gives, **more):
+    """A module as those of `sdbuild.steps`, that notes each of its runs."""
+    def noted(job):
+        key = job.output.parent.name.partition("-")[0]
+        note(f"start {os.getppid()} {key}")
+        run(job)
+        note(f"end {os.getppid()} {key}")
+    module = types.ModuleType(f"sdbuild.steps.{kind}")
+    vars(module).update(VERSION=1, TOOLS=(), CODE=(), NEEDS={}, GIVES=gives, run=noted, **more)
+    sys.modules[module.__name__] = module
+
+
+def note(line):
+    handle = os.open(os.environ[RUNS], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(handle, f"{line}\n".encode())
+    os.close(handle)
+
+
+stage("download", download, "checkpoint")
+stage("convert", convert, "package")
+stage("compile", compile_, "compiled")
+stage("bundle", bundle, "bundle", NEEDS_PROVENANCE=True, table=table,
+      provenance_digest=lambda found: digest("provenance", found),
+      params=lambda recipe: recipe.bundle_params)
+
+
+class Forked:
+    """A `subprocess.Popen` of `python -m sdbuild.steps KIND WORK` without starting Python anew."""
+
+    def __init__(self, command, *, stdin, stdout, stderr, env):
+        mine, self.stdin_handle = os.pipe()
+        self.returncode = None
+        self.pid = os.fork()
+        if not self.pid:
+            os.close(self.stdin_handle)
+            os.dup2(mine, 0)
+            os.dup2(stdout.fileno(), 1)
+            os.dup2(stderr.fileno(), 2)
+            status = 70
+            try:
+                status = step_process.main(command[3], Path(command[4]))
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+                sys.stderr.flush()
+            os._exit(status)
+        os.close(mine)
+        self.stdin = os.fdopen(self.stdin_handle, "wb")
+
+    def kill(self):
+        os.kill(self.pid, 9)
+
+    def wait(self):
+        os.waitpid(self.pid, 0)
+
+
+building.subprocess = types.SimpleNamespace(Popen=Forked, PIPE=-1)
+relinking._warnings = lambda out: []  # the contract of hosts wants a real bundle
+
+
+COMPONENTS = ("unet", "vae_decoder")
+
+
+def plan(source, nbits=2, components=COMPONENTS):
+    """download → convert → compile of a U-Net, download → compile of a decoder, and a bundle."""
+    def read(name):
+        return Source(places=(str(Path(source) / name / "weights.safetensors"),), are_files=True)
+
+    params = {
+        "name": f"small-{nbits}", "family": "sd", "width_px": 8, "height_px": 8,
+        "attention": "original", "target": "iOS16", "scale_factor": 1.0, "pad_token": "!",
+        "prediction_type": "epsilon", "scheduler": {}, "draw": {},
+        "components": {"unet": {"models": ["Unet.mlmodelc"], "nbits": nbits},
+                       "vae_decoder": {"models": ["Vae.mlmodelc"], "nbits": nbits}},
+    }
+    steps = [
+        Step(kind="download", component="unet", source=read("unet"), reads=(RESOURCES,)),
+        Step(kind="convert", component="unet", params={"nbits": nbits},
+             inputs={"checkpoint": From("download:unet")}),
+        Step(kind="compile", component="unet", params={"name": "Unet"},
+             inputs={"package": From("convert:unet")}),
+        Step(kind="download", component="vae_decoder", source=read("vae"), reads=(RESOURCES,)),
+        Step(kind="compile", component="vae_decoder", params={"name": "Vae"},
+             inputs={"package": From("download:vae_decoder")}),
+        Step(kind="bundle", params=params, inputs={
+            "unet": From("compile:unet"), "vae_decoder": From("compile:vae_decoder")}),
+    ]
+    recipe = types.SimpleNamespace(
+        variant="small", bundle_params=params, attention="original", target="iOS16",
+        family=types.SimpleNamespace(component=lambda n: types.SimpleNamespace(has_layouts=False)),
+    )
+    return Plan(recipe=recipe, steps={step.name: step for step in steps})
+
+
+def told(act):
+    """Runs an action; {"error": …} is what a user would read of it."""
+    def told_act(world, source, runs, **more):
+        os.environ[RUNS] = runs
+        try:
+            act(Path(world), source, **more)
+        except SDBuildError as error:
+            return {"error": error.message, "hint": error.hint, "type": type(error).__name__}
+        return {}
+    return told_act
+
+
+def _builder(world, source, nbits):
+    return Builder(plan(source, nbits), Store(world / "cache"), 10**10)
+
+
+def _build(world, source, nbits=2):
+    builder = _builder(world, source, nbits)
+    builder.store.sweep_work()
+    with builder.store.in_use("a build"):
+        builder.deliver("bundle", lambda r: install(r, builder.store, world / "out" / "mine"))
+
+
+def _forget(world, source):
+    """Drops the record of a step in the middle and builds again."""
+    builder = _builder(world, source, 2)
+    builder.store.forget(builder.state("convert:unet").key)
+    _build(world, source)
+
+
+def _collect(world, source):
+    collect(Store(world / "cache"))
+
+
+def _relink(world, source):
+    """Puts a U-Net of other bits into the finished bundle."""
+    builder = _builder(world, source, 3)
+    builder.make_all("compile:unet")
+    relinking.relink(world / "out" / "mine", "unet", builder)
+
+
+def _damage(world, source):
+    """Turns a byte of a package in the pool, as a failing disk does."""
+    store = Store(world / "cache")
+    (record,) = (r for r in store.records() if r.step == "convert:unet")
+    path = store.object(record.part("package")[0].digest)
+    status = path.stat()
+    path.chmod(0o644)
+    path.write_bytes(b"?" + path.read_bytes()[1:])
+    path.chmod(0o444)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _verify(world, source):
+    """Drops what a disk has damaged and makes it again."""
+    verify(Store(world / "cache"))
+    _build(world, source)
+
+
+build, forget, gc = told(_build), told(_forget), told(_collect)
+relink, damage, mend = told(_relink), told(_damage), told(_verify)
+
+
+def nothing():
+    """Does nothing, to see whether it can be watched."""
+
+
+def execute(command, folder, env):
+    """Becomes another program."""
+    os.chdir(folder)
+    os.execve(command[0], command, os.environ | env)
