@@ -159,6 +159,10 @@ class S3:
     def remove(self, name):
         self.client.delete_object(Bucket=self.bucket, Key=f"{self.folder}/{name}")
 
+    def clear(self):
+        for name in self.names():
+            self.remove(name)
+
     def close(self):
         self.wire.close()
         self._server.stop()

@@ -30,6 +30,8 @@ _ATTEMPTS = 3
 _PAUSE_S = 0.3
 _PART_BYTES = 16 << 20
 """Of an upload or download in parts. Four of them are held in memory together."""
+_MOST_PARTS = 9_999
+"""S3 takes 10,000."""
 
 DRIVERS = {
     "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs",
@@ -121,6 +123,9 @@ class Transport:
         driver, path = self._opened(name)
         if self._scheme.startswith("http"):
             driver.put_file(str(source), path, method="put")
+        elif self._scheme == "s3":
+            part = max(_PART_BYTES, source.stat().st_size // _MOST_PARTS)
+            driver.put_file(str(source), path, chunksize=part)
         elif self._scheme in _WHOLE:
             driver.put_file(str(source), path)
         else:

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import multiprocessing
+import re
 import time
+from pathlib import Path
 
 import pytest
 from file_server import FileServer
@@ -28,11 +30,13 @@ class Machine:
     def restart(self):
         self.remote = Remote(self.url, self.store, **({"timeout_s": 20} | self.options))
 
-    def put(self, texts=TEXTS, n=1):
+    def put(self, texts=TEXTS, n=1, large=None):
         out = self.folder / f"out-{n}"
         for name, text in texts.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_text(text)
+        if large:
+            large.rename(out / "large")
         made = ingredients(n)
         return self.store.put(out, Record(
             key=key(made), step="compile:unet", ingredients=made, tree=(), seconds=1.25,
@@ -223,6 +227,43 @@ def test_a_push_that_is_killed_leaves_no_record_and_is_finished_later(tmp_path, 
     assert one.remote.push(one.put())
     two.restart()
     assert two.get() == TEXTS
+
+
+LARGE_BYTES = 600 << 20
+
+
+def measured(call, folder, url, peak):
+    """Has a new process do something with a file of 600 MiB, and tells the memory it held."""
+    machine = Machine(folder, url, timeout_s=60)
+    assert call(machine)
+    peak.value = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+
+def push_large(machine):
+    with (machine.folder / "block").open("wb") as file:
+        for number in range(LARGE_BYTES >> 20):
+            file.write(number.to_bytes(4, "big") * (1 << 18))
+    return machine.remote.push(machine.put({"x": "x"}, large=machine.folder / "block"))
+
+
+def fetch_large(machine):
+    return machine.remote.fetch(machine.remote.find(key(ingredients(1)), ingredients(1)))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no peak memory to read")
+def test_a_large_file_is_never_whole_in_memory(tmp_path, s3):
+    spawn = multiprocessing.get_context("spawn")
+    for name, call in (("one", push_large), ("two", fetch_large)):
+        peak = spawn.Value("q")
+        (tmp_path / name).mkdir()
+        process = spawn.Process(target=measured, args=(call, tmp_path / name, s3.url, peak))
+        process.start()
+        process.join(300)
+
+        assert process.exitcode == 0
+        assert 0 < peak.value * 1024 < 400e6
+    s3.clear()
 
 
 # what is not as it should be there
