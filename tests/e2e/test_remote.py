@@ -1,6 +1,7 @@
 """Two machines build the real thing with a shared store between them; what goes over is counted."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -23,9 +24,10 @@ match sys.argv[1:]:
 """
 
 
-def pushed(project, url):
+def pushed(project, url, **words):
+    words = {"cache": project.cache, "remote": url} | words
     command = [sys.executable, "-m", "sdbuild", "push", "build",
-               f"cache={project.cache}", f"remote={url}", "--json"]
+               *(f"{name}={value}" for name, value in words.items()), "--json"]
     return {s["step"]: s["state"] for s in json.loads(run(command, 0))["steps"]}
 
 
@@ -68,6 +70,22 @@ def test_a_fresh_machine_fetches_the_records_and_the_bundles_bytes_and_runs_noth
     checkpoint_bytes = sum(r.size_bytes for s, r in made.items() if s.startswith("download:"))
     print(f"\nreceived {s3.wire.received}, bundle {sum(wanted.values())}, "
           f"checkpoint {checkpoint_bytes}, there {sum(s3.names().values())}")
+
+
+def test_a_locked_recipe_needs_no_checkpoint_where_the_bundle_is_shared(
+    project, second, own_checkpoint, tmp_path, s3,
+):
+    recipe = tmp_path / "locked.toml"
+    text = (ROOT / "recipes" / "tiny-emoji.toml").read_text()
+    recipe.write_text(text.replace('source = "tiny-emoji"', f'source = "{own_checkpoint}"'))
+    run([sys.executable, "-m", "sdbuild", "lock", str(recipe), f"cache={project.cache}"], 0)
+    project.doit("build", model=recipe, remote=s3.url)
+    pushed(project, s3.url, model=recipe)
+    shutil.rmtree(own_checkpoint)
+
+    assert second.ran("build", model=recipe, remote=s3.url) == set()
+
+    assert files(project.bundle) == files(second.bundle)
 
 
 def test_linux_makes_all_but_the_compiled_models_and_a_mac_finishes(
