@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -212,7 +213,8 @@ def test_machines_may_push_at_once(numbers, tmp_path, two, s3):
 
 def test_a_push_that_is_killed_leaves_no_record_and_is_finished_later(tmp_path, one, two, s3):
     spawn = multiprocessing.get_context("spawn")
-    process = spawn.Process(target=push_from, args=(tmp_path / "m", s3.url, 1, spawn.Barrier(1)))
+    start = spawn.Barrier(1)
+    process = spawn.Process(target=push_from, args=(tmp_path / "m", s3.url, 1, start))
     s3.wire.answer_after = 0.3
     process.start()
     deadline = time.monotonic() + 60
@@ -222,6 +224,7 @@ def test_a_push_that_is_killed_leaves_no_record_and_is_finished_later(tmp_path, 
     process.join()
     s3.wire.mend()
 
+    assert -signal.SIGKILL == process.exitcode
     assert s3.names("records") == {}
     assert two.get() is None
     assert one.remote.push(one.put())
