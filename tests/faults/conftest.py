@@ -6,8 +6,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import watch
-from scenes import Stage
+
+pytest.register_assert_rewrite("scenes", "walk")
+
+import tally  # noqa: E402
+import watch  # noqa: E402
+from scenes import Stage  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +32,12 @@ def stages():
 @pytest.fixture
 def stage(stages):
     return stages[0]
+
+
+@pytest.fixture(scope="session")
+def counted(request):
+    """What the slow walks count; with `--accept` it is written into `docs/faults.md`."""
+    found = tally.Tally()
+    yield found
+    if request.config.getoption("accept") and found.is_complete:
+        found.write()

@@ -40,8 +40,14 @@ def read(cache):
         gone = set(json.loads((cache / "gone.json").read_text()))
     except FileNotFoundError:
         gone = set()
+    except ValueError:
+        gone = wrong.append("gone.json cannot be read") or set()
     for path in cache.glob("records/*/[!.]*.json"):
-        record = json.loads(path.read_text())
+        try:
+            record = json.loads(path.read_text())
+        except ValueError:
+            wrong.append(f"{path} cannot be read")
+            continue
         if (record["key"], path.parent.name) != (path.stem, path.stem[:2]):
             wrong.append(f"{path} is of {record['key']}")
         made[record["key"]] = {name: found for name, found, _ in record["tree"]}

@@ -68,17 +68,23 @@ class Stage:
     def close(self):
         self.watcher.__exit__()
 
-    def run(self, work, decide=None):
+    def run(self, work, decide=None, watcher=None):
+        """Does a work, disturbed as `decide` says; other watchers may do others meanwhile."""
         function, more = work
-        return self.watcher.run(function, {
+        return (watcher or self.watcher).run(function, {
             "world": str(self.world), "source": str(self.source), "runs": str(self.runs), **more,
         }, decide)
 
     def ran(self):
         """The keys of the stages that ran since this was last asked, in their order."""
+        return [key for _, key in self.started()]
+
+    def started(self):
+        """The same, each with the process that built it."""
         text = self.runs.read_text() if self.runs.exists() else ""
         self.runs.unlink(missing_ok=True)
-        return [line.split()[2] for line in text.splitlines() if line.startswith("start")]
+        lines = [line.split() for line in text.splitlines()]
+        return [(int(pid), key) for what, pid, key in lines if what == "start"]
 
     def reset(self, scene):
         """Puts the world back to the beginning of a scene; the keys that ran for it."""

@@ -6,6 +6,7 @@ The functions at the end are what is watched; each gives what it found as JSON.
 import json
 import os
 import sys
+import traceback
 import types
 from pathlib import Path
 
@@ -109,11 +110,11 @@ class Forked:
             status = 70
             try:
                 status = step_process.main(command[3], Path(command[4]))
-            except BaseException:
-                import traceback
-                traceback.print_exc()
                 sys.stderr.flush()
-            os._exit(status)
+            except BaseException:
+                traceback.print_exc()
+            finally:  # the log may be on a full disk
+                os._exit(status)
         os.close(mine)
         self.stdin = os.fdopen(self.stdin_handle, "wb")
 
@@ -178,11 +179,11 @@ def _builder(world, source, nbits):
     return Builder(plan(source, nbits), Store(world / "cache"), 10**10)
 
 
-def _build(world, source, nbits=2):
+def _build(world, source, nbits=2, place="mine"):
     builder = _builder(world, source, nbits)
     builder.store.sweep_work()
     with builder.store.in_use("a build"):
-        builder.deliver("bundle", lambda r: install(r, builder.store, world / "out" / "mine"))
+        builder.deliver("bundle", lambda r: install(r, builder.store, world / "out" / place))
 
 
 def _forget(world, source):

@@ -3,7 +3,6 @@
 import errno
 import re
 import traceback
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -32,7 +31,6 @@ ERRORS = {
 """How each operation may fail, as far as its manual says."""
 
 
-_TIMES = 2
 _CHANCE = re.compile(r"[0-9a-f]{32}|\b[0-9a-f]{2}\b|(?<=-)\w{8}\b|\d+-\d+")
 """What differs between files of one kind: digests, names of chance, numbers of processes."""
 
@@ -64,13 +62,13 @@ def killed(stage, scene, every=1, first=0):
 
 
 def failed(stage, scene, every=1, first=0):
-    """Makes each kind of operation on each kind of file fail in each of its ways, twice."""
+    """Makes each kind of operation on each kind of file fail in each of its ways."""
     def points(calls, root):
-        seen = Counter()
+        seen = set()
         for number, call in enumerate(calls):
             kind = call.name, *(_kind(path, root) for path in call.paths)
-            seen[kind] += 1
-            if seen[kind] <= _TIMES:
+            if kind not in seen:
+                seen.add(kind)
                 yield from ((number, error) for error in ERRORS[call.name])
 
     return _walk(stage, scene, points, every, first, lambda call: True, _is_told)

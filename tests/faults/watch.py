@@ -98,6 +98,7 @@ class Call:
 class Run:
     """What came of a run: its exit status, what it gave (or None), what it printed, its calls."""
 
+    pid: int
     status: int
     result: object
     printed: str
@@ -155,7 +156,7 @@ class Watcher:
         finally:
             for handle in handles:
                 os.close(handle)
-        return Run(status=status, result=result, printed=printed, calls=calls)
+        return Run(pid=pid, status=status, result=result, printed=printed, calls=calls)
 
     def _serve(self, listener, pid, decide, calls):
         poll = select.poll()

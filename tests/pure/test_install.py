@@ -1,4 +1,5 @@
 import json
+import os
 import threading
 import time
 
@@ -6,7 +7,7 @@ import pytest
 
 from sdbuild import install as installing
 from sdbuild.errors import BundleError, MissingArtifact
-from sdbuild.install import install, remove
+from sdbuild.install import install, left_beside, remove
 from sdbuild.store import Record, Store, disk
 
 
@@ -195,3 +196,40 @@ def test_two_installs_into_one_place_do_not_mix(store, tmp_path, monkeypatch):
 
     assert sum(store.is_laid_out(each, place) for each in made) == 1
     assert [p.name for p in place.parent.iterdir()] == ["mine"]
+
+
+def test_what_a_kill_left_beside_a_bundle_is_seen(store, tmp_path):
+    """So that a bundle that is whole is put in place once more, which sweeps it."""
+    place = tmp_path / "bundles" / "mine"
+    install(bundle(store, tmp_path, "1", a="x"), store, place)
+    assert left_beside(place) == []
+
+    left = place.parent / ".mine-abcdefgh"
+    (left / "new").mkdir(parents=True)
+
+    assert left_beside(place) == [left]
+
+
+def test_everything_in_a_bundle_is_synced_before_it_takes_its_place(
+    store, tmp_path, monkeypatch,
+):
+    order = []
+    real_sync, real_rename = disk.os.fsync, disk.Path.rename
+
+    def fsync(handle):
+        order.append(os.fstat(handle).st_ino)
+        real_sync(handle)
+
+    def rename(path, target):
+        if target == place:
+            order.append("in place")
+        return real_rename(path, target)
+    made = bundle(store, tmp_path, "1", a="x")
+    place = tmp_path / "bundles" / "mine"
+    monkeypatch.setattr(disk.os, "fsync", fsync)
+    monkeypatch.setattr(disk.Path, "rename", rename)
+
+    install(made, store, place)
+
+    before = order[:order.index("in place")]
+    assert {place.stat().st_ino, *(p.stat().st_ino for p in place.iterdir())} <= set(before)

@@ -149,3 +149,12 @@ def test_a_step_that_another_process_makes_is_waited_for_and_not_made_twice(tmp_
 
     assert made == ["one"]
     assert "two: waiting for one of process" in capsys.readouterr().err
+
+
+def test_a_lock_is_held_though_there_is_no_room_to_say_by_whom(monkeypatch, tmp_path):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(locks.os, "pwrite", refuse)
+
+    with locked(tmp_path / "lock", "x"):
+        assert is_held(tmp_path / "lock")

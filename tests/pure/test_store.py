@@ -10,6 +10,7 @@ import xxhash
 
 from sdbuild.errors import CorruptArtifact, MissingArtifact, StoreError
 from sdbuild.store import Entry, Record, Store, disk
+from sdbuild.store.notes import Notes
 from sdbuild.store.stamps import source_digest
 
 
@@ -309,3 +310,67 @@ def test_a_record_is_readable_json(store, tmp_path):
 
     assert found["tree"] == [["a", xxhash.xxh3_128_hexdigest(b"one"), 3]]
     assert found["ingredients"] == {"kind": "convert"}
+
+
+def refusing(monkeypatch, number, *suffixes):
+    """Opening files of such names fails for a reason that passes."""
+    import pathlib
+
+    real = pathlib.Path.open
+
+    def refuse(path, *args, **more):
+        if path.name.endswith(suffixes):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, *args, **more)
+    monkeypatch.setattr(pathlib.Path, "open", refuse)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.ESTALE])
+def test_what_cannot_be_read_now_is_not_taken_for_damaged_or_forgotten(
+    store, tmp_path, monkeypatch, number,
+):
+    made = store.put(folder(tmp_path, a="one"), record())
+    with monkeypatch.context() as patch:
+        refusing(patch, number, made.tree[0].digest, ".json")
+
+        with pytest.raises(StoreError, match=os.strerror(number)) as told:
+            store.verify(made)
+        assert told.value.hint
+        with pytest.raises(StoreError, match=os.strerror(number)):
+            store.find(made.key)
+
+    store.verify(store.find(made.key))
+
+
+def test_what_the_disk_has_lost_counts_as_damaged(store, tmp_path, monkeypatch):
+    made = store.put(folder(tmp_path, a="one"), record())
+    refusing(monkeypatch, errno.EIO, made.tree[0].digest)
+
+    with pytest.raises(CorruptArtifact):
+        store.verify(made)
+
+
+def test_other_users_may_read_records(store, tmp_path):
+    store.put(folder(tmp_path, a="one"), record())
+
+    assert next((store.root / "records").rglob("*.json")).stat().st_mode & 0o777 == 0o644
+
+
+def test_notes_that_cannot_be_read_now_are_not_written_over(store, tmp_path, monkeypatch):
+    notes = Notes(store, "hub")
+    notes["first"] = 1
+    with monkeypatch.context() as patch:
+        refusing(patch, errno.EMFILE, "hub.json")
+        notes["second"] = 2
+        assert "first" not in notes
+
+    assert dict(notes) == {"first": 1}
+
+
+def test_what_a_kill_left_in_a_workspace_goes_though_nothing_has_to_run(store):
+    left = store.root / "work" / f"{'k' * 32}-old"
+    left.mkdir(parents=True)
+
+    store.sweep_work()
+
+    assert not left.exists()

@@ -1,0 +1,80 @@
+"""The power fails: whatever order the disk wrote in, nothing that was finished is lost."""
+
+import errno
+
+import pytest
+import walk
+from power import Disk
+from scenes import SCENES
+
+
+def states(stage, scene, decide, every, forgets):
+    """The states that the disk may be in after the power failed, each once, laid out in turn.
+
+    Args:
+        decide: what the file system refuses.
+        every: only so many of them.
+        forgets: operations that the disk forgets.
+    """
+    stage.undisturbed(scene)
+    stage.reset(scene)
+    disk = Disk(stage.world)
+    calls = [call for call in stage.run(scene.act, decide).calls
+             if decide(call) is None and not forgets(call)]
+    seen = set()
+    for number, call in enumerate([*calls, None]):
+        # Until something is synced or renamed, less is on the disk of what may be there then.
+        if call is None or call.name in ("fsync", "rename", "unlink"):
+            for what, kept, contents in disk.after_power_loss():
+                state = disk.what_matters(kept, contents)
+                if state not in seen and (len(seen) % every == 0 or seen.add(state)):
+                    seen.add(state)
+                    disk.lay_out(kept, contents, stage.world)
+                    yield f"before {number}, {call}: {what}"
+        if call is not None:
+            disk.apply(call)
+
+
+def lost(stage, scene, every=1, decide=lambda call: None, forgets=lambda call: False):
+    found = walk.Walk()
+    for what in states(stage, scene, decide, every, forgets):
+        found.points += 1
+        try:
+            found.reruns += stage.check(scene)
+        except AssertionError as error:
+            found.wrong.append(f"{what}: {error}")
+    return found
+
+
+def copying(call):
+    """A file system without links, or another one than the store's."""
+    return errno.EXDEV if call.name == "link" and "/out/" in call.paths[1] else None
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_nothing_is_lost_when_the_power_fails(stage, name):
+    found = lost(stage, SCENES[name], every=23)
+
+    assert found.wrong == []
+    assert found.points
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("how", ["links", "copies"])
+def test_nothing_is_lost_in_any_order_of_writes(stage, name, how, counted):
+    found = lost(stage, SCENES[name], decide=copying if how == "copies" else lambda call: None)
+
+    counted.add(how, found.points, 0, found.reruns, len(found.wrong))
+    assert found.wrong == []
+    assert found.points
+
+
+@pytest.mark.parametrize("part", ["/cache/", "/out/"])
+def test_a_disk_that_is_not_told_to_sync_loses_something(stage, part):
+    """Else the model could not tell a good order of writes from a bad one."""
+    found = lost(stage, SCENES["another bundle in the place of an older one"], every=7,
+                 decide=copying,
+                 forgets=lambda call: call.name == "fsync" and part in call.paths[0])
+
+    assert found.wrong

@@ -1,0 +1,97 @@
+"""Real file systems with too little room, too few inodes, or that cannot be written to."""
+
+import contextlib
+import os
+import subprocess
+import sys
+
+import pytest
+import reader
+from scenes import BUILD, SCENES
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not sys.platform.startswith("linux"), reason="needs root, to mount")
+SCENE = SCENES["a first build"]
+
+
+@contextlib.contextmanager
+def mounted(folder, options):
+    """A file system in memory, of so much room; nothing of it stays."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "sdbuild-test", folder]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("cannot be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+        folder.rmdir()
+
+
+def remount(folder, options):
+    subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
+
+
+def build_in(stage, options, more):
+    """Builds where there is too little room, and again where there is enough.
+
+    What the first was told, or nothing, and how many steps the second ran.
+    """
+    expected = stage.undisturbed(SCENE)
+    stage.reset(SCENE)
+    cache = stage.world / "cache"
+    with mounted(cache, options):
+        run = stage.run(BUILD)
+        found = stage.look()
+        assert found.store.wrong == ()
+        assert found.bundle in (None, expected.done.bundle)
+        assert "Traceback" not in run.printed
+        stage.ran()
+        remount(cache, more)
+
+        assert stage.run(BUILD).result == {}
+
+        ran, last = stage.ran(), stage.look()
+        assert not found.store.whole & set(ran)
+        assert (last.bundle, last.store.wrong) == (expected.done.bundle, ())
+        assert last.beside == expected.start.beside
+        assert last.store.made == expected.done.store.made
+    return run.result, len(ran)
+
+
+def test_a_disk_that_is_full_says_so_and_with_room_the_build_goes_on(stage):
+    told, ran = build_in(stage, "size=48k", "size=64m")
+
+    assert "No space left on device" in told["error"]
+    assert "python -m sdbuild gc" in told["hint"]
+    assert ran
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_however_little_room_there_is(stage, counted):
+    told = [build_in(stage, f"size={pages * 4}k", "size=64m") for pages in range(1, 60, 2)]
+    told += [build_in(stage, f"size=64m,nr_inodes={inodes}", "nr_inodes=100k")
+             for inodes in range(2, 90, 3)]
+
+    errors = [result for result, _ in told if result]
+    assert 10 < len(errors) < len(told)
+    assert [e for e in errors
+            if "No space left on device" not in e["error"] or "gc" not in f"{e}"] == []
+    counted.add("room", len(told), len(errors), sum(ran for _, ran in told), 0)
+
+
+def test_what_is_read_only_cannot_take_a_build_and_gives_what_it_holds(stage):
+    stage.reset(SCENE)
+    cache = stage.world / "cache"
+    with mounted(cache, "size=64m,ro"):
+        told = stage.run(BUILD).result
+        assert "Read-only file system" in told["error"]
+        assert "cache=PATH" in told["hint"]
+        remount(cache, "rw")
+        assert stage.run(BUILD).result == {}
+        remount(cache, "ro")
+
+        assert stage.run(("build", {"place": "second"})).result == {}
+
+        out = stage.world / "out"
+        assert reader.tree(out / "second") == reader.tree(out / "mine")
