@@ -226,8 +226,9 @@ build, forget, gc = told(_build), told(_forget), told(_collect)
 relink, damage, mend = told(_relink), told(_damage), told(_verify)
 
 
-def nothing():
-    """Does nothing, to see whether it can be watched."""
+def nothing(folder):
+    """Does next to nothing, to see whether it can be watched."""
+    (Path(folder) / "new").mkdir()
 
 
 def execute(command, folder, env):

@@ -6,6 +6,8 @@ from pathlib import Path
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 BEGIN, END = "<!-- written by pytest tests/faults --accept -->\n", "<!-- until here -->\n"
 
+HEAD = """| fault | points | told as an error | steps that ran again | lost |
+| --- | ---: | ---: | ---: | ---: |"""
 FAULTS = {
     "killed": "SIGKILL before each operation, and in the middle of each write",
     "failed": "each kind of operation on each kind of file fails, in each way that it may",
@@ -30,23 +32,19 @@ class Tally:
         before = self._rows.get(fault, (0, 0, 0, 0))
         self._rows[fault] = tuple(map(sum, zip(before, (points, told, reruns, lost), strict=True)))
 
-    @property
-    def is_complete(self):
-        """Whether every fault was tried."""
-        return self._rows.keys() == FAULTS.keys()
-
     def write(self):
-        """Writes the table into the page."""
+        """Writes the rows of what was tried into the page's table; others stay as they were."""
         head, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-        *_, tail = rest.partition(END)
-        rows = [self._row(FAULTS[name], self._rows[name]) for name in FAULTS]
-        every = tuple(map(sum, zip(*self._rows.values(), strict=True)))
-        table = ["| fault | points | told as an error | steps that ran again | lost |",
-                 "| --- | ---: | ---: | ---: | ---: |", *rows, self._row("in all", every)]
+        before, _, tail = rest.partition(END)
+        lines = {line.split(" | ")[0].removeprefix("| "): line for line in before.splitlines()}
+        for name, numbers in self._rows.items():
+            lines[FAULTS[name]] = _row(FAULTS[name], numbers)
+        rows = [lines[name] for name in FAULTS.values() if name in lines]
         note = f"Linux on {platform.machine()}, Python {platform.python_version()}."
-        lines = "\n".join([*table, "", note])
-        PAGE.write_text(f"{head}{BEGIN}{lines}\n{END}{tail}", "utf-8")
+        table = "\n".join([HEAD, *rows, "", note])
+        PAGE.write_text(f"{head}{BEGIN}{table}\n{END}{tail}", "utf-8")
 
-    def _row(self, name, numbers):
-        *some, lost = (f"{number:,}" for number in numbers)
-        return f"| {name} | {' | '.join(some)} | {'nothing' if lost == '0' else lost} |"
+
+def _row(name, numbers):
+    *some, lost = (f"{number:,}" for number in numbers)
+    return f"| {name} | {' | '.join(some)} | {'nothing' if lost == '0' else lost} |"

@@ -19,6 +19,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,11 +110,14 @@ def why_not():
     """Why nothing can be watched here; empty if it can."""
     if not sys.platform.startswith("linux") or platform.machine() not in TABLES:
         return "needs Linux on x86-64 or 64-bit Arm"
+    refusal = "this kernel or container lets no process watch another's calls"
     done = subprocess.run([sys.executable, "-c", "import watch; watch.install()"],
                           cwd=Path(__file__).parent, capture_output=True, text=True)
-    error = (done.stderr.strip().splitlines() or [""])[-1]
-    return f"this kernel or container lets no process watch another's calls: {error}" * (
-        done.returncode != 0)
+    if done.returncode:
+        return f"{refusal}: {(done.stderr.strip().splitlines() or [''])[-1]}"
+    with tempfile.TemporaryDirectory() as folder, Watcher(Path(folder).resolve()) as watcher:
+        run = watcher.run("nothing", {"folder": str(watcher.root)}, lambda call: None)
+    return "" if [call.name for call in run.calls] == ["mkdir"] else refusal
 
 
 class Watcher:
