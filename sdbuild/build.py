@@ -83,9 +83,7 @@ class Builder:
     @cached_property
     def costs(self) -> Costs:
         """What steps will cost, by what the store knew when this was first asked."""
-        return Costs(
-            self.plan, self.store, self.checkpoints, lambda name: self.state(name).record
-        )
+        return Costs(self.plan, self.store, self.checkpoints, self._record)
 
     def states(self, names: list[str] | None = None) -> dict[str, State]:
         """The state of every step, or of those that `names` are made from, by name."""
@@ -95,6 +93,10 @@ class Builder:
             if wanted is None or step.name in wanted:
                 found[step.name] = self._state(step, found)
         return found
+
+    def _record(self, name: str) -> Record | None:
+        """The record of a step. (No lambda: `doit -n` hands builders to its processes.)"""
+        return self.state(name).record
 
     def state(self, name: str) -> State:
         """The state of one step."""
