@@ -76,7 +76,7 @@ def test_a_store_is_pruned_to_its_size(project):
 
 
 def test_a_job_that_fails_fails_and_its_store_is_pruned_all_the_same(project):
-    printed = run("prepare", "convert", "model=tiny-emoji", "qunat=4", status=3,
+    printed = run("prepare", "convert", "model=tiny-emoji", "qunat=4", status=2,
                   STORE=project.cache, STORE_SIZE="10M")
 
     assert 'did you mean "quant"?' in printed
