@@ -27,7 +27,7 @@ from sdbuild.mil.edit import (
     uses,
     write_edited,
 )
-from sdbuild.mil.package import Model, read_package
+from sdbuild.mil.package import Model
 from sdbuild.mil.program import (
     Block,
     Function,
@@ -38,6 +38,7 @@ from sdbuild.mil.program import (
     string,
 )
 from sdbuild.mil.proto import Message, messages
+from sdbuild.mil.sound import read_sound
 
 _ARRAY_TYPES = {"fp32": "FLOAT32", "int32": "INT32"}
 
@@ -82,13 +83,14 @@ def chunk(source: Path, destinations: Sequence[Path]) -> ChunkReport:
     Raises:
         MILError: there are fewer than two destinations, one exists, or there are not enough places
             where only tensors of fp16, fp32 or int32 of one to five known dimensions cross.
+        InvalidProgram: `source` is not a sound package.
         UnsupportedFormat: the program has several functions, states or flexible shapes.
     """
     if len(destinations) < 2:
         raise MILError(f"{source}: {len(destinations)} chunks, expected two or more")
     for path in destinations:
         refuse_existing(path)
-    model = read_package(source)
+    model = read_sound(source)
     _check(model)
     layout = layout_of(model.program.main.block)
     cuts = best_cuts(model, layout, len(destinations))

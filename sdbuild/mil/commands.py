@@ -122,7 +122,8 @@ def ops(options: argparse.Namespace) -> int:
     from collections import Counter
 
     from sdbuild.mil import ops
-    from sdbuild.mil.survey import blocks, operation_counts, read_models
+    from sdbuild.mil.sound import blocks
+    from sdbuild.mil.survey import operation_counts, read_models
 
     counts: Counter[str] = Counter()
     for model in read_models(options.path):

@@ -18,7 +18,7 @@ from sdbuild.errors import InvalidProgram, UnsupportedFormat
 from sdbuild.mil.coremldata import pack_analytics, pack_description
 from sdbuild.mil.edit import weight_files
 from sdbuild.mil.metadata import describe, format_metadata, function_of
-from sdbuild.mil.package import Model, model_file, read_package
+from sdbuild.mil.package import Model, model_file
 from sdbuild.mil.program import (
     DictType,
     Function,
@@ -32,6 +32,7 @@ from sdbuild.mil.program import (
 )
 from sdbuild.mil.proto import Message
 from sdbuild.mil.schemas import array_ranges, array_shape
+from sdbuild.mil.sound import read_sound
 from sdbuild.mil.text import dialect_of, format_program
 
 _STRING = TensorType("string")
@@ -70,7 +71,7 @@ def compile_package(
         InvalidProgram: the package or its program is broken.
         UnsupportedFormat: the compiled form of something in the package is not known.
     """
-    model = read_package(source)
+    model = read_sound(source)
     file = model_file(source)
     contents = _contents(model, file, versions, source.stem if name is None else name)
     weights = _weight_files(model)

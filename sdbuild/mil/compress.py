@@ -28,7 +28,7 @@ from sdbuild.mil.edit import (
     walk,
     write_edited,
 )
-from sdbuild.mil.package import Model, read_package
+from sdbuild.mil.package import Model
 from sdbuild.mil.packed import Axes, Method, Packed, Part, Task, TensorReport, Unpacking
 from sdbuild.mil.program import (
     Binding,
@@ -42,6 +42,7 @@ from sdbuild.mil.program import (
     string,
 )
 from sdbuild.mil.proto import Message
+from sdbuild.mil.sound import read_sound
 
 ARGUMENT_OPSET = 8  # CoreML8, iOS 18: packed weights are arguments, of any number of bits
 _FIRST_OPSET = 6  # CoreML6, iOS 16: the first with packed weights, as attributes
@@ -91,7 +92,7 @@ def compress(
             constant, a tensor cannot be packed, or `destination` exists.
         InvalidProgram: `source` is not a sound package.
     """
-    model = read_package(source)
+    model = read_sound(source)
     _check(model, selection, method)
     reports: list[TensorReport] = []
 

@@ -14,7 +14,8 @@ from sdbuild.mil.edit import moved, walk
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import Blob, Operation
 from sdbuild.mil.proto import Message
-from sdbuild.mil.survey import blocks, feature_text, placed, type_text
+from sdbuild.mil.sound import blocks
+from sdbuild.mil.survey import feature_text, placed, type_text
 
 _NOWHERE = Blob("", 0)
 _Item = TypeVar("_Item")

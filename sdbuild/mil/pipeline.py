@@ -22,12 +22,12 @@ from sdbuild.mil.package import (
     extra_of,
     model_file,
     model_of,
-    read_package,
     read_spec,
     write_spec,
 )
 from sdbuild.mil.program import Blob, Operation
 from sdbuild.mil.proto import Message, messages, serialize
+from sdbuild.mil.sound import read_sound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ def join(sources: Sequence[Path], destination: Path) -> None:
     """
     if len(sources) < 2:
         raise MILError(f"{destination}: a pipeline of {len(sources)}, expected two or more")
-    models = tuple(map(read_package, sources))
+    models = tuple(map(read_sound, sources))
     write_pipeline(Pipeline(
         specification_version=max(model.specification_version for model in models),
         description=_description([model.description for model in models]),

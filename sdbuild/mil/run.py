@@ -19,7 +19,7 @@ from sdbuild.mil.edit import walk
 from sdbuild.mil.execute import Executor
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import Function, StateType, TensorType
-from sdbuild.mil.verify import contradictions
+from sdbuild.mil.sound import refuse_contradictions
 
 Shape = tuple[int, ...]
 
@@ -106,8 +106,7 @@ def _shapes(model: Model, function: Function) -> dict[str, Shape | None]:
 
 def _refuse_broken(model: Model, function: Function, shapes: Mapping[str, Shape | None]) -> None:
     """Raises for contradictions, and for values too large to be allocated."""
-    for found in contradictions(model):
-        raise InvalidProgram(f"{model.source}: {found.where}: {found.problem}")
+    refuse_contradictions(model)
     made = {
         out.name: out.type.shape for operation in walk(function.block)
         for out in operation.outputs if isinstance(out.type, TensorType)

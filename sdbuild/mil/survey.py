@@ -16,7 +16,6 @@ from sdbuild.mil.program import (
     Blob,
     Block,
     DictType,
-    Function,
     ListType,
     Operation,
     StateType,
@@ -27,6 +26,7 @@ from sdbuild.mil.program import (
 )
 from sdbuild.mil.proto import Message
 from sdbuild.mil.read import read_model
+from sdbuild.mil.sound import blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +61,6 @@ def read_models(path: Path) -> tuple[Model, ...]:
     """
     is_package = (path / MANIFEST_FILE).is_file() and not (path / PROGRAM_FILE).is_file()
     return read_pipeline(path).models if is_package and is_pipeline(path) else (read_model(path),)
-
-
-def blocks(model: Model) -> Iterator[tuple[str, Function, Block]]:
-    """Every block of every function with the function's name, nested blocks left out."""
-    for name, function in model.program.functions.items():
-        for block in function.blocks.values():
-            yield name, function, block
 
 
 def operation_counts(block: Block) -> Mapping[str, int]:

@@ -17,7 +17,7 @@ VERSION = 2
 TOOLS = ("coremltools",)
 CODE = ("steps/compile.py", "mil/compile.py", "mil/coremldata.py", "mil/histogram.py",
         "mil/edit.py", "mil/literals.py", "mil/metadata.py",
-        "mil/precisions.py", "mil/schemas.py", "mil/text.py", *PACKAGE_CODE)
+        "mil/precisions.py", "mil/schemas.py", "mil/sound.py", "mil/text.py", *PACKAGE_CODE)
 NEEDS = {"package": "package"}
 GIVES = "compiled"
 

@@ -11,10 +11,11 @@ import pytest
 from small import array_feature, relu_description, small_package
 
 from sdbuild.errors import InvalidProgram
-from sdbuild.mil.blob import BlobWriter
 from sdbuild.mil.compile import CompilerVersions, compile_package
 from sdbuild.mil.compiled import read_compiled
 from sdbuild.mil.coremldata import unpack_description
+from sdbuild.mil.dtype import DTYPES, packed_bytes
+from sdbuild.mil.edit import walk
 from sdbuild.mil.histogram import TABLE, histogram_name
 from sdbuild.mil.metadata import describe
 from sdbuild.mil.package import model_file, read_package, write_package
@@ -22,6 +23,7 @@ from sdbuild.mil.parse import parse_program
 from sdbuild.mil.program import Blob
 from sdbuild.mil.proto import messages
 from sdbuild.mil.read import read_model
+from sdbuild.mil.survey import placed
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "mlmodelc"
 PAIRS = sorted(path.parent for path in FIXTURES.glob("*/source.mlpackage"))
@@ -42,13 +44,22 @@ def expected_metadata(folder):
 
 
 def with_weights(package, tmp_path):
-    """The package, or a copy with an empty weight file where the fixture lacks its own."""
+    """The package, or a copy with blobs of zeros where the fixture lacks its weight file."""
     if not list(package.glob("Data/*/weights/*.lfs-pointer.txt")):
         return package
     copy = tmp_path / "with_weights.mlpackage"
     shutil.copytree(package, copy)
-    with BlobWriter(model_file(copy).parent / "weights" / "weight.bin"):
-        pass
+    model = read_package(copy)
+    block = model.program.main.block
+    values = {value.data: value.type for op in walk(block) for _, value in placed(op)}
+    with (model.root / "weights" / "weight.bin").open("wb") as file:
+        file.write(struct.pack("<II56x", 0, 2))
+        for blob, kind in values.items():
+            size, start = packed_bytes(kind.dtype, kind.count), blob.offset + 64
+            file.seek(blob.offset)
+            file.write(struct.pack(
+                "<IIQQQ32x", 0xDEADBEEF, DTYPES[kind.dtype].blob, size, start, 0))
+            file.truncate(max(os.fstat(file.fileno()).st_size, start + size))
     return copy
 
 

@@ -7,8 +7,9 @@ import pytest
 from small import array_feature, relu_description, relu_text, small_package
 
 from sdbuild.errors import InvalidProgram, UnsupportedFormat
+from sdbuild.mil.blob import BlobWriter
 from sdbuild.mil.compile import compile_package
-from sdbuild.mil.package import WEIGHT_FILE
+from sdbuild.mil.package import WEIGHT_FILE, model_file
 from sdbuild.mil.program import ListType, NamedType, StateType, TensorType, Value
 from sdbuild.mil.proto import messages
 
@@ -77,6 +78,10 @@ SPARSE_OF_IOS18 = (
 ], ids=["spec 10", "state of a list", "list", "operation", "sparse weights of iOS 18"])
 def test_programs_whose_compiled_form_is_unknown_are_refused(arguments, tmp_path):
     package = small_package(tmp_path / "m.mlpackage", **arguments)
+    weights = model_file(package).parent / "weights" / "weight.bin"
+    weights.parent.mkdir()
+    with BlobWriter(weights) as writer:
+        writer.write("uint1", b"\1", padding_bits=4)
 
     with pytest.raises(UnsupportedFormat):
         compile_package(package, tmp_path / "m.mlmodelc")
