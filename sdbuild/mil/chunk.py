@@ -5,6 +5,7 @@ Where it is cut is decided in `cuts.py`; here the parts are written.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -19,11 +20,11 @@ from sdbuild.mil.cuts import (
     crossings_at,
     layout_of,
 )
+from sdbuild.mil.destination import refuse_taken
 from sdbuild.mil.edit import (
     Weights,
     blobs,
     rebuilt,
-    refuse_existing,
     uses,
     write_edited,
 )
@@ -81,29 +82,44 @@ def chunk(source: Path, destinations: Sequence[Path]) -> ChunkReport:
         a = cast(a_chunk1, "fp16") ; b = cast(b_chunk1, "fp16") ; out = h(a, b, y)
 
     Raises:
-        MILError: there are fewer than two destinations, one exists, or there are not enough places
-            where only tensors of fp16, fp32 or int32 of one to five known dimensions cross.
+        MILError: there are fewer than two destinations, one exists, two are the same, one lies in
+            another or in `source`, or there are not enough places where only tensors of fp16, fp32
+            or int32 of one to five known dimensions cross.
         InvalidProgram: `source` is not a sound package.
         UnsupportedFormat: the program has several functions, states or flexible shapes.
     """
     if len(destinations) < 2:
         raise MILError(f"{source}: {len(destinations)} chunks, expected two or more")
-    for path in destinations:
-        refuse_existing(path)
-    model = read_sound(source)
+    refuse_taken([source], destinations)
+    return chunk_model(read_sound(source), destinations)
+
+
+def chunk_model(model: Model, destinations: Sequence[Path]) -> ChunkReport:
+    """`chunk` of a package that is read already, to places that are known to be free."""
     _check(model)
     layout = layout_of(model.program.main.block)
     cuts = best_cuts(model, layout, len(destinations))
     crossings = crossings_at(model, layout, cuts)
     edges = (0, *cuts, len(layout.computing))
-    chunks = tuple(
-        _write(_Part(model=model, layout=layout, start=start, stop=stop, before=before,
-                     after=after), path)
-        for (start, stop), before, after, path in zip(
-            pairwise(edges), (None, *crossings), (*crossings, None), destinations, strict=True
-        )
-    )
-    return ChunkReport(chunks=chunks, crossings=crossings)
+    parts = [
+        _Part(model=model, layout=layout, start=start, stop=stop, before=before, after=after)
+        for (start, stop), before, after in zip(
+            pairwise(edges), (None, *crossings), (*crossings, None), strict=True)
+    ]
+    return ChunkReport(chunks=_write_all(parts, destinations), crossings=crossings)
+
+
+def _write_all(parts: Sequence[_Part], destinations: Sequence[Path]) -> tuple[Chunk, ...]:
+    """Writes the chunks; if one fails, those before it are removed."""
+    done: list[Chunk] = []
+    try:
+        for part, path in zip(parts, destinations, strict=True):
+            done.append(_write(part, path))
+    except BaseException:
+        for chunk in done:
+            shutil.rmtree(chunk.path)
+        raise
+    return tuple(done)
 
 
 def _check(model: Model) -> None:

@@ -1,6 +1,6 @@
 """Packages compiled: `.mlpackage` to `.mlmodelc`, as Apple's compiler does it.
 
-Compiling is printing: nothing is folded, renamed or moved, and weight files are shared as they
+Compiling is printing: nothing is folded, renamed or moved, and weight files stay as they
 are. What is not known for certain about the compiled form is refused, never guessed.
 """
 
@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdbuild.errors import InvalidProgram, UnsupportedFormat
 from sdbuild.mil.coremldata import pack_analytics, pack_description
+from sdbuild.mil.destination import RESULT, put, refuse_taken, whole
 from sdbuild.mil.edit import weight_files
 from sdbuild.mil.metadata import describe, format_metadata, function_of
 from sdbuild.mil.package import Model, model_file
@@ -58,28 +57,34 @@ DEFAULT_VERSIONS = CompilerVersions()
 def compile_package(
     source: Path, destination: Path, *,
     versions: CompilerVersions = DEFAULT_VERSIONS, name: str | None = None,
+    is_linked: bool = False,
 ) -> None:
     """Writes the `.mlmodelc` folder `destination` of the `.mlpackage` folder `source`.
 
-    The bytes depend on the package's content, on `versions` and on `name` alone; weight files are
-    hard links where the file system allows them.
+    The bytes depend on the package's content, on `versions` and on `name` alone. The folder appears
+    whole, or not at all.
 
     Args:
         name: the model's name, from which apps derive that of a class; that of `source` if None.
+        is_linked: weight files are hard links to those of the package, where the file system can;
+            for packages that nobody writes into, as a change of either changes both. Else they are
+            copies.
 
     Raises:
+        MILError: there is something at `destination`, or it lies in `source`.
         InvalidProgram: the package or its program is broken.
         UnsupportedFormat: the compiled form of something in the package is not known.
     """
+    refuse_taken([source], [destination])
     model = read_sound(source)
     file = model_file(source)
     contents = _contents(model, file, versions, source.stem if name is None else name)
     weights = _weight_files(model)
-    destination.mkdir(parents=True)
-    for relative, content in contents.items():
-        _place(destination / relative).write_bytes(content)
-    for relative, path in weights.items():
-        _share(path, _place(destination / relative))
+    with whole(destination) as folder:
+        for relative, content in contents.items():
+            _place(folder / RESULT / relative).write_bytes(content)
+        for relative, path in weights.items():
+            put(path, _place(folder / RESULT / relative), is_link=is_linked)
 
 
 def _contents(
@@ -235,11 +240,3 @@ def _weight_files(model: Model) -> dict[str, Path]:
 def _place(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _share(source: Path, target: Path) -> None:
-    """Makes `target` a hard link to `source`, or a copy where links cannot be."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from sdbuild.errors import MILError
 from sdbuild.mil.arrays import to_array
+from sdbuild.mil.destination import refuse_taken
 from sdbuild.mil.dtype import DTYPES
 from sdbuild.mil.edit import (
     Weights,
@@ -89,9 +90,10 @@ def compress(
 
     Raises:
         MILError: the opset lacks the method, weights are packed already, a pattern fits no
-            constant, a tensor cannot be packed, or `destination` exists.
+            constant, a tensor cannot be packed, or `destination` exists or lies in `source`.
         InvalidProgram: `source` is not a sound package.
     """
+    refuse_taken([source], [destination])
     model = read_sound(source)
     _check(model, selection, method)
     reports: list[TensorReport] = []

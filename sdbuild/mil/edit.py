@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from sdbuild.errors import MILError, UnsupportedFormat
+from sdbuild.errors import UnsupportedFormat
 from sdbuild.mil.blob import BlobWriter
+from sdbuild.mil.destination import RESULT, refuse_taken, whole
 from sdbuild.mil.package import WEIGHT_FILE, Model, write_package
 from sdbuild.mil.program import Binding, Blob, Block, Operation, Program, TensorType, Value
 from sdbuild.mil.proto import Message
@@ -62,32 +62,19 @@ def write_edited(model: Model, destination: Path, edit: Edit) -> None:
     """Writes the package that `edit` makes of `model`; it appears whole, or not at all.
 
     Raises:
-        MILError: there is something at `destination`.
+        MILError: there is something at `destination`, or it lies in the package of `model`.
         UnsupportedFormat: a blob lies where edits do not look.
     """
     refuse_stray_blobs(model)
-    refuse_existing(destination)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
-        package = Path(folder) / "package"
-        with Weights(model, Path(folder) / "weight.bin") as weights:
+    refuse_taken([model.source], [destination])
+    with whole(destination) as folder:
+        with Weights(model, folder / "weight.bin") as weights:
             program, description = edit(weights)
         write_package(
-            package, specification_version=model.specification_version, description=description,
-            program=program, weights=None if weights.is_empty else weights.path,
-            extra=model.extra,
+            folder / RESULT, specification_version=model.specification_version,
+            description=description, program=program, extra=model.extra,
+            weights=None if weights.is_empty else weights.path,
         )
-        package.rename(destination)
-
-
-def refuse_existing(destination: Path) -> None:
-    """Refuses to overwrite.
-
-    Raises:
-        MILError: there is something at `destination`.
-    """
-    if destination.exists():
-        raise MILError(f"{destination}: exists already", hint="remove it, or choose another name")
 
 
 def moved(operation: Operation, place: Callable[[Blob], Blob]) -> Operation:

@@ -5,16 +5,15 @@ What one program gives, a later one takes by name. Each has weight files of its 
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sdbuild.errors import InvalidProgram, MILError, UnsupportedFormat
-from sdbuild.mil.chunk import ChunkReport, chunk
-from sdbuild.mil.edit import moved, rebuilt, refuse_existing, refuse_stray_blobs, weight_files
+from sdbuild.mil.chunk import ChunkReport, chunk_model
+from sdbuild.mil.destination import RESULT, put, refuse_taken, whole
+from sdbuild.mil.edit import moved, rebuilt, refuse_stray_blobs, weight_files
 from sdbuild.mil.encode import encode_program
 from sdbuild.mil.package import (
     MODEL_PATH,
@@ -92,14 +91,16 @@ def _extra(spec: Message) -> bytes:
     return serialize(rest)
 
 
-def join(sources: Sequence[Path], destination: Path) -> None:
+def join(sources: Sequence[Path], destination: Path, *, is_linked: bool = False) -> None:
     """Writes a pipeline of packages that run in a row; it appears whole, or not at all.
 
     An input that no earlier package gives is one of the pipeline, and so is an output that no
-    later package takes.
+    later package takes. With `is_linked`, weight files are hard links to those of the packages,
+    where the file system can, which then must never be written into.
 
     Raises:
-        MILError: there is something at `destination`, or there are fewer than two packages.
+        MILError: there is something at `destination`, it lies in a package, or there are fewer than
+            two packages.
         InvalidProgram: a source is not a sound package.
     """
     if len(sources) < 2:
@@ -109,7 +110,7 @@ def join(sources: Sequence[Path], destination: Path) -> None:
         specification_version=max(model.specification_version for model in models),
         description=_description([model.description for model in models]),
         models=models, names=(), source=destination,
-    ), destination)
+    ), destination, is_linked=is_linked)
 
 
 def chunk_into_pipeline(source: Path, destination: Path, count: int) -> ChunkReport:
@@ -118,15 +119,20 @@ def chunk_into_pipeline(source: Path, destination: Path, count: int) -> ChunkRep
     The chunks of the report name places that are gone; what they hold is in the pipeline.
 
     Raises:
-        MILError: as `chunk` and `join`.
+        MILError: as `chunk` and `join`, or the program has fewer operations than `count`.
         UnsupportedFormat: as `chunk`.
     """
-    refuse_existing(destination)
+    refuse_taken([source], [destination])
+    model = read_sound(source)
+    most = len(model.program.main.block.operations)
+    if not 2 <= count <= most:
+        raise MILError(f"{source}: {count} chunks, expected two or more, and at most {most}, as"
+                       " many as there are operations")
     destination.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
         places = [Path(folder) / f"{number}.mlpackage" for number in range(1, count + 1)]
-        report = chunk(source, places)
-        join(places, destination)
+        report = chunk_model(model, places)
+        join(places, destination, is_linked=True)
     return report
 
 
@@ -151,14 +157,18 @@ def _description(parts: Sequence[Message]) -> Message:
     return whole
 
 
-def write_pipeline(pipeline: Pipeline, destination: Path) -> None:
+def write_pipeline(
+    pipeline: Pipeline, destination: Path, *, is_linked: bool = False
+) -> None:
     """Writes the package of a pipeline; it appears whole, or not at all.
 
+    `is_linked` is that of `join`.
+
     Raises:
-        MILError: there is something at `destination`.
+        MILError: there is something at `destination`, or it lies in a package of the models.
         UnsupportedFormat: a program cannot be written without loss.
     """
-    refuse_existing(destination)
+    refuse_taken([model.source for model in pipeline.models], [destination])
     spec = messages("Model").Model(specificationVersion=pipeline.specification_version)
     spec.description.CopyFrom(pipeline.description)
     spec.pipeline.names.extend(pipeline.names)
@@ -169,11 +179,10 @@ def write_pipeline(pipeline: Pipeline, destination: Path) -> None:
         files.update((name, model.reader(file).path) for file, name in names.items())
         spec.pipeline.models.append(_child(model, names))
     spec.MergeFromString(pipeline.extra)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
-        copies = {name: _copy(path, Path(folder) / name) for name, path in files.items()}
-        write_spec(Path(folder) / "package", spec, copies)
-        (Path(folder) / "package").rename(destination)
+    with whole(destination) as folder:
+        for name, path in files.items():
+            put(path, folder / name, is_link=is_linked)
+        write_spec(folder / RESULT, spec, {name: folder / name for name in files})
 
 
 def _file_names(model: Model, number: int) -> dict[str, str]:
@@ -202,12 +211,3 @@ def _child(model: Model, names: Mapping[str, str]) -> Message:
     spec.mlProgram.CopyFrom(encode_program(replace(model.program, functions=functions)))
     spec.MergeFromString(model.extra)
     return spec
-
-
-def _copy(source: Path, target: Path) -> Path:
-    """`target` as a link to `source`, or as a copy where links cannot be."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-    return target

@@ -16,7 +16,7 @@ from sdbuild.steps import PACKAGE_CODE
 VERSION = 2
 TOOLS = ("coremltools",)
 CODE = ("steps/compile.py", "mil/compile.py", "mil/coremldata.py", "mil/histogram.py",
-        "mil/edit.py", "mil/literals.py", "mil/metadata.py",
+        "mil/destination.py", "mil/edit.py", "mil/literals.py", "mil/metadata.py",
         "mil/precisions.py", "mil/schemas.py", "mil/sound.py", "mil/text.py", *PACKAGE_CODE)
 NEEDS = {"package": "package"}
 GIVES = "compiled"
@@ -54,7 +54,7 @@ def run(job: Job) -> None:
 def _portable(source: Path, target: Path) -> None:
     from sdbuild.mil.compile import compile_package
 
-    compile_package(source, target)
+    compile_package(source, target, is_linked=True)  # the store's files are read only
 
 
 def _xcrun(*arguments: str) -> str:

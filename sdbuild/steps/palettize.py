@@ -15,8 +15,8 @@ from sdbuild.steps import PACKAGE_CODE
 VERSION = 1
 TOOLS = ("coremltools", "numpy")
 CODE = ("steps/palettize.py", "mil/palettize.py", "mil/compress.py", "mil/packed.py",
-        "mil/kmeans.py", "mil/partition.py", "mil/sound.py", "mil/edit.py", "mil/arrays.py",
-        *PACKAGE_CODE)
+        "mil/kmeans.py", "mil/partition.py", "mil/destination.py", "mil/sound.py",
+        "mil/edit.py", "mil/arrays.py", *PACKAGE_CODE)
 NEEDS = {"package": "package"}
 GIVES = "package"
 

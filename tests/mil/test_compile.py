@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from small import array_feature, relu_description, small_package
 
-from sdbuild.errors import InvalidProgram
+from sdbuild.errors import InvalidProgram, MILError
 from sdbuild.mil.compile import CompilerVersions, compile_package
 from sdbuild.mil.compiled import read_compiled
 from sdbuild.mil.coremldata import unpack_description
@@ -79,7 +79,7 @@ def test_a_package_compiles_to_what_apples_compiler_made_of_it(pair, tmp_path):
     metadata = expected_metadata(expected)
     source, compiled = with_weights(pair / "source.mlpackage", tmp_path), tmp_path / "m.mlmodelc"
 
-    compile_package(source, compiled, name=metadata[0]["generatedClassName"])
+    compile_package(source, compiled, name=metadata[0]["generatedClassName"], is_linked=True)
 
     for name in ("model.mil", "analytics/coremldata.bin"):
         if (expected / name).exists():  # else it is a pointer to a file that is not here
@@ -220,7 +220,7 @@ def test_weights_are_copied_where_links_cannot_be(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "link", no_links)
 
-    compile_package(PAIR / "source.mlpackage", tmp_path / "m.mlmodelc")
+    compile_package(PAIR / "source.mlpackage", tmp_path / "m.mlmodelc", is_linked=True)
 
     source = model_file(PAIR / "source.mlpackage").parent / "weights" / "weight.bin"
     copy = tmp_path / "m.mlmodelc" / "weights" / "weight.bin"
@@ -229,7 +229,7 @@ def test_weights_are_copied_where_links_cannot_be(tmp_path, monkeypatch):
 
 
 def test_an_existing_folder_is_left_alone(tmp_path):
-    with pytest.raises(FileExistsError):
+    with pytest.raises(MILError, match="exists already"):
         compile_package(PAIR / "source.mlpackage", tmp_path)
 
     assert list(tmp_path.iterdir()) == []
