@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from sdbuild.errors import BundleError
@@ -84,26 +86,39 @@ def check_replaceable(folder: Path) -> None:
     Raises:
         BundleError: something else stands there, or something was added to the bundle.
     """
-    if not folder.exists():
+    try:
+        own = _own_files(folder)
+        if own is None and any(_contents(folder)):
+            raise BundleError(
+                f"{folder}: not a bundle, so it is left alone",
+                hint="choose another place with bundle=FOLDER",
+            )
+        added = sorted(set(_contents(folder)) - (own or set()))
+    except FileNotFoundError:
         return
-    if not folder.is_dir():
-        raise BundleError(f"{folder}: not a folder", hint="choose another with bundle=FOLDER")
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    if not found:
-        return
-    own = _own_files(folder)
-    if own is None:
+    except NotADirectoryError as error:
         raise BundleError(
-            f"{folder}: not a bundle, so it is left alone",
-            hint="choose another place with bundle=FOLDER",
-        )
-    added = sorted(found - own)
+            f"{folder}: not a folder", hint="choose another with bundle=FOLDER"
+        ) from error
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     if added:
         raise BundleError(
             f"{folder}: {', '.join(added[:5])} was put there by somebody else, "
             "so the bundle is left alone",
             hint="move it away, or choose another place with bundle=FOLDER",
         )
+
+
+def _contents(folder: Path) -> Iterator[str]:
+    """The paths of all files below a folder, one by one: it may be the root of a disk."""
+    def tell(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=tell):
+        links = (name for name in folders if Path(place, name).is_symlink())
+        for name in (*files, *links):
+            yield Path(place, name).relative_to(folder).as_posix()
 
 
 def _own_files(folder: Path) -> set[str] | None:

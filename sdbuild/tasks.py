@@ -35,7 +35,7 @@ from sdbuild.settings import PROJECT, Settings, settings
 from sdbuild.sharing.remote import remote_at
 from sdbuild.show import made, notes
 from sdbuild.step import Step
-from sdbuild.store import Record, Store
+from sdbuild.store import Record, Store, check_place
 
 Action = Callable[[], TaskFailed | None]
 
@@ -65,6 +65,7 @@ def load() -> Iterator[dict[str, Any]]:
     sys.excepthook = _tell_interrupt
     try:
         found = settings(variables())
+        check_place(found.cache)
         check_replaceable(found.bundle)
         store = Store(found.cache)
         builder = Builder(

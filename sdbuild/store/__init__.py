@@ -4,7 +4,8 @@
 `notes.py`, `stamps.py` and `roots.py` remember what can be found out again.
 """
 
+from sdbuild.store.place import check_place
 from sdbuild.store.record import Entry, Record
 from sdbuild.store.store import Store
 
-__all__ = ["Entry", "Record", "Store"]
+__all__ = ["Entry", "Record", "Store", "check_place"]

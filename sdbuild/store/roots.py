@@ -15,7 +15,8 @@ from pathlib import Path
 
 from sdbuild.digest import digest, digest_file
 from sdbuild.store.disk import sweep, write_file
-from sdbuild.store.store import Record, Store
+from sdbuild.store.record import Record
+from sdbuild.store.store import Store
 
 MANIFEST = "manifest.json"
 

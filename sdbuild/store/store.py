@@ -21,7 +21,6 @@ leaves either the whole artifact or none.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import tempfile
@@ -34,7 +33,6 @@ from pathlib import Path
 from sdbuild.digest import digest_file
 from sdbuild.errors import CorruptArtifact, MissingArtifact
 from sdbuild.store.disk import (
-    TAKEN_NS,
     drop,
     file_error,
     give,
@@ -45,15 +43,8 @@ from sdbuild.store.disk import (
     write_file,
 )
 from sdbuild.store.locks import is_held, locked
-from sdbuild.store.record import Entry, Record, decoded, encoded, tree_digest
-
-__all__ = ["DAMAGED", "MISSING", "Entry", "Record", "Store", "fault", "tree_digest"]
-
-MISSING = "missing"
-DAMAGED = "damaged"
-
-_LOST = (errno.ENOENT, errno.ENOTDIR, errno.EIO)
-"""What a disk answers that has not, or no more, what was written; others may answer it again."""
+from sdbuild.store.record import Entry, Record, decoded, encoded
+from sdbuild.store.whole import DAMAGED, LOST, fault, is_laid_out, is_whole
 
 _USED_EVERY_S = 3600
 """How exactly the time of last use is kept."""
@@ -132,7 +123,7 @@ class Store:
         except (ValueError, TypeError, KeyError):
             return None
         except OSError as error:
-            if error.errno not in _LOST:
+            if error.errno not in LOST:
                 raise file_error(error, path) from error
             return None
 
@@ -207,7 +198,7 @@ class Store:
         """
         for entry in record.part(path):
             source = self.object(entry.digest)
-            if _is_whole(source, entry):
+            if is_whole(source, entry):
                 return source
         raise MissingArtifact(f"{record.step} ({record.key[:8]}): {path} is not in the store")
 
@@ -221,7 +212,7 @@ class Store:
     def missing(self, record: Record, path: str = "") -> list[Entry]:
         """The distinct files of the artifact, or of one path of it, that are not in the pool."""
         distinct = {e.digest: e for e in record.part(path)}.values()
-        return [e for e in distinct if not _is_whole(self.object(e.digest), e)]
+        return [e for e in distinct if not is_whole(self.object(e.digest), e)]
 
     def faults(self, files: Iterable[tuple[Path, str]]) -> Iterator[str]:
         """The fault of each file that should have a digest, read by several threads; in order."""
@@ -299,11 +290,14 @@ class Store:
         return target
 
     def is_laid_out(self, record: Record, target: Path) -> bool:
-        """Whether `target` holds exactly the files of the artifact."""
+        """Whether `target` holds exactly the files of the artifact.
+
+        Large files are not read, but a bundle's manifest is, which has their digests.
+        """
         wanted = {entry.path: entry for entry in record.tree}
         found = {path.relative_to(target).as_posix(): path for path in _files(target)}
         return wanted.keys() == found.keys() and all(
-            _is_whole(path, wanted[name]) for name, path in found.items()
+            is_laid_out(path, wanted[name]) for name, path in found.items()
         )
 
     # work
@@ -363,30 +357,3 @@ class Store:
 def _files(folder: Path) -> list[Path]:
     """The files below `folder`, in the order of their paths."""
     return sorted(path for path in folder.rglob("*") if not path.is_dir())
-
-
-def fault(path: Path, digest: str) -> str:
-    """What a read shows to be wrong with a file: MISSING, DAMAGED or nothing.
-
-    Raises:
-        StoreError: it cannot be read now, which says nothing of it.
-    """
-    try:
-        return "" if digest_file(path) == digest else DAMAGED
-    except FileNotFoundError:
-        return MISSING
-    except OSError as error:
-        if error.errno not in _LOST:
-            raise file_error(error, path) from error
-        return DAMAGED
-
-
-def _is_whole(path: Path, entry: Entry) -> bool:
-    """Whether a file is that of the entry; it is read only if it was written to since."""
-    try:
-        status = path.stat()
-        if status.st_size != entry.size_bytes:
-            return False
-        return status.st_mtime_ns == TAKEN_NS or digest_file(path) == entry.digest
-    except OSError:
-        return False

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from sdbuild.errors import StoreError
 from sdbuild.show import size
+from sdbuild.store import Entry, Record, Store
 from sdbuild.store.disk import touch
 from sdbuild.store.roots import Root, roots
-from sdbuild.store.store import Entry, Record, Store, fault
+from sdbuild.store.whole import fault
 from sdbuild.upkeep.lineage import Lineage
 
 Progress = Callable[[int, int], None]

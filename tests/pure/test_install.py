@@ -2,12 +2,13 @@ import json
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from sdbuild import install as installing
 from sdbuild.errors import BundleError, MissingArtifact
-from sdbuild.install import install, left_beside, remove
+from sdbuild.install import check_replaceable, install, left_beside, remove
 from sdbuild.store import Record, Store, disk
 
 
@@ -50,6 +51,27 @@ def test_a_folder_that_is_no_bundle_is_left_alone(store, tmp_path, act):
             remove(place)
 
     assert (place / "photo.jpg").read_text() == "x"
+
+
+def test_a_bundle_of_other_weights_is_not_taken_for_the_one_that_is_wanted(store, tmp_path):
+    """Bundles of an architecture have files of the same names, sizes and times."""
+    made = {}
+    for key in "12":
+        out = tmp_path / key
+        out.mkdir()
+        (out / "weights.bin").write_text(key * (1 << 21))
+        (out / "manifest.json").write_text(json.dumps({"files": {"weights.bin": [1, key]}}))
+        made[key] = store.put(out, Record(key=key * 32, step="bundle", ingredients={}, tree=(),
+                                          seconds=0, peak_bytes=0, made_at="", host=""))
+    install(made["1"], store, tmp_path / "mine")
+
+    assert store.is_laid_out(made["1"], tmp_path / "mine")
+    assert not store.is_laid_out(made["2"], tmp_path / "mine")
+
+
+def test_a_place_that_holds_the_whole_disk_is_left_alone_at_once():
+    with pytest.raises(BundleError, match="/: not a bundle, so it is left alone"):
+        check_replaceable(Path("/"))
 
 
 @pytest.mark.parametrize("act", ["install", "remove"])

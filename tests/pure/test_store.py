@@ -9,7 +9,7 @@ import pytest
 import xxhash
 
 from sdbuild.errors import CorruptArtifact, MissingArtifact, StoreError
-from sdbuild.store import Entry, Record, Store, disk
+from sdbuild.store import Entry, Record, Store, check_place, disk
 from sdbuild.store.notes import Notes
 from sdbuild.store.stamps import source_digest
 
@@ -374,3 +374,26 @@ def test_what_a_kill_left_in_a_workspace_goes_though_nothing_has_to_run(store):
     store.sweep_work()
 
     assert not left.exists()
+
+
+def test_a_store_is_made_in_no_folder_of_somebody_else(tmp_path):
+    (tmp_path / "unet").mkdir()
+
+    with pytest.raises(StoreError, match=r"holds unet and no store, so it is left alone"):
+        check_place(tmp_path)
+
+
+def test_a_store_is_no_file(tmp_path):
+    (tmp_path / "cache").write_text("x")
+
+    with pytest.raises(StoreError, match="a file, expected the folder of a store"):
+        check_place(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("names", [[], ["README.md", ".doit.db"], ["records", "a note"]])
+def test_a_store_goes_into_a_new_folder_or_into_its_own(tmp_path, names):
+    for name in names:
+        (tmp_path / name).mkdir()
+
+    check_place(tmp_path)
+    check_place(tmp_path / "new")
