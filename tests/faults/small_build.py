@@ -96,17 +96,20 @@ stage("bundle", bundle, "bundle", NEEDS_PROVENANCE=True, table=table,
 
 
 class Forked:
-    """A `subprocess.Popen` of `python -m sdbuild.steps KIND WORK` without starting Python anew."""
+    """A `subprocess.Popen` of `python -m sdbuild.steps KIND WORK` without starting Python anew.
+
+    As there, it has no open file of its parent's: it may end a moment later, and would hold locks.
+    """
 
     def __init__(self, command, *, stdin, stdout, stderr, env):
         mine, self.stdin_handle = os.pipe()
         self.returncode = None
         self.pid = os.fork()
         if not self.pid:
-            os.close(self.stdin_handle)
             os.dup2(mine, 0)
             os.dup2(stdout.fileno(), 1)
             os.dup2(stderr.fileno(), 2)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
             status = 70
             try:
                 status = step_process.main(command[3], Path(command[4]))

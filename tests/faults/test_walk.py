@@ -1,7 +1,9 @@
 """A small build is disturbed at every file operation: nothing is lost, and it goes on after."""
 
 import errno
+import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import walk
@@ -71,6 +73,22 @@ def test_the_watch_sees_every_operation_of_a_process_and_its_children(stage):
             "utime", "truncate", "flock", "ioctl"} <= {call.name for call in calls}
     assert len({call.pid for call in calls}) >= 7  # the build, and a process for each step
     assert b'"tree"' in b"".join(c.content for c in calls if "/records/" in c.paths[0])
+
+
+def test_a_step_has_no_open_file_of_its_build(stage):
+    """Else its end, which is a moment later than that of a killed build, would end the locks."""
+    seen, open_files = [], set()
+
+    def decide(call):
+        seen.append(call.pid)
+        if not Path(f"/proc/{seen[0]}/task/{call.pid}").exists():  # no thread of the build itself
+            open_files.update(map(os.path.realpath, Path(f"/proc/{call.pid}/fd").iterdir()))
+
+    stage.reset(SCENES["a first build"])
+    stage.run(("build", {}), decide)
+
+    assert open_files
+    assert [path for path in open_files if "/locks/" in path] == []
 
 
 def test_an_operation_that_is_made_to_fail_fails(stage):

@@ -37,16 +37,19 @@ _CHANCE = re.compile(r"[0-9a-f]{32}|\b[0-9a-f]{2}\b|(?<=-)\w{8}\b|\d+-\d+")
 
 @dataclass(slots=True, kw_only=True)
 class Walk:
-    """What was tried, in what that ended, and what was wrong after it."""
+    """What was tried, of how many places to try, in what that ended, and what was wrong after it.
+    """
 
     points: int = 0
+    places: int = 0
     errors: int = 0
     reruns: int = 0
     wrong: list = field(default_factory=list)
 
     def __add__(self, other):
-        return Walk(points=self.points + other.points, errors=self.errors + other.errors,
-                    reruns=self.reruns + other.reruns, wrong=self.wrong + other.wrong)
+        return Walk(points=self.points + other.points, places=self.places + other.places,
+                    errors=self.errors + other.errors, reruns=self.reruns + other.reruns,
+                    wrong=self.wrong + other.wrong)
 
 
 def killed(stage, scene, every=1, first=0):
@@ -87,8 +90,9 @@ def _walk(stage, scene, points, every, first, counts, check: Callable, stays=Fal
     stage.undisturbed(scene)
     stage.reset(scene)
     calls = stage.run(scene.act, lambda call: None).calls
-    found = Walk()
-    for number, answer in list(points(calls, stage.watcher.root))[first::every]:
+    places = list(points(calls, stage.watcher.root))
+    found = Walk(places=len(places))
+    for number, answer in places[first::every]:
         stage.reset(scene)
         decide = _at(number, answer, counts, stays)
         run = stage.run(scene.act, decide)
