@@ -81,15 +81,56 @@ def _pack(block_size: int | None, task: Task, array: np.ndarray) -> Packed:
     blocked = array.reshape(_blocked(array.shape, scales_shape))
     inner = tuple(range(1, blocked.ndim, 2))
     top = (1 << (task.bits - 1)) - 1
-    scales = (magnitudes(blocked, inner).astype(np.float32) / top).astype(array.dtype)
-    scales[scales == 0] = 1  # all zero, or too small for the type: its integers are 0 or clipped
-    integers = np.clip(np.rint(blocked.astype(np.float32) / scales.astype(np.float32)), -top, top)
+    scales = _scales(blocked, inner, top)
+    integers = _integers(blocked, scales, top)
     lost = loss(blocked, (integers * scales.astype(np.float32)).astype(array.dtype))
     parts = _parts(task, integers.astype(np.int8).reshape(array.shape),
                    scales.reshape(scales_shape))
     operations = (Unpacking(operation=_operation(task), parts=parts, result=task.value.type),)
     return Packed(operations=operations,
                   report=report(task, operations, lost, groups=scales.size))
+
+
+def _scales(blocked: np.ndarray, inner: tuple[int, ...], top: int) -> np.ndarray:
+    """The greatest magnitude of each block by `top`, so that no product with `top` is infinite.
+
+    Where the type's numbers are coarse, below its normal ones, the next greater scale is taken if
+    it loses less: a scale that is too small clips.
+
+    Shapes:
+        returns: as `blocked`, `inner` of size 1
+    """
+    largest = magnitudes(blocked, inner)
+    limits = np.finfo(blocked.dtype)
+    scales = (largest.astype(np.float32) / top).astype(blocked.dtype)
+    scales[(scales == 0) & (largest > 0)] = limits.smallest_subnormal
+    scales[largest == 0] = 1
+    with np.errstate(over="ignore"):
+        is_over = np.isinf((scales.astype(np.float32) * top).astype(blocked.dtype))
+    scales[is_over] = np.nextafter(scales[is_over], blocked.dtype.type(0))
+    is_coarse = scales < limits.smallest_normal
+    if is_coarse.any():
+        greater = np.where(is_coarse, np.nextafter(scales, limits.max), scales)
+        is_better = _noise(blocked, greater, inner, top) < _noise(blocked, scales, inner, top)
+        scales = np.where(is_better, greater, scales)
+    return scales
+
+
+def _integers(blocked: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
+    """The nearest multiples of the scales.
+
+    Shapes:
+        returns: float32, as `blocked`
+    """
+    return np.clip(np.rint(blocked.astype(np.float32) / scales.astype(np.float32)), -top, top)
+
+
+def _noise(
+    blocked: np.ndarray, scales: np.ndarray, inner: tuple[int, ...], top: int
+) -> np.ndarray:
+    """The sum of the squares of what each block loses."""
+    found = (_integers(blocked, scales, top) * scales.astype(np.float32)).astype(blocked.dtype)
+    return ((found.astype(np.float64) - blocked) ** 2).sum(inner, keepdims=True)
 
 
 def _scales_shape(

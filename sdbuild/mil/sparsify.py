@@ -6,6 +6,7 @@ How a program is walked and written is `compress.py`'s.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
@@ -38,8 +39,9 @@ def sparsify(
     """Prunes the weights of the package `source` into a package at `destination`.
 
     Taken are the constants that `palettize` takes. Either the share `sparsity` of each tensor's
-    elements becomes zero, those of least magnitude, or all up to `threshold`; a tensor of which
-    less than `min_sparsity` would be zero then stays as it is.
+    elements becomes zero, rounded down, those of least magnitude and among equal ones the first;
+    or all up to `threshold`; a tensor of which less than `min_sparsity` would be zero then stays as
+    it is.
 
     Before:
         w = const(val=…) ; y = conv(weight=w, …)
@@ -58,7 +60,8 @@ def sparsify(
         sparsity, min_sparsity: shares of the elements, 0 to 1
     Source:
         coremltools 9.0, `prune_weights` with `OpMagnitudePrunerConfig` and
-        `OpThresholdPrunerConfig` (BSD-3-Clause).
+        `OpThresholdPrunerConfig` (BSD-3-Clause). There all elements of the magnitude where the
+        share ends become zero: those of a weight of only -c and c at any share.
     """
     if (sparsity is None) == (threshold is None):
         raise MILError("expected either a sparsity or a threshold")
@@ -78,8 +81,15 @@ def sparsify(
 def _pack_share(sparsity: float, task: Task, array: np.ndarray) -> Packed:
     """The elements of a tensor but the share of least magnitude."""
     magnitudes(array, tuple(range(array.ndim)))
-    sizes = np.abs(array.astype(np.float32))
-    return _pack(task, array, sizes > (np.quantile(sizes, sparsity) if sparsity else 0))
+    sizes = np.abs(array.astype(np.float32)).reshape(-1)
+    mask = sizes > 0
+    count = int(Decimal(str(sparsity)) * sizes.size)  # 0.29 of 100 are 29, not 28.99…
+    if count:
+        last = np.partition(sizes, count - 1)[count - 1]
+        equal = np.flatnonzero(sizes == last)
+        mask[sizes < last] = False
+        mask[equal[:count - int((sizes < last).sum())]] = False
+    return _pack(task, array, mask.reshape(array.shape))
 
 
 def _pack_below(

@@ -85,6 +85,57 @@ def test_a_channel_of_zeros_stays_zero(tmp_path):
     assert not found[:, 7].any()
 
 
+def quantized(tmp_path, weight, dtype=types.fp16, **options):
+    """A weight of 64 x 48, by columns, as coremltools reads it after quantization."""
+
+    def body(x):
+        return mb.matmul(x=x, y=weight, name="out")
+
+    source = package(tmp_path / "source.mlpackage", body, ((1, 64), dtype), target=IOS18)
+    quantize(source, tmp_path / "ours.mlpackage", **options)
+    return dense(tmp_path / "ours.mlpackage", tmp_path)["out_y_0"].astype(np.float64)
+
+
+@pytest.mark.parametrize("nbits", [4, 8])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_the_greatest_finite_weights_stay_finite(tmp_path, nbits, dtype):
+    greatest = float(np.finfo(dtype).max)
+    weight = np.linspace(-greatest / 2, greatest / 2, 64 * 48).astype(dtype) * dtype(2)
+    weight = weight.reshape(64, 48)
+    assert weight.max() == greatest
+
+    found = quantized(tmp_path, weight, {np.float16: types.fp16, np.float32: types.fp32}[dtype],
+                      nbits=nbits)
+
+    step = np.abs(weight.astype(np.float64)).max(0) / (2 ** (nbits - 1) - 1)
+    assert np.isfinite(found).all()
+    assert (np.abs(found - weight) <= 0.6 * step).all()
+
+
+@pytest.mark.parametrize("magnitude", [2.0**-24, 1e-6, 3.5e-6])
+def test_weights_too_small_for_a_scale_of_their_own_lose_nothing(tmp_path, magnitude):
+    """They are multiples of the least fp16, and fewer than 64 of them."""
+    random = np.random.default_rng(0).uniform(-magnitude, magnitude, (64, 48))
+    weight = random.astype(np.float16)
+    assert weight.any()
+
+    np.testing.assert_array_equal(quantized(tmp_path, weight), weight)
+
+
+@pytest.mark.parametrize("magnitude", [5e-6, 1e-5, 1.2e-5, 3e-5, 1e-3])
+def test_small_weights_are_within_one_step_of_the_scale_that_fp16_has(tmp_path, magnitude):
+    weight = np.random.default_rng(0).uniform(-magnitude, magnitude, (64, 48)).astype(np.float16)
+
+    found = quantized(tmp_path, weight)
+
+    nearest = (np.abs(weight.astype(np.float32)).max(0) / 127).astype(np.float16).astype(float)
+    integers = np.clip(np.rint(weight / nearest), -127, 127)
+    before = (integers * nearest).astype(np.float16).astype(float)
+    errors, earlier = (((values - weight) ** 2).sum(0) for values in (found, before))
+    assert (errors <= earlier * 1.0001).all()
+    assert np.abs(found - weight).max() <= magnitude / 127 + 2.0**-24
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_value_that_is_not_finite_is_an_error_that_names_the_tensor(tmp_path, bad):
     weight = half(64, 48)
