@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from sdbuild.errors import SourceError
 from sdbuild.family import TOKENS, Component, Dims
 from sdbuild.models.network import Architecture, expect_class, unwrapped
 
@@ -53,9 +54,17 @@ class TextEncoder(nn.Module):
 
 
 def build(component: Component, architecture: Architecture) -> nn.Module:
-    """The network on the current default device."""
+    """The network on the current default device.
+
+    Raises:
+        SourceError: the tokenizer has tokens that the network does not know.
+    """
     expect_class(architecture, "CLIPTextModel")
     net = unwrapped(CLIPTextModel(CLIPTextConfig(**architecture.config)), "text_model")
+    numbers, size = (architecture.padding or {}).values(), net.config.vocab_size
+    if any(number >= size for number in numbers):
+        raise SourceError(f"text_encoder: it knows {size} tokens, and the tokenizer ends and pads "
+                          f"prompts with the numbers {', '.join(map(str, numbers))}")
     network = TextEncoder(net, architecture.padding)
     for module in network.modules():
         module._buffers.pop("position_ids", None)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sdbuild.errors import SourceError
+from sdbuild.sources.resources import VOCABULARY
 
 END_TOKEN = "<|endoftext|>"
 """What ends a prompt. Hosts pad with it, too."""
 
+_CONFIG = "tokenizer/tokenizer_config.json"
 _SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
              "rescale_betas_zero_snr")
 
@@ -55,21 +57,33 @@ def padding(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dict[s
     Raises:
         SourceError: the tokenizer's files are not sound, or lack one of these tokens.
     """
-    vocabulary = _table(resources, "tokenizer/vocab.json")
+    known = _added(resources) | _table(resources, VOCABULARY)
     found = {"end_token_id": END_TOKEN, "pad_token_id": _pad_token(resources)}
     for token in found.values():
-        if type(vocabulary.get(token)) is not int:
-            raise SourceError(f"tokenizer/vocab.json: no number for {token}")
-    numbers = {name: vocabulary[token] for name, token in found.items()}
+        if type(known.get(token)) is not int:
+            raise SourceError(f"{VOCABULARY}: no number for {token}")
+    numbers = {name: known[token] for name, token in found.items()}
     return numbers if len(set(numbers.values())) == 2 else None
 
 
 def _pad_token(resources: Mapping[str, bytes]) -> str:
-    for name in ("tokenizer/special_tokens_map.json", "tokenizer/tokenizer_config.json"):
+    for name in ("tokenizer/special_tokens_map.json", _CONFIG):
         found = _table(resources, name).get("pad_token") if name in resources else None
+        token = found.get("content") if isinstance(found, dict) else found
+        if isinstance(token, str):
+            return token
         if found is not None:
-            return str(found["content"] if isinstance(found, dict) else found)
+            raise SourceError(f"{name}: pad_token is {found!r}, expected a token")
     return END_TOKEN
+
+
+def _added(resources: Mapping[str, bytes]) -> dict[str, int]:
+    """The tokens that the tokenizer's config numbers: `{"49408": {"content": "<pad>", …}, …}`."""
+    found = _table(resources, _CONFIG).get("added_tokens_decoder") if _CONFIG in resources else None
+    if not isinstance(found, dict):
+        return {}
+    return {str(token.get("content")): int(number) for number, token in found.items()
+            if number.isdecimal() and isinstance(token, dict)}
 
 
 def _table(resources: Mapping[str, bytes], name: str) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.errors import SourceError
 from sdbuild.sources import layout
+from sdbuild.sources.resources import Resources
 
 if TYPE_CHECKING:
     from sdbuild.sources.tensors import Tensor
@@ -75,23 +76,25 @@ class Folder:
         names = layout.config_files(self.place, part, self._names())
         return {name: digest_of(self.path / name) for name in names}
 
-    def config_resources(self) -> dict[str, bytes]:
+    def config_resources(self) -> Resources:
         """Tokenizer and scheduler, for a checkpoint that has none.
 
         Raises:
             SourceError: one of them is not there.
         """
-        names = layout.config_files(self.place, layout.RESOURCES, self._names())
-        return {name: (self.path / name).read_bytes() for name in names}
+        return self._read(layout.config_files(self.place, layout.RESOURCES, self._names()))
 
-    def resources(self) -> dict[str, bytes]:
+    def resources(self) -> Resources:
         """Tokenizer, scheduler, card and licence.
 
         Raises:
             SourceError: one that is needed is not there.
         """
         names = layout.part_files(self.place, layout.RESOURCES, self._names(), self._shards)
-        return {name: (self.path / name).read_bytes() for name in names}
+        return self._read(names)
+
+    def _read(self, names: Sequence[str]) -> Resources:
+        return Resources(self.place, names, lambda name: (self.path / name).read_bytes())
 
     def _names(self) -> set[str]:
         found = (*self.path.glob("*"), *self.path.glob("*/*"))

@@ -10,12 +10,13 @@ that are remembered, so that a key needs neither the network nor huggingface_hub
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.errors import Unreachable
 from sdbuild.sources import layout
+from sdbuild.sources.resources import Resources
 
 if TYPE_CHECKING:
     from sdbuild.sources.folder import DigestOf
@@ -131,7 +132,7 @@ class Hub:
         names = layout.weight_files(self._where, part, self._files, self._shards)
         return table([self._fetch(name) for name in names])
 
-    def resources(self) -> Mapping[str, bytes]:
+    def resources(self) -> Resources:
         """Tokenizer, scheduler, card and licence; each comes when it is read, which raises
         SourceError if it cannot be had.
 
@@ -139,7 +140,7 @@ class Hub:
             SourceError: one that is needed is not there.
         """
         names = layout.part_files(self._where, layout.RESOURCES, self._files, self._shards)
-        return _Resources(names, self._fetch)
+        return Resources(self._where, names, lambda name: self._fetch(name).read_bytes())
 
     def _shards(self, index: str) -> list[str]:
         """The files that an index names, a fact since the index belongs to a commit."""
@@ -158,25 +159,3 @@ class Hub:
         if is_again:
             self._fetched_again.append(name)
         return path
-
-
-class _Resources(Mapping[str, bytes]):
-    """The content of files by their paths, fetched when it is read."""
-
-    def __init__(self, names: Sequence[str], fetch: Callable[[str], Path]) -> None:
-        self._names = names
-        self._fetch = fetch
-
-    def __getitem__(self, name: str) -> bytes:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._fetch(name).read_bytes()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from sdbuild.errors import SourceError
 from sdbuild.sources.pickles import PICKLES
+from sdbuild.sources.resources import MERGES, TOKENIZER, VOCABULARY
 
 RESOURCES = "resources"
 """The part of a checkpoint that is no network: tokenizer, scheduler, card."""
@@ -15,7 +16,7 @@ RESOURCES = "resources"
 FOLDERS = ("scheduler", "tokenizer")
 """Those of its folders that are parts, too: what stands there defines some networks."""
 
-_REQUIRED = ("tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json")
+_SCHEDULER = "scheduler/scheduler_config.json"
 _TOKENS = ("tokenizer/special_tokens_map.json", "tokenizer/tokenizer_config.json")
 _CARDS = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md")
 _STEMS = ("diffusion_pytorch_model", "model")
@@ -65,7 +66,7 @@ def config_files(where: str, part: str, names: Collection[str]) -> list[str]:
         SourceError: one that is needed is not there.
     """
     if part == RESOURCES:
-        needed = [existing(where, name, names) for name in _REQUIRED]
+        needed = [existing(where, name, names) for name in (*_tokenizer(names), _SCHEDULER)]
         return needed + [name for name in _TOKENS if name in names]
     if part in FOLDERS:
         resources = config_files(where, RESOURCES, names)
@@ -78,6 +79,12 @@ def config_files(where: str, part: str, names: Collection[str]) -> list[str]:
             part=part,
         )
     return [existing(where, _inside(part, "config.json", names), names)]
+
+
+def _tokenizer(names: Collection[str]) -> tuple[str, ...]:
+    """Its two files or, as transformers 5 writes it, its only one."""
+    two = (VOCABULARY, MERGES)
+    return (TOKENIZER,) if TOKENIZER in names and not all(n in names for n in two) else two
 
 
 def _inside(part: str, name: str, names: Collection[str]) -> str:

@@ -116,7 +116,7 @@ class SingleFile:
             return ldm.renamed(found)
         return ldm.open_clip(self._behind(_OPEN_CLIP) or self._lacks(part, _CLIP))
 
-    def resources(self) -> dict[str, bytes]:
+    def resources(self) -> Mapping[str, bytes]:
         """Tokenizer and scheduler. That of Stable Diffusion 2 does not say what its U-Net
         predicts (`null`) unless the file's metadata tells.
 

@@ -23,7 +23,7 @@ VERSION = 3
 TOOLS = ()
 CODE = ("steps/bundle.py", "runtime/contract.py", "runtime/opened.py", "runtime/rules/*.py",
         "mil/__init__.py", "mil/coremldata.py", "mil/dtype.py", "mil/program.py", "mil/proto.py",
-        "sources/beside.py")
+        "sources/beside.py", "sources/resources.py")
 NEEDS_PROVENANCE = True
 """Its inputs are joined by a list of how they were made, `provenance`."""
 

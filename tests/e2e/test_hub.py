@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hub_server import Hub
 from safetensors.numpy import load, save
+from transformers import CLIPTokenizer
 
 from sdbuild.store import Store
 
@@ -164,6 +165,23 @@ def test_a_repository_of_pickles_is_refused_with_how_to_convert_it(new_project, 
     assert "unet/diffusion_pytorch_model.bin is a pickle, which can run code" in printed
     assert "safe_serialization=True" in printed
     assert files_asked_for(hub) == []
+
+
+def test_a_tokenizer_in_one_file_is_fetched_as_one_and_read_as_two(new_project, hub, tmp_path):
+    files = {n: c for n, c in content().items() if not n.startswith("tokenizer/")}
+    CLIPTokenizer.from_pretrained(CHECKPOINT / "tokenizer").save_pretrained(tmp_path / "saved")
+    saved = {f"tokenizer/{path.name}": path.read_bytes()
+             for path in (tmp_path / "saved").iterdir()}
+    hub.add("owner/tiny", files | saved)
+
+    new_project.doit("download:resources", source=PLACE)
+
+    assert [f for f in files_asked_for(hub) if f.startswith("tokenizer/")] == [
+        "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"]
+    made = record(new_project, "download:resources")
+    vocabulary = Store(new_project.cache).file(made, "vocab.json").read_bytes()
+    assert json.loads(vocabulary) == json.loads((CHECKPOINT / "tokenizer/vocab.json").read_bytes())
+    assert "tokenizer.json" not in {entry.path for entry in made.tree}
 
 
 def test_a_file_that_the_repository_lacks_is_named(new_project, hub):

@@ -5,8 +5,10 @@ import torch
 from checkpoints import STYLES, TOKENIZER
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from sdbuild.errors import SourceError
+from sdbuild.family import FAMILIES
 from sdbuild.models.network import Architecture
-from sdbuild.models.text_encoder import TextEncoder, end_token, samples
+from sdbuild.models.text_encoder import TextEncoder, build, end_token, samples
 
 END, BANG = 49407, 0
 PROMPTS = ["", "a red fox, on a hill", "fox " * 75, "fox " * 100]
@@ -51,6 +53,16 @@ def test_without_padding_of_its_own_tokens_stay_as_they_come():
     tokens = padded("a fox", "!").float()
 
     assert torch.equal(TextEncoder(encoder("sd1")[0], None).tokens(tokens), tokens.int())
+
+
+def test_a_pad_token_that_the_network_does_not_know_is_refused():
+    architecture = Architecture(
+        class_name="CLIPTextModel", config=STYLES["sd2"]["text_encoder"],
+        padding={"end_token_id": END, "pad_token_id": 49408},
+    )
+
+    with pytest.raises(SourceError, match=r"knows 49408 tokens, .* with the numbers 49407, 49408"):
+        build(FAMILIES["sd"].component("text_encoder"), architecture)
 
 
 def test_a_prompt_without_an_end_stays_as_it_comes():

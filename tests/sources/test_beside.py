@@ -57,6 +57,13 @@ def test_a_pad_token_of_its_own_is_told_by_number(files):
     assert padding(tokenizer(**files), {}) == {"end_token_id": 3, "pad_token_id": 0}
 
 
+def test_a_token_that_only_the_config_numbers_is_found():
+    added = {"9": {"content": "<pad>", "special": True}, "3": {"content": "<|endoftext|>"}}
+    files = {"config": {"pad_token": "<pad>", "added_tokens_decoder": added}}
+
+    assert padding(tokenizer(**files), {}) == {"end_token_id": 3, "pad_token_id": 9}
+
+
 @pytest.mark.parametrize("files", [{}, {"special": {}}, {"config": {"pad_token": "<|endoftext|>"}}])
 def test_padding_with_the_end_token_is_not_worth_a_word(files):
     assert padding(tokenizer(**files), {}) is None
@@ -64,6 +71,7 @@ def test_padding_with_the_end_token_is_not_worth_a_word(files):
 
 @pytest.mark.parametrize("told, resources, message", [
     (padding, tokenizer(special={"pad_token": "<pad>"}), "no number for <pad>"),
+    (padding, tokenizer(config={"pad_token": {"id": 0}}), "pad_token is .*, expected a token"),
     (padding, tokenizer(vocabulary={"!": 0}), r"no number for <\|endoftext\|>"),
     (padding, tokenizer(vocabulary=[]), "vocab.json: list, expected a JSON object"),
     (prediction, {"scheduler/scheduler_config.json": b"{"}, "scheduler_config.json: not JSON"),
