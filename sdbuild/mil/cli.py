@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,9 +50,10 @@ def _add_run(mil: argparse._SubParsersAction) -> None:
     run = _command(mil, "run", commands.run, "executes it, on random inputs where none are given")
     run.add_argument("--input", action="append", default=[], type=_pair, metavar="NAME=FILE.npy",
                      help="an input from a file; may be repeated")
-    run.add_argument("--seed", type=int, default=0, help="of the random inputs (default: 0)")
-    run.add_argument("--function", help="the function to run (default: main)")
-    run.add_argument("--weight-bytes", type=int, metavar="N",
+    run.add_argument("--seed", type=_integer(0), default=0,
+                     help="of the random inputs (default: 0)")
+    run.add_argument("--function", help="the function to run (default: that of the model, or main)")
+    run.add_argument("--weight-bytes", type=_integer(0), metavar="N",
                      help="decoded weights that are kept; others are decoded at each use")
     run.add_argument("--out", type=Path, help="the folder for the outputs, one .npy each")
 
@@ -62,26 +64,29 @@ def _add_compress(
     command = _command(mil, name, run, meaning)
     command.add_argument("destination", type=Path, metavar="DESTINATION")
     if name != "sparsify":
-        command.add_argument("--bits", type=int, required=True, help="of an index or an integer")
-    command.add_argument("--min-elements", type=int, default=2048,
-                         help="smaller constants stay as they are (default: 2048)")
+        command.add_argument("--bits", type=_integer(1), required=True,
+                             help="of an index or an integer")
+    command.add_argument("--min-elements", type=_integer(0), default=2048,
+                         help="constants of that many or fewer stay as they are (default: 2048)")
     command.add_argument("--skip", action="append", default=[], metavar="PATTERN",
                          help="names of constants that stay as they are; may be repeated")
     command.add_argument("--skip-type", action="append", default=[], metavar="TYPE",
                          help="operations whose constants stay as they are; may be repeated")
-    command.add_argument("--workers", type=int, default=1, help="threads (default: 1)")
+    command.add_argument("--workers", type=_integer(1), default=1, help="threads (default: 1)")
     if name == "palettize":
         command.add_argument("--mixed", action="append", default=[], type=_bits_pair,
                              metavar="PATTERN=BITS", help="other bits for some; may be repeated")
-        command.add_argument("--group-size", type=int, help="a table for that many channels")
+        command.add_argument("--group-size", type=_integer(1),
+                             help="a table for that many channels")
         command.add_argument("--per-channel-scale", action="store_true",
                              help="divide each channel by its greatest magnitude first")
     elif name == "quantize":
-        command.add_argument("--block-size", type=int, help="a scale for that many channels")
+        command.add_argument("--block-size", type=_integer(1),
+                             help="a scale for that many channels")
     else:
-        command.add_argument("--sparsity", type=float, help="the share that becomes zero, 0 to 1")
-        command.add_argument("--threshold", type=float, help="magnitudes up to it become zero")
-        command.add_argument("--min-sparsity", type=float, default=0.5, help="with --threshold: "
+        command.add_argument("--sparsity", type=_share, help="the share that becomes zero, 0 to 1")
+        command.add_argument("--threshold", type=_magnitude, help="magnitudes up to it become zero")
+        command.add_argument("--min-sparsity", type=_share, default=0.5, help="with --threshold: "
                              "tensors with a smaller share stay as they are (default: 0.5)")
 
 
@@ -89,7 +94,7 @@ def _add_chunk(mil: argparse._SubParsersAction) -> None:
     command = _command(mil, "chunk", commands.chunk, "several packages that run in a row")
     command.add_argument("destinations", type=Path, nargs="+", metavar="DESTINATION",
                          help="one for each chunk, or with --one-package a single one")
-    command.add_argument("--one-package", type=int, metavar="CHUNKS",
+    command.add_argument("--one-package", type=_integer(2), metavar="CHUNKS",
                          help="write that many chunks as one pipeline")
 
 
@@ -98,6 +103,38 @@ def _pair(text: str) -> tuple[str, str]:
     if not (name and equals and value):
         raise argparse.ArgumentTypeError(f"{text!r}, expected NAME=VALUE")
     return name, value
+
+
+def _integer(least: int) -> Callable[[str], int]:
+    """Reads an integer that is not less than `least`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r}, expected an integer of {least} or more")
+        return value
+
+    return parse
+
+
+def _magnitude(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a number of 0 or more")
+    return value
+
+
+def _share(text: str) -> float:
+    value = _magnitude(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a number from 0 to 1")
+    return value
 
 
 def _bits_pair(text: str) -> tuple[str, int]:

@@ -7,8 +7,8 @@ described in `docs/mil.md`.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from sdbuild.errors import MILError
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sdbuild.mil.packed import TensorReport
     from sdbuild.mil.program import Function
     from sdbuild.mil.proto import Message
+
+_Item = TypeVar("_Item")
 
 
 def _print(
@@ -166,13 +168,15 @@ def verify(options: argparse.Namespace) -> int:
 
 def diff(options: argparse.Namespace) -> int:
     """Tells what two models differ in; 1 if they do."""
-    from sdbuild.mil.diff import differences
+    from sdbuild.mil.diff import COMPILER_ATTRIBUTE, differences, one_is_compiled
     from sdbuild.mil.survey import read_models
 
     before, after = read_models(options.path), read_models(options.other)
     if len(before) != len(after):
         raise MILError(f"{options.path} has {len(before)} programs, {options.other} {len(after)}")
     found = [d for pair in zip(before, after, strict=True) for d in differences(*pair)]
+    if any(one_is_compiled(*pair) for pair in zip(before, after, strict=True)) and not options.json:
+        print(f"attribute {COMPILER_ATTRIBUTE}: not compared, as the compiler adds to it")
     if found or options.json:
         _print(options, "differences", found, ("part", "name", "before", "after"))
     return 1 if found else 0
@@ -183,11 +187,11 @@ def diff(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Executes, and tells of the outputs."""
-    from sdbuild.mil.execute import first_nonfinite
-    from sdbuild.mil.run import load_inputs, predict, save_outputs, summary
+    from sdbuild.mil.run import load_inputs, predict, save_outputs, summary, where_not_finite
     from sdbuild.mil.survey import read_models
+    from sdbuild.mil.tables import printable
 
-    results = list(predict(read_models(options.path), load_inputs(dict(options.input)),
+    results = list(predict(read_models(options.path), load_inputs(_once('--input', options.input)),
                            function=options.function, seed=options.seed,
                            weight_bytes=options.weight_bytes))
     rows = [row for result in results for row in summary(result.outputs)]
@@ -196,12 +200,22 @@ def run(options: argparse.Namespace) -> int:
     _print(options, "outputs", rows, ("name", "dtype", "shape", "min", "max", "nan", "inf"))
     for result in results:
         if not options.json and any(row["nan"] or row["inf"] for row in summary(result.outputs)):
-            print(first_nonfinite(result.model, result.inputs, function=options.function))
+            print(printable(where_not_finite(result)))
             break
     return 0
 
 
 # edits
+
+
+def _once(option: str, pairs: Sequence[tuple[str, _Item]]) -> dict[str, _Item]:
+    """The pairs of an option that may be repeated, though not for the same name."""
+    found: dict[str, _Item] = {}
+    for name, value in pairs:
+        if name in found:
+            raise MILError(f"{option} {name}: given twice, expected once")
+        found[name] = value
+    return found
 
 
 def palettize(options: argparse.Namespace) -> int:
@@ -210,7 +224,7 @@ def palettize(options: argparse.Namespace) -> int:
 
     return _packed(options, palettize(
         options.path, options.destination, nbits=options.bits, min_elements=options.min_elements,
-        skip=options.skip, skip_types=options.skip_type, mixed=dict(options.mixed),
+        skip=options.skip, skip_types=options.skip_type, mixed=_once('--mixed', options.mixed),
         group_size=options.group_size, is_scaled=options.per_channel_scale,
         workers=options.workers,
     ))
@@ -238,10 +252,15 @@ def sparsify(options: argparse.Namespace) -> int:
     ))
 
 
-def _packed(options: argparse.Namespace, reports: Iterable[TensorReport]) -> int:
-    _print(options, "tensors", list(reports), (
+def _packed(options: argparse.Namespace, reports: Sequence[TensorReport]) -> int:
+    _print(options, "tensors", reports, (
         "name", "bits", "groups", "bytes_before", "bytes_after", "rms_error", "max_error", "snr_db",
     ))
+    size = getattr(options, "group_size", None)
+    whole = sum(report.groups == 1 for report in reports)
+    if size is not None and whole and not options.json:
+        print(f"{whole} of {len(reports)} weights have one table: their channels cannot be parted"
+              f" into groups of {size}")
     return 0
 
 

@@ -10,6 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain
@@ -108,6 +109,7 @@ def compress(
 def _check(model: Model, selection: Selection, method: Method) -> None:
     """Refuses what cannot be packed as asked, before anything is written."""
     names: set[str] = set()
+    types: set[str] = set()
     for function in model.program.functions.values():
         for opset, block in function.blocks.items():
             _check_opset(model.source, opset)
@@ -115,6 +117,13 @@ def _check(model: Model, selection: Selection, method: Method) -> None:
                 method.allows(bits, opset_number(opset))
             _check_unpacked(model.source, block)
             names.update(op.outputs[0].name for op in walk(block) if op.type == "const")
+            types.update(op.type for op in walk(block))
+    for kind in selection.skip_types:
+        if kind not in types:
+            near = get_close_matches(kind, types, n=1)
+            meant = f'; did you mean "{near[0]}"?' if near else ""
+            raise MILError(f"{model.source}: no operation is a {kind!r}{meant}",
+                           hint="`python -m sdbuild mil ops PACKAGE` lists their types")
     for pattern in (*selection.skip, *selection.mixed):
         if not any(fnmatchcase(name, pattern) for name in names):
             raise MILError(f"{model.source}: no constant is called {pattern!r}",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from sdbuild.mil.compiled import PROGRAM_FILE
 from sdbuild.mil.edit import moved, walk
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import Blob, Operation
@@ -17,6 +18,8 @@ from sdbuild.mil.proto import Message
 from sdbuild.mil.sound import blocks
 from sdbuild.mil.survey import feature_text, placed, type_text
 
+COMPILER_ATTRIBUTE = "buildInfo"
+"""The attribute of a program that compilers change."""
 _NOWHERE = Blob("", 0)
 _Item = TypeVar("_Item")
 
@@ -39,11 +42,24 @@ def differences(before: Model, after: Model) -> tuple[Difference, ...]:
     """
     return (
         *_compare("metadata", _metadata(before), _metadata(after), str),
-        *_compare("program", _functions(before), _functions(after), str),
+        *_compare("program", *_functions_of_both(before, after), str),
         *_compare("program", _operations(before), _operations(after), _operation_text),
         *_order(before, after),
         *_compare("weights", _weights(before), _weights(after), str),
     )
+
+
+def one_is_compiled(before: Model, after: Model) -> bool:
+    """Whether one is a compiled model and the other a package."""
+    return len({(model.root / PROGRAM_FILE).is_file() for model in (before, after)}) == 2
+
+
+def _functions_of_both(before: Model, after: Model) -> tuple[dict[str, str], dict[str, str]]:
+    found = _functions(before), _functions(after)
+    if one_is_compiled(before, after):
+        for functions in found:
+            functions.pop(f"attribute {COMPILER_ATTRIBUTE}", None)
+    return found
 
 
 def _compare(

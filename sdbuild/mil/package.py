@@ -189,6 +189,10 @@ def model_file(package: Path) -> Path:
 
 def _root_item(manifest: Path) -> str:
     """The path that a manifest gives to the model."""
+    if not os.path.lexists(manifest.parent):
+        raise InvalidProgram(f"{manifest.parent}: there is no such file or folder")
+    if manifest.exists() and not manifest.is_file():  # a pipe would be waited for
+        raise InvalidProgram(f"{manifest}: not a file")
     try:
         size = manifest.stat().st_size
         if size > _LARGEST_MANIFEST_BYTES:

@@ -20,6 +20,8 @@ def read_model(path: Path) -> Model:
         return read_package(path)
     if (path / PROGRAM_FILE).is_file():
         return read_compiled(path)
+    if not path.exists():
+        raise InvalidProgram(f"{path}: there is no such file or folder")
     raise InvalidProgram(
         f"{path}: neither a package (no {MANIFEST_FILE}) nor a compiled model (no {PROGRAM_FILE})"
     )

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from sdbuild.errors import InvalidProgram, MILError
+from sdbuild.mil.arrays import to_array
 from sdbuild.mil.bound import LARGEST_ELEMENTS
 from sdbuild.mil.dtype import DTYPES
 from sdbuild.mil.edit import walk
-from sdbuild.mil.execute import Executor
+from sdbuild.mil.execute import Executor, first_nonfinite
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import Function, StateType, TensorType
 from sdbuild.mil.sound import refuse_contradictions
@@ -31,6 +32,7 @@ class Result:
     """What one program was given and gave."""
 
     model: Model
+    function: str
     inputs: Mapping[str, np.ndarray]
     outputs: Mapping[str, np.ndarray]
 
@@ -53,32 +55,41 @@ def predict(
     """
     generator = np.random.default_rng(seed)
     values = dict(given)
-    functions = [_function(model, function) for model in models]
-    known = {item.name for chosen in functions for item in chosen.inputs}
+    names = [_function_name(model, function) for model in models]
+    functions = [model.program.functions[n] for model, n in zip(models, names, strict=True)]
+    known = {name for chosen in functions for name in _tensors(chosen)}
     unknown = sorted(given.keys() - known)
+    states = {item.name for chosen in functions for item in chosen.inputs} - known
+    if states & set(unknown):
+        raise MILError(f"states that were given: {', '.join(sorted(states & set(unknown)))}",
+                       hint="States begin with zeros.")
     if unknown:
         raise MILError(f"inputs that no program has: {', '.join(unknown)}",
                        hint=f"The inputs are: {', '.join(sorted(known))}.")
-    for model, chosen in zip(models, functions, strict=True):
+    for model, name_of, chosen in zip(models, names, functions, strict=True):
         shapes = _shapes(model, chosen)
         _refuse_broken(model, chosen, shapes)
         for name, kind in _tensors(chosen).items():
             if name not in values:
                 values[name] = _random(name, kind, shapes[name], generator)
         inputs = {name: values[name] for name in _tensors(chosen)}
-        executor = Executor(model, function=function, weight_bytes=weight_bytes)
+        executor = Executor(model, function=name_of, weight_bytes=weight_bytes)
         outputs = executor.predict(inputs)
         values |= outputs
-        yield Result(model=model, inputs=inputs, outputs=outputs)
+        yield Result(model=model, function=name_of, inputs=inputs, outputs=outputs)
 
 
-def _function(model: Model, name: str | None) -> Function:
+def _function_name(model: Model, name: str | None) -> str:
+    """The function that is asked for, else the model's default, `main`, or the only one."""
+    found = model.program.functions
+    default = getattr(model.description, "defaultFunctionName", "")
     if name is None:
-        return model.program.main
-    if name not in model.program.functions:
-        found = ", ".join(model.program.functions) or "none"
-        raise InvalidProgram(f"{model.source}: no function {name!r}; found: {found}")
-    return model.program.functions[name]
+        name = default or (next(iter(found)) if len(found) == 1 else "main")
+    if name not in found:
+        raise InvalidProgram(
+            f"{model.source}: no function {name!r}; found: {', '.join(found) or 'none'}",
+            hint="--function NAME chooses one")
+    return name
 
 
 def _tensors(function: Function) -> dict[str, TensorType]:
@@ -148,13 +159,30 @@ def load_inputs(files: Mapping[str, str]) -> dict[str, np.ndarray]:
 
 
 def _load(name: str, file: Path) -> np.ndarray:
+    if not file.is_file():
+        raise MILError(f"input {name}: {file}: there is no such file")
     try:
         found = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise MILError(f"input {name}: {file}: {error}") from error
     if not isinstance(found, np.ndarray):
         raise MILError(f"input {name}: {file}: an archive, expected one array")
-    return np.array(found)
+    return found.astype(found.dtype.newbyteorder("="))
+
+
+def where_not_finite(result: Result) -> str:
+    """Where the NaN or infinity of a result comes from: an operation, a constant or an input."""
+    made = first_nonfinite(result.model, result.inputs, function=result.function)
+    if made is not None:
+        return str(made)
+    block = result.model.program.functions[result.function].block
+    held = [(f"the constant {operation.name}", to_array(result.model, value))
+            for operation in walk(block) for value in operation.constants()
+            if isinstance(value.type, TensorType) and value.type.dtype in ("fp16", "fp32")]
+    held += [(f"the input {name}", array) for name, array in result.inputs.items()]
+    return "\n".join(
+        f"{what} holds {int(np.isnan(array).sum())} NaN and {int(np.isinf(array).sum())} infinite"
+        for what, array in held if not np.isfinite(array).all())
 
 
 def summary(outputs: Mapping[str, np.ndarray]) -> list[dict]:

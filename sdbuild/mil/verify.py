@@ -20,7 +20,7 @@ def verify(path: Path) -> tuple[Problem, ...]:
     try:
         models = read_models(path)
     except MILError as error:
-        return (Problem(where=str(path), problem=error.message),)
+        return (Problem(where=str(path), problem=error.message.removeprefix(f"{path}: ")),)
     found = [problem for model in models for problem in _model(model)]
     return (*found, *_files(models))
 

@@ -1,12 +1,13 @@
 """`python -m sdbuild mil …`: what it prints, and how it ends; `verify` and `run` are elsewhere."""
 
 import json
+import os
 import subprocess
 import sys
 
 import coremltools as ct
 import pytest
-from packages import edited, main_block, operation, quiet
+from packages import IOS18, convolutions, edited, main_block, operation, quiet
 
 from sdbuild.cli import main
 from sdbuild.mil.package import read_package
@@ -123,7 +124,53 @@ def test_where_blobs_lie_is_no_difference(source, tmp_path, mil):
     assert mil("diff", source, tmp_path / "c.mlpackage") == (0, "")
 
 
+def test_a_package_does_not_differ_from_its_compiled_form_and_what_is_left_out_is_said(
+    source, tmp_path, mil
+):
+    mil("compile", source, tmp_path / "m.mlmodelc")
+
+    assert mil("diff", source, tmp_path / "m.mlmodelc") == (
+        0, "attribute buildInfo: not compared, as the compiler adds to it\n")
+
+
 # editing
+
+
+@pytest.mark.parametrize(("options", "expected"), [
+    (["--skip-type", "covn"], "no operation is a 'covn'; did you mean \"conv\"?"),
+    (["--mixed", "conv*=4", "--mixed", "conv*=6"], "--mixed conv*: given twice, expected once"),
+])
+def test_options_that_cannot_be_meant_are_refused(options, expected, source, tmp_path, mil):
+    status, out = mil("palettize", source, tmp_path / "p.mlpackage", "--bits", 4, *options)
+
+    assert (status, list(tmp_path.iterdir())) == (1, [])
+    assert expected in out
+
+
+def test_groups_that_do_not_fit_are_told(tmp_path, mil):
+    package = convolutions(tmp_path / "m.mlpackage", IOS18, layers=2)
+
+    status, out = mil("palettize", package, tmp_path / "7", "--bits", 4, "--group-size", 7)
+    fitting = mil("palettize", package, tmp_path / "6", "--bits", 4, "--group-size", 6)[1]
+
+    assert status == 0
+    assert "2 of 2 weights have one table: their channels cannot be parted into groups of 7" in out
+    assert "one table" not in fitting
+
+
+def test_a_pipe_is_not_waited_for(source, tmp_path, mil):
+    for name, command in (("manifest", "weights"), ("weight", "palettize")):
+        package = edited(source, tmp_path / name, lambda spec: None)
+        file = {"manifest": package / "Manifest.json",
+                "weight": read_package(package).root / "weights" / "weight.bin"}[name]
+        file.unlink()
+        os.mkfifo(file)
+        extra = [tmp_path / "out", "--bits", 4] if command == "palettize" else []
+
+        status, out = mil(command, package, *extra)
+
+        assert status == 1
+        assert name in out.lower()
 
 
 def test_edits_write_what_the_library_does(source, tmp_path, mil, mil_json):
@@ -157,9 +204,14 @@ def test_edits_write_what_the_library_does(source, tmp_path, mil, mil_json):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_is_no_model_is_a_message_and_not_a_traceback(command, tmp_path, mil):
-    status, out = mil(command, tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+
+    status, missing = mil(command, tmp_path / "nothing")
+    out = mil(command, tmp_path / "empty")[1]
 
     assert status == 1
+    assert missing.count(str(tmp_path / "nothing")) == 1
+    assert "there is no such file or folder" in missing
     assert "neither a package (no Manifest.json) nor a compiled model (no model.mil)" in out
     assert "Traceback" not in out
 
@@ -167,7 +219,14 @@ def test_what_is_no_model_is_a_message_and_not_a_traceback(command, tmp_path, mi
 @pytest.mark.parametrize("arguments", [
     ["run", "m", "--input", "x"], ["run", "m", "--input", "=x"], ["run", "m", "--seed", "s"],
     ["palettize", "m", "d", "--bits", "4", "--mixed", "a=b"], ["palettize", "m", "d"], ["shwo"],
-    ["diff", "m"], [],
+    ["diff", "m"], [], ["run", "m", "--seed", "-1"], ["run", "m", "--weight-bytes", "-1"],
+    ["quantize", "m", "d", "--bits", "8", "--workers", "0"],
+    ["quantize", "m", "d", "--bits", "8", "--block-size", "0"],
+    ["quantize", "m", "d", "--bits", "8", "--min-elements", "-1"],
+    ["palettize", "m", "d", "--bits", "0"], ["palettize", "m", "d", "--bits", "4.5"],
+    ["palettize", "m", "d", "--bits", "4", "--group-size", "-3"],
+    ["sparsify", "m", "d", "--sparsity", "1.1"], ["sparsify", "m", "d", "--threshold", "nan"],
+    ["sparsify", "m", "d", "--sparsity", "x"], ["chunk", "m", "d", "--one-package", "-5"],
 ])
 def test_what_is_asked_for_wrongly_ends_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as ended:

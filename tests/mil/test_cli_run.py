@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
-from packages import IOS17, half, package
+from packages import IOS17, IOS18, edited, half, package
 
 
 def test_run_is_seeded_and_saves_its_outputs(source, tmp_path, mil_json):
@@ -45,6 +45,70 @@ def test_run_names_the_operation_that_made_infinity(tmp_path, mil):
 
     assert status == 0
     assert "exp out: 0 NaN and 4 infinite in out" in out
+
+
+def test_run_names_the_constant_that_holds_nan(tmp_path, mil):
+    weight = half(64, 48)
+    weight[1, 2] = np.nan
+
+    def body(x):
+        return mb.matmul(x=x, y=mb.const(val=weight, name="broken"), name="out")
+
+    path = package(tmp_path / "m.mlpackage", body, ((1, 64), types.fp16), target=IOS17)
+
+    status, out = mil("run", path)
+
+    assert status == 0
+    assert "the constant broken holds 1 NaN and 0 infinite" in out
+    assert "None" not in out
+
+
+def test_an_input_may_have_the_byte_order_of_another_machine(source, tmp_path, mil_json):
+    x = half(1, 36, 8, 8).astype(np.float32)
+    np.save(tmp_path / "little.npy", x.astype("<f4"))
+    np.save(tmp_path / "big.npy", x.astype(">f4"))
+
+    little, big = (mil_json("run", source, "--input", f"x={tmp_path / name}")
+                   for name in ("little.npy", "big.npy"))
+
+    assert little == big
+
+
+def test_a_state_cannot_be_given(tmp_path, mil):
+    def body(x, s):
+        return mb.add(x=x, y=mb.read_state(input=s), name="out")
+
+    path = package(tmp_path / "m.mlpackage", body, ((2, 3), types.fp16), target=IOS18,
+                   states=[((2, 3), types.fp16)])
+    np.save(tmp_path / "s.npy", np.ones((2, 3), np.float16))
+
+    status, out = mil("run", path, "--input", f"s={tmp_path / 's.npy'}")
+
+    assert status == 1
+    assert "states that were given: s" in out
+
+
+def two_functions(source, path, default):
+    """A package with the function of `source` twice, as `one` and `two`."""
+    def change(spec):
+        main = spec.mlProgram.functions["main"]
+        for name in ("one", "two"):
+            spec.mlProgram.functions[name].CopyFrom(main)
+        del spec.mlProgram.functions["main"]
+        if default:
+            spec.description.defaultFunctionName = default
+
+    return edited(source, path, change)
+
+
+def test_run_takes_the_models_default_function(source, tmp_path, mil):
+    assert mil("run", two_functions(source, tmp_path / "m", "two"))[0] == 0
+
+    status, out = mil("run", two_functions(source, tmp_path / "n", ""))
+
+    assert status == 1
+    assert f"{tmp_path / 'n'}: no function 'main'; found: one, two" in out
+    assert "--function NAME" in out
 
 
 def test_the_chunks_of_a_pipeline_run_in_a_row(source, tmp_path, mil, mil_json):
