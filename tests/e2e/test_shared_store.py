@@ -5,7 +5,7 @@ import shutil
 import sys
 
 import pytest
-from conftest import ROOT, Project, run
+from project import ROOT, Project, run
 
 from sdbuild.store import Store
 

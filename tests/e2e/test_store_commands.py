@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from conftest import ROOT, Project, run
+from project import ROOT, Project, run
 
 from sdbuild import build
 from sdbuild.plan import plan

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, run
+from project import ROOT, run
 from safetensors.numpy import load_file
 
 from sdbuild.store import Store

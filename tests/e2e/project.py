@@ -1,0 +1,53 @@
+"""doit and sdbuild as a user runs them, on a store of a test's own."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Project:
+    """doit and sdbuild on a store and bundles of a test's own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.cache = folder / "cache"
+
+    def command(self, *words, **places):
+        places = {"cache": self.cache, "bundle": self.folder / "bundle"} | places
+        return [*words, *(f"{name}={value}" for name, value in places.items())]
+
+    def doit(self, *words, status=0, **places):
+        """Runs doit; what it printed."""
+        return run([sys.executable, "-m", "doit", *self.command(*words, **places)], status)
+
+    def sdbuild(self, *words, status=0, **places):
+        """Runs a command of sdbuild; what it printed."""
+        return run([sys.executable, "-m", "sdbuild", *self.command(*words, **places)], status)
+
+    def ran(self, *words, **places):
+        """Runs doit; the names of the steps that ran."""
+        lines = re.findall(r"^\.  (\S+)", self.doit(*words, **places), re.MULTILINE)
+        return set(lines) - {"build", "generate", "check"}
+
+    def why(self, *words, **places):
+        found = self.sdbuild("why", *words, **places)
+        return dict(re.split(r"\s{1,}", line, maxsplit=1) for line in found.splitlines())
+
+    @property
+    def bundle(self):
+        return self.folder / "bundle"
+
+
+def run(command, status):
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONWARNINGS": "default"},
+    )
+    printed = done.stdout + done.stderr
+    assert done.returncode == status, printed
+    assert "Traceback" not in printed, printed
+    return printed
