@@ -335,7 +335,9 @@ def _died(
             hint=hint(kind, params), peak_bytes=peak,
         )
     if shutil.disk_usage(log.parent).free < _FULL_BYTES:  # libraries tell it in their own ways
-        return file_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), log.parent.parent)
+        code = errno.ENOSPC
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return file_error(OSError(code, os.strerror(code)), log.parent.parent)
     tail = log.read_text("utf-8", "replace").strip().splitlines()[-15:]
     cause = f"signal {-code}" if code < 0 else f"exit status {code}"
     return StepError(f"{kind}: its process ended with {cause}\n" + "\n".join(tail))

@@ -5,6 +5,8 @@ import pytest
 
 def pytest_addoption(parser):
     parser.addoption("--accept", action="store_true", help="write golden files anew")
+    parser.addoption("--every", type=int, metavar="K",
+                     help="let the slow tests of faults try every K-th place, 1 with --accept")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ is a pipe from the parent: when it closes the parent is gone, and so is the reas
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,12 +22,14 @@ from sdbuild.store.disk import file_error
 
 
 def main(kind: str, work: Path) -> int:
-    """Runs one stage; the exit status."""
+    """Runs one stage; the exit status: the system's `errno` if the workspace cannot be used."""
     try:
         return _main(kind, work)
-    except OSError as error:  # the workspace itself cannot be read or written
-        print(file_error(error, Path(error.filename or work)), file=sys.stderr)
-        return 1
+    except OSError as error:
+        message = f"{file_error(error, Path(error.filename or work))}\n"
+        with contextlib.suppress(OSError):  # the log may be on a full disk as well
+            os.write(sys.stderr.fileno(), message.encode())
+        return error.errno or 1
 
 
 def _main(kind: str, work: Path) -> int:

@@ -35,6 +35,13 @@ def stage(stages):
 
 
 @pytest.fixture(scope="session")
+def every(request):
+    """Of how many places the slow walks try one: of few unless the page is written, for time."""
+    given = request.config.getoption("every")
+    return given or (1 if request.config.getoption("accept") else 12)
+
+
+@pytest.fixture(scope="session")
 def counted(request):
     """What the slow walks count; with `--accept` it is written into `docs/faults.md`."""
     found = tally.Tally()

@@ -192,7 +192,8 @@ def _build(world, source, nbits=2, place="mine"):
 def _forget(world, source):
     """Drops the record of a step in the middle and builds again."""
     builder = _builder(world, source, 2)
-    builder.store.forget(builder.state("convert:unet").key)
+    if key := builder.state("convert:unet").key:
+        builder.store.forget(key)
     _build(world, source)
 
 

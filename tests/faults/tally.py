@@ -1,7 +1,11 @@
 """The table of `docs/faults.md`, written from the numbers of real walks."""
 
 import platform
+from collections import defaultdict
 from pathlib import Path
+
+from scenes import SCENES
+from walk import Walk
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 BEGIN, END = "<!-- written by pytest tests/faults --accept -->\n", "<!-- until here -->\n"
@@ -19,32 +23,36 @@ FAULTS = {
     "room": "file systems with too little room, or too few inodes",
 }
 """Every fault that is tried, in the words of the page."""
+IN_SCENES = ("killed", "failed", "filled", "links", "copies")
 
 
 class Tally:
     """How often each fault was tried and what was lost."""
 
     def __init__(self):
-        self._rows = {}
+        self._found = defaultdict(list)
 
-    def add(self, fault, points, told, reruns, lost):
-        """Adds what one test found of a fault."""
-        before = self._rows.get(fault, (0, 0, 0, 0))
-        self._rows[fault] = tuple(map(sum, zip(before, (points, told, reruns, lost), strict=True)))
+    def add(self, fault, found):
+        """Adds the walk of one test."""
+        self._found[fault].append(found)
 
     def write(self):
-        """Writes the rows of what was tried into the page's table; others stay as they were."""
+        """Writes the rows of what was tried to its end into the page's table; others stay."""
         head, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
         before, _, tail = rest.partition(END)
         lines = {line.split(" | ")[0].removeprefix("| "): line for line in before.splitlines()}
-        for name, numbers in self._rows.items():
-            lines[FAULTS[name]] = _row(FAULTS[name], numbers)
+        for name, found in self._found.items():
+            if len(found) == (len(SCENES) if name in IN_SCENES else 1):
+                lines[FAULTS[name]] = _row(FAULTS[name], sum(found, start=Walk()))
         rows = [lines[name] for name in FAULTS.values() if name in lines]
         note = f"Linux on {platform.machine()}, Python {platform.python_version()}."
         table = "\n".join([HEAD, *rows, "", note])
         PAGE.write_text(f"{head}{BEGIN}{table}\n{END}{tail}", "utf-8")
 
 
-def _row(name, numbers):
-    *some, lost = (f"{number:,}" for number in numbers)
-    return f"| {name} | {' | '.join(some)} | {'nothing' if lost == '0' else lost} |"
+def _row(name, found):
+    points = f"{found.points:,}"
+    if found.points < found.places:
+        points += f" of {found.places:,}"
+    lost = len(found.wrong) or "nothing"
+    return f"| {name} | {points} | {found.errors:,} | {found.reruns:,} | {lost} |"

@@ -12,12 +12,14 @@ from scenes import SCENES
 EACH = pytest.mark.parametrize("name", SCENES)
 
 
-def disturbed(how, stages, name, every=1):
+def disturbed(how, stages, name, every):
     """The points of a walk, shared out among the stages."""
     with ThreadPoolExecutor(len(stages)) as pool:
         found = pool.map(lambda i: how(stages[i], SCENES[name], every * len(stages), every * i),
                          range(len(stages)))
-        return sum(found, start=walk.Walk())
+        both = sum(found, start=walk.Walk())
+    both.places //= len(stages)  # each saw all of them
+    return both
 
 
 @EACH
@@ -39,10 +41,10 @@ def test_operations_that_fail_are_told_and_the_next_build_goes_on(stage, name):
 @pytest.mark.slow
 @EACH
 @pytest.mark.parametrize("how", [walk.killed, walk.failed, walk.filled])
-def test_nothing_is_lost_at_any_operation(stages, how, name, counted):
-    found = disturbed(how, stages, name)
+def test_nothing_is_lost_at_any_operation(stages, how, name, every, counted):
+    found = disturbed(how, stages, name, every)
 
-    counted.add(how.__name__, found.points, found.errors, found.reruns, len(found.wrong))
+    counted.add(how.__name__, found)
     assert found.wrong == []
     assert found.points
 
@@ -73,6 +75,20 @@ def test_the_watch_sees_every_operation_of_a_process_and_its_children(stage):
             "utime", "truncate", "flock", "ioctl"} <= {call.name for call in calls}
     assert len({call.pid for call in calls}) >= 7  # the build, and a process for each step
     assert b'"tree"' in b"".join(c.content for c in calls if "/records/" in c.paths[0])
+
+
+def test_a_quota_that_is_used_up_is_told_though_the_log_is_under_it(stage):
+    def decide(call):
+        decide.is_used_up |= "/out/" in call.paths[-1]
+        return errno.EDQUOT if decide.is_used_up and call.name in walk.FULL else None
+
+    decide.is_used_up = False
+    stage.reset(SCENES["a first build"])
+
+    told = stage.run(("build", {}), decide).result
+
+    assert "quota exceeded" in told["error"]
+    assert "python -m sdbuild gc" in told["hint"]
 
 
 def test_a_step_has_no_open_file_of_its_build(stage):
