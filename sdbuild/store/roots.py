@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sdbuild.digest import digest, digest_file
-from sdbuild.store.disk import sweep, write_file
+from sdbuild.store.disk import guarded, sweep, write_file
 from sdbuild.store.record import Record
 from sdbuild.store.store import Store
+from sdbuild.store.whole import LOST
 
 MANIFEST = "manifest.json"
 
@@ -41,8 +42,13 @@ def add(folder: Path, record: Record, store: Store) -> None:
 
 
 def roots(store: Store) -> Iterator[Root]:
-    """Every bundle that still stands where it was put, in the order of their folders."""
-    found = (_read(path) for path in (store.root / "roots").glob("*.json"))
+    """Every bundle that still stands where it was put, in the order of their folders.
+
+    Raises:
+        StoreError: the store cannot be read now; what it holds for bundles must not go for that.
+    """
+    with guarded(store.root):
+        found = [_read(path) for path in (store.root / "roots").glob("*.json")]
     for root in sorted(filter(None, found), key=lambda root: str(root.folder)):
         record = store.find(root.key)
         if record is not None and stands(root, record):
@@ -75,5 +81,9 @@ def _read(path: Path) -> Root | None:
         found = json.loads(path.read_bytes())
         return Root(folder=Path(found["folder"]), key=found["key"],
                     installed_at=found["installed_at"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
+        return None
+    except OSError as error:
+        if error.errno not in LOST:
+            raise
         return None

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import reader
 import walk
 from scenes import SCENES
 
@@ -89,6 +90,17 @@ def test_a_quota_that_is_used_up_is_told_though_the_log_is_under_it(stage):
 
     assert "quota exceeded" in told["error"]
     assert "python -m sdbuild gc" in told["hint"]
+
+
+def test_what_a_bundle_holds_does_not_go_where_its_note_cannot_be_read_just_now(stage):
+    stage.reset(SCENES["gc"])
+
+    told = stage.run(("gc", {}), lambda call: (
+        errno.EMFILE if call.name == "read" and "/roots/" in call.paths[0] else None)).result
+
+    assert "Too many open files" in told["error"]
+    assert set(reader.tree(stage.world / "out" / "mine").values()) <= {
+        path.name for path in (stage.world / "cache").glob("objects/*/*")}
 
 
 def test_a_step_has_no_open_file_of_its_build(stage):
