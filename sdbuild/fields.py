@@ -123,9 +123,9 @@ def _loras(value: Any) -> tuple[tuple[str, float], ...]:
 
 def _size(value: Any) -> tuple[int, int]:
     """Width and height in pixels, from `512` or `512x768`."""
-    width, _, height = str(value).partition("x")
+    width, x, height = str(value).partition("x")
     sides = []
-    for side in (width, height or width):
+    for side in (width, height if x else width):
         if not side.isascii() or not side.isdigit() or int(side) % 8 or not 64 <= int(side) <= 2048:
             raise ValueError("WIDTHxHEIGHT in pixels, multiples of 8 from 64 to 2048")
         sides.append(int(side))

@@ -27,6 +27,7 @@ from sdbuild.fields import (
 )
 from sdbuild.lock import Lock, parsed
 from sdbuild.sources import fixed
+from sdbuild.sources.single_file import SUFFIX
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 DEFAULT_MODEL = "tiny-emoji"
@@ -220,8 +221,11 @@ def find(model: str) -> Path:
     Raises:
         RecipeError: there is none.
     """
+    path = Path(model).expanduser()
+    if path.is_dir() and model not in names():
+        raise RecipeError(f"model={model}: a folder, expected a recipe's name or its file",
+                          hint="a checkpoint in a folder is source=FOLDER", model=model)
     if model.endswith(".toml"):
-        path = Path(model).expanduser()
         if not path.is_file():
             raise RecipeError(f"model={model}: there is no such file")
         return path.resolve()
@@ -349,6 +353,12 @@ def _floors(table: Mapping[str, Any], family: Family, path: Path) -> dict[str, F
 
 def _check_together(recipe: Recipe) -> None:
     """Refuses what no field forbids alone."""
+    places = [place for source in recipe.sources for place in source.places]
+    if recipe.source.config and not any(place.endswith(SUFFIX) for place in places):
+        raise RecipeError(
+            f"config={recipe.source.config}: it says what a single file does not, and none is read",
+            hint=f"leave config away, or take a {SUFFIX} file: source=FILE or vae=FILE",
+        )
     if recipe.nbits == 3 and recipe.target != "iOS18":
         raise RecipeError(
             f"quant=3 with target={recipe.target}: palettes of 3 bits came with iOS 18",

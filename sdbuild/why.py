@@ -118,8 +118,9 @@ def told(reasons: Iterable[Reason]) -> str:
         known = [reason.seconds for reason in running if reason.seconds is not None]
         never = f", {len(running) - len(known)} of them never yet" if len(known) < len(running) \
             else ""
+        time = f"about {sum(known):.0f} s one after the other" if known else "unknown time"
         lines.append(
-            f"{len(running)} steps would run{never}: about {sum(known):.0f} s one after the other, "
+            f"{len(running)} steps would run{never}: {time}, "
             f"{size(max(r.peak_bytes or 0 for r in running))} memory for the largest"
         )
     return "\n".join(lines)

@@ -103,7 +103,7 @@ def _opened(place: str, facts: Facts, config: str) -> Checkpoint:
         return hub.open_hub(place, facts)
     path = Path(place)
     if path.suffix == SUFFIX and not path.is_dir():
-        return SingleFile(path, Folder(Path(config)) if config else None)
+        return SingleFile(path, _config_folder(config) if config else None)
     if path.suffix in PICKLES and path.is_file():
         raise SourceError(
             f"{place} is a pickle, which can run code when it is read; expected {SUFFIX}",
@@ -112,3 +112,11 @@ def _opened(place: str, facts: Facts, config: str) -> Checkpoint:
     if path.is_file():
         raise SourceError(f"{place}: expected a folder or a {SUFFIX} file")
     return Folder(path)
+
+
+def _config_folder(config: str) -> Folder:
+    if not Path(config).is_dir():
+        raise SourceError(f"config={config}: there is no such folder",
+                          hint="config=FOLDER, in diffusers' layout, says what a single file does "
+                               "not; without it, that is told from the file")
+    return Folder(Path(config))

@@ -110,4 +110,4 @@ def _hint(path: Path) -> str:
     hub = f'did you mean "hub:{meant}"?' if meant.count("/") == 1 else (
         "hub:owner/name is a repository of the Hugging Face Hub"
     )
-    return f"source=FOLDER is a checkpoint in diffusers' layout; {hub}"
+    return f"a checkpoint is a folder in diffusers' layout, or a .safetensors file; {hub}"

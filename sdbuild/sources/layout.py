@@ -124,7 +124,9 @@ def existing(where: str, name: str, names: Collection[str]) -> str:
     if name not in names:
         raise SourceError(
             f"{where}: no {name}, expected a checkpoint in diffusers' layout",
-            hint="a folder as diffusers' save_pretrained writes it, or a copy of a repository",
+            hint="it is a folder of one network; if that is an autoencoder: vae=FOLDER"
+            if "config.json" in names else
+            "a folder as diffusers' save_pretrained writes it, or a copy of a repository",
             file=name,
         )
     return name

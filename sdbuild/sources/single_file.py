@@ -103,6 +103,7 @@ class SingleFile:
         Raises:
             SourceError: the part is not in the file, which may be of another model.
         """
+        self._expect(part)
         if part == "vae":
             alone = self._tensors if "decoder.conv_in.weight" in self._tensors else {}
             return ldm.vae(self._behind(_VAE) or alone or self._lacks(part, _VAE))
@@ -159,12 +160,15 @@ class SingleFile:
     def _tensors(self) -> dict[str, Tensor]:
         from sdbuild.sources.tensors import table
 
-        found = table([self.path])
+        return table([self.path])
+
+    def _expect(self, part: str) -> None:
+        """Refuses a file that is of another model, or of something else."""
+        alone = "an autoencoder, or " if part == "vae" else ""
         for pattern, kind, hint in _OTHERS:
-            if any(pattern.match(name) for name in found):
-                raise SourceError(f"{self.path}: the file {kind}, expected a checkpoint of Stable "
-                                  "Diffusion 1 or 2", hint=hint or _NO_MORE)
-        return found
+            if any(pattern.match(name) for name in self._tensors):
+                raise SourceError(f"{self.path}: the file {kind}, expected {alone}a checkpoint of "
+                                  "Stable Diffusion 1 or 2", hint=hint or _NO_MORE)
 
     def _behind(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names begin with the prefix, by the rest of their names."""

@@ -1,11 +1,14 @@
 """Single files, autoencoders from elsewhere and LoRAs, from the command line."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from single_files import config_of, single_file, write
+
+ROOT = Path(__file__).parent.parent.parent
 
 DOWNLOADS = {"download:resources", "download:text_encoder", "download:unet",
              "download:vae_decoder", "download:vae_encoder"}
@@ -77,6 +80,11 @@ def test_a_lora_runs_again_what_its_weights_change_and_nothing_else(project, tmp
     ({"source": "model.ckpt"}, "there is no such folder"),
     ({"source": "none.safetensors"}, "none.safetensors: there is no such file"),
     ({"vae": "none.safetensors"}, "none.safetensors: there is no such file"),
+    ({"vae": "/none"}, "a checkpoint is a folder in diffusers' layout, or a .safetensors file"),
+    ({"source": "none.safetensors", "config": "/none"},
+     "config=/none: there is no such folder"),
+    ({"source": ROOT / "recipes/tiny-emoji/vae"},
+     "it is a folder of one network; if that is an autoencoder: vae=FOLDER"),
     ({"source": "README.md"}, "expected a folder or a .safetensors file"),
 ])
 def test_what_is_not_there_is_named(new_project, words, what):

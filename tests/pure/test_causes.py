@@ -11,6 +11,8 @@ from sdbuild.store import Store
 from sdbuild.upkeep.causes import causes
 from sdbuild.upkeep.lineage import Lineage
 from sdbuild.upkeep.query import find
+from sdbuild.why import WOULD_RUN, Reason
+from sdbuild.why import told as summary
 
 
 @pytest.fixture
@@ -179,3 +181,15 @@ def test_find_as_json_has_the_ingredients(store, records, capsys):
 
 def test_finding_nothing_has_a_status_of_its_own(store, records):
     assert main(["find", "params.nbits=8", "--cache", str(store.root)]) == 1
+
+
+@pytest.mark.parametrize("seconds, time", [
+    ((None, None), "2 of them never yet: unknown time, "),
+    ((2.0, None), "1 of them never yet: about 2 s one after the other, "),
+    ((2.0, 3.0), "2 steps would run: about 5 s one after the other, "),
+])
+def test_how_long_steps_take_is_told_if_it_is_known(seconds, time):
+    reasons = [Reason(step=f"s{i}", state=WOULD_RUN, seconds=s, peak_bytes=10**6)
+               for i, s in enumerate(seconds)]
+
+    assert time in summary(reasons).splitlines()[-1]

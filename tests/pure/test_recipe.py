@@ -26,6 +26,14 @@ MISTAKES = {
         "on the command line: size is '100', expected WIDTHxHEIGHT in pixels, multiples of 8 "
         "from 64 to 2048", "size",
     ),
+    "size=64x": ("on the command line: size is '64x', expected WIDTHxHEIGHT in pixels", "size"),
+    "config=/none": (
+        "config=/none: it says what a single file does not, and none is read",
+        "leave config away, or take a .safetensors file",
+    ),
+    "model=/": (
+        "model=/: a folder, expected a recipe's name or its file", "source=FOLDER",
+    ),
     "components=unet,vea_decoder": (
         """unknown component 'vea_decoder'; did you mean "vae_decoder"?""", "the components of",
     ),
@@ -169,8 +177,24 @@ def test_the_autoencoder_may_come_from_elsewhere(tmp_path, monkeypatch):
 def test_what_a_bundle_is_made_from_beside_its_source_gives_it_a_name_of_its_own(word):
     name, _, value = word.partition("=")
 
-    assert load({name: value}).variant != load({}).variant
-    assert load({name: value}).variant != load({name: value, "source": "c"}).variant
+    file, other = {"source": "f.safetensors"}, {"source": "g.safetensors"}
+
+    assert load({name: value} | file).variant != load(file).variant
+    assert load({name: value} | file).variant != load({name: value} | other).variant
+
+
+def test_a_recipe_that_is_a_folder_is_refused(tmp_path):
+    (tmp_path / "mine.toml").mkdir()
+
+    with pytest.raises(RecipeError, match=r"mine\.toml: a folder, expected a recipe's name or"):
+        load({"model": str(tmp_path / "mine.toml")})
+
+
+@pytest.mark.parametrize("words", [
+    {"source": "a.safetensors"}, {"vae": "a.safetensors"}, {"source": "b,a.safetensors"},
+])
+def test_a_config_goes_with_any_single_file(words):
+    assert load(words | {"config": "c"}).source.config
 
 
 def test_places_in_a_recipe_are_beside_it(tmp_path):

@@ -260,6 +260,14 @@ def test_a_file_of_another_kind_is_refused_by_its_name(tmp_path, names, what):
     assert what in error.value.message
 
 
+def test_of_a_lora_as_autoencoder_it_is_said_that_one_is_expected(tmp_path):
+    name = "lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight"
+    file = write(tmp_path / "a.safetensors", {name: torch.zeros(2, 2)})
+
+    with pytest.raises(SourceError, match="is a LoRA, expected an autoencoder, or a checkpoint"):
+        download(file, tmp_path / "out", "vae")
+
+
 @pytest.mark.parametrize(("channels", "what"), [
     (9, "for inpainting"), (8, "InstructPix2Pix"), (7, "an upscaler"), (6, "of another model"),
 ])
