@@ -26,7 +26,7 @@ from sdbuild.fields import (
     parse,
 )
 from sdbuild.lock import Lock, parsed
-from sdbuild.sources import fixed
+from sdbuild.sources import at_home, fixed
 from sdbuild.sources.single_file import SUFFIX
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -221,7 +221,7 @@ def find(model: str) -> Path:
     Raises:
         RecipeError: there is none.
     """
-    path = Path(model).expanduser()
+    path = at_home(model)
     if path.is_dir() and model not in names():
         raise RecipeError(f"model={model}: a folder, expected a recipe's name or its file",
                           hint="a checkpoint in a folder is source=FOLDER", model=model)

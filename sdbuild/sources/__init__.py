@@ -22,8 +22,8 @@ from sdbuild.sources.single_file import SUFFIX, SingleFile
 if TYPE_CHECKING:
     from sdbuild.sources.tensors import Tensor
 
-__all__ = ["RESOURCES", "Checkpoint", "Facts", "check_place", "fixed", "is_hub", "none_of",
-           "open_checkpoint"]
+__all__ = ["RESOURCES", "Checkpoint", "Facts", "at_home", "check_place", "fixed", "is_hub",
+           "none_of", "open_checkpoint"]
 
 Facts = MutableMapping[str, Any]
 """What was found out about places and stays true, such as what a commit holds. It may outlive the
@@ -92,9 +92,17 @@ def check_place(text: str) -> str:
     return hub.check_place(text)
 
 
+def at_home(text: str) -> Path:
+    """The path, with `~` for a home; `~` before the name of no user is a name like any other."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def fixed(place: str, base: Path) -> str:
     """The place, independent of where one stands: a path becomes absolute."""
-    return place if is_hub(place) else str((base / Path(place).expanduser()).resolve())
+    return place if is_hub(place) else str((base / at_home(place)).resolve())
 
 
 def _opened(place: str, facts: Facts, config: str) -> Checkpoint:

@@ -31,6 +31,8 @@ MISTAKES = {
         "config=/none: it says what a single file does not, and none is read",
         "leave config away, or take a .safetensors file",
     ),
+    "model=~nobody-here/a.toml": ("model=~nobody-here/a.toml: there is no such file", ""),
+    "model=~nobody-here": ("unknown model '~nobody-here'", "a file of your own is model=FILE.toml"),
     "model=/": (
         "model=/: a folder, expected a recipe's name or its file", "source=FOLDER",
     ),
@@ -188,6 +190,12 @@ def test_a_recipe_that_is_a_folder_is_refused(tmp_path):
 
     with pytest.raises(RecipeError, match=r"mine\.toml: a folder, expected a recipe's name or"):
         load({"model": str(tmp_path / "mine.toml")})
+
+
+def test_a_home_of_nobody_is_a_name_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert load({"source": "~nobody-here"}).source.places == (str(tmp_path / "~nobody-here"),)
 
 
 @pytest.mark.parametrize("words", [
