@@ -7,6 +7,7 @@ was taken away, moved, or replaced by something else counts no more.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sdbuild.digest import digest, digest_file
-from sdbuild.store.disk import guarded, sweep, write_file
+from sdbuild.store.disk import file_error, guarded, sweep, write_file
 from sdbuild.store.record import Record
 from sdbuild.store.store import Store
 from sdbuild.store.whole import LOST
@@ -64,11 +65,17 @@ def sweep_roots(store: Store) -> None:
 
 
 def stands(root: Root, record: Record) -> bool:
-    """Whether the folder still holds the bundle of the record: it has the record's manifest."""
+    """Whether the folder still holds the bundle of the record: it has the record's manifest.
+
+    Raises:
+        StoreError: too many files are open to tell.
+    """
     wanted = record.part(MANIFEST)
     try:
         return bool(wanted) and digest_file(root.folder / MANIFEST) == wanted[0].digest
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # which says nothing of the bundle
+            raise file_error(error, root.folder / MANIFEST) from error
         return False
 
 

@@ -18,7 +18,7 @@ FAULTS = {
     "filled": "the disk is full, from each operation on",
     "links": "the power fails; bundles share the store's files",
     "copies": "the power fails; bundles are copies",
-    "together": "six builds at once, about half of them killed",
+    "together": "twelve rounds of six builds at once, some of them killed",
     "real": "SIGKILL in `doit download:resources` of the built-in model",
     "room": "file systems with too little room, or too few inodes",
 }
