@@ -45,7 +45,7 @@ class Component:
     what its config does not: how its input is padded, what its output is. `is_denoiser` says
     whether a recipe's `prediction` holds for it, `is_chunkable` whether hosts load it in two
     chunks, `has_layouts` whether a recipe's `attention` lays it out, and `takes_lora` whether
-    LoRAs change it.
+    LoRAs change it. `whole` are the types of operations whose weights are never palettized.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Component:
     is_chunkable: bool = False
     has_layouts: bool = False
     takes_lora: bool = False
+    whole: tuple[str, ...] = ()
 
     def parameter(self, tensor: str) -> str:
         """The name of the network's parameter that a checkpoint's tensor is for."""
@@ -167,6 +168,7 @@ STABLE_DIFFUSION = Family(
             name="safety_checker",
             bundle_name="SafetyChecker",
             folder="safety_checker",
+            whole=("concat",),  # an error in a concept's embedding is one in the verdict
             drop="vision_model.",  # files have the word twice where networks now have it once
             inputs=(
                 Port(name="clip_input", shape=(1, 3, CHECKED_PX, CHECKED_PX), dtype="fp16",

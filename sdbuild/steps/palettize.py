@@ -25,11 +25,6 @@ _ELEMENT_BYTES = 12
 """Of a weight while it is palettized: in fp32, sorted, its indices, packed ones that wait."""
 
 
-_COMPARED = ("concat",)
-"""Operations whose constants stay whole: what a safety checker stacks a picture's embedding on, to
-compare them, are few numbers, and an error in one is an error in the verdict."""
-
-
 def applies(recipe: Recipe, component: Component) -> bool:
     """Whether the recipe has this step for the component."""
     return recipe.nbits_of(component) is not None
@@ -37,7 +32,8 @@ def applies(recipe: Recipe, component: Component) -> bool:
 
 def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """What decides the palettes beside the weights."""
-    return {"nbits": recipe.nbits_of(component)}
+    whole = {"skip_types": list(component.whole)} if component.whole else {}
+    return {"nbits": recipe.nbits_of(component)} | whole
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -45,8 +41,10 @@ def run(job: Job) -> dict[str, Any]:
     from sdbuild.mil.palettize import palettize
 
     (source,) = job.inputs["package"].glob("*.mlpackage")
-    reports = palettize(source, job.output / source.name, nbits=job.params["nbits"],
-                        workers=_workers(job, source))
+    reports = palettize(
+        source, job.output / source.name, nbits=job.params["nbits"],
+        skip_types=job.params.get("skip_types", ()), workers=_workers(job, source),
+    )
     return {"tensors": [asdict(report) for report in reports]}
 
 

@@ -43,7 +43,8 @@ def test_a_variant_is_built_from_the_export_that_another_left(project, tmp_path)
         == {"bundle", "check.txt", "picture.png", "report.json"}
     assert (out / "bundle" / "manifest.json").is_file()
     assert re.search(r"unet +noise_pred +\d+\.\d dB", (out / "check.txt").read_text())
-    assert Image.open(out / "picture.png").size == (128, 128)
+    with Image.open(out / "picture.png") as picture:
+        assert picture.size == (128, 128)
 
 
 def test_a_store_that_was_packed_and_unpacked_is_as_good(project, tmp_path):

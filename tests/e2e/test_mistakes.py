@@ -88,11 +88,14 @@ def test_tensors_that_do_not_fit_the_architecture_are_all_named_with_both_shapes
     assert "conv_in.weight: found [64, 9, 3, 3], expected [64, 4, 3, 3]" in printed
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"a": 1}'])
-def test_a_config_that_is_none_is_named(project, own_checkpoint, content):
+@pytest.mark.parametrize("content, message", [
+    ("{", "not the config of a network"), ("[]", "not the config of a network"),
+    ('{"a": 1}', "it does not name a network"),
+])
+def test_a_config_that_is_none_is_named(project, own_checkpoint, content, message):
     (own_checkpoint / "unet/config.json").write_text(content)
 
-    assert "config.json: not the config of a network" in project.doit(
+    assert f"config.json: {message}" in project.doit(
         "download:unet", status=1, source=own_checkpoint
     )
 
@@ -117,7 +120,7 @@ def test_another_kind_of_network_is_refused(project, own_checkpoint):
 
 @pytest.mark.parametrize("file, content, message", [
     ("tokenizer/vocab.json", "<html>404</html>", "vocab.json: not JSON"),
-    ("tokenizer/vocab.json", "{}", "no number for <|startoftext|>"),
+    ("tokenizer/vocab.json", "{}", "no number for <|endoftext|>"),
     ("tokenizer/merges.txt", "#version\na b c\n", "rule 1 is 'a b c', expected two words"),
 ])
 def test_a_tokenizer_that_would_crash_a_host_is_refused(
