@@ -1,6 +1,12 @@
 """Fixtures for every folder of tests; makes `strategies` importable from all of them."""
 
+import signal
+
 import pytest
+
+# Whoever starts a job in the background has it ignore Ctrl-C, and so do its children: those of
+# tests shall not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):

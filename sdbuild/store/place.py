@@ -23,7 +23,7 @@ def check_place(folder: Path) -> None:
     except FileNotFoundError:
         return
     except NotADirectoryError as error:
-        raise StoreError(f"{folder}: a file, expected the folder of a store", hint=hint) from error
+        raise StoreError(f"{folder}: not a folder, expected that of a store", hint=hint) from error
     except OSError as error:
         raise file_error(error, folder) from error
     if names - _OWN and not names & _OWN:

@@ -152,7 +152,9 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(project, tmp_path):
 def test_a_store_that_cannot_be_written_says_so(project, tmp_path):
     (tmp_path / "file").write_text("x")
 
-    assert "Not a directory" in project.doit("build", status=1, cache=tmp_path / "file")
+    assert "not a folder, expected that of a store" in project.doit(
+        "build", status=2, cache=tmp_path / "file"
+    )
 
 
 def kill_when(project, process, is_time):

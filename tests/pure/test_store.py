@@ -386,7 +386,7 @@ def test_a_store_is_made_in_no_folder_of_somebody_else(tmp_path):
 def test_a_store_is_no_file(tmp_path):
     (tmp_path / "cache").write_text("x")
 
-    with pytest.raises(StoreError, match="a file, expected the folder of a store"):
+    with pytest.raises(StoreError, match="not a folder, expected that of a store"):
         check_place(tmp_path / "cache")
 
 
