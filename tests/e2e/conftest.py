@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hub_checkpoints import content
+from hub_server import Hub
 from project import ROOT, Project
 
 
@@ -52,3 +54,24 @@ def checkpoint(tmp_path_factory):
 def own_checkpoint(tmp_path, checkpoint):
     """A copy of the built-in checkpoint that a test may change."""
     return Path(shutil.copytree(checkpoint, tmp_path / "checkpoint"))
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub, and an environment that knows no other."""
+    for name in list(os.environ):
+        if name.startswith(("HF_", "HUGGING")):
+            monkeypatch.delenv(name)
+    hub = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def tiny(hub):
+    """The commit of the built-in checkpoint at `owner/tiny`."""
+    return hub.add("owner/tiny", content())
