@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from sdbuild.models.replace import replace_each
+
 
 class GroupNorm(nn.Module):
     """A `nn.GroupNorm` as one instance normalization of its groups, then scale and shift.
@@ -35,7 +37,4 @@ class GroupNorm(nn.Module):
 
 def replace_group_norms(network: nn.Module) -> None:
     """Puts ours in the place of every `nn.GroupNorm` of a network; its parameters stay."""
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.GroupNorm):
-                setattr(module, name, GroupNorm(child))
+    replace_each(network, nn.GroupNorm, GroupNorm)

@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sdbuild.errors import SourceError
+from sdbuild.models.replace import replace_each
 from sdbuild.models.unet import UNet
 
 
@@ -202,10 +203,7 @@ def lay_out(network: UNet, query_block: int | None = None) -> SplitUNet:
             f"{', '.join(unknown[:8])}",
             hint="attention=original takes every network that diffusers does",
         )
-    for module in list(net.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, Transformer2DModel):
-                setattr(module, name, SplitTransformer(child, query_block))
+    replace_each(net, Transformer2DModel, lambda old: SplitTransformer(old, query_block))
     return SplitUNet(net, network.velocity_to_noise)
 
 

@@ -9,6 +9,8 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from torch.nn import functional as F
 
+from sdbuild.models.replace import replace_each
+
 
 class Upsample(nn.Module):
     """An `Upsample2D` that doubles rows and columns, and cuts off the last one if it is too many.
@@ -42,10 +44,7 @@ def replace_upsamples(network: nn.Module) -> None:
 
     One with a norm, or with a transposed convolution, stays itself.
     """
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, Upsample2D) and _is_plain(child):
-                setattr(module, name, Upsample(child))
+    replace_each(network, Upsample2D, lambda old: Upsample(old) if _is_plain(old) else old)
 
 
 def _is_plain(original: Upsample2D) -> bool:
