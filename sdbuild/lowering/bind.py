@@ -21,6 +21,7 @@ from sdbuild.mil.edit import rebuilt, walk
 from sdbuild.mil.package import write_package
 from sdbuild.mil.program import Function, Operation, Program, TensorType
 from sdbuild.mil.proto import Message, messages, serialize
+from sdbuild.sources.numbers import decoded, whole
 from sdbuild.sources.tensors import Tensor
 
 _UNDERFLOW_CHECKED = 400
@@ -89,6 +90,7 @@ def bind(
         tensors: of the checkpoint, by the name of the parameter that each is for.
 
     Raises:
+        SourceError: a tensor is none of floats.
         StepError: a tensor holds NaN, infinity, or a number that its place cannot hold.
     """
     weights = destination.with_suffix(".weights")
@@ -131,29 +133,14 @@ def _chunks(tensor: Tensor, binding: Binding) -> Iterator[bytes]:
         return
     small = int(np.prod(binding.shape)) < _UNDERFLOW_CHECKED
     for chunk in tensor.chunks():
-        yield _cast(_decoded(chunk, tensor), binding.dtype, tensor.name, small).tobytes()
+        yield _cast(decoded(chunk, tensor), binding.dtype, tensor.name, small).tobytes()
 
 
 def _array(tensor: Tensor, binding: Binding) -> np.ndarray:
     """The whole tensor for its place."""
-    whole = _decoded(b"".join(tensor.chunks()), tensor)
-    small = whole.size < _UNDERFLOW_CHECKED
-    array = _cast(whole, binding.dtype, tensor.name, small)
-    if binding.is_transposed:
-        array = np.ascontiguousarray(array.reshape(tensor.shape).T)
-    return array
-
-
-def _decoded(data: bytes, tensor: Tensor) -> np.ndarray:
-    """A part of a tensor's bytes as floats that numpy knows."""
-    if tensor.dtype == "BF16":
-        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
-    types = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
-    if tensor.dtype not in types:
-        raise StepError(
-            f"{tensor.name}: its type is {tensor.dtype}, expected F16, BF16, F32 or F64"
-        )
-    return np.frombuffer(data, types[tensor.dtype])
+    found = whole(tensor)
+    array = _cast(found, binding.dtype, tensor.name, found.size < _UNDERFLOW_CHECKED)
+    return np.ascontiguousarray(array.T) if binding.is_transposed else array
 
 
 def _cast(array: np.ndarray, dtype: str, name: str, is_small: bool) -> np.ndarray:

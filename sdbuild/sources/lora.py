@@ -211,9 +211,9 @@ def _alpha(said: Mapping[str, Any], component: str, layer: str) -> float | None:
 
 
 def _scalar(tensor: Tensor) -> float:
-    from sdbuild.sources.numbers import decoded
+    from sdbuild.sources.numbers import NUMBERS, whole
 
-    array = decoded(b"".join(tensor.chunks()), tensor)
+    array = whole(tensor, NUMBERS)
     if array.size != 1:
         raise SourceError(f"{tensor.file}: {tensor.name} has {array.size} numbers, expected one")
     return float(array.reshape(-1)[0])

@@ -13,7 +13,7 @@ import numpy as np
 
 from sdbuild.errors import SourceError
 from sdbuild.sources.lora import Update
-from sdbuild.sources.numbers import FLOATS, decoded, encoded
+from sdbuild.sources.numbers import decoded, encoded, whole
 from sdbuild.sources.tensors import Tensor
 
 _BLOCK_ELEMENTS = 1 << 16
@@ -33,10 +33,8 @@ class Merged(Tensor):
         """Its bytes, some rows at a time.
 
         Raises:
-            SourceError: a sum is more than its type holds.
+            SourceError: a sum is more than its type holds, or its type is none of floats.
         """
-        if self.dtype != "BF16" and self.dtype not in FLOATS:
-            raise SourceError(f"{self.file}: {self.name} is {self.dtype}, expected floats")
         row_bytes = self.size_bytes // self.shape[0]
         columns = int(np.prod(self.shape[1:]))
         rows = max(1, _BLOCK_ELEMENTS // columns)
@@ -64,7 +62,7 @@ def _factors(strength: float, update: Update) -> tuple[np.float32, np.ndarray, n
     """strength · scale, up (out, rank) and down (rank, all columns of W), in fp32."""
     up, down = _matrix(update.up), _matrix(update.down)
     if update.mid is not None:
-        mid = _whole(update.mid)  # (rank, rank, kh, kw)
+        mid = whole(update.mid).astype(np.float32)  # (rank, rank, kh, kw)
         sides = mid.shape[2] * mid.shape[3]
         folded = mid.reshape(mid.shape[0], mid.shape[1], sides).transpose(0, 2, 1)
         down = np.stack([_product(row, down).T for row in folded])  # -> (rank, in, kh*kw)
@@ -83,8 +81,4 @@ def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def _matrix(tensor: Tensor) -> np.ndarray:
-    return _whole(tensor).reshape(tensor.shape[0], -1)
-
-
-def _whole(tensor: Tensor) -> np.ndarray:
-    return decoded(b"".join(tensor.chunks()), tensor).astype(np.float32).reshape(tensor.shape)
+    return whole(tensor).astype(np.float32).reshape(tensor.shape[0], -1)

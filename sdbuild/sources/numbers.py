@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from sdbuild.errors import SourceError
@@ -9,21 +11,31 @@ from sdbuild.sources.tensors import Tensor
 
 FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 """The floats of safetensors that numpy knows; BF16 is the one beside them."""
-_WHOLE = {"I64": "<i8", "I32": "<i4"}
+
+NUMBERS = FLOATS | {"I64": "<i8", "I32": "<i4"}
+"""These and the whole numbers that may stand where one float does."""
 
 
-def decoded(data: bytes, tensor: Tensor) -> np.ndarray:
+def decoded(data: bytes, tensor: Tensor, types: Mapping[str, str] = FLOATS) -> np.ndarray:
     """A part of a tensor's bytes as numbers that numpy knows.
 
     Raises:
-        SourceError: its type is none of F16, BF16, F32, F64, I32, I64.
+        SourceError: its type is neither BF16 nor among `types`.
     """
     if tensor.dtype == "BF16":
         return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
-    types = FLOATS | _WHOLE
     if tensor.dtype not in types:
         raise SourceError(f"{tensor.file}: {tensor.name} is {tensor.dtype}, expected floats")
     return np.frombuffer(data, types[tensor.dtype])
+
+
+def whole(tensor: Tensor, types: Mapping[str, str] = FLOATS) -> np.ndarray:
+    """All of a tensor, in its shape.
+
+    Raises:
+        SourceError: its type is neither BF16 nor among `types`.
+    """
+    return decoded(b"".join(tensor.chunks()), tensor, types).reshape(tensor.shape)
 
 
 def encoded(array: np.ndarray, dtype: str) -> bytes:

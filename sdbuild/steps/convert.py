@@ -19,8 +19,8 @@ from sdbuild.steps import PACKAGE_CODE
 VERSION = 2
 TOOLS = ("coremltools", "numpy")
 CODE = ("steps/convert.py", "lowering/*.py", "models/*.py", "family.py", "sources/fit.py",
-        "sources/pickles.py", "sources/tensors.py", "mil/destination.py", "mil/edit.py",
-        *PACKAGE_CODE)
+        "sources/numbers.py", "sources/pickles.py", "sources/tensors.py", "mil/destination.py",
+        "mil/edit.py", *PACKAGE_CODE)
 GIVES = "package"
 
 

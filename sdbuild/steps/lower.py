@@ -11,8 +11,8 @@ from sdbuild.steps import PACKAGE_CODE
 
 VERSION = 2
 TOOLS = ("torch", "coremltools", "numpy")
-CODE = ("steps/lower.py", "lowering/*.py", "family.py", "sources/pickles.py",
-        "sources/tensors.py", "mil/edit.py", *PACKAGE_CODE)
+CODE = ("steps/lower.py", "lowering/*.py", "family.py", "sources/numbers.py",
+        "sources/pickles.py", "sources/tensors.py", "mil/edit.py", *PACKAGE_CODE)
 NEEDS = {"graph": "graph"}
 GIVES = "lowered"
 

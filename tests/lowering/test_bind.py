@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sdbuild.errors import StepError
+from sdbuild.errors import SourceError, StepError
 from sdbuild.family import Component, Port
 from sdbuild.lowering import bind, place, standins
 from sdbuild.mil.decode import decode_program
@@ -254,6 +254,15 @@ def test_a_number_that_fp16_cannot_hold_is_an_error_that_names_the_tensor(
     tensors["conv.weight"][5, 1, 1, 1] = value
 
     with pytest.raises(StepError, match=message):
+        bound(small, tensors, tmp_path / "bound")
+
+
+@pytest.mark.parametrize("name", ["conv.weight", "matrix", "out.bias"])
+def test_a_tensor_that_is_none_of_floats_is_named(small, tmp_path, name):
+    tensors = weights(graph(Used))
+    tensors[name] = tensors[name].int()
+
+    with pytest.raises(SourceError, match=f"{name} is I32, expected floats"):
         bound(small, tensors, tmp_path / "bound")
 
 

@@ -279,6 +279,20 @@ def test_a_lora_that_does_not_fit_is_refused_and_its_tensors_are_named(tmp_path,
     assert next(iter(tensors)) in error.value.message
 
 
+def test_an_alpha_may_be_a_whole_number_and_a_matrix_may_not(tmp_path):
+    base = checkpoint(tmp_path / "base")
+    names = kohya(factors(network(), [LINEAR], 4), 2)
+    whole = {n: t.detach().int() if n.endswith(".alpha") else t for n, t in names.items()}
+    matrices = {n: t if n.endswith(".alpha") else t.detach().int() for n, t in names.items()}
+
+    wanted, _ = merge(base, tmp_path / "a", [(save(tmp_path / "a.safetensors", names), 1)])
+    found, _ = merge(base, tmp_path / "b", [(save(tmp_path / "b.safetensors", whole), 1)])
+
+    assert all(torch.equal(found[n], wanted[n]) for n in wanted)
+    with pytest.raises(SourceError, match=r"lora_up\.weight is I32, expected floats"):
+        merge(base, tmp_path / "c", [(save(tmp_path / "c.safetensors", matrices), 1)])
+
+
 def test_a_sum_that_the_type_cannot_hold_is_refused(tmp_path):
     base = checkpoint(tmp_path / "base", dtype=torch.float16)
     made = factors(network(), [LINEAR], 4)
