@@ -20,6 +20,8 @@ from sdbuild.upkeep.lineage import Lineage
 
 UP_TO_DATE = "up to date"
 WOULD_RUN = "would run"
+_OF_BUNDLE = ("build", "contract", "generate")
+"""The tasks that need the bundle in its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,7 @@ def why(task: str, words: Mapping[str, str]) -> list[Reason]:
     reasons: dict[str, Reason] = {}
     for name, state in states.items():
         reasons[name] = _reason(state, reasons, builder, lineage, plain)
-    if task in ("build", "check", "generate"):
+    if task in _OF_BUNDLE:
         record = builder.state("bundle").record
         placed = record is not None and builder.store.is_laid_out(record, found.bundle)
         reasons["build"] = Reason(step="build", state=UP_TO_DATE) if placed else \
@@ -129,8 +131,8 @@ def told(reasons: Iterable[Reason]) -> str:
 def steps_of(task: str, builder: Builder) -> list[str]:
     """The steps that a doit task stands for."""
     steps = list(builder.plan.steps)
-    known = {"build": ["bundle"], "generate": ["bundle"],
-             "check": ["bundle", *(s for s in steps if s.startswith("parity:"))]}
+    known = {name: ["bundle"] for name in _OF_BUNDLE}
+    known["check"] = [name for name in steps if name.startswith("parity:")]
     known |= {name: [name] for name in steps}
     for name in steps:
         known.setdefault(name.partition(":")[0], []).append(name)

@@ -5,13 +5,17 @@ import json
 import pytest
 from chains import put
 
+from sdbuild.build import Builder
 from sdbuild.cli import main
 from sdbuild.errors import RecipeError
+from sdbuild.plan import plan
+from sdbuild.settings import settings
 from sdbuild.store import Store
+from sdbuild.tasks import tasks
 from sdbuild.upkeep.causes import causes
 from sdbuild.upkeep.lineage import Lineage
 from sdbuild.upkeep.query import find
-from sdbuild.why import WOULD_RUN, Reason
+from sdbuild.why import WOULD_RUN, Reason, why
 from sdbuild.why import told as summary
 
 
@@ -193,3 +197,20 @@ def test_how_long_steps_take_is_told_if_it_is_known(seconds, time):
                for i, s in enumerate(seconds)]
 
     assert time in summary(reasons).splitlines()[-1]
+
+
+@pytest.mark.parametrize("task", ["build", "contract", "check", "generate", "convert:unet"])
+def test_why_tells_of_the_steps_that_doit_would_run(task, tmp_path):
+    words = {"cache": str(tmp_path / "store"), "bundle": str(tmp_path / "bundle")}
+    found = settings(words)
+    needs = {
+        ":".join(filter(None, (each["basename"], each.get("name")))): each.get("task_dep", [])
+        for each in tasks(Builder(plan(found.recipe), Store(found.cache)), found)
+    }
+    wanted, left = set(), [task]
+    while left:
+        wanted.add(name := left.pop())
+        left += needs[name]
+
+    told = {reason.step for reason in why(task, words)}
+    assert told == wanted - {"contract", "check", "generate"}
