@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -191,12 +192,7 @@ def _check_task(builder: Builder, found: Settings) -> dict[str, Any]:
 
 
 def _generate_task(found: Settings) -> dict[str, Any]:
-    request = found.recipe.request
-    options = {
-        "prompt": request.prompt, "negative": request.negative, "seed": request.seed,
-        "steps": request.steps, "guidance": request.guidance, "scheduler": request.scheduler,
-        "count": request.count, "out": found.out, "report": found.report,
-    }
+    options = asdict(found.recipe.request) | {"out": found.out, "report": found.report}
     words = [f"--{name}={value}" for name, value in options.items() if value is not None]
     return {
         "basename": "generate",
