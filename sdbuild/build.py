@@ -275,7 +275,6 @@ class Builder:
         return {
             "params": dict(step.params), "inputs": inputs, "output": str(work / "out"),
             **self.checkpoints.job(step),
-            "resources": {},
         }
 
 

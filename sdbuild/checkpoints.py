@@ -128,7 +128,7 @@ class Checkpoints:
         place that its key is of.
         """
         if step.source is None:
-            return {"places": (), "config": "", "facts": {}, "reads": (), "locked": {}}
+            return {}
         places = step.source.places
         if not step.locked and not step.source.are_files:
             places = (self.taken(step.source).place,)

@@ -35,17 +35,8 @@ def main(kind: str, work: Path) -> int:
 def _main(kind: str, work: Path) -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     found = json.loads((work / "job.json").read_bytes())
-    job = Job(
-        params=found["params"],
-        inputs={name: Path(path) for name, path in found["inputs"].items()},
-        output=Path(found["output"]),
-        places=found["places"],
-        config=found["config"],
-        facts=found["facts"],
-        reads=found["reads"],
-        locked=found["locked"],
-        resources=found["resources"],
-    )
+    inputs = {name: Path(path) for name, path in found["inputs"].items()}
+    job = Job(**found | {"inputs": inputs, "output": Path(found["output"])})
     result = _result(kind, job)
     if "error" in result:
         shutil.rmtree(job.output, ignore_errors=True)  # on a full disk, room to say so
