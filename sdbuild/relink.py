@@ -51,7 +51,7 @@ def relink(folder: Path, component: str, builder: Builder) -> Record:
         _keep(folder, out, manifest, component)
         made_from = [builder.provenance_of(state) for state in states.values()]
         changed = _changed(manifest, component, builder.plan.recipe, made_from)
-        _write_manifest(out, changed)
+        stage("bundle").write_manifest(out, changed)
         made = store.put(out, Record(
             key=key, step=f"relink:{component}", ingredients=found, tree=(), seconds=0.0,
             peak_bytes=0, made_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -129,11 +129,6 @@ def _changed(
         "components": manifest["components"] | {component: _entry(component, recipe)},
         "made_from": [*others[:place], *made_from, *others[place:]],
     }
-
-
-def _write_manifest(out: Path, manifest: Mapping[str, Any]) -> None:
-    content = {**manifest, "files": stage("bundle").table(out)}
-    (out / MANIFEST).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _warnings(out: Path) -> list[str]:

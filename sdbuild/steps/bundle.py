@@ -82,10 +82,7 @@ def run(job: Job) -> dict[str, Any]:
     for card in ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md"):
         if (resources / card).is_file():
             give(resources / card, job.output / card)
-    manifest = _manifest(job, resources) | {"files": table(job.output)}
-    (job.output / "manifest.json").write_text(
-        json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8"
-    )
+    write_manifest(job.output, _manifest(job, resources))
     return {"warnings": [str(violation) for violation in require(job.output)]}
 
 
@@ -146,12 +143,17 @@ def _prediction_type(job: Job, scheduler: Mapping[str, Any]) -> str:
     return own if job.params["prediction"] == "checkpoint" else "epsilon"
 
 
-def table(folder: Path) -> dict[str, list[Any]]:
-    """Size and digest of every file, so that a bundle can be checked wherever it goes."""
-    return {
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes the manifest of a bundle that is laid out, with size and digest of every file in it,
+    so that it can be checked wherever it goes."""
+    files = {
         path.relative_to(folder).as_posix(): [path.stat().st_size, digest_file(path)]
         for path in sorted(folder.rglob("*")) if path.is_file()
     }
+    content = {**manifest, "files": files}
+    (folder / "manifest.json").write_text(
+        json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8"
+    )
 
 
 def _licence(resources: Path) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from sdbuild import build as building
 from sdbuild import relink as relinking
 from sdbuild.build import Builder
-from sdbuild.digest import digest, digest_file
+from sdbuild.digest import digest
 from sdbuild.errors import SDBuildError
 from sdbuild.install import install
 from sdbuild.plan import Plan
@@ -21,19 +21,14 @@ from sdbuild.recipe import Source
 from sdbuild.sources import RESOURCES
 from sdbuild.step import From, Step
 from sdbuild.steps import __main__ as step_process
+from sdbuild.steps.bundle import write_manifest
 from sdbuild.store import Store
 from sdbuild.store.disk import give
-from sdbuild.store.roots import MANIFEST
 from sdbuild.upkeep.collect import collect
 from sdbuild.upkeep.verify import verify
 
 RUNS = "SDBUILD_TEST_RUNS"
 """The variable that names the file in which each run of a stage is noted."""
-
-
-def table(folder):
-    return {path.relative_to(folder).as_posix(): [path.stat().st_size, digest_file(path)]
-            for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def download(job):
@@ -65,8 +60,7 @@ def bundle(job):
             if path.is_file():
                 give(path, job.output / path.relative_to(job.inputs[name]))
     made_from = json.loads(job.inputs["provenance"].read_text())
-    content = {"schema": 1, "made_from": made_from, **job.params, "files": table(job.output)}
-    (job.output / MANIFEST).write_text(json.dumps(content))
+    write_manifest(job.output, {"schema": 1, "made_from": made_from, **job.params})
 
 
 def stage(kind, run, gives, **more):
@@ -90,7 +84,8 @@ def note(line):
 stage("download", download, "checkpoint")
 stage("convert", convert, "package")
 stage("compile", compile_, "compiled")
-stage("bundle", bundle, "bundle", NEEDS_PROVENANCE=True, table=table,
+stage("bundle", bundle, "bundle", NEEDS_PROVENANCE=True,
+      write_manifest=write_manifest,
       provenance_digest=lambda found: digest("provenance", found),
       params=lambda recipe: recipe.bundle_params)
 
