@@ -91,7 +91,7 @@ def _record_at(folder: Path, store: Store) -> Record | None:
     """The record of the bundle at `folder`, if it came from this store."""
     for root in roots(store):
         if root.folder == folder:
-            return store.find(root.key)
+            return root.record
     return None
 
 

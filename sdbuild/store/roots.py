@@ -11,7 +11,6 @@ import errno
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from sdbuild.digest import digest, digest_file
@@ -25,19 +24,15 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
-    """A bundle in its place; `key` is that of the record it was laid out from."""
+    """A bundle in its place, and the record that it was laid out from."""
 
     folder: Path
-    key: str
-    installed_at: str
+    record: Record
 
 
 def add(folder: Path, record: Record, store: Store) -> None:
     """Notes that the bundle of a record was put at `folder`. A store that is read-only forgets."""
-    content = {
-        "folder": str(folder), "key": record.key,
-        "installed_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    content = {"folder": str(folder), "key": record.key}
     with contextlib.suppress(OSError):
         write_file(_path(folder, store), json.dumps(content, indent=1).encode())
 
@@ -50,10 +45,10 @@ def roots(store: Store) -> Iterator[Root]:
     """
     with guarded(store.root):
         found = [_read(path) for path in (store.root / "roots").glob("*.json")]
-    for root in sorted(filter(None, found), key=lambda root: str(root.folder)):
-        record = store.find(root.key)
-        if record is not None and stands(root, record):
-            yield root
+    for folder, key in sorted(filter(None, found), key=lambda note: str(note[0])):
+        record = store.find(key)
+        if record is not None and _stands(folder, record):
+            yield Root(folder=folder, record=record)
 
 
 def sweep_roots(store: Store) -> None:
@@ -64,18 +59,18 @@ def sweep_roots(store: Store) -> None:
             sweep(path)
 
 
-def stands(root: Root, record: Record) -> bool:
-    """Whether the folder still holds the bundle of the record: it has the record's manifest.
+def _stands(folder: Path, record: Record) -> bool:
+    """Whether a folder still holds the bundle of the record: it has the record's manifest.
 
     Raises:
         StoreError: too many files are open to tell.
     """
     wanted = record.part(MANIFEST)
     try:
-        return bool(wanted) and digest_file(root.folder / MANIFEST) == wanted[0].digest
+        return bool(wanted) and digest_file(folder / MANIFEST) == wanted[0].digest
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):  # which says nothing of the bundle
-            raise file_error(error, root.folder / MANIFEST) from error
+            raise file_error(error, folder / MANIFEST) from error
         return False
 
 
@@ -83,11 +78,11 @@ def _path(folder: Path, store: Store) -> Path:
     return store.root / "roots" / f"{digest('root', str(folder))}.json"
 
 
-def _read(path: Path) -> Root | None:
+def _read(path: Path) -> tuple[Path, str] | None:
+    """The folder and the key that a note tells of."""
     try:
         found = json.loads(path.read_bytes())
-        return Root(folder=Path(found["folder"]), key=found["key"],
-                    installed_at=found["installed_at"])
+        return Path(found["folder"]), found["key"]
     except (ValueError, KeyError, TypeError):
         return None
     except OSError as error:

@@ -55,8 +55,8 @@ def garbage(
         before: loose content that was used since then stays; in seconds since 1970.
     """
     files, lineage = pool(store), Lineage(store.records())
-    placed = [root for root in roots(store) if root.key in lineage.records]
-    rooted = {key for key in (*keep, *(r.key for r in placed)) if key in lineage.records}
+    placed = list(roots(store))
+    rooted = {key for key in (*keep, *(r.record.key for r in placed)) if key in lineage.records}
     held = {entry.digest for key in rooted for entry in lineage.records[key].tree}
     items = sorted(_items(store, lineage, files, rooted), key=lambda i: (i.is_chain, i.used_at))
     going = [files[digest] for digest in _going(items, held, files, max_bytes, before)]

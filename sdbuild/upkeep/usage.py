@@ -9,7 +9,7 @@ from pathlib import Path
 from sdbuild.show import size
 from sdbuild.store import Record, Store
 from sdbuild.store.disk import cloned_bytes
-from sdbuild.store.roots import roots
+from sdbuild.store.roots import Root, roots
 from sdbuild.upkeep.lineage import Lineage, component, stage, variant
 
 SEVERAL = "shared by several"
@@ -89,10 +89,6 @@ def pool(store: Store) -> dict[str, File]:
 def usage(store: Store) -> Usage:
     """What a store takes, and for what."""
     files, lineage = pool(store), Lineage(store.records())
-    placed = [
-        _place(store, root.folder, lineage.records[root.key], variant(lineage.records[root.key]))
-        for root in roots(store)
-    ]
     return Usage(
         tables=tables(files.values(), lineage),
         files=len(files),
@@ -101,7 +97,7 @@ def usage(store: Store) -> Usage:
         shared_bytes=sum(file.shared_bytes for file in files.values()),
         records_bytes=_taken(store.root / "records"),
         work_bytes=_taken(store.root / "work"),
-        bundles=tuple(placed),
+        bundles=tuple(_place(store, root) for root in roots(store)),
     )
 
 
@@ -145,10 +141,10 @@ def _shares(files: Iterable[File], names: Mapping[str, set[str]]) -> tuple[Share
     return tuple(rows)
 
 
-def _place(store: Store, folder: Path, record: Record, name: str) -> Place:
+def _place(store: Store, root: Root) -> Place:
     linked = cloned = own = 0
-    for entry in record.tree:
-        path, pooled = folder / entry.path, store.object(entry.digest)
+    for entry in root.record.tree:
+        path, pooled = root.folder / entry.path, store.object(entry.digest)
         try:
             on_disk = path.stat().st_blocks * 512
             is_linked = pooled.exists() and path.samefile(pooled)
@@ -158,8 +154,8 @@ def _place(store: Store, folder: Path, record: Record, name: str) -> Place:
         linked += on_disk if is_linked else 0
         cloned += clones
         own += 0 if is_linked else on_disk - clones
-    return Place(folder=str(folder), variant=name, linked_bytes=linked, cloned_bytes=cloned,
-                 own_bytes=own)
+    return Place(folder=str(root.folder), variant=variant(root.record), linked_bytes=linked,
+                 cloned_bytes=cloned, own_bytes=own)
 
 
 def _taken(folder: Path) -> int:

@@ -60,10 +60,10 @@ def verify(store: Store, progress: Progress = lambda done, total: None) -> Verif
         absent = {d for d in entries if d in given_up and not store.object(d).exists()}
         wanted = sorted((e for d, e in entries.items() if d not in absent),
                         key=lambda entry: -entry.size_bytes)
-        placed = [root for root in roots(store) if root.key in lineage.records]
-        copies = list(_copies(placed, lineage, store))
+        placed = list(roots(store))
+        copies = list(_copies(placed, store))
         found = _read(store, [*((store.object(e.digest), e) for e in wanted), *copies], progress)
-        damaged = _damaged_in(placed, lineage, store, found)
+        damaged = _damaged_in(placed, store, found)
         faults = tuple(
             _fault(entry, found[path], lineage, damaged)
             for entry in wanted if found.get(path := store.object(entry.digest))
@@ -92,12 +92,10 @@ def _entries(store: Store, lineage: Lineage) -> dict[str, Entry]:
     return found
 
 
-def _copies(
-    placed: Iterable[Root], lineage: Lineage, store: Store
-) -> Iterator[tuple[Path, Entry]]:
+def _copies(placed: Iterable[Root], store: Store) -> Iterator[tuple[Path, Entry]]:
     """The files of bundles in their places that are not the pool's own."""
     for root in placed:
-        for entry in lineage.records[root.key].tree:
+        for entry in root.record.tree:
             path, pooled = root.folder / entry.path, store.object(entry.digest)
             if not _is_same(path, pooled):
                 yield path, entry
@@ -118,12 +116,12 @@ def _read(
 
 
 def _damaged_in(
-    placed: Iterable[Root], lineage: Lineage, store: Store, found: Mapping[Path, str]
+    placed: Iterable[Root], store: Store, found: Mapping[Path, str]
 ) -> dict[str, list[str]]:
     """The files of bundles in their places that are not what they were, by their digests."""
     damaged: dict[str, list[str]] = {}
     for root in placed:
-        for entry in lineage.records[root.key].tree:
+        for entry in root.record.tree:
             path, pooled = root.folder / entry.path, store.object(entry.digest)
             if path in found or (pooled in found and _is_same(path, pooled)):
                 damaged.setdefault(entry.digest, []).append(str(path))
