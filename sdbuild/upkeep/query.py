@@ -104,9 +104,10 @@ def _holds(term: Term, found: Mapping[str, Any]) -> bool:
         if not _DATE.fullmatch(term.value):
             raise RecipeError(f"made is {term.value!r}, expected a date such as 2026-01-31")
         return compare(own[:len(term.value)], term.value)
-    if isinstance(own, bool) or own is None or term.how in ("=", "==", "!="):
-        same = fnmatch.fnmatchcase(_text(own), term.value) or _number(term.value) == own
-        return same == (term.how != "!=") if term.how in ("=", "==", "!=") else False
+    if term.how in ("=", "==", "!="):
+        return _is_same(own, term.value) == (term.how != "!=")
+    if own is None or isinstance(own, bool):
+        return False
     if isinstance(own, int | float):
         number = _number(term.value)
         if number is None:
@@ -117,9 +118,13 @@ def _holds(term: Term, found: Mapping[str, Any]) -> bool:
     raise RecipeError(f"{term.field} is text ({_text(own)!r}): only = and != can compare it")
 
 
+def _is_same(own: Any, value: str) -> bool:
+    number = _number(value)
+    return fnmatch.fnmatchcase(_text(own), value) or (number is not None and number == own)
+
+
 def _text(value: Any) -> str:
-    return {None: "none", True: "true", False: "false"}.get(value, str(value)) \
-        if value is None or isinstance(value, bool) else str(value)
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _number(text: str) -> float | None:

@@ -141,6 +141,8 @@ def records(store, tmp_path):
     (["params.nbits=4"], [0]),
     (["params.nbits=none"], [1]),
     (["params.nbits!=4"], [1]),
+    (["params.nbits=six"], []),
+    (["params.nbits!=six"], [0, 1]),
     (["params.nbits>=4"], [0]),
     (["tool.coremltools<9"], [0]),
     (["tool.coremltools>=8.3"], [0, 1]),
