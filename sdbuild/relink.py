@@ -18,7 +18,7 @@ from sdbuild.recipe import Recipe
 from sdbuild.runtime.bundle import load_bundle
 from sdbuild.step import stage
 from sdbuild.store import Record, Store
-from sdbuild.store.disk import file_error, give
+from sdbuild.store.disk import give
 from sdbuild.store.roots import MANIFEST, roots
 
 
@@ -108,10 +108,7 @@ def _keep(folder: Path, out: Path, manifest: Mapping[str, Any], component: str) 
             continue
         if digest_file(folder / name) != wanted:
             raise CorruptArtifact(f"{folder / name} is damaged", hint="build the bundle again")
-        try:
-            give(folder / name, out / name)
-        except OSError as error:
-            raise file_error(error, out) from error
+        give(folder / name, out / name)
 
 
 def _changed(
