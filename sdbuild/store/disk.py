@@ -1,7 +1,8 @@
 """The few functions through which the store and its bundles are written, whole or not at all.
 
-Everything that changes a store goes through `write_file`, `take`, `give`, `drop`, `sweep` and
-`exchange`, so that what a kill or a full disk does at any of them can be looked at in one place.
+Everything that changes a store goes through `write_file`, `take`, `give`, `drop`, `sweep`, `touch`
+and `exchange`, so that what a kill or a full disk does at any of them can be looked at in one
+place.
 """
 
 from __future__ import annotations
@@ -123,8 +124,8 @@ def _seal(path: Path) -> None:
                 raise
 
 
-def drop(path: Path, *, is_damaged: bool) -> None:
-    """Removes a file of the store, if it is there.
+def drop(path: Path, *, is_damaged: bool = False) -> bool:
+    """Removes a file of the store; says whether there was one.
 
     The time of a damaged one is changed first: hard links to it in bundles are damaged too, and
     are read again.
@@ -134,7 +135,8 @@ def drop(path: Path, *, is_damaged: bool) -> None:
             os.utime(path)
         path.unlink()
     except FileNotFoundError:
-        return
+        return False
+    return True
 
 
 def sweep(path: Path) -> None:

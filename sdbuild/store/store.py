@@ -80,11 +80,7 @@ class Store:
             StoreError: the store cannot be written to.
         """
         with guarded(self.root):
-            try:
-                self._record_path(key).unlink()
-            except FileNotFoundError:
-                return False
-        return True
+            return drop(self._record_path(key))
 
     def used(self, record: Record) -> None:
         """Notes that an artifact is used now, for those who collect what nobody uses."""
@@ -109,7 +105,7 @@ class Store:
             StoreError: the store cannot be written to.
         """
         with guarded(self.root):
-            drop(path, is_damaged=False)
+            drop(path)
 
     def _record_paths(self) -> Iterator[Path]:
         return (self.root / "records").glob("*/*.json")
