@@ -77,7 +77,8 @@ class Lineage:
 
 
 def variant(bundle: Record) -> str:
-    """The name of a bundle's variant, from its record; as `Recipe.variant`, without a tag."""
+    """The name of a bundle's variant, from its record; as `Recipe.variant`, but
+    without a tag and the batch, which no record of a bundle tells."""
     params: Mapping[str, Any] = bundle.ingredients["params"]
     try:
         parts = params["components"].values()
