@@ -230,7 +230,7 @@ def nothing(folder):
     (Path(folder) / "new").mkdir()
 
 
-def execute(command, folder, env):
+def execute(command, folder):
     """Becomes another program."""
     os.chdir(folder)
-    os.execve(command[0], command, os.environ | env)
+    os.execv(command[0], command)

@@ -19,6 +19,14 @@ def command(world):
             f"cache={world / 'cache'}", f"bundle={world / 'out' / 'mine'}"]
 
 
+def watched(stage, decide):
+    """The command in a new store."""
+    shutil.rmtree(stage.world, ignore_errors=True)
+    stage.world.mkdir()
+    return stage.watcher.run(
+        "execute", {"command": command(stage.world), "folder": str(PROJECT)}, decide)
+
+
 def killed_at(stage, number):
     """Kills the command at one of its operations that change something; all its calls."""
     seen = []
@@ -27,11 +35,7 @@ def killed_at(stage, number):
         seen.extend([call] if call.changes else [])
         return KILL if call.changes and len(seen) == number else None
 
-    shutil.rmtree(stage.world, ignore_errors=True)
-    stage.world.mkdir()
-    run = stage.watcher.run(
-        "execute", {"command": command(stage.world), "folder": str(PROJECT), "env": {}}, decide)
-    return run, len(seen)
+    return watched(stage, decide), len(seen)
 
 
 def finish(stage):
@@ -40,6 +44,22 @@ def finish(stage):
                           env=os.environ)
     assert done.returncode == 0, done.stdout + done.stderr
     return [line.split()[1] for line in done.stdout.splitlines() if line.startswith(". ")]
+
+
+def test_a_step_has_no_open_file_of_its_build(stage):
+    """Else its end, which is a moment later than that of a killed build, would end the locks."""
+    seen, open_files = [], set()
+
+    def decide(call):
+        seen.append(call.pid)
+        if not Path(f"/proc/{seen[0]}/task/{call.pid}").exists():  # no thread of the build itself
+            open_files.update(map(os.path.realpath, Path(f"/proc/{call.pid}/fd").iterdir()))
+
+    run = watched(stage, decide)
+
+    assert run.status == 0, run.printed
+    assert open_files
+    assert [path for path in open_files if "/locks/" in path] == []
 
 
 @pytest.mark.slow

@@ -1,9 +1,7 @@
 """A small build is disturbed at every file operation: nothing is lost, and it goes on after."""
 
 import errno
-import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import reader
@@ -102,22 +100,6 @@ def test_what_a_bundle_holds_does_not_go_where_it_cannot_be_seen_just_now(stage,
     assert "Too many open files" in told["error"]
     assert set(reader.tree(stage.world / "out" / "mine").values()) <= {
         path.name for path in (stage.world / "cache").glob("objects/*/*")}
-
-
-def test_a_step_has_no_open_file_of_its_build(stage):
-    """Else its end, which is a moment later than that of a killed build, would end the locks."""
-    seen, open_files = [], set()
-
-    def decide(call):
-        seen.append(call.pid)
-        if not Path(f"/proc/{seen[0]}/task/{call.pid}").exists():  # no thread of the build itself
-            open_files.update(map(os.path.realpath, Path(f"/proc/{call.pid}/fd").iterdir()))
-
-    stage.reset(SCENES["a first build"])
-    stage.run(("build", {}), decide)
-
-    assert open_files
-    assert [path for path in open_files if "/locks/" in path] == []
 
 
 def test_an_operation_that_is_made_to_fail_fails(stage):
