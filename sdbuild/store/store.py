@@ -8,6 +8,7 @@
     work/<key>-<n>/          where a step works; left behind only by a kill
     locks/<key>              held while a step with this key runs
     locks/store              held by builds together, and alone by who takes content away
+    locks/ram/               what running steps may hold of the memory (`ram.py`)
     stamps.json              digests of files outside, by their size and times (`stamps.py`)
     hub.json                 what is known of repositories of the Hub (`sources/hub.py`)
 
@@ -44,7 +45,7 @@ from sdbuild.store.disk import (
 )
 from sdbuild.store.locks import is_held, locked
 from sdbuild.store.record import Entry, Record, decoded, encoded
-from sdbuild.store.whole import DAMAGED, LOST, fault, is_laid_out, is_whole
+from sdbuild.store.whole import DAMAGED, LOST, fault, is_laid_out, is_same, is_whole
 
 _USED_EVERY_S = 3600
 """How exactly the time of last use is kept."""
@@ -173,8 +174,7 @@ class Store:
         found = digest_file(path)
         entry = Entry(path.relative_to(folder).as_posix(), found, path.stat().st_size)
         target = self.object(found)
-        is_there = target.exists() and (target.samefile(path) or not fault(target, found))
-        if not is_there:
+        if not is_same(target, path) and fault(target, found):
             take(path, target)
         return entry
 

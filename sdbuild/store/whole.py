@@ -34,6 +34,14 @@ def fault(path: Path, digest: str) -> str:
         return DAMAGED
 
 
+def is_same(path: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, as hard links do."""
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them is gone
+        return False
+
+
 def is_whole(path: Path, entry: Entry) -> bool:
     """Whether a file is that of the entry; it is read only if it was written to since."""
     try:

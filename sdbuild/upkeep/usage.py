@@ -10,6 +10,7 @@ from sdbuild.show import size
 from sdbuild.store import Record, Store
 from sdbuild.store.disk import cloned_bytes
 from sdbuild.store.roots import Root, roots
+from sdbuild.store.whole import is_same
 from sdbuild.upkeep.lineage import Lineage, component, stage, variant
 
 SEVERAL = "shared by several"
@@ -147,9 +148,9 @@ def _place(store: Store, root: Root) -> Place:
         path, pooled = root.folder / entry.path, store.object(entry.digest)
         try:
             on_disk = path.stat().st_blocks * 512
-            is_linked = pooled.exists() and path.samefile(pooled)
         except OSError:  # it was taken from the bundle
             continue
+        is_linked = is_same(path, pooled)
         clones = 0 if is_linked else min(on_disk, cloned_bytes(path))
         linked += on_disk if is_linked else 0
         cloned += clones

@@ -11,7 +11,7 @@ from sdbuild.show import size
 from sdbuild.store import Entry, Record, Store
 from sdbuild.store.disk import touch
 from sdbuild.store.roots import Root, roots
-from sdbuild.store.whole import fault
+from sdbuild.store.whole import fault, is_same
 from sdbuild.upkeep.lineage import Lineage
 
 Progress = Callable[[int, int], None]
@@ -97,7 +97,7 @@ def _copies(placed: Iterable[Root], store: Store) -> Iterator[tuple[Path, Entry]
     for root in placed:
         for entry in root.record.tree:
             path, pooled = root.folder / entry.path, store.object(entry.digest)
-            if not _is_same(path, pooled):
+            if not is_same(path, pooled):
                 yield path, entry
 
 
@@ -123,16 +123,9 @@ def _damaged_in(
     for root in placed:
         for entry in root.record.tree:
             path, pooled = root.folder / entry.path, store.object(entry.digest)
-            if path in found or (pooled in found and _is_same(path, pooled)):
+            if path in found or (pooled in found and is_same(path, pooled)):
                 damaged.setdefault(entry.digest, []).append(str(path))
     return damaged
-
-
-def _is_same(path: Path, other: Path) -> bool:
-    try:
-        return path.samefile(other)
-    except OSError:  # one of them is gone
-        return False
 
 
 def _fault(
