@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,19 +55,18 @@ class Ram:
         self._folder = store.root / "locks" / "ram"
 
     @contextlib.contextmanager
-    def reserved(
-        self, step: str, cost: Cost, tell: Callable[[str], None] = print
-    ) -> Iterator[int]:
+    def reserved(self, step: str, cost: Cost) -> Iterator[int]:
         """Holds memory for a step and gives how many bytes; waits until there are enough.
 
         They are all that the step can use, if so many are free, and never less than it needs. A
-        step that would be alone never waits. `tell` is given a line that says for whom it waits.
+        step that would be alone never waits. Standard error is told once for whom it waits.
         """
         has_told = False
         while isinstance(found := self._claim(step, cost), list):
             if not has_told:
-                tell(f"   {step} waits for {size(cost.least_bytes)} of the "
-                     f"{size(self.limit)} of memory, held by {', '.join(map(str, found))}")
+                print(f"   {step} waits for {size(cost.least_bytes)} of the "
+                      f"{size(self.limit)} of memory, held by {', '.join(map(str, found))}",
+                      file=sys.stderr, flush=True)
                 has_told = True
             time.sleep(_LOOK_EVERY_S)
         handle, path, count = found

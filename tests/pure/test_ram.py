@@ -48,12 +48,12 @@ def other(tmp_path):
         process.kill()
 
 
-def reserve_later(ram, wanted, told):
+def reserve_later(ram, wanted):
     """Reserves in a thread; the thread, and an event for when it is held."""
     held = threading.Event()
 
     def run():
-        with ram.reserved("lower:text_encoder", wanted, told.append):
+        with ram.reserved("lower:text_encoder", wanted):
             held.set()
     thread = threading.Thread(target=run)
     thread.start()
@@ -78,17 +78,18 @@ def test_steps_that_fit_together_run_together(ram, other):
 
 
 @pytest.mark.parametrize("how", ["ends", "killed"])
-def test_a_step_waits_for_what_another_process_holds_and_says_for_whom(ram, other, how):
-    told = []
-    thread, held = reserve_later(ram, cost(500), told)
+def test_a_step_waits_for_what_another_process_holds_and_says_for_whom(ram, other, how, capsys):
+    thread, held = reserve_later(ram, cost(500))
     assert not held.wait(0.5)
 
     other.kill() if how == "killed" else other.stdin.close()
 
     assert held.wait(5)
     thread.join()
-    assert told == [f"   lower:text_encoder waits for 500 B of the 1.0 kB of memory, "
-                    f"held by lower:unet (600 B, process {other.pid})"]
+    assert capsys.readouterr() == (  # nothing on standard output, where JSON may go
+        "", f"   lower:text_encoder waits for 500 B of the 1.0 kB of memory, "
+            f"held by lower:unet (600 B, process {other.pid})\n",
+    )
 
 
 def test_nothing_is_left_of_a_reservation(ram, tmp_path, other):
@@ -108,7 +109,7 @@ def test_many_that_reserve_at_once_never_hold_more_than_the_limit(ram):
     lock = threading.Lock()
 
     def run(number):
-        with ram.reserved(f"step{number}", cost(400), lambda line: None):
+        with ram.reserved(f"step{number}", cost(400)):
             with lock:
                 now[0] += 1
                 most[0] = max(most[0], now[0])
