@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     from sdbuild.store import Store
 
     found = settings(variables(options.variables))
-    builder = Builder(plan(found.recipe), Store(found.cache))
+    builder = Builder(plan(found.recipe), Store(found.cache), found.ram_bytes)
     record = relink(options.bundle.resolve(), options.component, builder)
     if options.json:
         print_json(bundle=str(options.bundle), warnings=list(record.facts["warnings"]),
