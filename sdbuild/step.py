@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -99,16 +101,29 @@ def tool_versions(step: Step) -> dict[str, str]:
     Raises:
         ToolMissing: one of them is not installed.
     """
-    versions = {}
+    versions, changes = {}, _changes()
     for tool in step.stage.TOOLS:
         try:
-            versions[tool] = metadata.version(tool)
+            versions[tool] = _version(tool, changes)
         except metadata.PackageNotFoundError as error:
             raise ToolMissing(
                 f"{step.name}: the package {tool} is not installed.", hint=f"pip install {tool}"
             ) from error
     own_tools = getattr(step.stage, "tools", None)
     return versions | (own_tools(step.params) if own_tools else {})
+
+
+@functools.cache
+def _version(package: str, changes: tuple[tuple[str, int], ...]) -> str:
+    """The version of an installed package, whose whole metadata is parsed for it: milliseconds,
+    and a build that has nothing to do asks hundreds of times."""
+    return metadata.version(package)
+
+
+def _changes() -> tuple[tuple[str, int], ...]:
+    """When packages last came or went, by folder: one may be upgraded while a build runs."""
+    return tuple((folder, Path(folder).stat().st_mtime_ns)
+                 for folder in sys.path if Path(folder).is_dir())
 
 
 def ingredients(

@@ -1,12 +1,16 @@
 """Plans: which steps a recipe has, in which order, and what their keys are made of."""
 
 import dataclasses
+import os
+import sys
+from importlib import metadata
+from types import ModuleType
 
 import pytest
 
 from sdbuild.plan import STAGES, plan
 from sdbuild.recipe import load
-from sdbuild.step import From, Step, ingredients, key, stage
+from sdbuild.step import From, Step, ingredients, key, stage, tool_versions
 
 FULL = """\
 download:text_encoder
@@ -92,8 +96,48 @@ def step_of(**changed):
     return Step(kind="palettize", component="unet", params={"nbits": 6}, **changed)
 
 
+@pytest.fixture
+def step_with_tool(monkeypatch, tmp_path):
+    """A step whose only tool is a package of the tests, in version 1.0, and where that lies."""
+    module = ModuleType("sdbuild.steps.tooled")
+    module.TOOLS = ("sdbuild-test-tool",)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    put_tool(tmp_path, "1.0", changed_s=1)
+    return Step(kind="tooled"), tmp_path
+
+
+def put_tool(folder, version, changed_s):
+    for old in folder.iterdir():
+        (old / "METADATA").unlink()
+        old.rmdir()
+    place = folder / f"sdbuild_test_tool-{version}.dist-info"
+    place.mkdir()
+    (place / "METADATA").write_text(f"Name: sdbuild-test-tool\nVersion: {version}\n")
+    os.utime(folder, (changed_s, changed_s))
+
+
+def test_an_upgrade_while_a_build_runs_is_seen(step_with_tool):
+    step, folder = step_with_tool
+    assert tool_versions(step) == {"sdbuild-test-tool": "1.0"}
+
+    put_tool(folder, "1.1", changed_s=2)
+
+    assert tool_versions(step) == {"sdbuild-test-tool": "1.1"}
+
+
+def test_the_metadata_of_a_tool_is_read_once(step_with_tool, monkeypatch):
+    """Reading it takes milliseconds, and a build with nothing to do asks hundreds of times."""
+    step, _ = step_with_tool
+    asked, version = [], metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: asked.append(name) or version(name))
+
+    assert tool_versions(step) == tool_versions(step)
+    assert asked == ["sdbuild-test-tool"]
+
+
 def test_the_key_of_a_step_is_pinned(monkeypatch):
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0")
+    monkeypatch.setattr("sdbuild.step._version", lambda name, changes: "1.0")
 
     found = ingredients(step_of(inputs={"package": From("convert:unet")}), {"package": "d1"}, {})
 
