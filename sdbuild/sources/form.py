@@ -107,16 +107,12 @@ def _checker(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
 def tensors(part: str, found: Iterable[Tensor]) -> Iterator[Tensor]:
     """A part's tensors by the names, and with the shapes, that its network is now written with."""
     for tensor in found:
-        if part == "text_encoder":
-            if not tensor.name.endswith(".position_ids"):  # a table of 0, 1, 2, …
-                yield replace(tensor, name=_clip_name(tensor.name))
-        elif part == "safety_checker":
-            if not tensor.name.endswith(".position_ids"):
-                yield replace(tensor, name=_checker_name(tensor.name))
-        elif part == "vae":
+        if part == "vae":
             yield _vae_tensor(tensor)
-        else:
+        elif part not in _CLIP_NAMES:
             yield tensor
+        elif not tensor.name.endswith(".position_ids"):  # a table of 0, 1, 2, …
+            yield replace(tensor, name=_CLIP_NAMES[part](tensor.name))
 
 
 def _clip_name(name: str) -> str:
@@ -127,6 +123,10 @@ def _checker_name(name: str) -> str:
     """transformers 5 writes `vision_model.…` where files had `vision_model.vision_model.…`."""
     is_short = name.startswith(_VISION) and not name.startswith(_VISION * 2)
     return _VISION + name if is_short else name
+
+
+_CLIP_NAMES = {"text_encoder": _clip_name, "safety_checker": _checker_name}
+"""How the tensors of CLIP's models are named, by part."""
 
 
 def _vae_tensor(tensor: Tensor) -> Tensor:
