@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sdbuild.errors import SourceError
-from sdbuild.sources.resources import VOCABULARY
+from sdbuild.sources.resources import SCHEDULER, SPECIAL_TOKENS, TOKENIZER_CONFIG, VOCABULARY
 
 END_TOKEN = "<|endoftext|>"
 """What ends a prompt. Hosts pad with it, too."""
 
-_CONFIG = "tokenizer/tokenizer_config.json"
 _SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
              "rescale_betas_zero_snr")
 
@@ -23,7 +22,7 @@ def scheduler(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dict
     Raises:
         SourceError: it is none, or does not say what the U-Net predicts.
     """
-    found = _table(resources, "scheduler/scheduler_config.json")
+    found = _table(resources, SCHEDULER)
     if "prediction_type" in params:
         found["prediction_type"] = params["prediction_type"]
     if found.setdefault("prediction_type", "epsilon") is None:
@@ -67,7 +66,7 @@ def padding(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dict[s
 
 
 def _pad_token(resources: Mapping[str, bytes]) -> str:
-    for name in ("tokenizer/special_tokens_map.json", _CONFIG):
+    for name in (SPECIAL_TOKENS, TOKENIZER_CONFIG):
         found = _table(resources, name).get("pad_token") if name in resources else None
         token = found.get("content") if isinstance(found, dict) else found
         if isinstance(token, str):
@@ -79,7 +78,8 @@ def _pad_token(resources: Mapping[str, bytes]) -> str:
 
 def _added(resources: Mapping[str, bytes]) -> dict[str, int]:
     """The tokens that the tokenizer's config numbers: `{"49408": {"content": "<pad>", …}, …}`."""
-    found = _table(resources, _CONFIG).get("added_tokens_decoder") if _CONFIG in resources else None
+    config = _table(resources, TOKENIZER_CONFIG) if TOKENIZER_CONFIG in resources else {}
+    found = config.get("added_tokens_decoder")
     if not isinstance(found, dict):
         return {}
     return {str(token.get("content")): int(number) for number, token in found.items()

@@ -43,7 +43,7 @@ def listing(place: str, repo: str, revision: str | None) -> tuple[str, dict[str,
         SourceError: no such repository or revision.
     """
     api = huggingface_hub.HfApi(**_OURSELVES)
-    with translated(place, repo):
+    with _translated(place, repo):
         info = api.model_info(
             repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
@@ -90,7 +90,7 @@ def fetch(place: str, repo: str, commit: str, name: str, promised: str) -> tuple
         SourceError: it cannot be had, or the cache does not take it.
     """
     for is_again in (False, True):
-        with translated(place, repo):
+        with _translated(place, repo):
             path = Path(huggingface_hub.hf_hub_download(
                 repo, name, revision=commit, force_download=is_again, **_OURSELVES
             ))
@@ -115,7 +115,7 @@ def _digest(path: Path, kind: str) -> str:
 
 
 @contextlib.contextmanager
-def translated(place: str, repo: str) -> Iterator[None]:
+def _translated(place: str, repo: str) -> Iterator[None]:
     """Raises our errors for those of huggingface_hub, the HTTP library and the file system.
 
     Their own texts are left out: they may hold tokens, and endpoints with passwords.

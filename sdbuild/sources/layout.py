@@ -8,7 +8,14 @@ from pathlib import PurePosixPath
 
 from sdbuild.errors import SourceError
 from sdbuild.sources.pickles import PICKLES
-from sdbuild.sources.resources import MERGES, TOKENIZER, VOCABULARY
+from sdbuild.sources.resources import (
+    MERGES,
+    SCHEDULER,
+    SPECIAL_TOKENS,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    VOCABULARY,
+)
 
 RESOURCES = "resources"
 """The part of a checkpoint that is no network: tokenizer, scheduler, card."""
@@ -16,8 +23,6 @@ RESOURCES = "resources"
 FOLDERS = ("scheduler", "tokenizer")
 """Those of its folders that are parts, too: what stands there defines some networks."""
 
-_SCHEDULER = "scheduler/scheduler_config.json"
-_TOKENS = ("tokenizer/special_tokens_map.json", "tokenizer/tokenizer_config.json")
 _CARDS = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md")
 _STEMS = ("diffusion_pytorch_model", "model")
 _FORMS = (
@@ -66,8 +71,8 @@ def config_files(where: str, part: str, names: Collection[str]) -> list[str]:
         SourceError: one that is needed is not there.
     """
     if part == RESOURCES:
-        needed = [existing(where, name, names) for name in (*_tokenizer(names), _SCHEDULER)]
-        return needed + [name for name in _TOKENS if name in names]
+        needed = [_existing(where, name, names) for name in (*_tokenizer(names), SCHEDULER)]
+        return needed + [name for name in (SPECIAL_TOKENS, TOKENIZER_CONFIG) if name in names]
     if part in FOLDERS:
         resources = config_files(where, RESOURCES, names)
         return [name for name in resources if name.startswith(f"{part}/")]
@@ -78,7 +83,7 @@ def config_files(where: str, part: str, names: Collection[str]) -> list[str]:
             hint=LEAVE_OUT,
             part=part,
         )
-    return [existing(where, _inside(part, "config.json", names), names)]
+    return [_existing(where, _inside(part, "config.json", names), names)]
 
 
 def _tokenizer(names: Collection[str]) -> tuple[str, ...]:
@@ -105,7 +110,7 @@ def weight_files(
             if (name := _inside(part, whole.format(stem=stem), names)) in names:
                 return [name]
             if (name := _inside(part, index.format(stem=stem), names)) in names:
-                return [existing(where, shard, names) for shard in shards_of(name)]
+                return [_existing(where, shard, names) for shard in shards_of(name)]
     folder = PurePosixPath(_inside(part, "", names))
     for name in sorted(names):
         path = PurePosixPath(name)
@@ -115,7 +120,7 @@ def weight_files(
     raise SourceError(f"{where}: {part} has no weights, expected {expected}")
 
 
-def existing(where: str, name: str, names: Collection[str]) -> str:
+def _existing(where: str, name: str, names: Collection[str]) -> str:
     """The name, if the checkpoint has such a file.
 
     Raises:

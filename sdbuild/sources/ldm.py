@@ -62,7 +62,7 @@ _OPEN_CLIP_LAYER = {
 _OPEN_CLIP_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)")
 
 
-def unet_namer(names: Iterable[str]) -> Callable[[str], str]:
+def _unet_namer(names: Iterable[str]) -> Callable[[str], str]:
     """What a U-Net with tensors of these names calls each of them in diffusers.
 
     Its blocks are numbered in a row; diffusers groups them by resolution, where the picture's
@@ -97,7 +97,7 @@ def unet_namer(names: Iterable[str]) -> Callable[[str], str]:
 
 def unet(found: Mapping[str, Tensor]) -> Tensors:
     """A U-Net's tensors, by diffusers' names."""
-    named = unet_namer(found)
+    named = _unet_namer(found)
     return renamed({named(name): tensor for name, tensor in found.items()})
 
 

@@ -17,6 +17,9 @@ TOKENIZER = "tokenizer/tokenizer.json"
 """A whole tokenizer in one file."""
 
 VOCABULARY, MERGES = "tokenizer/vocab.json", "tokenizer/merges.txt"
+SPECIAL_TOKENS = "tokenizer/special_tokens_map.json"
+TOKENIZER_CONFIG = "tokenizer/tokenizer_config.json"
+SCHEDULER = "scheduler/scheduler_config.json"
 _END_OF_WORD = "</w>"
 _HEADER = "#version: 0.2"
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.errors import SourceError
-from sdbuild.sources import infer, layout, ldm
+from sdbuild.sources import form, infer, layout, ldm
+from sdbuild.sources.beside import END_TOKEN
 from sdbuild.sources.folder import DigestOf, Folder
+from sdbuild.sources.resources import MERGES, SCHEDULER, SPECIAL_TOKENS, VOCABULARY
 
 if TYPE_CHECKING:
     from sdbuild.sources.tensors import Tensor
@@ -91,7 +93,8 @@ class SingleFile:
         """
         if self._config:
             return self._config.config(part)
-        shapes = {tensor.name: tensor.shape for tensor in self._in_form(part)}
+        tensors = form.tensors(part, self.tensors(part).values())
+        shapes = {tensor.name: tensor.shape for tensor in tensors}
         where = self.place
         if part == "text_encoder":
             return infer.text_encoder(where, shapes, "gelu" if self._is_second else "quick_gelu")
@@ -128,12 +131,12 @@ class SingleFile:
             return self._config.config_resources()
         self.config("unet")
         scheduler = _SCHEDULER | {"prediction_type": self._prediction_type()}
-        pad = "!" if self._is_second else "<|endoftext|>"
+        pad = "!" if self._is_second else END_TOKEN
         return {
-            "tokenizer/vocab.json": (CLIP / "vocab.json").read_bytes(),
-            "tokenizer/merges.txt": (CLIP / "merges.txt").read_bytes(),
-            "tokenizer/special_tokens_map.json": json.dumps({"pad_token": pad}).encode(),
-            "scheduler/scheduler_config.json": json.dumps(scheduler, indent=2).encode(),
+            VOCABULARY: (CLIP / "vocab.json").read_bytes(),
+            MERGES: (CLIP / "merges.txt").read_bytes(),
+            SPECIAL_TOKENS: json.dumps({"pad_token": pad}).encode(),
+            SCHEDULER: json.dumps(scheduler, indent=2).encode(),
         }
 
     def _prediction_type(self) -> str | None:
@@ -176,11 +179,6 @@ class SingleFile:
             name.removeprefix(prefix): tensor
             for name, tensor in self._tensors.items() if name.startswith(prefix)
         }
-
-    def _in_form(self, part: str) -> list[Tensor]:
-        from sdbuild.sources import form
-
-        return list(form.tensors(part, self.tensors(part).values()))
 
     def _lacks(self, part: str, prefix: str) -> Mapping[str, Tensor]:
         raise SourceError(
