@@ -222,24 +222,14 @@ def test_a_constant_that_begins_with_the_number_of_a_stand_in_is_a_constant():
     assert stand_ins.parameter(constant) is None
 
 
-@pytest.mark.parametrize("network, message", [
-    (Small, "net.unused.weight: 0 times|unused.weight: 0 times"),
-])
-def test_a_parameter_that_is_not_in_the_program_is_named(network, message, tmp_path):
-    with pytest.raises(StepError, match=message):
-        lowered(network, tmp_path / "lowered")
+def test_a_parameter_that_is_not_in_the_program_is_named(tmp_path):
+    with pytest.raises(StepError, match=r"unused\.weight: 0 times"):
+        lowered(Small, tmp_path / "lowered")
 
 
-def test_a_parameter_that_is_used_twice_is_bound_wherever_it_is_or_refused(tmp_path):
-    tensors = weights(graph(TiedTwice))
-    wanted = direct(TiedTwice, tensors, tmp_path / "direct")
-
-    try:
-        found = lowered(TiedTwice, tmp_path / "lowered")
-    except StepError as error:
-        assert "weight: 2 times" in error.message
-    else:
-        assert bound(found, tensors, tmp_path / "bound") == wanted
+def test_a_parameter_that_is_used_twice_is_refused(tmp_path):
+    with pytest.raises(StepError, match="  weight: 2 times"):
+        lowered(TiedTwice, tmp_path / "lowered")
 
 
 @pytest.mark.parametrize("value, message", [

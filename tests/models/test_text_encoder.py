@@ -14,10 +14,9 @@ END, BANG = 49407, 0
 PROMPTS = ["", "a red fox, on a hill", "fox " * 75, "fox " * 100]
 
 
-def encoder(style, padding=None):
-    config = STYLES[style]["text_encoder"]
+def encoder(style):
     torch.manual_seed(0)
-    return CLIPTextModel(CLIPTextConfig(**config)).eval(), config, padding
+    return CLIPTextModel(CLIPTextConfig(**STYLES[style]["text_encoder"])).eval()
 
 
 def padded(prompt, pad_token):
@@ -29,7 +28,7 @@ def padded(prompt, pad_token):
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("by_host", ["<|endoftext|>", "!"])
 def test_embeddings_are_those_of_the_checkpoints_own_tokenizer(prompt, by_host):
-    net, _, _ = encoder("sd2")
+    net = encoder("sd2")
     ours = TextEncoder(net, {"end_token_id": END, "pad_token_id": BANG})
 
     with torch.inference_mode():
@@ -42,7 +41,7 @@ def test_embeddings_are_those_of_the_checkpoints_own_tokenizer(prompt, by_host):
 
 def test_an_exclamation_mark_in_a_prompt_is_a_word_and_no_padding():
     """As OpenCLIP trained them; transformers takes any `!` for the pad token if `!` is that."""
-    ours = TextEncoder(encoder("sd2")[0], {"end_token_id": END, "pad_token_id": BANG})
+    ours = TextEncoder(encoder("sd2"), {"end_token_id": END, "pad_token_id": BANG})
 
     found = ours.tokens(padded("hill!", "<|endoftext|>").float())[0].tolist()
 
@@ -52,7 +51,7 @@ def test_an_exclamation_mark_in_a_prompt_is_a_word_and_no_padding():
 def test_without_padding_of_its_own_tokens_stay_as_they_come():
     tokens = padded("a fox", "!").float()
 
-    assert torch.equal(TextEncoder(encoder("sd1")[0], None).tokens(tokens), tokens.int())
+    assert torch.equal(TextEncoder(encoder("sd1"), None).tokens(tokens), tokens.int())
 
 
 def test_a_pad_token_that_the_network_does_not_know_is_refused():
@@ -67,7 +66,7 @@ def test_a_pad_token_that_the_network_does_not_know_is_refused():
 
 def test_a_prompt_without_an_end_stays_as_it_comes():
     tokens = torch.arange(77.)[None]
-    ours = TextEncoder(encoder("sd2")[0], {"end_token_id": END, "pad_token_id": BANG})
+    ours = TextEncoder(encoder("sd2"), {"end_token_id": END, "pad_token_id": BANG})
 
     assert torch.equal(ours.tokens(tokens), tokens.int())
 

@@ -39,11 +39,9 @@ def test_the_defaults_are_those_of_diffusers(network):
 
     left_out = {"sample_size", "dropout", "upcast_attention", "force_upcast"}
     assert wanted.keys() - found.keys() == left_out & wanted.keys()
-    assert found == {k: _one(k, v) for k, v in wanted.items() if k not in left_out}
-
-
-def _one(name, value):
-    return list(value) if isinstance(value, tuple) else value
+    assert found == {
+        k: list(v) if isinstance(v, tuple) else v for k, v in wanted.items() if k not in left_out
+    }
 
 
 @pytest.mark.parametrize(("network", "config"), [
