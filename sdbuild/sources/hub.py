@@ -118,7 +118,7 @@ class Hub:
         Raises:
             SourceError: there is none, it is no JSON object, or it cannot be had.
         """
-        [name] = layout.config_files(self.place, part, self._files)
+        [name] = layout.config_files(self._where, part, self._files)
         return layout.config(f"{self.place}: {name}", self._fetch(name).read_bytes())
 
     def tensors(self, part: str) -> dict[str, Tensor]:
