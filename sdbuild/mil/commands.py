@@ -227,7 +227,7 @@ def palettize(options: argparse.Namespace) -> int:
         skip=options.skip, skip_types=options.skip_type, mixed=_once('--mixed', options.mixed),
         group_size=options.group_size, is_scaled=options.per_channel_scale,
         workers=options.workers,
-    ))
+    ), f"one table: their channels cannot be parted into groups of {options.group_size}")
 
 
 def quantize(options: argparse.Namespace) -> int:
@@ -238,7 +238,7 @@ def quantize(options: argparse.Namespace) -> int:
         options.path, options.destination, nbits=options.bits, min_elements=options.min_elements,
         skip=options.skip, skip_types=options.skip_type, block_size=options.block_size,
         workers=options.workers,
-    ))
+    ), f"no blocks: their input channels cannot be parted into blocks of {options.block_size}")
 
 
 def sparsify(options: argparse.Namespace) -> int:
@@ -252,15 +252,14 @@ def sparsify(options: argparse.Namespace) -> int:
     ))
 
 
-def _packed(options: argparse.Namespace, reports: Sequence[TensorReport]) -> int:
+def _packed(options: argparse.Namespace, reports: Sequence[TensorReport], whole: str = "") -> int:
+    """Tells of each tensor, and of those that stayed whole what `whole` says they have."""
     _print(options, "tensors", reports, (
         "name", "bits", "groups", "bytes_before", "bytes_after", "rms_error", "max_error", "snr_db",
     ))
-    size = getattr(options, "group_size", None)
-    whole = sum(report.groups == 1 for report in reports)
-    if size is not None and whole and not options.json:
-        print(f"{whole} of {len(reports)} weights have one table: their channels cannot be parted"
-              f" into groups of {size}")
+    count = sum(report.is_whole for report in reports)
+    if count and not options.json:
+        print(f"{count} of {len(reports)} weights have {whole}")
     return 0
 
 

@@ -20,7 +20,8 @@ class TensorReport:
     """What packing did to one tensor.
 
     `bits` are those of an index, an integer or of the mask; `groups` is the number of tables or
-    scales that it has, or 1.
+    scales that it has, or 1. `is_whole` says that its channels cannot be parted into the groups or
+    blocks that were asked for.
 
     Units:
         bytes: of the data, without alignment; errors: of the weight's own values; snr_db: infinite
@@ -35,6 +36,7 @@ class TensorReport:
     rms_error: float
     max_error: float
     snr_db: float
+    is_whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,8 @@ def magnitudes(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
 
 
 def report(
-    task: Task, operations: Sequence[Unpacking], lost: Loss, *, groups: int = 1
+    task: Task, operations: Sequence[Unpacking], lost: Loss, *, groups: int = 1,
+    is_whole: bool = False,
 ) -> TensorReport:
     """The report of a tensor."""
     kind = task.value.type
@@ -161,4 +164,5 @@ def report(
         bytes_after=sum(len(part.data) for part in parts if part is not None),
         rms_error=(lost.noise / kind.count) ** 0.5, max_error=lost.worst,
         snr_db=float(10 * np.log10(lost.signal / lost.noise)) if lost.noise else float("inf"),
+        is_whole=is_whole,
     )

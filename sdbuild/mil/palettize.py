@@ -98,9 +98,8 @@ def _allow(group_size: int | None, is_scaled: bool, bits: int, opset: int) -> No
 def _pack(group_size: int | None, is_scaled: bool, task: Task, array: np.ndarray) -> Packed:
     """The tables and indices of one tensor, and the scales of its channels."""
     axis = task.axes.output if task.axes else 0
-    groups = 1
-    if group_size is not None and task.axes and array.shape[axis] % group_size == 0:
-        groups = array.shape[axis] // group_size
+    can_part = group_size is not None and task.axes and array.shape[axis] % group_size == 0
+    groups = array.shape[axis] // group_size if can_part else 1
     others = tuple(i for i in range(array.ndim) if i != axis)
     scales = magnitudes(array, others) if is_scaled else None
     tables, found, lost = _palettes(array, scales, task.bits, groups, axis)
@@ -110,7 +109,9 @@ def _pack(group_size: int | None, is_scaled: bool, task: Task, array: np.ndarray
         tables = tables.repeat(array.shape[axis] // groups, 0)
         lost = loss(array, _dense(tables, found, scales, axis))
         operations = _scaled(task, tables, found, scales, axis)
-    return Packed(operations=operations, report=report(task, operations, lost, groups=groups))
+    is_whole = group_size is not None and not can_part
+    return Packed(operations=operations,
+                  report=report(task, operations, lost, groups=groups, is_whole=is_whole))
 
 
 def _palettes(

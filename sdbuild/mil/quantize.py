@@ -77,7 +77,8 @@ def _allow(block_size: int | None, bits: int, opset: int) -> None:
 
 def _pack(block_size: int | None, task: Task, array: np.ndarray) -> Packed:
     """The integers and scales of one tensor."""
-    scales_shape = _scales_shape(block_size, task, array.shape)
+    can_part = _can_part(block_size, task, array.shape)
+    scales_shape = _scales_shape(block_size if can_part else None, task, array.shape)
     blocked = array.reshape(_blocked(array.shape, scales_shape))
     inner = tuple(range(1, blocked.ndim, 2))
     top = (1 << (task.bits - 1)) - 1
@@ -88,7 +89,8 @@ def _pack(block_size: int | None, task: Task, array: np.ndarray) -> Packed:
                    scales.reshape(scales_shape))
     operations = (Unpacking(operation=_operation(task), parts=parts, result=task.value.type),)
     return Packed(operations=operations,
-                  report=report(task, operations, lost, groups=scales.size))
+                  report=report(task, operations, lost, groups=scales.size,
+                                is_whole=block_size is not None and not can_part))
 
 
 def _scales(blocked: np.ndarray, inner: tuple[int, ...], top: int) -> np.ndarray:
@@ -133,16 +135,20 @@ def _noise(
     return ((found.astype(np.float64) - blocked) ** 2).sum(inner, keepdims=True)
 
 
+def _can_part(block_size: int | None, task: Task, shape: tuple[int, ...]) -> bool:
+    return (block_size is not None and task.axes is not None
+            and shape[task.axes.input] % block_size == 0)
+
+
 def _scales_shape(
     block_size: int | None, task: Task, shape: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """How many scales there are along each axis."""
+    """How many scales there are along each axis, with blocks that divide the input channels."""
     counts = [1] * len(shape)
     if task.axes is not None:
         counts[task.axes.output] = shape[task.axes.output]
-        channels = shape[task.axes.input]
-        if block_size is not None and channels % block_size == 0:
-            counts[task.axes.input] = channels // block_size
+        if block_size is not None:
+            counts[task.axes.input] = shape[task.axes.input] // block_size
     return tuple(counts)
 
 

@@ -151,11 +151,27 @@ def test_groups_that_do_not_fit_are_told(tmp_path, mil):
     package = convolutions(tmp_path / "m.mlpackage", IOS18, layers=2)
 
     status, out = mil("palettize", package, tmp_path / "7", "--bits", 4, "--group-size", 7)
-    fitting = mil("palettize", package, tmp_path / "6", "--bits", 4, "--group-size", 6)[1]
+    fitting = [mil("palettize", package, tmp_path / f"{size}", "--bits", 4, "--group-size", size)[1]
+               for size in (6, 36)]
 
     assert status == 0
     assert "2 of 2 weights have one table: their channels cannot be parted into groups of 7" in out
-    assert "one table" not in fitting
+    assert not any("one table" in told for told in fitting)
+
+
+def test_blocks_that_do_not_fit_are_told(tmp_path, mil, mil_json):
+    package = convolutions(tmp_path / "m.mlpackage", IOS18, layers=2)
+
+    status, out = mil("quantize", package, tmp_path / "7", "--bits", 8, "--block-size", 7)
+    tensors = mil_json("quantize", package, tmp_path / "j", "--bits", 8, "--block-size", 7)
+    fitting = [mil("quantize", package, tmp_path / f"{size}", "--bits", 8, "--block-size", size)[1]
+               for size in (12, 36)]
+
+    assert status == 0
+    assert ("2 of 2 weights have no blocks:"
+            " their input channels cannot be parted into blocks of 7") in out
+    assert [tensor["is_whole"] for tensor in tensors["tensors"]] == [True, True]
+    assert not any("no blocks" in told for told in fitting)
 
 
 def test_a_pipe_is_not_waited_for(source, tmp_path, mil):
