@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sdbuild.errors import MILError
+from sdbuild.mil.packed import refuse_not_finite
 from sdbuild.mil.partition import best_cuts
 
 _SLICE = 1 << 20
@@ -43,9 +43,7 @@ def histogram(array: np.ndarray, weights: np.ndarray | None = None) -> Histogram
     heavy = None if weights is None else weights.reshape(-1)
     count = _of_patterns if array.dtype == np.float16 else _of_values
     values, counts = count(flat, heavy)
-    if not np.isfinite(values).all():
-        bad = int((~np.isfinite(flat)).sum())
-        raise MILError(f"{bad} of {flat.size} values are NaN or infinite")
+    refuse_not_finite(flat, values)
     return Histogram(values=values, counts=counts.astype(np.float64))
 
 

@@ -74,6 +74,16 @@ class Part:
     data: bytes
 
 
+def part(dtype: str, array: np.ndarray) -> Part:
+    """A part of the elements of `array`, a byte or more each, in its shape."""
+    return Part(TensorType(dtype, array.shape), array.tobytes())
+
+
+def shape_part(shape: Sequence[int]) -> Part:
+    """A part that tells a shape, as iOS 16's form has it."""
+    return part("uint32", np.array(shape, "<u4"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unpacking:
     """An operation on the way from packed to dense; what it takes, in order.
@@ -145,10 +155,19 @@ def magnitudes(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
         array: any; returns: as `array`, `axes` of size 1
     """
     largest = np.maximum(array.max(axes, keepdims=True), -array.min(axes, keepdims=True))
-    if not np.isfinite(largest).all():
+    refuse_not_finite(array, largest)
+    return largest
+
+
+def refuse_not_finite(array: np.ndarray, some: np.ndarray) -> None:
+    """Refuses an array by `some` values, of which one is not finite if one of the array is not.
+
+    Raises:
+        MILError: the array holds NaN or infinity; tells how many.
+    """
+    if not np.isfinite(some).all():
         bad = int((~np.isfinite(array)).sum())
         raise MILError(f"{bad} of {array.size} values are NaN or infinite")
-    return largest
 
 
 def report(
@@ -157,11 +176,11 @@ def report(
 ) -> TensorReport:
     """The report of a tensor."""
     kind = task.value.type
-    parts = [part for unpacking in operations for part in unpacking.parts.values()]
+    parts = [p for unpacking in operations for p in unpacking.parts.values() if p is not None]
     return TensorReport(
         name=task.name, bits=task.bits, groups=groups,
         bytes_before=packed_bytes(kind.dtype, kind.count),
-        bytes_after=sum(len(part.data) for part in parts if part is not None),
+        bytes_after=sum(len(p.data) for p in parts),
         rms_error=(lost.noise / kind.count) ** 0.5, max_error=lost.worst,
         snr_db=float(10 * np.log10(lost.signal / lost.noise)) if lost.noise else float("inf"),
         is_whole=is_whole,

@@ -25,7 +25,9 @@ from sdbuild.mil.packed import (
     Unpacking,
     loss,
     magnitudes,
+    part,
     report,
+    shape_part,
 )
 from sdbuild.mil.program import TensorType
 
@@ -127,10 +129,10 @@ def _palettes(
     tables, lost = [], Loss()
     found = np.empty(array.shape, np.uint8)
     normal, weights = (array, None) if scales is None else _normal(array, scales)
-    for part, places in zip(_channels(array.shape, axis, groups), np.split(found, groups, axis),
-                            strict=True):
-        values = np.ascontiguousarray(normal[part])
-        counted = histogram(values, None if weights is None else weights[part])
+    for within, places in zip(_channels(array.shape, axis, groups), np.split(found, groups, axis),
+                              strict=True):
+        values = np.ascontiguousarray(normal[within])
+        counted = histogram(values, None if weights is None else weights[within])
         table = palette(counted, bits, array.dtype)
         places[...] = indices(table, values).reshape(values.shape)
         lost += _loss(counted, table)
@@ -194,10 +196,9 @@ def _unscaled(
         parts = {"indices": Part(TensorType(f"uint{task.bits}", kind.shape), packed),
                  "lut": _lut(task, tables, axis)}
     else:
-        shape = np.array(kind.shape, "<u4")
         parts = {"indices": Part(TensorType("uint8", (len(packed),)), packed),
-                 "lut": Part(TensorType(kind.dtype, (tables.size,)), tables.tobytes()),
-                 "shape": Part(TensorType("uint32", shape.shape), shape.tobytes())}
+                 "lut": part(kind.dtype, tables.reshape(-1)),
+                 "shape": shape_part(kind.shape)}
     return (Unpacking(operation="constexpr_lut_to_dense", parts=parts, result=kind),)
 
 
@@ -210,7 +211,7 @@ def _scaled(
         tables: (channels, 2**nbits); found: as the weight; scales: one for each channel.
     """
     kind, lut = task.value.type, _lut(task, tables, axis)
-    scale = Part(TensorType(kind.dtype, (*scales.shape, 1, 1)), scales.tobytes())
+    scale = part(kind.dtype, scales[..., np.newaxis, np.newaxis])
     places = Part(TensorType(f"uint{task.bits}", kind.shape), pack_bits(found, task.bits))
     return (
         Unpacking(operation="constexpr_blockwise_shift_scale",
@@ -224,4 +225,4 @@ def _lut(task: Task, tables: np.ndarray, axis: int) -> Part:
     """Tables as iOS 18 has them: (1, …, groups at `axis`, …, 1, 2**nbits, 1)."""
     shape = [1] * len(task.value.type.shape) + [tables.shape[1], 1]
     shape[axis] = len(tables)
-    return Part(TensorType(task.value.type.dtype, tuple(shape)), tables.tobytes())
+    return part(task.value.type.dtype, tables.reshape(shape))

@@ -24,6 +24,7 @@ from sdbuild.mil.packed import (
     Unpacking,
     loss,
     magnitudes,
+    part,
     report,
 )
 from sdbuild.mil.program import TensorType
@@ -172,12 +173,11 @@ def _parts(task: Task, integers: np.ndarray, scales: np.ndarray) -> dict[str, Pa
     kind = task.value.type
     data = Part(TensorType(f"int{task.bits}", kind.shape), pack_bits(integers, task.bits))
     if task.as_argument:
-        return {"data": data, "scale": Part(TensorType(kind.dtype, scales.shape), scales.tobytes())}
+        return {"data": data, "scale": part(kind.dtype, scales)}
     shape = (scales.size,) if scales.size > 1 else ()
-    axis = np.array(task.axes.output if task.axes else 0, "<i4")
     return {
         "quantized_data": data,
-        "zero_point": Part(TensorType("int8", shape), bytes(scales.size)),
-        "scale": Part(TensorType(kind.dtype, shape), scales.tobytes()),
-        "axis": Part(TensorType("int32"), axis.tobytes()),
+        "zero_point": part("int8", np.zeros(shape, np.int8)),
+        "scale": part(kind.dtype, scales.reshape(shape)),
+        "axis": part("int32", np.array(task.axes.output if task.axes else 0, "<i4")),
     }

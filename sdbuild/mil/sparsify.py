@@ -23,8 +23,10 @@ from sdbuild.mil.packed import (
     TensorReport,
     Unpacking,
     loss,
-    magnitudes,
+    part,
+    refuse_not_finite,
     report,
+    shape_part,
 )
 from sdbuild.mil.program import TensorType
 
@@ -80,15 +82,14 @@ def sparsify(
 
 def _pack_share(sparsity: float, task: Task, array: np.ndarray) -> Packed:
     """The elements of a tensor but the share of least magnitude."""
-    magnitudes(array, tuple(range(array.ndim)))
-    sizes = np.abs(array.astype(np.float32)).reshape(-1)
+    sizes = _magnitudes(array).reshape(-1)
     mask = sizes > 0
     count = int(Decimal(str(sparsity)) * sizes.size)  # 0.29 of 100 are 29, not 28.99…
     if count:
         last = np.partition(sizes, count - 1)[count - 1]
-        equal = np.flatnonzero(sizes == last)
-        mask[sizes < last] = False
-        mask[equal[:count - int((sizes < last).sum())]] = False
+        equal, is_less = np.flatnonzero(sizes == last), sizes < last
+        mask[is_less] = False
+        mask[equal[:count - int(is_less.sum())]] = False
     return _pack(task, array, mask.reshape(array.shape))
 
 
@@ -96,9 +97,19 @@ def _pack_below(
     threshold: float, min_sparsity: float, task: Task, array: np.ndarray
 ) -> Packed | None:
     """The elements of a tensor above `threshold`; None if too few are below."""
-    magnitudes(array, tuple(range(array.ndim)))
-    mask = np.abs(array.astype(np.float32)) > threshold
+    mask = _magnitudes(array) > threshold
     return _pack(task, array, mask) if 1 - mask.mean() >= min_sparsity else None
+
+
+def _magnitudes(array: np.ndarray) -> np.ndarray:
+    """The magnitude of each element, all of them finite.
+
+    Shapes:
+        returns: float32, as `array`
+    """
+    sizes = np.abs(array.astype(np.float32))
+    refuse_not_finite(array, sizes.max(keepdims=True))
+    return sizes
 
 
 def _pack(task: Task, array: np.ndarray, mask: np.ndarray) -> Packed:
@@ -112,10 +123,9 @@ def _pack(task: Task, array: np.ndarray, mask: np.ndarray) -> Packed:
     bits = pack_bits(mask.astype(np.uint8), _MASK_BITS)
     form = ("uint1", kind.shape) if task.as_argument else ("uint8", (len(bits),))
     parts = {"mask": Part(TensorType(*form), bits),
-             "nonzero_data": Part(TensorType(kind.dtype, kept.shape), kept.tobytes())}
+             "nonzero_data": part(kind.dtype, kept)}
     if not task.as_argument:
-        shape = np.array(kind.shape, "<u4")
-        parts["shape"] = Part(TensorType("uint32", shape.shape), shape.tobytes())
+        parts["shape"] = shape_part(kind.shape)
     operations = (Unpacking(operation="constexpr_sparse_to_dense", parts=parts, result=kind),)
     return Packed(operations=operations,
                   report=report(task, operations, loss(array, np.where(mask, array, 0))))
