@@ -14,19 +14,16 @@ another run.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import sampled_memory, work_folder
-from benchmarks.unet import FULL, make_step, write_checkpoint
+from benchmarks.measure import alone, sampled_memory, work_folder
+from benchmarks.unet import FULL, convert, make_step, write_checkpoint
 from sdbuild.family import FAMILIES
 
 SLIM = {
@@ -70,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with work_folder(given.work) as work:
         checkpoint = _made(work / "checkpoint", lambda path: write_checkpoint(path, config))
         base = _made(work / f"fp16_{given.latents}",
-                     lambda path: _package(path, checkpoint, given.latents))
+                     lambda path: convert(path, checkpoint, given.latents))
         packages = {"fp16": base} | {
             f"{bits} bits": _made(work / f"{bits}_{given.latents}",
                                   lambda path, n=bits: _palettized(path, base, n))
@@ -82,17 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 # what is measured
-
-
-def _package(path: Path, checkpoint: Path, latents: int) -> None:
-    """The fp16 package of a checkpoint, by the steps trace and convert."""
-    size = {"width_px": 8 * latents, "height_px": 8 * latents, "batch": 2}
-    params = {"family": "sd", "component": "unet", "attention": "original", "target": "iOS16",
-              "lower": "direct"}
-    architecture = checkpoint / "architecture.json"
-    graph = _made(path / "graph",
-                  lambda out: make_step("trace", out, params | size, architecture=architecture))
-    make_step("convert", path, params, graph=graph, checkpoint=checkpoint)
 
 
 def _palettized(path: Path, package: Path, bits: int) -> None:
@@ -157,12 +143,12 @@ def _rows(
     checkpoint: Path, packages: Mapping[str, Path], given: argparse.Namespace
 ) -> list[Row]:
     latents = given.latents
-    eager_peak = _alone(_peak_bytes, _eager, checkpoint, latents)
+    eager_peak = alone(_peak_bytes, _eager, checkpoint, latents)
     rows = []
     for name, package in packages.items():
         portable = (_portable, package, latents, given.ceiling)
-        race = _alone(_race, ((_eager, checkpoint, latents), portable), given.rounds, given.threads)
-        peak = _alone(_peak_bytes, *portable)
+        race = alone(_race, ((_eager, checkpoint, latents), portable), given.rounds, given.threads)
+        peak = alone(_peak_bytes, *portable)
         rows.append(Row(
             name=name, seconds=race.seconds[1], seconds_ratio=race.seconds[1] / race.seconds[0],
             processor_ratio=race.processor_s[1] / race.processor_s[0], peak_bytes=peak,
@@ -171,13 +157,6 @@ def _rows(
     eager = Row(name="eager fp32", seconds=race.seconds[0], seconds_ratio=1, processor_ratio=1,
                 peak_bytes=eager_peak, memory_ratio=1, psnr_db=float("inf"))
     return [eager, *rows]
-
-
-def _alone(function: Callable, *arguments: object) -> Any:
-    """What `function` returns in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

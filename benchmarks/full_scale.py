@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.checkpoints import CONFIGS, write_checkpoint
+from benchmarks.measure import work_folder
 from sdbuild.build import Builder
 from sdbuild.family import STABLE_DIFFUSION
 from sdbuild.plan import plan
@@ -136,8 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, help="kept, so that checkpoints are written once")
     parser.add_argument("--direct", action="store_true")
     options = parser.parse_args(arguments)
-    work = options.work or Path(tempfile.mkdtemp(prefix="full-scale-"))
-    try:
+    with work_folder(options.work) as work:
         bench = Bench(options.model, work)
         never_seen, seen = options.limits.split(",")
         print(HEAD, flush=True)
@@ -148,9 +146,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.direct:
             what = "convert the first U-Net directly with coremltools"
             bench.run(what, "convert:unet", lower="direct")
-    finally:
-        if options.work is None:
-            shutil.rmtree(work, ignore_errors=True)
     return 0
 
 

@@ -1,12 +1,17 @@
-"""What the benchmarks share: the memory of this process, and a folder to work in."""
+"""What the benchmarks share: the memory of this process, processes of their own, a folder."""
 
 from __future__ import annotations
 
+import multiprocessing
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
 
 
 @contextmanager
@@ -31,6 +36,13 @@ def _anonymous_bytes() -> int:
     status = Path("/proc/self/status").read_text("ascii")
     line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
     return int(line.split()[1]) * 1024
+
+
+def alone(function: Callable[..., _Result], *arguments: object) -> _Result:
+    """What `function` returns in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 @contextmanager

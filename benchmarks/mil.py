@@ -11,18 +11,16 @@ pages, Linux only. `--work` keeps the packages for another run.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import resource
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import sampled_memory, work_folder
+from benchmarks.measure import alone, sampled_memory, work_folder
 from benchmarks.unet import FULL, SLIM, package
 
 Side = Callable[[Path, Path, int], Callable[[], object]]
@@ -64,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source = package(work / ("full" if given.full else "slim"), FULL if given.full else SLIM)
         for name in names:
             benchmark = BENCHMARKS[name]
-            ours, theirs = (_alone(side, source, given.workers)
+            ours, theirs = (_costs(side, source, given.workers)
                             for side in (benchmark.ours, benchmark.theirs))
             print(_row(f"{name}: {benchmark.what}", ours, theirs), flush=True)
     return 0
@@ -184,15 +182,13 @@ BENCHMARKS = {
 # how it is measured
 
 
-def _alone(side: Side, source: Path, workers: int) -> Cost:
+def _costs(side: Side, source: Path, workers: int) -> Cost:
     """What a side costs in a fresh process; what it writes is deleted."""
-    context = multiprocessing.get_context("spawn")
-    with (tempfile.TemporaryDirectory(dir=source.parent.parent) as folder,
-          ProcessPoolExecutor(1, mp_context=context) as pool):
-        return pool.submit(_cost, side, source, Path(folder), workers).result()
+    with tempfile.TemporaryDirectory(dir=source.parent.parent) as folder:
+        return alone(_measured, side, source, Path(folder), workers)
 
 
-def _cost(side: Side, source: Path, folder: Path, workers: int) -> Cost:
+def _measured(side: Side, source: Path, folder: Path, workers: int) -> Cost:
     run = side(source, folder, workers)
     cpu_s, start = _cpu_s(), time.perf_counter()
     with sampled_memory() as peak:

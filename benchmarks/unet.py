@@ -32,15 +32,19 @@ def package(folder: Path, config: Mapping[str, Any]) -> Path:
     """The fp16 package of a U-Net of this configuration, made in `folder` unless it is there."""
     made = folder / "convert" / "Unet.mlpackage"
     if not made.exists():
-        size = {"width_px": 512, "height_px": 512, "batch": 2}
-        params = {"family": "sd", "component": "unet", "attention": "original", "target": "iOS16",
-                  "lower": "direct"}
         write_checkpoint(folder / "checkpoint", config)
-        architecture = folder / "checkpoint" / "architecture.json"
-        make_step("trace", folder / "trace", params | size, architecture=architecture)
-        make_step("convert", folder / "convert", params, graph=folder / "trace",
-                  checkpoint=folder / "checkpoint")
+        convert(made.parent, folder / "checkpoint")
     return made
+
+
+def convert(folder: Path, checkpoint: Path, latents: int = 64) -> None:
+    """Writes the fp16 package of a checkpoint, of so many latent cells on a side."""
+    size = {"width_px": 8 * latents, "height_px": 8 * latents, "batch": 2}
+    params = {"family": "sd", "component": "unet", "attention": "original", "target": "iOS16",
+              "lower": "direct"}
+    graph = folder / "graph"
+    make_step("trace", graph, params | size, architecture=checkpoint / "architecture.json")
+    make_step("convert", folder, params, graph=graph, checkpoint=checkpoint)
 
 
 def write_checkpoint(path: Path, config: Mapping[str, Any]) -> None:
