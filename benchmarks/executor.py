@@ -115,7 +115,7 @@ def _eager(checkpoint: Path, latents: int) -> Run:
 
     from sdbuild.models import network
 
-    architecture = network.read_architecture(checkpoint / "architecture.json")
+    architecture = network.read_architecture(checkpoint / "architecture.json", {})
     net = network.weighted(UNET, architecture, checkpoint / "weights.safetensors")
     given = [torch.from_numpy(array) for array in _samples(latents).values()]
 
