@@ -31,7 +31,6 @@ from sdbuild.mil.edit import (
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import (
     Block,
-    Function,
     NamedType,
     Operation,
     Program,
@@ -71,7 +70,7 @@ def chunk(source: Path, destinations: Sequence[Path]) -> ChunkReport:
     """Cuts the package `source` into as many as there are `destinations`, to be run in a row.
 
     The cuts are those that cross the fewest bytes among the ones that leave each chunk within
-    `TOLERANCE` of an equal share of the weights, or the nearest to it where there is none. The
+    `cuts.TOLERANCE` of an equal share of the weights, or the nearest to it where there is none. The
     first chunk has all inputs of the whole, the last exactly its outputs; a value that is used
     beyond the next chunk is passed on through it.
 
@@ -158,7 +157,7 @@ def _write(part: _Part, path: Path) -> Chunk:
     def edit(weights: Weights) -> tuple[Program, Message]:
         main = part.model.program.main
         name = next(iter(part.model.program.functions))
-        function: Function = replace(
+        function = replace(
             main, inputs=inputs, blocks={main.opset: rebuilt(block, weights.carry)}
         )
         return replace(part.model.program, functions={name: function}), _description(part, inputs)

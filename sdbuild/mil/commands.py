@@ -194,12 +194,13 @@ def run(options: argparse.Namespace) -> int:
     results = list(predict(read_models(options.path), load_inputs(_once('--input', options.input)),
                            function=options.function, seed=options.seed,
                            weight_bytes=options.weight_bytes))
-    rows = [row for result in results for row in summary(result.outputs)]
+    summaries = [summary(result.outputs) for result in results]
     if options.out is not None:
         save_outputs(options.out, {k: v for result in results for k, v in result.outputs.items()})
-    _print(options, "outputs", rows, ("name", "dtype", "shape", "min", "max", "nan", "inf"))
-    for result in results:
-        if not options.json and any(row["nan"] or row["inf"] for row in summary(result.outputs)):
+    _print(options, "outputs", [row for rows in summaries for row in rows],
+           ("name", "dtype", "shape", "min", "max", "nan", "inf"))
+    for result, rows in zip(results, summaries, strict=True):
+        if not options.json and any(row["nan"] or row["inf"] for row in rows):
             print(printable(where_not_finite(result)))
             break
     return 0

@@ -65,7 +65,7 @@ def layout_of(block: Block) -> Layout:
     constants = {out.name: op for op in block.operations if is_constant(op) for out in op.outputs}
     types = {out.name: out.type for op in computing for out in op.outputs}
     return Layout(block=block, computing=computing, constants=constants, types=types, made=made,
-                   last_used=last)
+                  last_used=last)
 
 
 def best_cuts(model: Model, layout: Layout, chunks: int) -> tuple[int, ...]:
