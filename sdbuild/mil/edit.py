@@ -110,11 +110,16 @@ def value_blobs(value: Value) -> Iterator[Blob]:
 
 def weight_files(program: Program) -> list[str]:
     """The weight files that a program refers to anywhere, in the order of their names."""
-    blocks = [b for function in program.functions.values() for b in function.blocks.values()]
-    used = [blob for block in blocks for op in block.operations for blob in blobs(op)]
+    return sorted({blob.file for blob in program_blobs(program)})
+
+
+def program_blobs(program: Program) -> Iterator[Blob]:
+    """The blobs that a program refers to anywhere, those in attributes and lists included."""
+    for function in program.functions.values():
+        for block in function.blocks.values():
+            yield from chain.from_iterable(map(blobs, block.operations))
     for _, attributes in _attributes(program):
-        used += chain.from_iterable(map(value_blobs, attributes.values()))
-    return sorted({blob.file for blob in used})
+        yield from chain.from_iterable(map(value_blobs, attributes.values()))
 
 
 def refuse_stray_blobs(model: Model) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from sdbuild.errors import InvalidProgram, MILError
 from sdbuild.mil.blob import BlobReader
-from sdbuild.mil.edit import uses, walk
+from sdbuild.mil.edit import program_blobs, uses, walk
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import Block, Function, StateType, TensorType
 from sdbuild.mil.proto import Message
 from sdbuild.mil.sound import Problem, blocks, contradictions
-from sdbuild.mil.survey import placed, read_models
+from sdbuild.mil.survey import read_models
 
 
 def verify(path: Path) -> tuple[Problem, ...]:
@@ -106,10 +106,8 @@ def _files(models: Iterable[Model]) -> Iterator[Problem]:
 def _references(model: Model) -> dict[str, set[int]]:
     """The offsets of all blobs that the program refers to, by file."""
     found: dict[str, set[int]] = {}
-    for _, _, block in blocks(model):
-        for operation in walk(block):
-            for _, value in placed(operation):
-                found.setdefault(value.data.file, set()).add(value.data.offset)
+    for blob in program_blobs(model.program):
+        found.setdefault(blob.file, set()).add(blob.offset)
     return found
 
 

@@ -100,6 +100,27 @@ def test_a_blob_that_nothing_refers_to_is_a_note_not_an_error(source, tmp_path, 
     assert f"nothing refers to its {WEIGHT_BYTES} bytes" in out
 
 
+@pytest.mark.parametrize("attributes", [
+    lambda spec: operation(spec, "conv").attributes, lambda spec: main_block(spec).attributes,
+    lambda spec: spec.mlProgram.attributes,
+], ids=["operation", "block", "program"])
+def test_a_blob_that_only_a_tuple_in_an_attribute_refers_to_is_referred_to(
+    attributes, source, tmp_path, mil
+):
+    def move(spec):
+        first, _, third, *_ = [
+            op.attributes["val"] for op in main_block(spec).operations
+            if op.type == "const" and op.attributes["val"].HasField("blobFileValue")]
+        pair = attributes(spec)["extra"]
+        pair.type.tupleType.types.add().CopyFrom(first.type)
+        pair.immediateValue.tuple.values.add().CopyFrom(first)
+        first.blobFileValue.offset = third.blobFileValue.offset
+
+    moved = edited(source, tmp_path / "moved.mlpackage", move)
+
+    assert mil("verify", moved) == (0, f"{moved}: sound\n")
+
+
 def test_all_problems_are_told_at_once_as_json_too(source, tmp_path, mil):
     def change(spec):
         main_block(spec).outputs.append("nowhere")
