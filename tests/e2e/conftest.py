@@ -1,5 +1,6 @@
-"""One built store for all end-to-end tests; a test that changes it works on a copy."""
+"""One built store for all end-to-end tests; a test that adds to it works on a copy."""
 
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -12,10 +13,16 @@ from project import ROOT, Project
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """The default bundle, and the fp16 one, built once."""
-    project = Project(tmp_path_factory.mktemp("built"))
-    project.doit("-n", "2", "build")
-    project.doit("build", "quant=none", "chunk=1", bundle=project.folder / "fp16")
+    """The default bundle, and the fp16 one, built once for all processes of the tests; to read."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    project = Project(shared / "built")
+    with (shared / "built.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (project.folder / "fp16").exists():
+            project.doit("-n", "2", "build")
+            project.doit("build", "quant=none", "chunk=1", bundle=project.folder / "fp16")
     return project
 
 
@@ -28,20 +35,13 @@ def new_project(tmp_path):
 @pytest.fixture
 def project(built, tmp_path):
     """A copy of the built store that a test may add to and take from."""
-    return copied(built, tmp_path, os.link)
+    return built.copy(tmp_path)
 
 
 @pytest.fixture
 def own_project(built, tmp_path):
     """A copy of the built store whose files a test may damage."""
-    return copied(built, tmp_path, shutil.copy2)
-
-
-def copied(built, folder, copy_function):
-    copy = Project(folder)
-    shutil.copytree(built.cache / "objects", copy.cache / "objects", copy_function=copy_function)
-    shutil.copytree(built.cache / "records", copy.cache / "records")
-    return copy
+    return built.copy(tmp_path, shutil.copy2)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,14 @@ class Project:
     def __init__(self, folder):
         self.folder = folder
         self.cache = folder / "cache"
+
+    def copy(self, folder, copy_function=os.link):
+        """A copy of the store, without bundles; the files of its artifacts are shared."""
+        copy = Project(folder)
+        shutil.copytree(self.cache / "objects", copy.cache / "objects",
+                        copy_function=copy_function)
+        shutil.copytree(self.cache / "records", copy.cache / "records")
+        return copy
 
     def command(self, *words, **places):
         places = {"cache": self.cache, "bundle": self.folder / "bundle"} | places

@@ -1,8 +1,6 @@
 """A layout for the Neural Engine, from the checkpoint to the bundle."""
 
 import json
-import os
-import shutil
 
 import pytest
 
@@ -14,9 +12,7 @@ WORDS = ("attention=split_einsum", "quant=none", "chunk=1")
 @pytest.fixture(scope="module")
 def split(built, tmp_path_factory):
     """A copy of the built store with the bundle of `split_einsum`, and the steps that ran."""
-    project = type(built)(tmp_path_factory.mktemp("split"))
-    shutil.copytree(built.cache / "objects", project.cache / "objects", copy_function=os.link)
-    shutil.copytree(built.cache / "records", project.cache / "records")
+    project = built.copy(tmp_path_factory.mktemp("split"))
     return project, project.ran("build", *WORDS)
 
 

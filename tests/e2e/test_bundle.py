@@ -207,21 +207,21 @@ def test_the_packages_are_what_coremltools_reads(built, tmp_path):
 
 
 @pytest.mark.slow
-def test_check_holds_every_component_of_the_fp16_bundle_above_50_db(built):
-    printed = built.doit("check", "quant=none", "chunk=1", bundle=built.folder / "fp16")
+def test_check_holds_every_component_of_the_fp16_bundle_above_50_db(project):
+    printed = project.doit("check", "quant=none", "chunk=1")
 
     found = [line.split() for line in printed.splitlines() if line.endswith("50.0 dB")]
     assert len(found) == 5
     assert all(float(line[2]) > 50 for line in found)
 
 
-def test_check_fails_below_a_floor(built, tmp_path):
+def test_check_fails_below_a_floor(project, tmp_path):
     recipe = tmp_path / "strict.toml"
     text = (Path(load({}).source.places[0]).parent / "tiny-emoji.toml").read_text()
     text = text.replace('source = "tiny-emoji"', f'source = "{load({}).source.places[0]}"')
     recipe.write_text(text.replace("6 = 30", "6 = 99"))
 
-    printed = built.doit("check", f"model={recipe}", status=1, bundle=tmp_path / "strict")
+    printed = project.doit("check", f"model={recipe}", status=1)
 
     assert "below the floor: text_encoder.last_hidden_state" in printed
     assert "99.0 dB" in printed

@@ -45,14 +45,19 @@ def checker(unchecked):
 
 
 @pytest.fixture(scope="module")
-def checked(built, checker, checkpoint, tmp_path_factory):
+def own_store(built, tmp_path_factory):
+    """The built store, for the tests here to add to."""
+    return built.copy(tmp_path_factory.mktemp("checked"))
+
+
+@pytest.fixture(scope="module")
+def checked(own_store, checker, checkpoint):
     """The bundle with the checker, and what its making printed."""
-    folder = tmp_path_factory.mktemp("checked")
-    source = shutil.copytree(checkpoint, folder / "checkpoint")
+    source = shutil.copytree(checkpoint, own_store.folder / "checkpoint")
     checker.save_pretrained(source / "safety_checker")
     words = (COMPONENTS, f"source={source}")
-    ran = built.ran("build", *words, bundle=folder / "bundle")
-    return folder / "bundle", words, ran
+    ran = own_store.ran("build", *words)
+    return own_store.bundle, words, ran
 
 
 @pytest.fixture(scope="module")
@@ -174,32 +179,33 @@ def test_cosines_and_thresholds_are_computed_in_fp32(checked):
     assert {dtype for kind, dtype in found if kind != "sub"} == {"fp32"}
 
 
-def test_a_direct_conversion_gives_the_same_bytes(checked, built):
+def test_a_direct_conversion_gives_the_same_bytes(checked, own_store):
     """The step after it has nothing to do."""
-    ran = built.ran("compile:safety_checker", *checked[1], "lower=direct")
+    ran = own_store.ran("compile:safety_checker", *checked[1], "lower=direct")
 
     assert ran == {"convert:safety_checker"}
 
 
-def test_its_trace_does_not_depend_on_the_size_of_the_picture(checked, built):
-    why = built.why("build", *checked[1], "size=256")
+def test_its_trace_does_not_depend_on_the_size_of_the_picture(checked, own_store):
+    why = own_store.why("build", *checked[1], "size=256")
 
     assert why["trace:safety_checker"] == why["compile:safety_checker"] == "up to date"
     assert "params.height_px 128 → 256" in why["trace:unet"]
 
 
-def test_its_palettes_leave_the_concepts_as_they_are(checked, built):
-    built.doit("palettize:safety_checker", *checked[1], "palettize=safety_checker", "quant=4")
+def test_its_palettes_leave_the_concepts_as_they_are(checked, own_store):
+    own_store.doit("palettize:safety_checker", *checked[1], "palettize=safety_checker", "quant=4")
 
-    (record,) = (r for r in Store(built.cache).records() if r.step == "palettize:safety_checker")
+    (record,) = (r for r in Store(own_store.cache).records()
+                 if r.step == "palettize:safety_checker")
     names = [tensor["name"] for tensor in record.facts["tensors"]]
 
     assert any("mlp_fc1_weight" in name for name in names)
     assert not any("concept_embeds" in name for name in names)
 
 
-def test_a_checkpoint_without_a_checker_says_how_to_build_it(built, tmp_path):
-    printed = built.doit("build", COMPONENTS, status=1, bundle=tmp_path / "bundle")
+def test_a_checkpoint_without_a_checker_says_how_to_build_it(project):
+    printed = project.doit("build", COMPONENTS, status=1)
 
     assert "tiny-emoji: no safety_checker, only scheduler, text_encoder, tokenizer, unet" in printed
     assert "can be left out: components=text_encoder,unet,vae_decoder\n" in printed
