@@ -2,8 +2,11 @@
 
 import errno
 import json
+import multiprocessing
 import os
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 import xxhash
@@ -397,3 +400,36 @@ def test_a_store_goes_into_a_new_folder_or_into_its_own(tmp_path, names):
 
     check_place(tmp_path)
     check_place(tmp_path / "new")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become others")
+def test_users_of_one_group_work_in_each_others_store():
+    """The folder is the group's (2775), and they work with umask 002."""
+    group, first, second = 54321, 54322, 54323
+
+    def work(user, name, other):
+        """Lays out another's artifact, gives it up, and puts one."""
+        os.umask(0o002)
+        os.setgroups([])
+        os.setgid(group)
+        os.setuid(user)
+        store = Store(shared)
+        with tempfile.TemporaryDirectory() as own, store.in_use("a build"):
+            if other:
+                found = store.find(other * 32)
+                store.used(found)
+                assert (store.checkout(found, Path(own) / "laid") / "a").read_text() == other
+                store.forget(other * 32)
+            with store.locked(name * 32):
+                store.put(folder(Path(own), a=name), record(name * 32))
+
+    with tempfile.TemporaryDirectory() as place:
+        shared = Path(place)
+        os.chown(shared, -1, group)
+        shared.chmod(0o2775)
+        for turn in ((first, "1", ""), (second, "2", "1"), (first, "3", "2")):
+            child = multiprocessing.get_context("fork").Process(target=work, args=turn)
+            child.start()
+            child.join()
+            assert child.exitcode == 0
+        assert [found.key[0] for found in Store(shared).records()] == ["3"]
