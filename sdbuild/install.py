@@ -42,6 +42,15 @@ def install(record: Record, store: Store, folder: Path) -> None:
     roots.add(folder, record, store)
 
 
+def amiss(record: Record, store: Store, folder: Path) -> str:
+    """What is not as it should be of a bundle that is wanted at `folder`; nothing if it is in
+    place, and no kill left another one beside it."""
+    if not store.is_laid_out(record, folder):
+        return "not in place"
+    left = left_beside(folder)
+    return f"in place, but a kill left {left[0].name} beside it" if left else ""
+
+
 def left_beside(folder: Path) -> list[Path]:
     """What a kill left beside a bundle while it was put in place, or put there just now."""
     ours = re.compile(re.escape(f".{folder.name}-") + "[a-z0-9_]{8}")  # as mkdtemp names them

@@ -30,7 +30,7 @@ from doit.task import Task
 from sdbuild.build import PATIENT, Builder
 from sdbuild.check import report
 from sdbuild.errors import OutOfMemory, SDBuildError, SourceError
-from sdbuild.install import check_replaceable, install, left_beside, remove
+from sdbuild.install import amiss, check_replaceable, install, remove
 from sdbuild.plan import plan
 from sdbuild.settings import PROJECT, Settings, settings
 from sdbuild.sharing.remote import remote_at
@@ -133,8 +133,7 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
 
     def is_installed() -> bool:
         record = builder.state("bundle").record
-        return (record is not None and not left_beside(found.bundle)
-                and store.is_laid_out(record, found.bundle))
+        return record is not None and not amiss(record, store, found.bundle)
 
     def run() -> TaskFailed | None:
         def put(record: Record) -> Record:

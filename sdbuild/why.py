@@ -9,6 +9,7 @@ from sdbuild.build import Builder, State
 from sdbuild.checkpoints import Checkpoints
 from sdbuild.errors import RecipeError
 from sdbuild.fields import did_you_mean
+from sdbuild.install import amiss
 from sdbuild.plan import Plan, plan
 from sdbuild.recipe import load
 from sdbuild.settings import settings
@@ -77,9 +78,9 @@ def why(task: str, words: Mapping[str, str]) -> list[Reason]:
         reasons[name] = _reason(state, reasons, builder, lineage, plain)
     if task in _OF_BUNDLE:
         record = builder.state("bundle").record
-        placed = record is not None and builder.store.is_laid_out(record, found.bundle)
-        reasons["build"] = Reason(step="build", state=UP_TO_DATE) if placed else \
-            Reason(step="build", state=WOULD_RUN, causes=("not in place",))
+        what = amiss(record, store, found.bundle) if record else "not in place"
+        reasons["build"] = Reason(step="build", state=WOULD_RUN, causes=(what,)) if what else \
+            Reason(step="build", state=UP_TO_DATE)
     return list(reasons.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from sdbuild.show import size
 from sdbuild.store import Entry, Record, Store
 from sdbuild.store.disk import touch
 from sdbuild.store.roots import Root, roots
-from sdbuild.store.whole import fault, is_same
+from sdbuild.store.whole import DAMAGED, MISSING, fault, is_same
 from sdbuild.upkeep.lineage import Lineage
 
 Progress = Callable[[int, int], None]
@@ -176,15 +177,37 @@ def told(found: Verified) -> str:
             lines.append(f"    from which came {', '.join(each.downstream)}")
         lines += [f"    in the bundle {path}" for path in each.bundles]
     pooled = {path for each in found.faults for path in each.bundles}
-    lines += [f"damaged: {path}, in a bundle" for path in found.bundles if path not in pooled]
+    lines += [f"damaged or missing in a bundle: {path}"
+              for path in found.bundles if path not in pooled]
     lines += [f"damaged: the record {name}" for name in found.records]
-    lines.append(f"{found.files} files, {size(found.size_bytes)} read: "
-                 + ("all whole" if found.is_whole else f"{len(found.faults)} damaged or missing"))
+    lines.append(f"{found.files} files of the store, {size(found.size_bytes)} read: {_sum(found)}")
     if found.without_content:
         lines.append(f"{found.without_content} artifacts were collected or dropped before, or are "
                      "only in a shared store; they are had again when a build needs them")
-    if not found.is_whole:
-        lines.append("what was damaged has been dropped; build again to make it anew"
-                     if found.is_mended else
-                     "nothing was dropped: the store cannot be written to")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_advice(found)])
+
+
+def _sum(found: Verified) -> str:
+    """What is wrong with the store itself, in numbers."""
+    counts = Counter(each.fault for each in found.faults)
+    told = [f"{counts[what]} {what}" for what in sorted(counts)]
+    if found.records:
+        told.append(f"{len(found.records)} of its records damaged")
+    return ", ".join(told) or "all whole"
+
+
+def _advice(found: Verified) -> Iterator[str]:
+    """What was done about it, and what is to do."""
+    if (found.faults or found.records) and not found.is_mended:
+        yield "nothing was dropped: the store cannot be written to"
+        return
+    kinds = {each.fault for each in found.faults}
+    if DAMAGED in kinds:
+        yield "what is damaged in the store was dropped; a build that needs it makes it anew"
+    if MISSING in kinds:
+        yield "what is missing in the store is made anew by a build that needs it"
+    if found.records:
+        yield "the damaged records were dropped; a build that needs their steps runs them again"
+    if found.bundles:
+        yield ("the damaged bundles stay until `doit build`, with the words that they were built "
+               "with, lays them out again")

@@ -202,6 +202,20 @@ def test_why_of_an_untouched_build_says_up_to_date(project):
     assert set(project.why("build").values()) == {"up to date"}
 
 
+def test_why_tells_what_a_kill_left_beside_the_bundle_as_the_next_build_does(project):
+    project.doit("build")
+    left = project.folder / ".bundle-abcdefgh"
+    (left / "old").mkdir(parents=True)
+
+    reasons = project.why("build")
+
+    assert reasons.pop("build") == (
+        "would run: in place, but a kill left .bundle-abcdefgh beside it")
+    assert set(reasons.values()) == {"up to date"}
+    assert "\n.  build " in "\n" + project.doit("build")
+    assert not left.exists()
+
+
 def test_why_names_the_file_of_the_checkpoint_that_changed(project, own_checkpoint):
     path = own_checkpoint / "tokenizer" / "merges.txt"
     path.write_text(path.read_text() + "zz zz\n")

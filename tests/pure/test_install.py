@@ -8,7 +8,7 @@ import pytest
 
 from sdbuild import install as installing
 from sdbuild.errors import BundleError, MissingArtifact
-from sdbuild.install import check_replaceable, install, left_beside, remove
+from sdbuild.install import amiss, check_replaceable, install, left_beside, remove
 from sdbuild.store import Record, Store, disk
 
 
@@ -223,13 +223,16 @@ def test_two_installs_into_one_place_do_not_mix(store, tmp_path, monkeypatch):
 def test_what_a_kill_left_beside_a_bundle_is_seen(store, tmp_path):
     """So that a bundle that is whole is put in place once more, which sweeps it."""
     place = tmp_path / "bundles" / "mine"
-    install(bundle(store, tmp_path, "1", a="x"), store, place)
-    assert left_beside(place) == []
+    made = bundle(store, tmp_path, "1", a="x")
+    assert amiss(made, store, place) == "not in place"
+    install(made, store, place)
+    assert (left_beside(place), amiss(made, store, place)) == ([], "")
 
     left = place.parent / ".mine-abcdefgh"
     (left / "new").mkdir(parents=True)
 
     assert left_beside(place) == [left]
+    assert amiss(made, store, place) == "in place, but a kill left .mine-abcdefgh beside it"
 
 
 def test_everything_in_a_bundle_is_synced_before_it_takes_its_place(

@@ -2,13 +2,15 @@
 
 import json
 import os
+import re
 
 import pytest
 from chains import chain, digest_of, object_of, placed, put, rot
 
 from sdbuild.cli import main
 from sdbuild.store import Store, disk
-from sdbuild.upkeep.verify import verify
+from sdbuild.store import store as store_module
+from sdbuild.upkeep.verify import told, verify
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def test_a_whole_store_is_found_whole(store, tmp_path, capsys):
     count = sum(path.stat().st_size for path in store.objects())
 
     assert main(["verify", "--cache", str(store.root)]) == 0
-    assert f"4 files, {count} B read: all whole" in capsys.readouterr().out
+    assert f"4 files of the store, {count} B read: all whole" in capsys.readouterr().out
 
 
 def test_rot_that_keeps_the_time_is_named_with_all_that_came_from_it(store, tmp_path, capsys):
@@ -140,6 +142,86 @@ def test_damaged_content_gives_way_to_the_same_bytes_made_anew(store, tmp_path):
     put(store, tmp_path, "convert:unet", {"a": "one"})
 
     assert verify(store).is_whole
+
+
+DROPPED = "what is damaged in the store was dropped; a build that needs it makes it anew"
+AGAIN = ("the damaged bundles stay until `doit build`, with the words that they were built with, "
+         "lays them out again")
+
+
+def ends(store):
+    """What verify says after the list of what is damaged, without the size."""
+    lines = told(verify(store)).splitlines()
+    (first,) = [number for number, line in enumerate(lines) if " files of the store, " in line]
+    return [re.sub(r", [^,]* read", "", lines[first]), *lines[first + 1:]]
+
+
+@pytest.fixture(params=["linked", "copied"])
+def how(request, monkeypatch):
+    """How a file system without clones puts a bundle in place."""
+    monkeypatch.setattr(disk, "_clone", lambda source, target: False)
+    if request.param == "copied":
+        def refuse(*_):
+            raise OSError(18, "Invalid cross-device link")
+        monkeypatch.setattr(os, "link", refuse)
+    return request.param
+
+
+def test_of_damage_in_the_store_the_end_says_what_became_of_it_and_of_the_bundle(
+    store, tmp_path, how,
+):
+    made = chain(store, tmp_path)
+    placed(store, made, tmp_path / "bundle")
+    rot(object_of(store, made["compile"]))
+
+    found = ends(store)
+
+    also = [AGAIN] if how == "linked" else []  # a copy is as whole as it was
+    assert found == ["4 files of the store: 1 damaged", DROPPED, *also]
+
+
+def test_of_damage_in_a_bundle_alone_the_end_says_that_the_store_is_whole(
+    store, tmp_path, how,
+):
+    made = chain(store, tmp_path)
+    place = placed(store, made, tmp_path / "bundle")
+    path = place / "Unet.mlmodelc" / "weights"
+    if how == "copied":
+        rot(path)
+    else:
+        path.unlink()
+
+    printed = told(verify(store))
+
+    assert f"damaged or missing in a bundle: {path}" in printed
+    assert ends(store) == ["4 files of the store: all whole", AGAIN]
+    placed(store, made, place)  # as `doit build` does
+    assert ends(store) == ["4 files of the store: all whole"]
+
+
+def test_of_damaged_records_and_lost_files_the_end_says_what_runs_again(store, tmp_path):
+    made = chain(store, tmp_path)
+    path = next((store.root / "records").glob(f"*/{made['convert'].key}.json"))
+    path.write_text("{")
+    object_of(store, made["download"]).unlink()
+
+    assert ends(store) == [
+        "4 files of the store: 1 missing, 1 of its records damaged",
+        "what is missing in the store is made anew by a build that needs it",
+        "the damaged records were dropped; a build that needs their steps runs them again",
+    ]
+
+
+def test_where_nothing_could_be_dropped_the_end_says_so_and_no_more(store, tmp_path, monkeypatch):
+    made = chain(store, tmp_path)
+    rot(object_of(store, made["download"]))
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+    monkeypatch.setattr(store_module, "drop", refuse)
+
+    assert ends(store) == [
+        "4 files of the store: 1 damaged", "nothing was dropped: the store cannot be written to"]
 
 
 def test_a_store_that_is_not_there_is_told(tmp_path, capsys):
