@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sdbuild.errors import RecipeError
@@ -146,10 +147,26 @@ def _memory(value: Any) -> int:
     return int(count)
 
 
+def _path(value: Any) -> str:
+    """A path of something that is written, with `~` for a home, which must be somebody's: nothing
+    is put into a folder called `~nobody` that nobody meant."""
+    path = _filled(value)
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        home = path.partition("/")[0]
+        raise ValueError(f"a path: {home} is nobody's home here, ./{path} is a name") from None
+
+
+def _url(value: Any) -> str:
+    return value if "://" in _filled(value) else _path(value)
+
+
 def _picture(value: Any) -> str:
-    if not _filled(value).lower().endswith(".png"):
+    path = _path(value)
+    if not path.lower().endswith(".png"):
         raise ValueError("a path that ends in .png")
-    return str(value)
+    return path
 
 
 RECIPE_FIELDS = (
@@ -187,12 +204,12 @@ DRAW_FIELDS = (
     Field(name="count", parse=_whole(1, 256), meaning="how many pictures, one seed each"),
 )
 PLACE_FIELDS = (
-    Field(name="cache", parse=_filled, meaning="where the store is"),
-    Field(name="bundle", parse=_filled, meaning="where the finished bundle goes"),
+    Field(name="cache", parse=_path, meaning="where the store is"),
+    Field(name="bundle", parse=_path, meaning="where the finished bundle goes"),
     Field(name="out", parse=_picture, meaning="where a picture goes"),
-    Field(name="report", parse=_filled, meaning="where timings go, as JSON"),
+    Field(name="report", parse=_path, meaning="where timings go, as JSON"),
 )
-REMOTE_FIELD = Field(name="remote", parse=_filled, meaning="a store that machines share: "
+REMOTE_FIELD = Field(name="remote", parse=_url, meaning="a store that machines share: "
                      "s3://bucket/folder, any other URL of fsspec, or a folder")
 RAM_FIELD = Field(name="ram", parse=_memory, meaning="the memory that steps may hold together")
 MODEL_FIELD = Field(name="model", parse=_filled, meaning="a recipe's name, or its file")

@@ -39,7 +39,7 @@ def settings(words: Mapping[str, str]) -> Settings:
     """
     recipe = load(words)
     places = {
-        place.name: Path(parse(place, words[place.name], "on the command line")).expanduser()
+        place.name: Path(parse(place, words[place.name], "on the command line"))
         for place in PLACE_FIELDS if place.name in words
     }
     return Settings(

@@ -226,7 +226,7 @@ def _parsed(url: str) -> tuple[str, str]:
     """
     scheme, mark, rest = url.partition("://")
     if not mark:
-        return "file", str(Path(url).expanduser().absolute())
+        return "file", str(Path(url).absolute())
     if scheme not in DRIVERS:
         raise RecipeError(
             f"remote={redacted(url)}: unknown scheme {scheme!r}{did_you_mean(scheme, DRIVERS)}",
