@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -15,6 +13,7 @@ from typing import Any
 from sdbuild.digest import digest
 from sdbuild.errors import ToolMissing
 from sdbuild.recipe import Source
+from sdbuild.versions import installed
 
 SCHEMA = 1
 """The version of keys and records. Raising it forgets every record."""
@@ -101,29 +100,16 @@ def tool_versions(step: Step) -> dict[str, str]:
     Raises:
         ToolMissing: one of them is not installed.
     """
-    versions, changes = {}, _changes()
+    versions = {}
     for tool in step.stage.TOOLS:
         try:
-            versions[tool] = _version(tool, changes)
+            versions[tool] = installed(tool)
         except metadata.PackageNotFoundError as error:
             raise ToolMissing(
                 f"{step.name}: the package {tool} is not installed.", hint=f"pip install {tool}"
             ) from error
     own_tools = getattr(step.stage, "tools", None)
     return versions | (own_tools(step.params) if own_tools else {})
-
-
-@functools.cache
-def _version(package: str, changes: tuple[tuple[str, int], ...]) -> str:
-    """The version of an installed package, whose whole metadata is parsed for it: milliseconds,
-    and a build that has nothing to do asks hundreds of times."""
-    return metadata.version(package)
-
-
-def _changes() -> tuple[tuple[str, int], ...]:
-    """When packages last came or went, by folder: one may be upgraded while a build runs."""
-    return tuple((folder, Path(folder).stat().st_mtime_ns)
-                 for folder in sys.path if Path(folder).is_dir())
 
 
 def ingredients(

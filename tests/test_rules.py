@@ -20,7 +20,7 @@ HEAVY = {"numpy", "torch", "coremltools", "diffusers", "transformers", "huggingf
          "google", "safetensors", "fsspec", "s3fs"}
 CORE = {"errors", "digest", "lock", "checkpoints", "family", "fields", "recipe", "step", "plan",
         "build", "memory", "cost", "ram", "settings", "install", "show", "check", "why", "weight",
-        "tasks", "cli"}
+        "tasks", "versions", "cli"}
 MAY_IMPORT = {
     "core": {"errors", "core", "store", "upkeep", "sharing", "sources", "steps", "runtime", "mil"},
     "store": {"errors", "digest", "store"},
@@ -30,7 +30,7 @@ MAY_IMPORT = {
               "steps"},
     "mil": {"errors", "mil"},
     "models": {"errors", "models", "family", "sources"},
-    "lowering": {"errors", "lowering", "family", "mil", "sources"},
+    "lowering": {"errors", "lowering", "family", "versions", "mil", "sources"},
     "sources": {"errors", "sources"},
     "runtime": {"errors", "runtime", "mil", "recipe"},
 }

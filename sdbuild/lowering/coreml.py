@@ -14,6 +14,7 @@ import torch
 from sdbuild.errors import SDBuildError, StepError
 from sdbuild.family import Component
 from sdbuild.mil.proto import Message, messages
+from sdbuild.versions import public_torch
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation
@@ -24,12 +25,13 @@ _PASSES_LEFT_OUT = ("common::const_deduplication",)
 """Two tensors that happen to be equal in one checkpoint are two tensors in the next."""
 
 
+@public_torch()
 def lower(
     program: torch.export.ExportedProgram, weights: Mapping[str, torch.Tensor],
     component: Component, target: str,
 ) -> tuple[Message, Path]:
-    """The Core ML model of a graph with these weights: its message, without the day it was made,
-    and its weight file.
+    """The Core ML model of a graph with these weights: its message, without the day it was made
+    and the kind of build that torch is, and its weight file.
 
     The weight file goes when the process ends.
 

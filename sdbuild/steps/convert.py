@@ -8,19 +8,19 @@ other way is held against byte for byte, and the way out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
 from sdbuild.family import FAMILIES, Component
 from sdbuild.recipe import Recipe
 from sdbuild.step import Job
 from sdbuild.steps import PACKAGE_CODE
+from sdbuild.versions import installed
 
-VERSION = 2
+VERSION = 3
 TOOLS = ("coremltools", "numpy")
-CODE = ("steps/convert.py", "lowering/*.py", "models/*.py", "family.py", "sources/fit.py",
-        "sources/numbers.py", "sources/pickles.py", "sources/tensors.py", "mil/destination.py",
-        "mil/edit.py", *PACKAGE_CODE)
+CODE = ("steps/convert.py", "lowering/*.py", "models/*.py", "family.py", "versions.py",
+        "sources/fit.py", "sources/numbers.py", "sources/pickles.py", "sources/tensors.py",
+        "mil/destination.py", "mil/edit.py", *PACKAGE_CODE)
 GIVES = "package"
 
 
@@ -32,7 +32,7 @@ def needs(recipe: Recipe) -> dict[str, str]:
 
 def tools(params: Mapping[str, Any]) -> dict[str, str]:
     """torch, where it is used."""
-    return {"torch": metadata.version("torch")} if params["lower"] == "direct" else {}
+    return {"torch": installed("torch")} if params["lower"] == "direct" else {}
 
 
 def applies(recipe: Recipe, component: Component) -> bool:

@@ -9,10 +9,11 @@ from sdbuild.recipe import Recipe
 from sdbuild.step import Job
 from sdbuild.steps import PACKAGE_CODE
 
-VERSION = 2
+VERSION = 3
 TOOLS = ("torch", "coremltools", "numpy")
-CODE = ("steps/lower.py", "lowering/*.py", "family.py", "sources/numbers.py",
-        "sources/pickles.py", "sources/tensors.py", "mil/edit.py", *PACKAGE_CODE)
+CODE = ("steps/lower.py", "lowering/*.py", "family.py", "versions.py",
+        "sources/numbers.py", "sources/pickles.py", "sources/tensors.py", "mil/edit.py",
+        *PACKAGE_CODE)
 NEEDS = {"graph": "graph"}
 GIVES = "lowered"
 

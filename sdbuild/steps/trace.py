@@ -12,13 +12,14 @@ from sdbuild.errors import StepError
 from sdbuild.family import Component
 from sdbuild.recipe import Recipe
 from sdbuild.step import Job
+from sdbuild.versions import public_torch
 
 if TYPE_CHECKING:
     import torch
 
-VERSION = 3
+VERSION = 4
 TOOLS = ("torch", "diffusers", "transformers")
-CODE = ("steps/trace.py", "models/*.py", "family.py")
+CODE = ("steps/trace.py", "models/*.py", "family.py", "versions.py")
 NEEDS = {"architecture": ("checkpoint", "architecture.json")}
 GIVES = "graph"
 
@@ -58,7 +59,8 @@ def run(job: Job) -> dict[str, Any]:
         program = torch.export.export(lowerable, inputs)
         program = program.run_decompositions({})
     _clean(program)
-    torch.export.save(program, job.output / "graph.pt2")
+    with public_torch():
+        torch.export.save(program, job.output / "graph.pt2")
     return {"operations": sum(n.op == "call_function" for n in program.graph.nodes)}
 
 

@@ -1,8 +1,10 @@
 """Two machines build the real thing with a shared store between them; what goes over is counted."""
 
 import json
+import os
 import shutil
 import sys
+from importlib import metadata
 
 import pytest
 from project import ROOT, Project, run
@@ -33,6 +35,16 @@ def pushed(project, url, **words):
 
 def records(project):
     return {record.step: record for record in Store(project.cache).records()}
+
+
+def another_build_of_torch(folder):
+    """Installs the metadata of the same torch as it is built for another system; its version."""
+    own = metadata.version("torch")
+    version = own.partition("+")[0] if "+" in own else f"{own}+cpu"
+    place = folder / f"torch-{version}.dist-info"
+    place.mkdir(parents=True)
+    (place / "METADATA").write_text(f"Name: torch\nVersion: {version}\n")
+    return version
 
 
 def files(folder):
@@ -93,6 +105,9 @@ def test_linux_makes_all_but_the_compiled_models_and_a_mac_finishes(
 ):
     shared = tmp_path / "shared"
     pushed(project, shared)
+    version = another_build_of_torch(tmp_path / "packages")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"), prepend=os.pathsep)
+    assert f" {version} " in run([sys.executable, "-m", "sdbuild", "doctor"], 0)
     (tmp_path / "bin").mkdir()
     xcrun = tmp_path / "bin" / "xcrun"
     xcrun.write_text(XCRUN)
@@ -103,8 +118,10 @@ def test_linux_makes_all_but_the_compiled_models_and_a_mac_finishes(
 
     parts = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
     assert ran == {"bundle", *(f"compile:{part}" for part in parts)}
-    made = json.loads((second.bundle / "manifest.json").read_text())["made_from"]
-    linux = records(project)
+    manifest = json.loads((second.bundle / "manifest.json").read_text())
+    assert manifest["compiler"] == "apple"
+    made, linux = manifest["made_from"], records(project)
+    assert {part["step"] for part in made} == linux.keys() - {"bundle"}
     for part in made:
         if part["step"].startswith("compile:"):
             assert part["tools"]["coremlcompiler"] == "3600.1.2"

@@ -124,6 +124,20 @@ def test_a_bound_package_is_the_directly_converted_one_byte_for_byte(small, tmp_
     assert bound(small, tensors, tmp_path / "bound") == wanted
 
 
+def test_a_torch_for_linux_gives_the_package_that_the_same_torch_gives_on_a_mac(
+    tmp_path, monkeypatch,
+):
+    tensors = weights(graph(Used))
+
+    made = {}
+    for version in ("2.13.0", "2.13.0+cpu", "2.13.0+cu130", "2.13.1"):
+        monkeypatch.setattr(torch, "__version__", type(torch.__version__)(version))
+        made[version] = direct(Used, tensors, tmp_path / version)
+
+    assert made["2.13.0"] == made["2.13.0+cpu"] == made["2.13.0+cu130"]
+    assert made["2.13.0"] != made["2.13.1"]
+
+
 def test_one_lowered_program_serves_every_checkpoint(small, tmp_path):
     for seed in (1, 2):
         tensors = weights(graph(Used), seed)

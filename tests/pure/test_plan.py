@@ -107,13 +107,13 @@ def step_with_tool(monkeypatch, tmp_path):
     return Step(kind="tooled"), tmp_path
 
 
-def put_tool(folder, version, changed_s):
+def put_tool(folder, version, changed_s, name="sdbuild-test-tool"):
     for old in folder.iterdir():
         (old / "METADATA").unlink()
         old.rmdir()
-    place = folder / f"sdbuild_test_tool-{version}.dist-info"
+    place = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     place.mkdir()
-    (place / "METADATA").write_text(f"Name: sdbuild-test-tool\nVersion: {version}\n")
+    (place / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
     os.utime(folder, (changed_s, changed_s))
 
 
@@ -136,8 +136,30 @@ def test_the_metadata_of_a_tool_is_read_once(step_with_tool, monkeypatch):
     assert asked == ["sdbuild-test-tool"]
 
 
+@pytest.mark.parametrize("lower", ["once", "direct"])
+def test_the_keys_of_a_plan_are_those_of_another_build_of_torch_and_not_of_another_torch(
+    lower, tmp_path, monkeypatch,
+):
+    """`2.13.0+cpu` and `2.13.0+cu130` are for Linux what `2.13.0` is for a Mac."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    steps = plan(load({"lower": lower, "compiler": "portable"})).steps.values()
+    versions = ("2.13.0", "2.13.0+cpu", "2.13.0+cu130", "2.13.1", "2.13.1+cpu")
+
+    keys = {}
+    for number, version in enumerate(versions):
+        put_tool(tmp_path, version, changed_s=number, name="torch")
+        keys[version] = {s.name: key(ingredients(s, dict.fromkeys(s.inputs, "d1"), {}))
+                         for s in steps}
+
+    assert keys["2.13.0"] == keys["2.13.0+cpu"] == keys["2.13.0+cu130"]
+    assert keys["2.13.1"] == keys["2.13.1+cpu"]
+    changed = {name for name in keys["2.13.0"] if keys["2.13.0"][name] != keys["2.13.1"][name]}
+    with_torch = {"trace", "parity", "lower" if lower == "once" else "convert"}
+    assert changed == {name for name in keys["2.13.0"] if name.partition(":")[0] in with_torch}
+
+
 def test_the_key_of_a_step_is_pinned(monkeypatch):
-    monkeypatch.setattr("sdbuild.step._version", lambda name, changes: "1.0")
+    monkeypatch.setattr("sdbuild.step.installed", lambda name: "1.0")
 
     found = ingredients(step_of(inputs={"package": From("convert:unet")}), {"package": "d1"}, {})
 
