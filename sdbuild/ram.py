@@ -23,6 +23,7 @@ from sdbuild.errors import OutOfMemory
 from sdbuild.show import size
 from sdbuild.step import Step
 from sdbuild.store import Store
+from sdbuild.store.listing import entries
 from sdbuild.store.locks import grab
 
 _LOOK_EVERY_S = 0.25
@@ -79,7 +80,7 @@ class Ram:
     def _held(self) -> list[Held]:
         """What running steps hold; what a kill left behind goes. Hold the store's lock."""
         found = []
-        for path in sorted(self._folder.glob("*")):
+        for path in sorted(entries(self._folder)):
             handle = grab(path)
             if handle is None:
                 with contextlib.suppress(FileNotFoundError):  # it has just ended

@@ -105,10 +105,7 @@ def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
         return None
 
     def is_made() -> bool:
-        try:
-            return builder.is_made(step.name)
-        except SDBuildError:
-            return False  # running it will say what is wrong, where doit can report it
+        return builder.is_made(step.name)
 
     def drop_record() -> None:
         state = builder.state(step.name)
@@ -119,7 +116,7 @@ def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
     name = {"basename": step.kind} | ({"name": step.component} if step.component else {})
     return name | {
         "actions": [_guarded(run)],
-        "uptodate": [is_made],
+        "uptodate": [_surely(is_made)],
         "task_dep": list(dict.fromkeys(source.step for source in step.inputs.values())),
         "clean": [_telling(drop_record)],
         "doc": doc or f"{GROUPS[step.kind]}: {step.component}",
@@ -152,7 +149,7 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
     return {
         "basename": "build",
         "actions": [_guarded(run)],
-        "uptodate": [is_installed],
+        "uptodate": [_surely(is_installed)],
         "task_dep": ["bundle"],
         "clean": [_telling(remove_bundle)],
         "doc": "make the bundle and put it in place",
@@ -224,6 +221,16 @@ def _guarded(run: Action) -> Action:
         except SDBuildError as error:
             return TaskFailed(str(error))
     return action
+
+
+def _surely(holds: Callable[[], bool]) -> Callable[[], bool]:
+    """The condition, false where it cannot be told: running the task will say what is wrong."""
+    def condition() -> bool:
+        try:
+            return holds()
+        except SDBuildError:
+            return False
+    return condition
 
 
 def _telling(clean: Callable[[], None]) -> Callable[[], None]:

@@ -18,6 +18,7 @@ from sdbuild.recipe import Recipe
 from sdbuild.sources.beside import END_TOKEN
 from sdbuild.step import Job
 from sdbuild.store.disk import give
+from sdbuild.store.listing import files
 
 VERSION = 3
 TOOLS = ()
@@ -87,9 +88,8 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    for path in source.rglob("*"):
-        if path.is_file():
-            give(path, target / path.relative_to(source))
+    for path in files(source):
+        give(path, target / path.relative_to(source))
 
 
 def _write_tokenizer(resources: Path, target: Path) -> None:
@@ -146,11 +146,11 @@ def _prediction_type(job: Job, scheduler: Mapping[str, Any]) -> str:
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Writes the manifest of a bundle that is laid out, with size and digest of every file in it,
     so that it can be checked wherever it goes."""
-    files = {
+    listed = {
         path.relative_to(folder).as_posix(): [path.stat().st_size, digest_file(path)]
-        for path in sorted(folder.rglob("*")) if path.is_file()
+        for path in files(folder)
     }
-    content = {**manifest, "files": files}
+    content = {**manifest, "files": listed}
     (folder / "manifest.json").write_text(
         json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8"
     )

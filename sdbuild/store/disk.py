@@ -199,12 +199,13 @@ def make_folder(folder: Path) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Makes everything in a folder last, before something else says that it is there."""
-    for path in (*folder.rglob("*"), folder):
+    for path in folder.iterdir():
         if path.is_dir():
-            sync_folder(path)
+            sync_tree(path)
         else:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+    sync_folder(folder)
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,17 +7,18 @@ was taken away, moved, or replaced by something else counts no more.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdbuild.digest import digest, digest_file
-from sdbuild.store.disk import file_error, guarded, sweep, write_file
+from sdbuild.digest import digest
+from sdbuild.errors import StoreError
+from sdbuild.store.disk import guarded, sweep, write_file
+from sdbuild.store.listing import entries
 from sdbuild.store.record import Record
 from sdbuild.store.store import Store
-from sdbuild.store.whole import LOST
+from sdbuild.store.whole import LOST, fault
 
 MANIFEST = "manifest.json"
 
@@ -44,7 +45,7 @@ def roots(store: Store) -> Iterator[Root]:
         StoreError: the store cannot be read now; what it holds for bundles must not go for that.
     """
     with guarded(store.root):
-        found = [_read(path) for path in (store.root / "roots").glob("*.json")]
+        found = [_read(path) for path in _notes(store)]
     for folder, key in sorted(filter(None, found), key=lambda note: str(note[0])):
         record = store.find(key)
         if record is not None and _stands(folder, record):
@@ -54,24 +55,23 @@ def roots(store: Store) -> Iterator[Root]:
 def sweep_roots(store: Store) -> None:
     """Forgets the bundles that stand no more."""
     alive = {_path(root.folder, store) for root in roots(store)}
-    for path in (store.root / "roots").glob("*.json"):
+    for path in _notes(store):
         if path not in alive:
             sweep(path)
 
 
 def _stands(folder: Path, record: Record) -> bool:
-    """Whether a folder still holds the bundle of the record: it has the record's manifest.
-
-    Raises:
-        StoreError: too many files are open to tell.
-    """
+    """Whether a folder still holds the bundle of the record: it has the record's manifest, or one
+    that cannot be read now."""
     wanted = record.part(MANIFEST)
     try:
-        return bool(wanted) and digest_file(folder / MANIFEST) == wanted[0].digest
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):  # which says nothing of the bundle
-            raise file_error(error, folder / MANIFEST) from error
-        return False
+        return bool(wanted) and not fault(folder / MANIFEST, wanted[0].digest)
+    except StoreError:
+        return True
+
+
+def _notes(store: Store) -> list[Path]:
+    return [path for path in entries(store.root / "roots") if path.suffix == ".json"]
 
 
 def _path(folder: Path, store: Store) -> Path:

@@ -43,6 +43,7 @@ from sdbuild.store.disk import (
     touch,
     write_file,
 )
+from sdbuild.store.listing import entries, files
 from sdbuild.store.locks import is_held, locked
 from sdbuild.store.record import Entry, Record, decoded, encoded
 from sdbuild.store.whole import DAMAGED, LOST, fault, is_laid_out, is_same, is_whole
@@ -109,7 +110,8 @@ class Store:
             drop(path)
 
     def _record_paths(self) -> Iterator[Path]:
-        return (self.root / "records").glob("*/*.json")
+        folders = entries(self.root / "records")
+        return (p for folder in folders for p in entries(folder) if p.suffix == ".json")
 
     def _record_path(self, key: str) -> Path:
         return self.root / "records" / key[:2] / f"{key}.json"
@@ -133,7 +135,7 @@ class Store:
             StoreError: the file system does not take them (full, read-only).
         """
         with guarded(self.root):
-            tree = tuple(self._take(path, folder) for path in _files(folder))
+            tree = tuple(self._take(path, folder) for path in files(folder))
         whole = replace(record, tree=tree)
         self.keep(whole)
         return whole
@@ -184,13 +186,14 @@ class Store:
 
     def objects(self) -> Iterator[Path]:
         """Every file of the pool, in no order."""
-        return (self.root / "objects").glob("*/*")
+        return (p for folder in entries(self.root / "objects") for p in entries(folder))
 
     def file(self, record: Record, path: str) -> Path:
         """Where the pool has one file of the artifact, to be read only.
 
         Raises:
             MissingArtifact: it is not whole in the pool.
+            StoreError: it cannot be read now, which says nothing of it.
         """
         for entry in record.part(path):
             source = self.object(entry.digest)
@@ -202,11 +205,18 @@ class Store:
         """Whether every file of the artifact is in the pool, as far as sizes and times tell.
 
         With `path`, only those of that part.
+
+        Raises:
+            StoreError: one cannot be read now, which says nothing of it.
         """
         return not self.missing(record, path)
 
     def missing(self, record: Record, path: str = "") -> list[Entry]:
-        """The distinct files of the artifact, or of one path of it, that are not in the pool."""
+        """The distinct files of the artifact, or of one path of it, that are not in the pool.
+
+        Raises:
+            StoreError: one cannot be read now, which says nothing of it.
+        """
         distinct = {e.digest: e for e in record.part(path)}.values()
         return [e for e in distinct if not is_whole(self.object(e.digest), e)]
 
@@ -289,9 +299,12 @@ class Store:
         """Whether `target` holds exactly the files of the artifact.
 
         Large files are not read, but a bundle's manifest is, which has their digests.
+
+        Raises:
+            StoreError: one cannot be read now, which says nothing of it.
         """
         wanted = {entry.path: entry for entry in record.tree}
-        found = {path.relative_to(target).as_posix(): path for path in _files(target)}
+        found = {path.relative_to(target).as_posix(): path for path in files(target)}
         return wanted.keys() == found.keys() and all(
             is_laid_out(path, wanted[name]) for name, path in found.items()
         )
@@ -344,12 +357,7 @@ class Store:
     def sweep_work(self, held: str = "") -> None:
         """Removes the workspaces that nobody works in: their locks are free, or `held` by us."""
         with guarded(self.root):
-            for left in (self.root / "work").glob("*-*"):
-                key = left.name.partition("-")[0]
-                if key == held or not is_held(self._lock(key)):
+            for left in entries(self.root / "work"):
+                key, is_ours, _ = left.name.partition("-")
+                if is_ours and (key == held or not is_held(self._lock(key))):
                     sweep(left)
-
-
-def _files(folder: Path) -> list[Path]:
-    """The files below `folder`, in the order of their paths."""
-    return sorted(path for path in folder.rglob("*") if not path.is_dir())

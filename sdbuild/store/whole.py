@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 from sdbuild.digest import digest_file
@@ -35,32 +36,45 @@ def fault(path: Path, digest: str) -> str:
 
 
 def is_same(path: Path, other: Path) -> bool:
-    """Whether two paths lead to one file, as hard links do."""
-    try:
-        return path.samefile(other)
-    except OSError:  # one of them is gone
-        return False
+    """Whether two paths lead to one file, as hard links do.
+
+    Raises:
+        StoreError: that cannot be told now.
+    """
+    one, two = _status(path), _status(other)
+    return one is not None and two is not None and os.path.samestat(one, two)
 
 
 def is_whole(path: Path, entry: Entry) -> bool:
-    """Whether a file is that of the entry; it is read only if it was written to since."""
-    try:
-        status = path.stat()
-        if status.st_size != entry.size_bytes:
-            return False
-        return status.st_mtime_ns == TAKEN_NS or digest_file(path) == entry.digest
-    except OSError:
+    """Whether a file is that of the entry; it is read only if it was written to since.
+
+    Raises:
+        StoreError: it cannot be read now, which says nothing of it.
+    """
+    status = _status(path)
+    if status is None or status.st_size != entry.size_bytes:
         return False
+    return status.st_mtime_ns == TAKEN_NS or not fault(path, entry.digest)
 
 
 def is_laid_out(path: Path, entry: Entry) -> bool:
     """Whether a file outside the pool is that of the entry; small ones are always read.
 
     Files of other artifacts have the same times, and often the same sizes.
+
+    Raises:
+        StoreError: it cannot be read now, which says nothing of it.
     """
-    try:
-        if entry.size_bytes <= _SMALL_BYTES:
-            return digest_file(path) == entry.digest
-    except OSError:
-        return False
+    if entry.size_bytes <= _SMALL_BYTES:
+        return not fault(path, entry.digest)
     return is_whole(path, entry)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """What the system knows of a file, or None if it is lost."""
+    try:
+        return path.stat()
+    except OSError as error:
+        if error.errno not in LOST:
+            raise file_error(error, path) from error
+        return None

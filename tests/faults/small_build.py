@@ -24,6 +24,7 @@ from sdbuild.steps import __main__ as step_process
 from sdbuild.steps.bundle import write_manifest
 from sdbuild.store import Store
 from sdbuild.store.disk import give
+from sdbuild.store.listing import files
 from sdbuild.upkeep.collect import collect
 from sdbuild.upkeep.verify import verify
 
@@ -56,9 +57,8 @@ def compile_(job):
 
 def bundle(job):
     for name in ("unet", "vae_decoder"):
-        for path in sorted(job.inputs[name].rglob("*")):
-            if path.is_file():
-                give(path, job.output / path.relative_to(job.inputs[name]))
+        for path in files(job.inputs[name]):
+            give(path, job.output / path.relative_to(job.inputs[name]))
     made_from = json.loads(job.inputs["provenance"].read_text())
     write_manifest(job.output, {"schema": 1, "made_from": made_from, **job.params})
 

@@ -1,12 +1,13 @@
 """A small build is disturbed at every file operation: nothing is lost, and it goes on after."""
 
 import errno
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import reader
 import walk
-from scenes import SCENES
+from scenes import BUILD, SCENES
 
 EACH = pytest.mark.parametrize("name", SCENES)
 
@@ -90,16 +91,87 @@ def test_a_quota_that_is_used_up_is_told_though_the_log_is_under_it(stage):
     assert "python -m sdbuild gc" in told["hint"]
 
 
-@pytest.mark.parametrize("part", ["/cache/roots/", "/out/mine/manifest.json"])
-def test_what_a_bundle_holds_does_not_go_where_it_cannot_be_seen_just_now(stage, part):
+def unreadable(path, number):
+    """Has a file or folder, and all in it, not be opened until it is removed or replaced."""
+    def decide(call):
+        decide.is_gone |= call.name in ("unlink", "rename") and call.paths[-1] == str(path)
+        is_there = call.paths[0] == str(path) or call.paths[0].startswith(f"{path}/")
+        return number if call.name == "read" and is_there and not decide.is_gone else None
+
+    decide.is_gone = False
+    return decide
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
+@pytest.mark.parametrize("part", ["cache/roots", "cache/records", "out/mine"])
+def test_what_a_bundle_holds_does_not_go_where_it_cannot_be_seen_just_now(stage, part, number):
     stage.reset(SCENES["gc"])
 
-    told = stage.run(("gc", {}), lambda call: (
-        errno.EMFILE if call.name == "read" and part in call.paths[0] else None)).result
+    told = stage.run(("gc", {}), unreadable(stage.world / part, number)).result
 
-    assert "Too many open files" in told["error"]
+    assert os.strerror(number) in told["error"] if part.startswith("cache/") else told == {}
     assert set(reader.tree(stage.world / "out" / "mine").values()) <= {
         path.name for path in (stage.world / "cache").glob("objects/*/*")}
+
+
+@pytest.fixture
+def written_to(stage):
+    """A file of the store that a built bundle holds and that has another time than the store's, so
+    that builds read it."""
+    stage.reset(SCENES["relink"])
+    path = stage.world / "cache" / "objects" / "??" / reader.digest(
+        stage.world / "out" / "mine" / "Unet.mlmodelc" / "package")
+    (path,) = stage.world.glob(str(path.relative_to(stage.world)))
+    os.utime(path)
+    return path
+
+
+@pytest.mark.parametrize("number", [
+    errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOMEM, errno.ESTALE])
+def test_a_file_that_cannot_be_read_just_now_ends_the_build_and_is_not_made_again(
+    stage, written_to, number,
+):
+    told = stage.run(BUILD, unreadable(written_to, number)).result
+
+    assert told["error"] == f"{written_to}: {os.strerror(number)}"
+    assert told["hint"]
+    assert stage.run(BUILD).result == {}
+    assert stage.ran() == []
+
+
+def test_a_file_that_the_disk_reports_as_unreadable_is_made_anew(stage, written_to):
+    assert stage.run(BUILD, unreadable(written_to, errno.EIO)).result == {}
+
+    ran = stage.ran()
+    assert len(ran) == len(set(ran)) == 3  # convert, compile and bundle, which all held it
+    assert reader.digest(written_to) == written_to.name
+    assert stage.look().store.wrong == ()
+
+
+def test_a_read_that_a_signal_interrupts_goes_on(stage, written_to):
+    interrupted = []
+
+    def decide(call):
+        if call.name == "read" and call.paths[0] == str(written_to) and not interrupted:
+            interrupted.append(call)
+            return errno.EINTR
+        return None
+
+    assert stage.run(BUILD, decide).result == {}
+
+    assert interrupted
+    assert stage.ran() == []
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_an_artifact_of_which_a_folder_cannot_be_listed_is_not_taken_in(stage, number):
+    stage.reset(SCENES["a first build"])
+
+    told = stage.run(BUILD, lambda call: (
+        number if call.name == "read" and call.paths[0].endswith("/out/sub") else None)).result
+
+    assert os.strerror(number) in told["error"]
+    assert stage.look().store.made == {}
 
 
 def test_an_operation_that_is_made_to_fail_fails(stage):

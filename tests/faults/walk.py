@@ -12,7 +12,7 @@ FULL = ("open", "write", "mkdir", "rename", "link", "copy", "symlink")
 """What needs room on the disk."""
 
 ERRORS = {
-    "read": (errno.EIO, errno.EMFILE),
+    "read": (errno.EIO, errno.EMFILE, errno.EACCES),
     "open": (errno.ENOSPC, errno.EACCES, errno.EMFILE),
     "write": (errno.ENOSPC, errno.EIO),
     "copy": (errno.ENOSPC, errno.EIO),
