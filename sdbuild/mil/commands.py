@@ -254,7 +254,11 @@ def sparsify(options: argparse.Namespace) -> int:
 
 
 def _packed(options: argparse.Namespace, reports: Sequence[TensorReport], whole: str = "") -> int:
-    """Tells of each tensor, and of those that stayed whole what `whole` says they have."""
+    """Tells of each tensor, and of those that stayed whole what `whole` says they have; or that
+    there was none, and which are taken."""
+    if not reports and not options.json:
+        print(_nothing(options))
+        return 0
     _print(options, "tensors", reports, (
         "name", "bits", "groups", "bytes_before", "bytes_after", "rms_error", "max_error", "snr_db",
     ))
@@ -262,6 +266,20 @@ def _packed(options: argparse.Namespace, reports: Sequence[TensorReport], whole:
     if count and not options.json:
         print(f"{count} of {len(reports)} weights have {whole}")
     return 0
+
+
+def _nothing(options: argparse.Namespace) -> str:
+    """Why an edit of weights changed none."""
+    from sdbuild.mil.survey import read_models, weights
+
+    count = sum(1 for model in read_models(options.path) for _ in weights(model))
+    rules = [f"floats of more than {options.min_elements} elements and one axis"]
+    if options.skip or options.skip_type:
+        rules.append("that are not to be skipped")
+    if getattr(options, "threshold", None) is not None:
+        rules.append(f"of which a share of {options.min_sparsity:g} would be zero")
+    return (f"{options.destination}: none of the {count} weights was changed; taken are "
+            + ", ".join(rules))
 
 
 def chunk(options: argparse.Namespace) -> int:

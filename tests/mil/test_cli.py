@@ -174,6 +174,27 @@ def test_blocks_that_do_not_fit_are_told(tmp_path, mil, mil_json):
     assert not any("no blocks" in told for told in fitting)
 
 
+@pytest.mark.parametrize(("command", "options", "rule"), [
+    ("palettize", ["--bits", 4, "--min-elements", 99999],
+     "floats of more than 99999 elements and one axis"),
+    ("quantize", ["--bits", 8, "--block-size", 12, "--skip-type", "conv"],
+     "floats of more than 2048 elements and one axis, that are not to be skipped"),
+    ("sparsify", ["--threshold", 1e-9], "floats of more than 2048 elements and one axis, "
+     "of which a share of 0.5 would be zero"),
+])
+def test_an_edit_that_changes_no_weight_says_so_and_which_it_takes(
+    command, options, rule, tmp_path, mil, mil_json,
+):
+    package = convolutions(tmp_path / "m.mlpackage", IOS18, layers=2)
+
+    told = mil(command, package, tmp_path / "out", *options)
+
+    assert told == (0, f"{tmp_path / 'out'}: none of the 4 weights was changed; "
+                       f"taken are {rule}\n")
+    assert mil_json(command, package, tmp_path / "json", *options) == {"tensors": []}
+    assert mil("diff", package, tmp_path / "out") == (0, "")
+
+
 def test_a_pipe_is_not_waited_for(source, tmp_path, mil):
     for name, command in (("manifest", "weights"), ("weight", "palettize")):
         package = edited(source, tmp_path / name, lambda spec: None)
