@@ -26,18 +26,19 @@ def report(records: Mapping[str, Record], store: Store, recipe: Recipe) -> str:
     for name, record in records.items():
         found = _parity(record, store)
         nbits = recipe.nbits_of(recipe.family.component(name))
-        floor = recipe.floors[name].at(nbits) if name in recipe.floors else None
+        floor = recipe.floors[name].at(nbits)
         for output, worst in _worst(found).items():
             lines.append(f"{name:<16}{output:<20}{_db(worst):>9}{_db(floor):>9}")
             if worst != worst or (floor is not None and worst < floor):
-                failed.append(f"{name}.{output}")
+                failed.append((name, output))
         lines += [f"  {text}" for text in found["nonfinite"]]
     table = "\n".join(lines)
     if failed:
-        reasons = [f.reason for n, f in recipe.floors.items() if any(n in x for x in failed)]
+        reasons = {name: recipe.floors[name].reason for name, _ in failed}
         raise ParityFailed(
-            f"below the floor: {', '.join(failed)}\n{table}",
-            hint="the floors stand in the recipe: " + "; ".join(reasons),
+            f"below the floor: {', '.join(f'{name}.{output}' for name, output in failed)}\n{table}",
+            hint="\n".join(f"{name}: {why}; [floors.{name}] in the recipe may set another"
+                           for name, why in reasons.items()),
         )
     return table
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sdbuild.digest import digest
 from sdbuild.errors import RecipeError
-from sdbuild.family import FAMILIES, Component, Family
+from sdbuild.family import FAMILIES, Component, Family, Floor
 from sdbuild.fields import (
     DRAW_FIELDS,
     FLOOR_FIELD,
@@ -84,25 +84,14 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Floor:
-    """The least PSNR of a component against its original, in dB, by bits of its weights."""
-
-    by_quant: Mapping[str, float]
-    reason: str
-
-    def at(self, nbits: int | None) -> float | None:
-        """The floor for weights of `nbits` (None: fp16), or None if the recipe sets none."""
-        return self.by_quant.get(str(nbits or "none"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A wanted bundle, and the pictures to draw with it.
 
     `tag` tells it from others of its name where the words of `variant` do not: another source,
     other components, a recipe from elsewhere. `draw` holds the settings that the recipe names,
     which go into the bundle; `request` is what the command line makes of them, which does not.
-    `lock` holds for the recipe's own source only.
+    `lock` holds for the recipe's own source only. Components that the recipe gives no floor have
+    their family's.
     """
 
     name: str
@@ -336,7 +325,7 @@ def _compiler(wanted: str) -> str:
 
 
 def _floors(table: Mapping[str, Any], family: Family, path: Path) -> dict[str, Floor]:
-    floors = {}
+    floors = {component.name: component.floor for component in family.components}
     for name, entry in table.items():
         where = f"{path}: [floors.{name}]"
         _components((name,), family)

@@ -96,12 +96,24 @@ def test_every_variant_has_its_own_name():
     assert len({load(w).variant for w in words}) == len(words)
 
 
+def test_a_component_that_a_recipe_gives_no_floor_has_its_familys(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\n'
+                    '[floors.text_encoder]\nnone = 70\nreason = "measured"\n')
+
+    floors = load({"model": str(path)}).floors
+
+    assert floors["text_encoder"].at(None) == 70
+    assert floors["unet"].at(None) == 45
+    assert floors["unet"].at(6) == 25
+
+
 @pytest.mark.parametrize("name", names())
 def test_every_recipe_that_we_ship_loads_and_gives_a_reason_for_each_floor(name):
     recipe = load({"model": name})
 
     assert recipe.summary
-    assert all(floor.reason for floor in recipe.floors.values())
+    assert all(recipe.floors[component.name].reason for component in recipe.components)
 
 
 RECIPE_MISTAKES = {
