@@ -34,12 +34,13 @@ def install(record: Record, store: Store, folder: Path) -> None:
             check_replaceable(folder)
             work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
             try:
-                exchange(store.checkout(record, work / "new"), folder, work / "old")
+                new = store.checkout(record, work / "new")
+                roots.add(folder, record, store)
+                exchange(new, folder, work / "old")
             finally:
                 sweep(work)
     except OSError as error:
         raise _unwritable(folder, error) from error
-    roots.add(folder, record, store)
 
 
 def amiss(record: Record, store: Store, folder: Path) -> str:

@@ -12,7 +12,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_addoption(parser):
     parser.addoption("--accept", action="store_true", help="write golden files anew")
     parser.addoption("--every", type=int, metavar="K",
-                     help="let the slow tests of faults try every K-th place, 1 with --accept")
+                     help="let the tests of faults try every K-th place: 1 with --accept, else few")
 
 
 @pytest.fixture(scope="session")

@@ -267,12 +267,15 @@ def guarded(where: Path) -> Iterator[None]:
 def file_error(error: OSError, where: Path) -> StoreError:
     """The error of a file system, as ours."""
     room = "free some space (python -m sdbuild gc), or put the store elsewhere with cache=PATH"
+    access = "give yourself access to it, or put the store elsewhere with cache=PATH"
     many = "close other programs, or allow more open files (ulimit -n)"
     hints = {
         errno.ENOSPC: room,
         errno.EDQUOT: room,
         errno.EMFILE: many,
         errno.ENFILE: many,
+        errno.EACCES: access,
+        errno.EPERM: access,
         errno.EIO: "the disk may be failing: the system's log tells; what was finished stays, and "
                    "python -m sdbuild verify finds what is damaged",
     }

@@ -1,20 +1,21 @@
 """Where bundles were put: what the store must keep whole, as long as they are there.
 
-A small file for each place, `roots/<digest of the path>.json`, written by `install`. A bundle that
-was taken away, moved, or replaced by something else counts no more.
+A small file for each place and bundle, `roots/<digest of both>.json`, written before the bundle
+takes its place, so that no kill leaves one that is not noted. A bundle that was taken away, moved,
+or replaced by something else counts no more.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdbuild.digest import digest
 from sdbuild.errors import StoreError
-from sdbuild.store.disk import guarded, sweep, write_file
+from sdbuild.store.disk import file_error, sweep, write_file
 from sdbuild.store.listing import entries
 from sdbuild.store.record import Record
 from sdbuild.store.store import Store
@@ -32,10 +33,19 @@ class Root:
 
 
 def add(folder: Path, record: Record, store: Store) -> None:
-    """Notes that the bundle of a record was put at `folder`. A store that is read-only forgets."""
+    """Notes that the bundle of a record goes to `folder`; not in a store that is read-only, where
+    nobody collects.
+
+    Raises:
+        StoreError: the file system does not take the note.
+    """
+    name = digest("root", [str(folder), record.key])
     content = {"folder": str(folder), "key": record.key}
-    with contextlib.suppress(OSError):
-        write_file(_path(folder, store), json.dumps(content, indent=1).encode())
+    try:
+        write_file(store.root / "roots" / f"{name}.json", json.dumps(content, indent=1).encode())
+    except OSError as error:
+        if os.access(store.root, os.W_OK):
+            raise file_error(error, store.root) from error
 
 
 def roots(store: Store) -> Iterator[Root]:
@@ -44,20 +54,36 @@ def roots(store: Store) -> Iterator[Root]:
     Raises:
         StoreError: the store cannot be read now; what it holds for bundles must not go for that.
     """
-    with guarded(store.root):
-        found = [_read(path) for path in _notes(store)]
-    for folder, key in sorted(filter(None, found), key=lambda note: str(note[0])):
-        record = store.find(key)
-        if record is not None and _stands(folder, record):
-            yield Root(folder=folder, record=record)
+    found = filter(None, (_read(path, store) for path in _notes(store)))
+    once = {(root.folder, root.record.key): root for root in found}
+    yield from sorted(once.values(), key=lambda root: str(root.folder))
 
 
 def sweep_roots(store: Store) -> None:
     """Forgets the bundles that stand no more."""
-    alive = {_path(root.folder, store) for root in roots(store)}
     for path in _notes(store):
-        if path not in alive:
+        if _read(path, store) is None:
             sweep(path)
+
+
+def _notes(store: Store) -> list[Path]:
+    return [path for path in entries(store.root / "roots") if path.suffix == ".json"]
+
+
+def _read(path: Path, store: Store) -> Root | None:
+    """The bundle that a note tells of, if it stands."""
+    try:
+        note = json.loads(path.read_bytes())
+        folder, record = Path(note["folder"]), store.find(note["key"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    except OSError as error:
+        if error.errno not in LOST:
+            raise file_error(error, path) from error
+        return None
+    if record is None or not _stands(folder, record):
+        return None
+    return Root(folder=folder, record=record)
 
 
 def _stands(folder: Path, record: Record) -> bool:
@@ -68,24 +94,3 @@ def _stands(folder: Path, record: Record) -> bool:
         return bool(wanted) and not fault(folder / MANIFEST, wanted[0].digest)
     except StoreError:
         return True
-
-
-def _notes(store: Store) -> list[Path]:
-    return [path for path in entries(store.root / "roots") if path.suffix == ".json"]
-
-
-def _path(folder: Path, store: Store) -> Path:
-    return store.root / "roots" / f"{digest('root', str(folder))}.json"
-
-
-def _read(path: Path) -> tuple[Path, str] | None:
-    """The folder and the key that a note tells of."""
-    try:
-        found = json.loads(path.read_bytes())
-        return Path(found["folder"]), found["key"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    except OSError as error:
-        if error.errno not in LOST:
-            raise
-        return None

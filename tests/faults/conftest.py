@@ -36,14 +36,15 @@ def stage(stages):
 
 @pytest.fixture(scope="session")
 def every(request):
-    """Of how many places the slow walks try one: of few unless the page is written, for time."""
+    """Of how many places walks try one: of each if the page is written; None, unless said
+    otherwise, for as few as show each kind of operation."""
     given = request.config.getoption("every")
-    return given or (1 if request.config.getoption("accept") else 12)
+    return given or (1 if request.config.getoption("accept") else None)
 
 
 @pytest.fixture(scope="session")
 def counted(request):
-    """What the slow walks count; with `--accept` it is written into `docs/faults.md`."""
+    """What the walks count; with `--accept` it is written into `docs/faults.md`."""
     found = tally.Tally()
     yield found
     if request.config.getoption("accept"):

@@ -6,14 +6,19 @@ from pathlib import Path
 
 import xxhash
 
+KNOWN = ("records", "objects", "roots", "gone.json", "work", "locks", "stamps.json")
+"""What lies in a store by right."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """`made`: the tree of every record, by its key; `whole`: the keys whose files are all there;
-    `wrong`: whatever must never be; `left`: what a fault left behind, until the next gc."""
+    `kept_for`: (folder, key) of bundles whose files no gc may take; `wrong`: whatever must never
+    be; `left`: what a fault left behind, until the next gc."""
 
     made: dict
     whole: frozenset
+    kept_for: frozenset
     wrong: tuple
     left: tuple
 
@@ -32,7 +37,7 @@ def tree(folder):
 
 def read(cache):
     """Reads every byte of a store."""
-    wrong, made = [], {}
+    wrong, made, kept_for = [], {}, set()
     files = {p.name: p for p in cache.glob("objects/*/*") if not p.name.startswith(".")}
     damaged = {name for name, path in files.items() if digest(path) != name}
     wrong += [f"{name} holds other bytes" for name in damaged]
@@ -42,6 +47,12 @@ def read(cache):
         gone = set()
     except ValueError:
         gone = wrong.append("gone.json cannot be read") or set()
+    for path in cache.glob("roots/[!.]*.json"):
+        try:
+            note = json.loads(path.read_text())
+            kept_for.add((note["folder"], note["key"]))
+        except ValueError:
+            wrong.append(f"{path} cannot be read")
     for path in cache.glob("records/*/[!.]*.json"):
         try:
             record = json.loads(path.read_text())
@@ -57,9 +68,11 @@ def read(cache):
         made=made,
         whole=frozenset(key for key, found in made.items()
                         if set(found.values()) <= files.keys() - damaged),
+        kept_for=frozenset(kept_for),
         wrong=tuple(wrong),
-        left=tuple(str(p.relative_to(cache)) for p in
-                   (*cache.rglob(".new-*"), *cache.glob("work/*"))),
+        left=tuple(str(p.relative_to(cache)) for p in (
+            *cache.rglob(".new-*"), *cache.glob("work/*"),
+            *(p for p in cache.glob("*") if p.name not in KNOWN))),
     )
 
 

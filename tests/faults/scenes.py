@@ -45,8 +45,10 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undisturbed:
-    """What a scene is at its start, after its act, and after what follows; the keys that ran."""
+    """What a scene is at its start, after its act, and after what follows; the keys that ran; the
+    calls of its act."""
 
+    calls: list
     start: Look
     done: Look
     end: Look
@@ -116,12 +118,15 @@ class Stage:
         if scene.name not in self._undisturbed:
             shutil.rmtree(self.base / "saved" / scene.name, ignore_errors=True)
             keys = self.reset(scene)
+            self.reset(scene)  # as in a walk
             start = self.look()
-            assert self.run(scene.act).result == {}
+            act = self.run(scene.act, lambda call: None)
+            assert act.result == {}
             done = self.look()
             assert self.run(scene.again).result == {}
             self._undisturbed[scene.name] = Undisturbed(
-                start=start, done=done, end=self.look(), keys=frozenset([*keys, *self.ran()]))
+                calls=act.calls, start=start, done=done, end=self.look(),
+                keys=frozenset([*keys, *self.ran()]))
         return self._undisturbed[scene.name]
 
     def check(self, scene):
@@ -131,6 +136,7 @@ class Stage:
         found = self.look()
         assert set(found.store.wrong) <= set(expected.start.store.wrong)
         assert found.bundle in (expected.start.bundle, expected.done.bundle)
+        assert found.bundle is None or self._is_kept(found)
         assert expected.start.beside.items() <= found.beside.items()
         self.ran()
 
@@ -147,6 +153,13 @@ class Stage:
         assert last.beside == expected.start.beside
         self._check_left(last.store.left)
         return len(ran)
+
+    def _is_kept(self, look):
+        """Whether the store knows that the bundle in its place is there, so that no gc takes what
+        it holds."""
+        place, name = str(self.world / "out" / "mine"), "manifest.json"
+        return any(folder == place and look.store.made.get(key, {}).get(name) == look.bundle[name]
+                   for folder, key in look.store.kept_for)
 
     def _check_left(self, left):
         """Unfinished small files stay until the next gc, and nothing else."""

@@ -68,12 +68,11 @@ def test_a_disk_that_is_full_says_so_and_with_room_the_build_goes_on(stage):
     assert ran
 
 
-@pytest.mark.slow
 def test_nothing_is_lost_however_little_room_there_is(stage, every, counted):
     rooms = [*((f"size={pages * 4}k", "size=64m") for pages in range(1, 60, 2)),
              *((f"size=64m,nr_inodes={inodes}", "nr_inodes=100k") for inodes in range(2, 90, 3))]
 
-    told = [build_in(stage, *room) for room in rooms[::every]]
+    told = [build_in(stage, *room) for room in rooms[::every or 12]]
 
     errors = [result for result, _ in told if result]
     assert 0 < len(errors) < len(told)

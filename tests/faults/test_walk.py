@@ -9,44 +9,37 @@ import reader
 import walk
 from scenes import BUILD, SCENES
 
-EACH = pytest.mark.parametrize("name", SCENES)
 
-
-def disturbed(how, stages, name, every):
-    """The points of a walk, shared out among the stages."""
-    with ThreadPoolExecutor(len(stages)) as pool:
-        found = pool.map(lambda i: how(stages[i], SCENES[name], every * len(stages), every * i),
-                         range(len(stages)))
+def disturbed(fault, stages, name, every):
+    """A walk whose points are shared out among the stages."""
+    count = len(stages)
+    with ThreadPoolExecutor(count) as pool:
+        found = pool.map(lambda i: walk.walked(fault, stages[i], SCENES[name], every, i, count),
+                         range(count))
         both = sum(found, start=walk.Walk())
-    both.places //= len(stages)  # each saw all of them
+    both.places //= count  # each saw all of them
     return both
 
 
-@EACH
-def test_a_kill_at_some_operations_loses_nothing(stage, name):
-    found = walk.killed(stage, SCENES[name], every=37, first=5)
+@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("fault", walk.FAULTS)
+def test_nothing_is_lost_at_any_operation(stages, fault, name, every, counted):
+    found = disturbed(walk.FAULTS[fault], stages, name, every)
 
+    counted.add(fault, found)
     assert found.wrong == []
     assert found.points
 
 
-@EACH
-def test_operations_that_fail_are_told_and_the_next_build_goes_on(stage, name):
-    found = walk.failed(stage, SCENES[name], every=67, first=1)
+@pytest.mark.parametrize("fault", walk.FAULTS.values(), ids=walk.FAULTS)
+def test_each_kind_of_operation_is_tried_in_some_scene_though_not_all_are_walked(stage, fault):
+    there, tried = set(), set()
+    for scene in SCENES.values():
+        points = list(fault.points(stage.undisturbed(scene).calls, stage.watcher.root))
+        there |= {kind for _, _, kind in points}
+        tried |= {kind for _, _, kind in walk.chosen(points, scene, None)}
 
-    assert found.wrong == []
-    assert found.points
-
-
-@pytest.mark.slow
-@EACH
-@pytest.mark.parametrize("how", [walk.killed, walk.failed, walk.filled])
-def test_nothing_is_lost_at_any_operation(stages, how, name, every, counted):
-    found = disturbed(how, stages, name, every)
-
-    counted.add(how.__name__, found)
-    assert found.wrong == []
-    assert found.points
+    assert tried == there
 
 
 def test_the_reader_of_these_tests_sees_what_is_wrong(stage):

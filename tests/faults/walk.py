@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from scenes import SCENES
 from watch import HALF, KILL
 
 FULL = ("open", "write", "mkdir", "rename", "link", "copy", "symlink")
@@ -52,53 +53,65 @@ class Walk:
                     wrong=self.wrong + other.wrong)
 
 
-def killed(stage, scene, every=1, first=0):
-    """Kills before each operation that changes something, and in the middle of each write."""
-    def points(calls, _):
-        changing = [call for call in calls if call.changes]
-        for number, call in enumerate(changing):
-            yield number, KILL
-            if call.name == "write" and len(call.content) > 1:
-                yield number, HALF
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A way of disturbing: `points` gives, of the calls of a work and the folder that they are in,
+    what to answer to which, as (number, answer, name of the operation).
 
-    return _walk(stage, scene, points, every, first, lambda call: call.changes, _is_killed)
+    `counts` are the calls that are numbered; `check` holds a run against what must come of it; if
+    it `stays`, the answer is the same to all later calls that need room.
+    """
 
-
-def failed(stage, scene, every=1, first=0):
-    """Makes each kind of operation on each kind of file fail in each of its ways."""
-    def points(calls, root):
-        seen = set()
-        for number, call in enumerate(calls):
-            kind = call.name, *(_kind(path, root) for path in call.paths)
-            if kind not in seen:
-                seen.add(kind)
-                yield from ((number, error) for error in ERRORS[call.name])
-
-    return _walk(stage, scene, points, every, first, lambda call: True, _is_told)
+    points: Callable
+    counts: Callable
+    check: Callable
+    stays: bool = False
 
 
-def filled(stage, scene, every=1, first=0):
-    """Lets the disk be full from each operation on that needs room, until the end."""
-    def points(calls, _):
-        return ((number, errno.ENOSPC) for number, call in enumerate(calls)
-                if call.name in FULL)
-
-    return _walk(stage, scene, points, every, first, lambda call: True, _is_told, stays=True)
+def _kills(calls, root):
+    for number, call in enumerate(call for call in calls if call.changes):
+        yield number, KILL, call.name
+        if call.name == "write" and len(call.content) > 1:
+            yield number, HALF, HALF
 
 
-def _walk(stage, scene, points, every, first, counts, check: Callable, stays=False):
-    stage.undisturbed(scene)
-    stage.reset(scene)
-    calls = stage.run(scene.act, lambda call: None).calls
-    places = list(points(calls, stage.watcher.root))
-    found = Walk(places=len(places))
-    for number, answer in places[first::every]:
+def _failures(calls, root):
+    seen = set()
+    for number, call in enumerate(calls):
+        kind = call.name, *(_kind(path, root) for path in call.paths)
+        if kind not in seen:
+            seen.add(kind)
+            yield from ((number, error, call.name) for error in ERRORS[call.name])
+
+
+def _full_disks(calls, root):
+    return ((number, errno.ENOSPC, call.name) for number, call in enumerate(calls)
+            if call.name in FULL)
+
+
+def chosen(points, scene, every):
+    """Every so-many-th point; without a number one of each of half the kinds of operations, in the
+    middle of its kind, where the scenes before and after this one try the other half."""
+    if every:
+        return points[::every]
+    turn, kinds = list(SCENES).index(scene.name), {}
+    for point in points:
+        kinds.setdefault(point[-1], []).append(point)
+    return [found[len(found) // 2] for kind, found in kinds.items()
+            if [*ERRORS, HALF].index(kind) % 2 == turn % 2]
+
+
+def walked(fault, stage, scene, every, part=0, parts=1):
+    """Disturbs a scene at the chosen points, or a part of them."""
+    points = list(fault.points(stage.undisturbed(scene).calls, stage.watcher.root))
+    found = Walk(places=len(points))
+    for number, answer, _ in chosen(points, scene, every)[part::parts]:
         stage.reset(scene)
-        decide = _at(number, answer, counts, stays)
+        decide = _at(number, answer, fault)
         run = stage.run(scene.act, decide)
         found.points += 1
         try:
-            found.errors += check(run, stage, scene)
+            found.errors += fault.check(run, stage, scene)
             found.reruns += stage.check(scene)
         except AssertionError as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
@@ -111,15 +124,15 @@ def _kind(path, root):
     return _CHANCE.sub("*", path.removeprefix(root))
 
 
-def _at(number, answer, counts, stays):
+def _at(number, answer, fault):
     def decide(call):
-        if not counts(call):
+        if not fault.counts(call):
             return None
         decide.seen += 1
         if decide.seen == number + 1:
             decide.met = call
             return answer
-        return answer if stays and decide.seen > number and call.name in FULL else None
+        return answer if fault.stays and decide.seen > number and call.name in FULL else None
 
     decide.seen, decide.met = 0, None
     return decide
@@ -135,8 +148,19 @@ def _is_told(run, stage, scene):
     assert run.status == 0, run.printed
     assert "Traceback" not in run.printed, run.printed
     if "error" not in run.result:
-        assert stage.look().bundle == stage.undisturbed(scene).done.bundle
+        found, done = stage.look(), stage.undisturbed(scene).done
+        assert (found.bundle, found.store.whole) == (done.bundle, done.store.whole)
         return 0
     assert run.result["hint"] or "hint: " in run.result["error"], run.result
     assert "Traceback" not in run.result["error"], run.result["error"]
     return 1
+
+
+FAULTS = {
+    "killed": Fault(points=_kills, counts=lambda call: call.changes, check=_is_killed),
+    "failed": Fault(points=_failures, counts=lambda call: True, check=_is_told),
+    "filled": Fault(points=_full_disks, counts=lambda call: True, check=_is_told, stays=True),
+}
+"""A kill before each operation that changes something, and in the middle of each write; a failure
+of each kind of operation on each kind of file, in each of its ways; a disk that is full from each
+operation on that needs room, until the end."""
