@@ -37,13 +37,18 @@ class Repository:
 
 @dataclasses.dataclass
 class Fault:
-    """What goes wrong with the next requests for a path; `times` counts down."""
+    """What goes wrong with the next requests for a path; `times` counts down.
+
+    An answer is cut `cut_after` so many bytes of it; with `is_held`, what follows does not come,
+    but the connection stays.
+    """
 
     path: str
     status: int = 0
     headers: dict = dataclasses.field(default_factory=dict)
     times: int = 1 << 30
     cut_after: int | None = None
+    is_held: bool = False
     wait_s: float = 0
     swap: bytes | None = None
     text: str = ""
@@ -60,6 +65,7 @@ class Hub:
         self.faults = []
         self.requests = []
         self.ranges = []
+        self.closed = threading.Event()
         self.servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind)
                         for kind in (HubHandler, CDNHandler)]
         self.url, self.cdn_url = (f"http://127.0.0.1:{s.server_port}" for s in self.servers)
@@ -69,6 +75,7 @@ class Hub:
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self):
+        self.closed.set()
         for server in self.servers:
             server.shutdown()
             server.server_close()
@@ -148,6 +155,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if cut is not None:
             self.wfile.flush()
             self.close_connection = True
+            if self.fault.is_held:
+                self.hub.closed.wait()
 
     def refuse(self, status, code, message):
         text = json.dumps({"error": message}).encode()

@@ -25,6 +25,7 @@ from huggingface_hub.errors import (
 )
 
 from sdbuild.errors import DigestMismatch, Gated, SourceError, Unreachable
+from sdbuild.sources import hub_blobs
 
 _TRANSPORT = (HfHubHTTPError.__bases__[0], OSError)
 """What huggingface_hub lets through of the HTTP library that it happens to use, and of sockets."""
@@ -63,7 +64,7 @@ def cached(repo: str, revision: str | None) -> tuple[str, dict[str, str]] | None
         huggingface_hub, "Understand caching": `refs/` hold commits, `snapshots/` links to blobs,
         which are named by their digests.
     """
-    folder = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+    folder = hub_blobs.folder(repo)
     wanted = revision or constants.DEFAULT_REVISION
     try:
         commit = (folder / "refs" / wanted).read_text().strip()
@@ -82,19 +83,22 @@ def cached(repo: str, revision: str | None) -> tuple[str, dict[str, str]] | None
 def fetch(place: str, repo: str, commit: str, name: str, promised: str) -> tuple[Path, bool]:
     """A file of a commit in the Hub's cache, and whether it had to be fetched again.
 
-    What lies in the cache is not believed: it is read and held against its digest, and a wrong
-    one is fetched anew.
+    One in LFS goes on where an earlier try was cut off. What lies in the cache is not believed: it
+    is read and held against its digest, and a wrong one is fetched anew.
 
     Raises:
         DigestMismatch: what comes is not what is promised.
         SourceError: it cannot be had, or the cache does not take it.
     """
+    kind, _, digest = promised.partition(":")
     for is_again in (False, True):
         with _translated(place, repo):
+            if kind == "sha256" and not is_again:
+                hub_blobs.complete(repo, commit, name, digest, **_OURSELVES)
             path = Path(huggingface_hub.hf_hub_download(
                 repo, name, revision=commit, force_download=is_again, **_OURSELVES
             ))
-            found = _digest(path, promised.partition(":")[0])
+            found = _digest(path, kind)
         if found == promised:
             return path, is_again
     raise DigestMismatch(

@@ -23,8 +23,8 @@ def record(project, step):
 
 
 def files_asked_for(hub):
-    return sorted(path.partition("/resolve/")[2].partition("/")[2]
-                  for path in hub.paths("HEAD") if "/resolve/" in path)
+    return sorted({path.partition("/resolve/")[2].partition("/")[2]
+                   for path in hub.paths("HEAD") if "/resolve/" in path})
 
 
 def with_other_weights(how):

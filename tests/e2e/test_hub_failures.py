@@ -1,14 +1,19 @@
 """A Hub that refuses, cuts, hangs or lies: told, and nothing is lost."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_checkpoints import PLACE, UNET, content, record, with_other_weights
-from safetensors.numpy import save
+from hub_checkpoints import PLACE, UNET, content, files_asked_for, record, with_other_weights
+from project import ROOT
+from safetensors.numpy import load_file, save
+
+from sdbuild.store import Store
 
 # what goes wrong, before anything starts
 
@@ -119,19 +124,95 @@ def test_a_name_without_hub_is_taken_for_a_folder_and_gets_a_hint(new_project, h
 # what goes wrong on the way
 
 
-def test_a_cut_connection_is_resumed_where_it_was_cut(new_project, hub):
-    """huggingface_hub keeps what came in pieces of 10 MiB."""
+CDN = "^/[0-9a-f]{64}$"
+PIECE_BYTES = 10 << 20
+"""What huggingface_hub writes at once: up to so much of what has come is lost with a connection."""
+
+
+@pytest.fixture
+def padded(hub):
+    """The checkpoint, with 30 MB that no network has in the file of the U-Net."""
     padding = np.zeros(30_000_000, np.uint8)
-    hub.add("owner/tiny", with_other_weights(lambda found: {UNET: save(found | {"x": padding})}))
-    hub.fail("^/[0-9a-f]{64}$", cut_after=25_000_000, times=1)
+    return hub.add(
+        "owner/tiny", with_other_weights(lambda found: {UNET: save(found | {"x": padding})}))
+
+
+def partials():
+    return list((Path(os.environ["HF_HOME"]) / "hub").rglob("blobs/*.incomplete"))
+
+
+def test_a_cut_connection_is_resumed_where_it_was_cut(new_project, hub, padded):
+    hub.fail(CDN, cut_after=25_000_000, times=1)
 
     new_project.doit("download:unet", source=PLACE)
 
-    assert hub.ranges == [None, f"bytes={20 << 20}-"]
+    assert hub.ranges == [None, f"bytes={2 * PIECE_BYTES}-"]
+
+
+@pytest.mark.parametrize("is_all", [True, False], ids=["all of the build", "doit alone"])
+def test_a_download_that_was_killed_goes_on_where_it_was(new_project, hub, padded, is_all):
+    hub.fail(CDN, cut_after=25_000_000, is_held=True, times=1)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "doit", *new_project.command("download:unet", source=PLACE)],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size == 2 * PIECE_BYTES for path in partials()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    if is_all:
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+    hub.requests.clear()
+
+    new_project.doit("download:unet", source=PLACE)
+
+    assert hub.ranges == [None, f"bytes={2 * PIECE_BYTES}-"]
+    assert files_asked_for(hub) == [UNET]  # what was whole is there
+    assert partials() == []
+    made = record(new_project, "download:unet")
+    assert "fetched_again" not in made.facts
+    weights = Store(new_project.cache).file(made, "weights.safetensors")
+    assert load_file(weights)["x"].shape == (30_000_000,)
+
+
+def test_a_download_that_failed_goes_on_where_it_was(new_project, hub, padded):
+    hub.fail(CDN, cut_after=15_000_000, times=1)
+    hub.fail(CDN, status=500, times=1)
+    assert "answers 500" in new_project.doit("download:unet", status=1, source=PLACE)
+
+    new_project.doit("download:unet", source=PLACE)
+
+    assert hub.ranges == [None, f"bytes={PIECE_BYTES}-"]
+
+
+@pytest.mark.parametrize("left, ranges", [
+    (bytes(PIECE_BYTES), [f"bytes={PIECE_BYTES}-", None]),  # found out by the digest
+    (bytes(40_000_000), [None]),
+], ids=["of other bytes", "too large"])
+def test_what_is_left_of_another_download_does_no_harm(new_project, hub, padded, left, ranges):
+    hub.fail(CDN, cut_after=0, status=500, times=1)
+    new_project.doit("download:unet", status=1, source=PLACE)
+    [partial] = partials()
+    partial.write_bytes(left)
+
+    new_project.doit("download:unet", source=PLACE)
+
+    assert hub.ranges == ranges
+    weights = Store(new_project.cache).file(
+        record(new_project, "download:unet"), "weights.safetensors")
+    assert load_file(weights)["x"].shape == (30_000_000,)
+
+
+def test_two_components_that_need_one_file_fetch_it_once(new_project, hub, tiny):
+    new_project.doit("-n", "2", "download:vae_decoder", "download:vae_encoder", source=PLACE)
+
+    assert hub.ranges == [None]
 
 
 @pytest.mark.parametrize("file, pattern", [
-    (UNET, "^/[0-9a-f]{64}$"), ("unet/config.json", "resolve/.*unet/config.json"),
+    (UNET, CDN), ("unet/config.json", "resolve/.*unet/config.json"),
 ])
 def test_content_that_is_not_what_the_hub_promises_is_refused_naming_both_digests(
     new_project, hub, tiny, file, pattern,
@@ -193,11 +274,12 @@ def test_without_the_hub_its_cache_will_do_for_a_new_store(
 
 
 def test_a_file_that_comes_short_is_told(new_project, hub, tiny):
-    hub.fail("^/[0-9a-f]{64}$", swap=b"short")
+    hub.fail(CDN, swap=b"short")
 
     printed = new_project.doit("download:unet", status=1, source=PLACE)
 
     assert "sent a file of another size than it promised" in printed
+    assert [0] == [path.stat().st_size for path in partials()]  # none of it is kept
 
 
 def test_a_cache_of_the_hub_that_cannot_be_written_is_told(
