@@ -7,7 +7,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    password = "Basic " + base64.b64encode(b"me:hunter22").decode()
 
     def do_GET(self):
         self._answer(with_content=True)
@@ -18,8 +17,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_PUT(self):
         content = b"".join(self._chunks())
         if self._is_known():
-            self.server.files[self.path] = content
-            self._say(201)
+            if self.server.takes:
+                self.server.files[self.path] = content
+            self._say(201 if self.server.takes else 403)
 
     def _answer(self, with_content):
         if self._is_known():
@@ -27,7 +27,7 @@ class Handler(BaseHTTPRequestHandler):
             self._say(404 if found is None else 200, found or b"", with_content)
 
     def _is_known(self):
-        if self.headers.get("Authorization") == self.password:
+        if self.headers.get("Authorization") == self.server.password:
             return True
         self._say(401)
         return False
@@ -53,14 +53,21 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class FileServer(ThreadingHTTPServer):
-    def __init__(self):
+    def __init__(self, user, password):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = {}
-        self._thread = threading.Thread(target=self.serve_forever, daemon=True)
+        self.takes = True
+        self.port = self.server_address[1]
+        self.password = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
-    def url(self, user="me:hunter22"):
-        return f"http://{user}@127.0.0.1:{self.server_address[1]}/store"
+    def forbid_writing(self):
+        self.takes = False
+
+    def handle_error(self, request, client_address):
+        pass  # a connection was cut
 
     def close(self):
         self.shutdown()

@@ -72,6 +72,8 @@ class Remote:
         if shared is None or shared.record.tree != record.tree:
             return False
         missing = self._store.missing(record, path)
+        if missing and not self._may_read:
+            return False
         count = sum(entry.size_bytes for entry in missing)
         try:
             with self._store.workspace(record.key) as work:

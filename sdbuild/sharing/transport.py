@@ -1,25 +1,24 @@
-"""Files at a URL: the only module that knows fsspec, and the door where drivers' errors end.
+"""Files at a URL: the door where the errors of drivers (`places.py`) end.
 
 A call takes as long as it may and no longer; an error names its place without credentials.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from sdbuild.errors import RecipeError, RemoteFailed, ToolMissing
 from sdbuild.fields import did_you_mean
+from sdbuild.sharing.places import KINDS, Place
 
 T = TypeVar("T")
 
@@ -28,27 +27,11 @@ _SLOWEST = 100_000
 """Bytes a second. A transfer may take its bytes over this longer than `TIMEOUT_S`."""
 _ATTEMPTS = 3
 _PAUSE_S = 0.3
-_PART_BYTES = 16 << 20
-"""Of an upload or download in parts. Four of them are held in memory together."""
-_MOST_PARTS = 9_999
-"""S3 takes 10,000."""
-
-DRIVERS = {
-    "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs",
-    "http": "aiohttp", "https": "aiohttp", "webdav": "webdav4", "webdavs": "webdav4",
-    "sftp": "paramiko", "ssh": "paramiko", "file": "", "memory": "",
-}
-"""Schemes that were thought through, and the package that each needs beside fsspec."""
-
-_WHOLE = frozenset({"s3", "gs", "gcs", "az", "abfs", "http", "https"})
-"""Where a file is there whole or not at all, and needs no folder. Elsewhere it is written under
-another name and renamed."""
-
-_NO_USER = frozenset({"s3", "gs", "gcs", "az", "abfs"})
-"""Whose drivers take no credentials from a URL, but would send them as a bucket's name."""
-
-_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
-            "SDBUILD_REMOTE_SECRET")
+_SECRETS = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+    "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_CLIENT_SECRET",
+    "AZURE_STORAGE_CONNECTION_STRING", "SDBUILD_REMOTE_SECRET",
+)
 
 
 class TooLarge(RemoteFailed):
@@ -69,7 +52,7 @@ class Transport:
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
         self._scheme, self._url = _parsed(url)
         self._timeout_s = timeout_s
-        self._driver: tuple[int, Any, str] | None = None
+        self._opened: tuple[int, Place] | None = None
 
     def __str__(self) -> str:
         return redacted(self._url, self._secrets())
@@ -84,9 +67,16 @@ class Transport:
             TooLarge: it has more than `limit` bytes.
         """
         def call() -> bool:
-            driver, path = self._opened(name)
+            left = limit
+
+            def received(count: int) -> None:
+                nonlocal left
+                left -= count
+                if left < 0:
+                    raise TooLarge(f"{name} is larger than its {limit} bytes")
+
             try:
-                driver.get_file(path, str(target), callback=_limit(name, limit))
+                self._place().get(name, target, received)
             except FileNotFoundError:
                 return False
             return True
@@ -103,9 +93,8 @@ class Transport:
             RemoteFailed: nobody says.
         """
         def call() -> int | None:
-            driver, path = self._opened(name)
             try:
-                return driver.info(path)["size"]
+                return self._place().size(name)
             except FileNotFoundError:
                 return None
 
@@ -117,30 +106,9 @@ class Transport:
         Raises:
             RemoteFailed: the place does not take it.
         """
-        self._done(lambda: self._put(source, name), source.stat().st_size)
+        self._done(lambda: self._place().put(source, name), source.stat().st_size, is_write=True)
 
-    def _put(self, source: Path, name: str) -> None:
-        driver, path = self._opened(name)
-        if self._scheme.startswith("http"):
-            driver.put_file(str(source), path, method="put")
-        elif self._scheme == "s3":
-            part = max(_PART_BYTES, source.stat().st_size // _MOST_PARTS)
-            driver.put_file(str(source), path, chunksize=part)
-        elif self._scheme in _WHOLE:
-            driver.put_file(str(source), path)
-        else:
-            folder = str(PurePosixPath(path).parent)
-            new = f"{folder}/.new-{secrets.token_hex(8)}"
-            driver.makedirs(folder, exist_ok=True)
-            try:
-                driver.put_file(str(source), new)
-                driver.mv(new, path)
-            except BaseException:
-                with contextlib.suppress(Exception):
-                    driver.rm_file(new)
-                raise
-
-    def _done(self, call: Callable[[], T], count: int = 0) -> T:
+    def _done(self, call: Callable[[], T], count: int = 0, *, is_write: bool = False) -> T:
         """What `call` gives, tried again where that may help."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -148,8 +116,9 @@ class Transport:
             except RemoteFailed:
                 raise
             except Exception as error:  # drivers raise whatever the libraries below them raise
-                is_refused = _is_refusal(error)
-                is_final = is_refused or _is_slow(error)
+                is_stranger = _status(error) == 401 and not is_write  # it may be read by all
+                is_refused = _is_refusal(error) and not is_stranger
+                is_final = is_refused or is_stranger or _is_slow(error)
                 if attempt == _ATTEMPTS or is_final:
                     raise RemoteFailed(
                         self._reason(error), is_refused=is_refused
@@ -158,7 +127,9 @@ class Transport:
         raise AssertionError
 
     def _reason(self, error: Exception) -> str:
-        text = " ".join(str(error).split()) or type(error).__name__
+        said = getattr(error, "message", "") if _status(error) else ""  # without the file's URL
+        text = f"{_status(error)} {said}" if said else str(error)
+        text = " ".join(text.split()) or type(error).__name__
         return redacted(text, self._secrets())[:200]
 
     def _secrets(self) -> set[str]:
@@ -171,43 +142,12 @@ class Transport:
         found += [os.environ.get(name, "") for name in _SECRETS]
         return {form for text in found if len(text) > 3 for form in (text, unquote(text))}
 
-    def _opened(self, name: str) -> tuple[Any, str]:
-        """The driver, one a process since none outlives a fork, and the path of a file in it."""
-        if self._driver is None or self._driver[0] != os.getpid():
-            self._driver = (os.getpid(), *self._open())
-        _, driver, root = self._driver
-        base, query, token = root.partition("?")
-        return driver, f"{base.rstrip('/')}/{name}{query}{token}".lstrip(
-            "/" if self._scheme.startswith("webdav") else ""
-        )
-
-    def _open(self) -> tuple[Any, str]:
-        import fsspec
-
-        parts = urlsplit(self._url)
-        own: dict[str, Any] = {}
-        if self._scheme.startswith("webdav"):
-            host = parts.netloc.rpartition("@")[2]
-            scheme = "https" if self._scheme == "webdavs" else "http"
-            own = {"base_url": f"{scheme}://{host}{parts.path}", "timeout": self._timeout_s}
-            if parts.username is not None:
-                own["auth"] = (unquote(parts.username), unquote(parts.password or ""))
-            return fsspec.filesystem("webdav", skip_instance_cache=True, **own), ""
-        if self._scheme == "s3":
-            own = {
-                "default_block_size": _PART_BYTES, "max_concurrency": 4,
-                "config_kwargs": {
-                    "connect_timeout": min(10, self._timeout_s / 2),
-                    "read_timeout": self._timeout_s / 2,
-                    "retries": {"mode": "standard", "total_max_attempts": 2},
-                },
-            }
-        driver, root = fsspec.url_to_fs(
-            self._url, use_listings_cache=False, skip_instance_cache=True, **own
-        )
-        if self._scheme == "s3":
-            driver.retries = 1  # once here, twice in botocore
-        return driver, root
+    def _place(self) -> Place:
+        """The place, opened once a process, since no driver outlives a fork."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            place = KINDS[self._scheme].place(self._url, self._timeout_s)
+            self._opened = (os.getpid(), place)
+        return self._opened[1]
 
 
 def redacted(text: str, secret: Iterable[str] = ()) -> str:
@@ -227,23 +167,23 @@ def _parsed(url: str) -> tuple[str, str]:
     scheme, mark, rest = url.partition("://")
     if not mark:
         return "file", str(Path(url).absolute())
-    if scheme not in DRIVERS:
+    if scheme not in KINDS:
         raise RecipeError(
-            f"remote={redacted(url)}: unknown scheme {scheme!r}{did_you_mean(scheme, DRIVERS)}",
-            hint=f"the schemes are: {', '.join(DRIVERS)}; or a folder",
+            f"remote={redacted(url)}: unknown scheme {scheme!r}{did_you_mean(scheme, KINDS)}",
+            hint=f"the schemes are: {', '.join(KINDS)}; or a folder",
         )
+    kind = KINDS[scheme]
     if not rest.strip("/"):
         raise RecipeError(f"remote={url}: it names no place", hint="such as s3://bucket/folder")
-    if scheme in _NO_USER and "@" in rest.partition("/")[0]:
+    if not kind.takes_user and "@" in rest.partition("/")[0]:
         raise RecipeError(
             f"remote={redacted(url)}: credentials in the URL are not taken for {scheme}",
             hint="they belong in the environment or its driver's own file (docs/remote.md)",
         )
-    driver = DRIVERS[scheme]
-    if driver and find_spec(driver) is None:
+    if kind.package and find_spec(kind.package) is None:
         raise ToolMissing(
-            f"remote={redacted(url)}: the package {driver} is not installed.",
-            hint=f"pip install {driver}",
+            f"remote={redacted(url)}: the package {kind.package} is not installed.",
+            hint=f"pip install {kind.package}",
         )
     return scheme, url
 
@@ -253,25 +193,18 @@ def _is_refusal(error: Exception) -> bool:
     return isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError) or (
         isinstance(error, OSError)
         and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM)
-    ) or getattr(error, "status", 0) in (401, 403, 405, 507)
+    ) or _status(error) in (401, 403, 405, 507)
+
+
+def _status(error: Exception) -> int:
+    """That of HTTP, or 0: where aiohttp, Google's and Azure's libraries have it."""
+    found = (getattr(error, name, 0) for name in ("status", "status_code", "code"))
+    return next((status for status in found if isinstance(status, int) and status), 0)
 
 
 def _is_slow(error: Exception) -> bool:
     """Whether a driver lost patience itself, by whatever name its library has for that."""
     return isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
-
-
-def _limit(name: str, count: int) -> Any:
-    """A callback of fsspec that ends a download that brings more than was promised."""
-    from fsspec.callbacks import Callback
-
-    class Limit(Callback):
-        def relative_update(self, inc: int = 1) -> None:
-            super().relative_update(inc)
-            if self.value > count:
-                raise TooLarge(f"{name} is larger than its {count} bytes")
-
-    return Limit()
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:

@@ -1,22 +1,36 @@
-"""Machines on one server, and the kinds of servers."""
+"""Machines on one server, and the kinds of places."""
 
+import places
 import pytest
-from file_server import FileServer
+from builders import stages  # noqa: F401
 from machines import Machine
+
+from sdbuild.sharing import transport
+
+
+def pytest_generate_tests(metafunc):
+    """Tests of a `place` are of each kind, those of its `wire` of each that a server is before."""
+    if "place" in metafunc.fixturenames:
+        has_wire = "wire" in metafunc.fixturenames
+        kinds = [kind for kind in (*places.KINDS, "s3") if not has_wire or kind != "folder"]
+        metafunc.parametrize("place", kinds, indirect=True)
 
 
 @pytest.fixture
-def file_server():
-    server = FileServer()
-    yield server
-    server.close()
+def place(request, tmp_path, monkeypatch):
+    monkeypatch.delenv("SDBUILD_REMOTE_SECRET", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(transport, "_PAUSE_S", 0.01)
+    kind = request.param
+    opened = (places.S3(request.getfixturevalue("s3"), monkeypatch) if kind == "s3"
+              else places.KINDS[kind](tmp_path, monkeypatch))
+    yield opened
+    opened.close()
 
 
-@pytest.fixture(params=["s3", "folder", "http"])
-def url(request, tmp_path):
-    if request.param == "http":
-        return request.getfixturevalue("file_server").url()
-    return request.getfixturevalue("s3").url if request.param == "s3" else str(tmp_path / "shared")
+@pytest.fixture
+def wire(place):
+    return place.wire
 
 
 @pytest.fixture

@@ -1,74 +1,21 @@
 """What runs, and what does not, when builds share a store: counted with three small stages."""
 
 import json
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import pytest
+from builders import builder, content, has
 
-from sdbuild import build
-from sdbuild.build import Builder
-from sdbuild.plan import Plan
-from sdbuild.recipe import load
-from sdbuild.sharing.remote import Remote
-from sdbuild.step import From, Step
-from sdbuild.store import Store
-
-CHAIN = ("trace", "chunk", "compile")
-
-
-def run(job):
-    """Writes the text of its input and its own name, in a small file and a large one."""
-    text = Path(job["inputs"]["before"]).read_text() if job["inputs"] else ""
-    (job["output"] / "small").write_text(f"{text}/{job['params']['name']}")
-    (job["output"] / "large").write_text(f"{text}/{job['params']['name']}" * 1000)
-
-
-@pytest.fixture(autouse=True)
-def stages(monkeypatch):
-    """Stages that need no process of their own; which of them ran."""
-    ran = []
-    for kind in CHAIN:
-        module = ModuleType(f"sdbuild.steps.{kind}")
-        module.VERSION, module.TOOLS = 1, ()
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-
-    def run_step(kind, job, work):
-        ran.append(kind)
-        run(job | {"output": work / "out"})
-        return {}, 1
-
-    monkeypatch.setattr(build, "run_step", run_step)
-    return ran
-
-
-def machine(folder, url):
-    steps = {}
-    for before, kind in zip((None, *CHAIN), CHAIN, strict=False):
-        inputs = {"before": From(f"{before}:unet", "small")} if before else {}
-        step = Step(kind=kind, component="unet", params={"name": kind}, inputs=inputs)
-        steps[step.name] = step
-    store = Store(folder)
-    return Builder(Plan(recipe=load({}), steps=steps), store, remote=Remote(url, store))
+pytestmark = pytest.mark.usefixtures("stages")
 
 
 @pytest.fixture
 def one(tmp_path):
-    return machine(tmp_path / "one", str(tmp_path / "shared"))
+    return builder(tmp_path / "one", str(tmp_path / "shared"))
 
 
 @pytest.fixture
 def two(tmp_path):
-    return machine(tmp_path / "two", str(tmp_path / "shared"))
-
-
-def content(builder, record):
-    return {e.path: builder.store.object(e.digest).read_text() for e in record.tree}
-
-
-def has(builder, name, path=""):
-    return builder.store.has_content(builder.state(name).record, path)
+    return builder(tmp_path / "two", str(tmp_path / "shared"))
 
 
 def spoil(folder, step, change):
@@ -142,7 +89,7 @@ def test_a_record_that_lies_about_an_input_plants_nothing(one, two, stages, tmp_
 def test_a_full_store_with_a_new_remote_is_used_as_it_is(one, tmp_path, stages):
     one.make_all("compile:unet")
     stages.clear()
-    moved = machine(tmp_path / "one", str(tmp_path / "elsewhere"))
+    moved = builder(tmp_path / "one", str(tmp_path / "elsewhere"))
 
     moved.make_all("compile:unet")
 

@@ -13,28 +13,6 @@ from sdbuild.step import key
 from sdbuild.upkeep.verify import verify
 
 
-def test_what_one_machine_made_another_has(url, tmp_path):
-    one, two = Machine(tmp_path / "1", url), Machine(tmp_path / "2", url)
-
-    record = one.put()
-    assert one.remote.push(record)
-
-    assert two.get() == TEXTS
-    assert two.store.find(record.key) == record
-
-
-def test_a_password_that_is_not_taken_is_told_once_and_not_shown(tmp_path, file_server, capsys):
-    machine = Machine(tmp_path, file_server.url("me:wrong77"))
-
-    assert machine.get(1) is None
-    assert machine.get(2) is None
-    assert not machine.remote.push(machine.put(n=3))
-
-    said = capsys.readouterr().err
-    assert "401" in said and "wrong77" not in said
-    assert file_server.files == {}
-
-
 def test_nothing_is_fetched_for_a_record_but_the_record(one, two, s3):
     record = one.put()
     one.remote.push(record)

@@ -7,7 +7,6 @@ from machines import TEXTS, Machine, record_name
 from s3_server import DENIED
 
 from sdbuild.store import Entry
-from sdbuild.upkeep.verify import verify
 
 
 def test_a_server_that_is_not_there_is_told_once(tmp_path, s3, monkeypatch, capsys):
@@ -44,20 +43,6 @@ def test_a_connection_that_is_cut_is_tried_again(cut_after, one, two, s3):
     assert s3.wire.cuts == 0
 
 
-def test_connections_that_are_always_cut_leave_nothing_behind(one, two, s3, capsys):
-    record = one.put()
-    one.remote.push(record)
-    two.remote.find(record.key, record.ingredients)
-    s3.wire.cut_after, s3.wire.cuts = 300, 1000
-
-    assert two.get() is None
-
-    assert capsys.readouterr().err.endswith("going on without it\n")
-    assert list(two.store.objects()) == []
-    assert list((two.store.root / "work").iterdir()) == []
-    assert verify(two.store).is_whole
-
-
 def test_a_push_that_is_cut_leaves_no_record(one, two, s3):
     s3.wire.answers = {"PUT": b"HTTP/1.1 200 OK\r\n"}  # and then nothing
 
@@ -81,19 +66,6 @@ def test_a_server_that_is_too_slow_is_given_up_in_time(one, machines, s3, capsys
 
     assert time.monotonic() - started < 6
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_who_may_not_write_still_reads(one, two, s3, capsys):
-    one.remote.push(one.put())
-    s3.wire.answers = {"PUT": DENIED}
-
-    assert two.get() == TEXTS
-    assert not two.remote.push(two.put({"a": "a"}, n=2))
-    assert not two.remote.push(two.put({"b": "b"}, n=3))
-
-    assert capsys.readouterr().err == (
-        f"remote {s3.url}: Access is denied.; what is made here is not given away\n")
-    assert s3.wire.paths("PUT").count(s3.wire.paths("PUT")[-1]) == 1
 
 
 def test_who_may_not_read_is_told_once_and_builds(one, two, s3, capsys):
