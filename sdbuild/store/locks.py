@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sdbuild.digest import digest
-from sdbuild.store.disk import file_error, is_read_only
+from sdbuild.store.disk import file_error, is_read_only, make_folder
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL,
              errno.EBADF)
@@ -81,7 +81,7 @@ def is_held(path: Path) -> bool:
 def _open(path: Path) -> int:
     if path.is_dir():
         return os.open(path, os.O_RDONLY)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)  # the first that a store has, and it shall last
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
 

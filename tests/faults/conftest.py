@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def stages():
     place = memory if os.access(memory, os.W_OK) else None
     base = Path(tempfile.mkdtemp(prefix="sdbuild-faults-", dir=place))
     made = [Stage(base / str(number)) for number in range(2)]
+    time.sleep(2.1)  # checkpoints so young are read again each time
     yield made
     for stage in made:
         stage.close()

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +65,6 @@ class Stage:
         for name in ("unet", "vae"):
             (self.source / name).mkdir(parents=True)
             (self.source / name / "weights.safetensors").write_bytes(name.encode() * 1000)
-        time.sleep(2.1)  # files so young are read again each time
 
     def close(self):
         self.watcher.__exit__()

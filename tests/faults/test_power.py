@@ -1,6 +1,7 @@
 """The power fails: whatever order the disk wrote in, nothing that was finished is lost."""
 
 import errno
+from pathlib import Path
 
 import pytest
 import walk
@@ -9,8 +10,8 @@ from scenes import SCENES
 
 
 def states(stage, scene, decide, forgets):
-    """The states that the disk may be in after the power failed, each once: (what it is, what
-    `Disk.lay_out` takes for it).
+    """The states that the disk may be in after the power failed, each once: (what it is, the keys
+    of the records that were finished before, what `Disk.lay_out` takes for it).
 
     Args:
         decide: what the file system refuses.
@@ -21,7 +22,7 @@ def states(stage, scene, decide, forgets):
     disk = Disk(stage.world)
     calls = [call for call in stage.run(scene.act, decide).calls
              if decide(call) is None and not forgets(call)]
-    seen = set()
+    seen, finished = set(), Finished(stage.undisturbed(scene).start.store.made)
     for number, call in enumerate([*calls, None]):
         # Until something is synced or renamed, less is on the disk of what may be there then.
         if call is None or call.name in ("fsync", "rename", "unlink"):
@@ -29,21 +30,41 @@ def states(stage, scene, decide, forgets):
                 state = disk.what_matters(kept, contents)
                 if state not in seen:
                     seen.add(state)
-                    yield f"before {number}, {call}: {what}", (disk, kept, contents)
+                    yield (f"before {number}, {call}: {what}", frozenset(finished.keys),
+                           (disk, kept, contents))
         if call is not None:
             disk.apply(call)
+            finished.note(call)
+
+
+class Finished:
+    """The keys of the records that last, as calls tell: renamed to their place, and that synced."""
+
+    def __init__(self, keys):
+        self.keys = set(keys)
+        self._renamed = set()
+
+    def note(self, call):
+        path = Path(call.paths[-1])
+        if path.parent.parent.name == "records":
+            self._renamed |= {path} if call.name == "rename" else set()
+            self.keys -= {path.stem} if call.name == "unlink" else set()
+        elif call.name == "fsync":
+            self.keys |= {each.stem for each in self._renamed if each.parent == path}
+            self._renamed = {each for each in self._renamed if each.parent != path}
 
 
 def lost(stage, scene, every, decide=lambda call: None, forgets=lambda call: False):
     """What is wrong in every so many of those states."""
     found = walk.Walk()
-    for what, (disk, kept, contents) in states(stage, scene, decide, forgets):
+    for what, finished, (disk, kept, contents) in states(stage, scene, decide, forgets):
         found.places += 1
         if found.places % every != 1 % every:
             continue
         disk.lay_out(kept, contents, stage.world)
         found.points += 1
         try:
+            assert finished <= stage.look().store.made.keys()
             found.reruns += stage.check(scene)
         except AssertionError as error:
             found.wrong.append(f"{what}: {error}")
