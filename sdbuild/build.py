@@ -248,7 +248,7 @@ class Builder:
                 peak_bytes=peak,
                 made_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 host=platform.node(),
-                facts=facts,
+                facts=facts | dict(step.facts),
             ))
 
     def _laid_out(self, source: From, place: Path, expected: str) -> Path:

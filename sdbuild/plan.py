@@ -57,7 +57,8 @@ def plan(recipe: Recipe) -> Plan:
     vae = next((c for c in recipe.components if c.folder == "vae"), None)
     if vae:
         inputs["vae"] = From(f"download:{vae.name}", "architecture.json")
-    bundle = Step(kind="bundle", params=stage("bundle").params(recipe), inputs=inputs)
+    bundle = Step(kind="bundle", params=stage("bundle").params(recipe), inputs=inputs,
+                  facts={"variant": recipe.variant})
     steps[bundle.name] = bundle
     return Plan(recipe=recipe, steps=steps)
 

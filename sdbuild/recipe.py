@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdbuild.digest import digest
+from sdbuild import naming
 from sdbuild.errors import RecipeError
 from sdbuild.family import FAMILIES, Component, Family, Floor
 from sdbuild.fields import (
@@ -39,7 +39,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 _TAGGED = ("source", "config", "vae", "lora", "prediction_type", "prediction", "components",
            "palettize")
-"""The variables that make another bundle, and whose values are no words for its name."""
+"""The variables that make another bundle, and that its name tells only where they are given."""
 OF_CHECKPOINT = ("source", "config", "vae", "prediction_type")
 """The fields that say which checkpoint is built: given on the command line, the recipe's lock is of
 another one and does not hold."""
@@ -87,7 +87,7 @@ class Request:
 class Recipe:
     """A wanted bundle, and the pictures to draw with it.
 
-    `tag` tells it from others of its name where the words of `variant` do not: another source,
+    `asked` is what tells it from others of its name beside what all variants have: another source,
     other components, a recipe from elsewhere. `draw` holds the settings that the recipe names,
     which go into the bundle; `request` is what the command line makes of them, which does not.
     `lock` holds for the recipe's own source only. Components that the recipe gives no floor have
@@ -114,7 +114,7 @@ class Recipe:
     target: str
     lower: str
     compiler: str
-    tag: str
+    asked: Mapping[str, Any]
     draw: Request
     request: Request
     floors: Mapping[str, Floor]
@@ -149,8 +149,8 @@ class Recipe:
         size = f"{self.width_px}x{self.height_px}"
         batch = "-batch1" if self.batch == 1 else ""
         chunks = f"-{self.chunks}chunks" if self.chunks > 1 else ""
-        tag = f"-{self.tag}" if self.tag else ""
-        return f"{self.name}-{size}-{self.attention}-{quant}{batch}{chunks}-{self.target}{tag}"
+        return (f"{self.name}{naming.words(self.asked)}-{size}-{self.attention}-{quant}{batch}"
+                f"{chunks}-{self.target}{naming.tag(self.asked)}")
 
 
 def names() -> list[str]:
@@ -175,11 +175,12 @@ def load(words: Mapping[str, str]) -> Recipe:
     draw = _table(table, "draw", path)
     where = f"{path}: [draw]"
     _check_keys(draw, {field.name for field in DRAW_FIELDS}, where)
+    sources = _sources(fields, words, path.parent)
     recipe = Recipe(
         name=path.stem,
         summary=str(table.get("summary", "")),
         family=family,
-        **_sources(fields, words, path.parent),
+        **sources,
         lock=None if any(name in words for name in OF_CHECKPOINT)
         else parsed(_table(table, "lock", path), f"{path}: [lock]"),
         prediction_type=fields["prediction_type"],
@@ -195,7 +196,7 @@ def load(words: Mapping[str, str]) -> Recipe:
         target=TARGETS[fields["target"]],
         lower=fields["lower"],
         compiler=_compiler(fields["compiler"]),
-        tag=_tag(words, path),
+        asked=_asked(fields, sources, words, path),
         draw=Request(**_fields(DRAW_FIELDS, _DRAW_DEFAULTS, draw, {}, where)),
         request=Request(**_fields(DRAW_FIELDS, _DRAW_DEFAULTS, draw, words, where)),
         floors=_floors(_table(table, "floors", path), family, path),
@@ -310,12 +311,20 @@ def _components(wanted: tuple[str, ...], family: Family) -> tuple[Component, ...
     return tuple(c for c in family.components if c.name in wanted)
 
 
-def _tag(words: Mapping[str, str], path: Path) -> str:
-    """Some digits of what the command line asks for beside what names a variant."""
-    asked = {k: v for k, v in words.items() if k in _TAGGED}
-    if path.parent != RECIPES:
-        asked["model"] = str(path)
-    return digest("variant", asked)[:6] if asked else ""
+def _asked(
+    fields: Mapping[str, Any], sources: Mapping[str, Any], words: Mapping[str, str], path: Path
+) -> dict[str, Any]:
+    """What the command line asks for beside what every name tells; as it is found, not spelled."""
+    found = {
+        "source": sources["source"].places,
+        "config": sources["source"].config,
+        "vae": sources["vae"].places if sources["vae"] else (),
+        "lora": [(lora.place, lora.strength) for lora in sources["loras"]],
+        "components": sorted(fields["components"]),
+        "palettize": sorted(fields["palettize"]),
+    }
+    asked = {name: found.get(name, fields[name]) for name in _TAGGED if name in words}
+    return asked | ({"model": str(path)} if path.parent != RECIPES else {})
 
 
 def _compiler(wanted: str) -> str:

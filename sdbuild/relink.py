@@ -55,7 +55,8 @@ def relink(folder: Path, component: str, builder: Builder) -> Record:
         made = store.put(out, Record(
             key=key, step=f"relink:{component}", ingredients=found, tree=(), seconds=0.0,
             peak_bytes=0, made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            host=platform.node(), facts={"warnings": _warnings(out)},
+            host=platform.node(),
+            facts={"warnings": _warnings(out), "variant": f"{folder.name} (relinked)"},
         ))
         install(made, store, folder)
     return made

@@ -34,6 +34,7 @@ class Step:
     `params` may change the artifact's bytes and are in its key. So are the digests of the files
     that it `reads` from `source`, parts of a checkpoint by their folders; the place is not. Where a
     recipe is locked, the digests that its own files must have, `locked`, stand in their stead.
+    `facts` go into the artifact's record, and into nothing else.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Step:
     source: Source | None = None
     reads: tuple[str, ...] = ()
     locked: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

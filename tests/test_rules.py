@@ -18,9 +18,9 @@ PACKAGE = ROOT / "sdbuild"
 GOLDEN = ROOT / "tests" / "golden" / "step_code.json"
 HEAVY = {"numpy", "torch", "coremltools", "diffusers", "transformers", "huggingface_hub", "PIL",
          "google", "safetensors", "fsspec", "s3fs"}
-CORE = {"errors", "digest", "lock", "checkpoints", "family", "fields", "recipe", "step", "plan",
-        "build", "memory", "cost", "ram", "settings", "install", "show", "check", "why", "weight",
-        "tasks", "versions", "cli"}
+CORE = {"errors", "digest", "lock", "checkpoints", "family", "fields", "naming", "recipe", "step",
+        "plan", "build", "memory", "cost", "ram", "settings", "install", "show", "check", "why",
+        "weight", "tasks", "versions", "cli"}
 MAY_IMPORT = {
     "core": {"errors", "core", "store", "upkeep", "sharing", "sources", "steps", "runtime", "mil"},
     "store": {"errors", "digest", "store"},

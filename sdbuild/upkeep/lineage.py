@@ -77,8 +77,10 @@ class Lineage:
 
 
 def variant(bundle: Record) -> str:
-    """The name of a bundle's variant, from its record; as `Recipe.variant`, but
-    without a tag and the batch, which no record of a bundle tells."""
+    """The name of a bundle's variant: what its record calls it, or else as `Recipe.variant`, though
+    without what only the command line told."""
+    if "variant" in bundle.facts:
+        return str(bundle.facts["variant"])
     params: Mapping[str, Any] = bundle.ingredients["params"]
     try:
         parts = params["components"].values()

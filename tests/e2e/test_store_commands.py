@@ -15,6 +15,7 @@ from project import ROOT, Project, run
 from sdbuild import build
 from sdbuild.plan import plan
 from sdbuild.recipe import load
+from sdbuild.settings import settings
 from sdbuild.store import Store
 
 
@@ -181,6 +182,23 @@ def test_gc_keeps_a_bundle_in_place_and_frees_the_other_variant(project):
     assert "all whole" in sdbuild(project, "verify")
 
 
+def test_du_keeps_bundles_of_one_recipe_from_two_checkpoints_apart(project, own_checkpoint):
+    merges = own_checkpoint / "tokenizer" / "merges.txt"
+    merges.write_text(merges.read_text() + "zz zz\n")
+    project.doit("build", f"source={own_checkpoint}")
+    place = settings({"source": str(own_checkpoint)}).bundle
+
+    found = json.loads(sdbuild(project, "du", "--json"))
+
+    alone = {row["name"]: row["own_bytes"] for row in found["tables"]["variant"]}
+    assert place.name.startswith("tiny-emoji-checkpoint-128x128-")
+    assert place.name != "tiny-emoji-checkpoint-128x128-original-6bit-2chunks-iOS16"
+    assert alone[place.name] >= merges.stat().st_size
+    assert "tiny-emoji-128x128-original-6bit-2chunks-iOS16" in alone
+    assert [bundle["variant"] for bundle in found["bundles"]] == [place.name]
+    assert "1 artifacts" in sdbuild(project, "find", "facts.variant=tiny-emoji-checkpoint-*")
+
+
 def test_a_component_is_relinked_and_nothing_else(project, tmp_path):
     project.doit("build")
     four = tmp_path / "four"
@@ -208,6 +226,9 @@ def test_a_component_is_relinked_and_nothing_else(project, tmp_path):
     assert "0 errors" in sdbuild_contract
     assert json.loads(sdbuild(project, "gc", "--json"))["kept_for"] == sorted(
         [str(project.bundle), str(four)])
+    bundles = json.loads(sdbuild(project, "du", "--json"))["bundles"]
+    assert [bundle["variant"] for bundle in bundles] == [
+        "bundle (relinked)", "tiny-emoji-128x128-original-4bit-2chunks-iOS16"]
 
 
 @pytest.mark.parametrize("words, message", [

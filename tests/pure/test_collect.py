@@ -263,6 +263,17 @@ def test_du_counts_every_byte_once_in_each_table(store, tmp_path):
     assert [place.folder for place in found.bundles] == [str(tmp_path / "bundle")]
 
 
+def test_du_keeps_variants_apart_that_only_the_command_line_told(store, tmp_path):
+    """Such as a batch, another checkpoint: their records hold the name of their folder."""
+    for name in ("mine-dreamy", "mine-other"):
+        put(store, tmp_path, "bundle", {"manifest.json": name}, params={"name": "mine"},
+            facts={"variant": name})
+
+    rows = usage(store).tables["variant"]
+
+    assert {row.name for row in rows} == {"mine-dreamy", "mine-other"}
+
+
 def test_du_tells_a_file_with_holes_by_its_blocks(store, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
