@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from scenes import SCENES
-from watch import HALF, KILL
+from watch import HALF, KILL, Call
+
+NEVER = Call(name="never reached", paths=(), pid=0)
 
 FULL = ("open", "write", "mkdir", "rename", "link", "copy", "symlink")
 """What needs room on the disk."""
@@ -105,12 +107,13 @@ def walked(fault, stage, scene, every, part=0, parts=1):
     """Disturbs a scene at the chosen points, or a part of them."""
     points = list(fault.points(stage.undisturbed(scene).calls, stage.watcher.root))
     found = Walk(places=len(points))
-    for number, answer, _ in chosen(points, scene, every)[part::parts]:
+    for number, answer, kind in chosen(points, scene, every)[part::parts]:
         stage.reset(scene)
         decide = _at(number, answer, fault)
         run = stage.run(scene.act, decide)
         found.points += 1
         try:
+            assert decide.met.name == ("write" if kind == HALF else kind), f"was {kind} before"
             found.errors += fault.check(run, stage, scene)
             found.reruns += stage.check(scene)
         except AssertionError as error:
@@ -134,7 +137,7 @@ def _at(number, answer, fault):
             return answer
         return answer if fault.stays and decide.seen > number and call.name in FULL else None
 
-    decide.seen, decide.met = 0, None
+    decide.seen, decide.met = 0, NEVER
     return decide
 
 
