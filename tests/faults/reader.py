@@ -22,6 +22,11 @@ class View:
     wrong: tuple
     left: tuple
 
+    @property
+    def content(self):
+        """What is there of what was made, whatever is known of where that came from."""
+        return {frozenset(self.made[key].items()) for key in self.whole}
+
 
 def digest(path):
     return xxhash.xxh3_128_hexdigest(path.read_bytes())

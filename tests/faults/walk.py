@@ -152,7 +152,7 @@ def _is_told(run, stage, scene):
     assert "Traceback" not in run.printed, run.printed
     if "error" not in run.result:
         found, done = stage.look(), stage.undisturbed(scene).done
-        assert (found.bundle, found.store.whole) == (done.bundle, done.store.whole)
+        assert (found.bundle, found.store.content) == (done.bundle, done.store.content)
         return 0
     assert run.result["hint"] or "hint: " in run.result["error"], run.result
     assert "Traceback" not in run.result["error"], run.result["error"]
