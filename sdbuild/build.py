@@ -33,7 +33,7 @@ from sdbuild.memory import usable_bytes, wait
 from sdbuild.plan import Plan
 from sdbuild.ram import Ram, hint, refuse_too_large
 from sdbuild.sharing.remote import Remote
-from sdbuild.show import size
+from sdbuild.show import several, size
 from sdbuild.step import From, Step, ingredients, key
 from sdbuild.store import Record, Store
 from sdbuild.store.disk import file_error
@@ -188,10 +188,17 @@ class Builder:
             record = self.store.find(str(state.key))  # another build may just have made it
             if self._is_whole(record, path) or self._is_fetched(record, path):
                 return record
+            self._tell_flaws(state, path)
             record = self._run(state, states)
             if self.remote is not None:
                 self.remote.push(record)
             return record
+
+    def _tell_flaws(self, state: State, path: str) -> None:
+        """Says why a step runs that was made before."""
+        flaws = self.store.flaws(str(state.key), path)
+        if flaws:
+            print(f"   {state.step.name:<22}runs again: {several(flaws)}", flush=True)
 
     def adopt(self, name: str, record: Record) -> None:
         """Takes the record of another key for that of a step whose inputs are made."""

@@ -14,7 +14,7 @@ from sdbuild.plan import Plan, plan
 from sdbuild.recipe import load
 from sdbuild.settings import settings
 from sdbuild.sharing.remote import remote_at
-from sdbuild.show import size
+from sdbuild.show import several, size
 from sdbuild.store import Record, Store
 from sdbuild.upkeep.causes import causes, differences
 from sdbuild.upkeep.lineage import Lineage
@@ -49,9 +49,7 @@ class Reason:
         if self.state == UP_TO_DATE:
             return f"{self.step:<24}{self.state}"
         after = f"after {self.after}, " if self.after else ""
-        shown = "; ".join(self.causes[:3])
-        more = f"; and {len(self.causes) - 3} more" if len(self.causes) > 3 else ""
-        return f"{self.step:<24}{self.state}: {after}{shown}{more}{self._cost()}"
+        return f"{self.step:<24}{self.state}: {after}{several(self.causes)}{self._cost()}"
 
     def _cost(self) -> str:
         if self.peak_bytes is None:
@@ -72,13 +70,15 @@ def why(task: str, words: Mapping[str, str]) -> list[Reason]:
     builder = Builder(plan(found.recipe), store, remote=remote_at(found.remote, store))
     plain = plan(load({name: words[name] for name in ("model", "source") if name in words}))
     states = builder.states(steps_of(task, builder))
+    record = builder.state("bundle").record if task in _OF_BUNDLE else None
+    what = amiss(record, store, found.bundle) if record else "not in place"
+    given = steps_of(task, builder) if task == "check" or (task in _OF_BUNDLE and what) else []
+    flaws = _flaws(states, given, builder)
     lineage = Lineage(builder.store.records())
     reasons: dict[str, Reason] = {}
     for name, state in states.items():
-        reasons[name] = _reason(state, reasons, builder, lineage, plain)
+        reasons[name] = _reason(state, reasons, builder, lineage, plain, flaws.get(name, ()))
     if task in _OF_BUNDLE:
-        record = builder.state("bundle").record
-        what = amiss(record, store, found.bundle) if record else "not in place"
         reasons["build"] = Reason(step="build", state=WOULD_RUN, causes=(what,)) if what else \
             Reason(step="build", state=UP_TO_DATE)
     return list(reasons.values())
@@ -145,17 +145,40 @@ def steps_of(task: str, builder: Builder) -> list[str]:
     return known[task]
 
 
+def _flaws(
+    states: Mapping[str, State], given: Iterable[str], builder: Builder
+) -> dict[str, tuple[str, ...]]:
+    """What is wrong with what was made before, where that is needed, as far as sizes and times tell
+    and no shared store may have it.
+
+    Args:
+        given: the steps whose artifacts are wanted themselves; of others, what running steps read.
+    """
+    needed: dict[str, set[str]] = {name: {""} for name in given}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, state in reversed(states.items()):
+        paths = sorted(needed.get(name, ())) if state.record else [""]
+        if state.key is not None and builder.remote is None:
+            flaws = (flaw for path in paths for flaw in builder.store.flaws(state.key, path))
+            found[name] = tuple(dict.fromkeys(flaws))
+        if state.record is None or found.get(name):
+            for source in state.step.inputs.values():
+                needed.setdefault(source.step, set()).add(source.path)
+    return found
+
+
 def _reason(
-    state: State, before: Mapping[str, Reason], builder: Builder, lineage: Lineage, plain: Plan
+    state: State, before: Mapping[str, Reason], builder: Builder, lineage: Lineage, plain: Plan,
+    flaws: tuple[str, ...],
 ) -> Reason:
     name = state.step.name
-    if state.record is not None:
+    if state.record is not None and not flaws:
         return Reason(step=name, state=UP_TO_DATE)
     if state.key is None:
         first = before[state.waits_for[0]]
         found, after = first.causes, first.after or first.step
     else:
-        found, after = tuple(_causes(state, lineage, plain)), ""
+        found, after = flaws or tuple(_causes(state, lineage, plain)), ""
     cost = builder.costs.expected(name)
     return Reason(step=name, state=WOULD_RUN, causes=found, after=after, seconds=cost.seconds,
                   peak_bytes=cost.peak_bytes, is_measured=cost.is_measured)

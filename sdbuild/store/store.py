@@ -46,7 +46,7 @@ from sdbuild.store.disk import (
 from sdbuild.store.listing import entries, files
 from sdbuild.store.locks import is_held, locked
 from sdbuild.store.record import Entry, Record, decoded, encoded
-from sdbuild.store.whole import DAMAGED, LOST, fault, is_laid_out, is_same, is_whole
+from sdbuild.store.whole import DAMAGED, LOST, fault, flaw, is_laid_out, is_same, is_whole
 
 _USED_EVERY_S = 3600
 """How exactly the time of last use is kept."""
@@ -57,6 +57,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._damage: dict[str, str] = {}  # what was wrong with the files that were dropped here
 
     # records
 
@@ -220,6 +221,21 @@ class Store:
         distinct = {e.digest: e for e in record.part(path)}.values()
         return [e for e in distinct if not is_whole(self.object(e.digest), e)]
 
+    def flaws(self, key: str, path: str = "") -> list[str]:
+        """What is wrong with what was made under a key, or with one path of it: its record, or its
+        files, each in words; nothing if it is whole, or was never made.
+
+        Raises:
+            StoreError: it cannot be read now, which says nothing of it.
+        """
+        record = self.find(key)
+        if record is None:
+            return ["its record is damaged"] if self._record_path(key).exists() else []
+        return [f"{entry.path} {self._flaw(entry)}" for entry in self.missing(record, path)]
+
+    def _flaw(self, entry: Entry) -> str:
+        return self._damage.get(entry.digest) or flaw(self.object(entry.digest), entry)
+
     def faults(self, files: Iterable[tuple[Path, str]]) -> Iterator[str]:
         """The fault of each file that should have a digest, read by several threads; in order."""
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -267,11 +283,13 @@ class Store:
         part = record.part(path)
         read = self.faults((self.object(entry.digest), entry.digest) for entry in part)
         found = {e.path: what for e, what in zip(part, read, strict=True) if what}
-        damaged = [name for name, what in found.items() if what == DAMAGED]
-        self.give_up([e.digest for e in record.tree if e.path in damaged], are_damaged=True)
+        damaged = [entry for entry in part if found.get(entry.path) == DAMAGED]
+        self._damage |= {e.digest: flaw(self.object(e.digest), e) for e in damaged}
+        self.give_up([entry.digest for entry in damaged], are_damaged=True)
         if damaged:
             raise CorruptArtifact(
-                where + "; ".join(f"{name} is damaged" for name in damaged) + " and was dropped",
+                where + "; ".join(f"{e.path} {self._flaw(e)}" for e in damaged)
+                + "; it was dropped",
                 hint="build again to make it anew",
             )
         if found:

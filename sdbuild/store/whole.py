@@ -57,6 +57,20 @@ def is_whole(path: Path, entry: Entry) -> bool:
     return status.st_mtime_ns == TAKEN_NS or not fault(path, entry.digest)
 
 
+def flaw(path: Path, entry: Entry) -> str:
+    """What is wrong with the file of an entry that is not whole, in words."""
+    status = _status(path)
+    if status is None:
+        return "is not in the store"
+    if status.st_size != entry.size_bytes:
+        return f"is damaged: {status.st_size} bytes, expected {entry.size_bytes}"
+    try:
+        found = digest_file(path)[:8]
+    except OSError as error:
+        return f"is damaged: {error.strerror}"
+    return f"is damaged: digest {found}, expected {entry.digest[:8]}"
+
+
 def is_laid_out(path: Path, entry: Entry) -> bool:
     """Whether a file outside the pool is that of the entry; small ones are always read.
 

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 
 import pytest
+import xxhash
 from project import ROOT, Project, run
 
 from sdbuild import build
@@ -166,6 +168,75 @@ def test_rot_in_the_pool_never_reaches_a_bundle(own_project):
     project.doit("build")
 
     assert (project.bundle / "VAEDecoder.mlmodelc" / "weights" / "weight.bin").read_bytes() == whole
+
+
+WEIGHT = "VAEDecoder.mlmodelc/weights/weight.bin"
+
+
+def lines_of(printed, step):
+    return [re.sub(r"\s+", " ", line).strip() for line in printed.splitlines()
+            if re.match(rf"\s*{step}\s", line)]
+
+
+def test_rot_that_a_build_finds_is_told_with_what_is_made_again_for_it(own_project):
+    """Only a read shows it, as a build does and `why` does not."""
+    path = file_of(own_project, "compile:vae_decoder", WEIGHT)
+    rot(path)
+    found, expected = xxhash.xxh3_128_hexdigest(path.read_bytes())[:8], path.name[:8]
+
+    printed = own_project.doit("build")
+
+    why = f"runs again: {WEIGHT} is damaged: digest {found}, expected {expected}"
+    assert lines_of(printed, "compile:vae_decoder") == [f"compile:vae_decoder {why}"]
+    assert lines_of(printed, "bundle") == [f"bundle {why}"]
+    assert "runs again" not in own_project.doit("build")
+
+
+def test_an_edit_in_the_store_is_told_before_the_build_as_in_it(own_project):
+    path = file_of(own_project, "compile:vae_decoder", WEIGHT)
+    size = path.stat().st_size
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-10])
+
+    reasons = own_project.why("build")
+    printed = own_project.doit("build")
+
+    flaw = f"{WEIGHT} is damaged: {size - 10} bytes, expected {size}"
+    assert reasons["compile:vae_decoder"].startswith(f"would run: {flaw}  [")
+    assert reasons["bundle"].startswith(f"would run: {flaw}  [")
+    assert "weight.bin is damaged" in reasons["convert:vae_decoder"]  # it is the same file
+    assert reasons["lower:vae_decoder"] == "up to date"
+    assert lines_of(printed, "compile:vae_decoder") == [f"compile:vae_decoder runs again: {flaw}"]
+    assert set(own_project.why("build").values()) == {"up to date"}
+
+
+def test_a_damaged_record_is_why_its_step_runs_and_not_what_another_variant_had(own_project):
+    record = only(own_project, "compile:vae_decoder")
+    (own_project.cache / "records" / record.key[:2] / f"{record.key}.json").write_text("{")
+
+    reasons = own_project.why("build")
+    printed = own_project.doit("build")
+
+    assert reasons["compile:vae_decoder"].startswith("would run: its record is damaged  [")
+    assert "compile:vae_decoder runs again: its record is damaged" in lines_of(
+        printed, "compile:vae_decoder")
+
+
+def test_what_was_collected_is_why_a_step_runs_where_another_needs_it(project):
+    project.doit("build")
+    store = Store(project.cache)
+    for step in ("convert:vae_encoder", "convert:vae_decoder"):
+        store.give_up(entry.digest for entry in only(project, step).tree
+                      if entry.path.endswith(".mlmodel"))
+    store.forget(only(project, "compile:vae_encoder").key)
+
+    reasons = project.why("build")
+
+    model = "VAEEncoder.mlpackage/Data/com.apple.CoreML/model.mlmodel"
+    assert reasons["convert:vae_encoder"].startswith(
+        f"would run: {model} is not in the store  [")
+    assert reasons["convert:vae_decoder"] == "up to date"  # nobody needs it
+    assert reasons["compile:vae_encoder"].startswith("would run: ")
 
 
 def test_gc_keeps_a_bundle_in_place_and_frees_the_other_variant(project):
