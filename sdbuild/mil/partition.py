@@ -5,6 +5,9 @@ of a run is a Monge array, and of two sets of cuts that overtake each other by m
 parts can be swapped without loss, so a better one far away means a better one nearby. So we start
 from the best cuts of a coarser histogram, and move to the best ones between the neighbours until
 that finds none; each move is a dynamic program over two points a point instead of all for each run.
+
+Where a few points lie very far from all others, the gain of setting them apart drowns what the
+other cuts differ in. There the library does it all: it adds up errors, which stay small.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from sdbuild.mil.proto import borrowed
 _FEW_RUNS = 8  # up to here the library alone is as fast
 _COARSER, _LEAST_COARSER = 16, 4  # points that the first cuts take together
 _FAN = 8  # rows looked at between two whose best columns are known
+_MOST_RATIO = 1e9  # of gain to error; beyond it sums of 53 bits do not tell which cuts are better
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,8 @@ def best_cuts(values: np.ndarray, weights: np.ndarray, runs: int) -> np.ndarray:
     sums = _sums(values, weights)
     while _gain(sums, moved := _best_nearby(sums, cuts)) > _gain(sums, cuts):
         cuts = moved
+    if _gain(sums, cuts) > _MOST_RATIO * _error(values, weights, cuts):
+        return _cuts_by_library(values, weights, runs)
     return cuts
 
 
@@ -95,6 +101,13 @@ def _gain(sums: _Sums, cuts: np.ndarray) -> float:
     """By how much these cuts lower the squared error of a single run."""
     weights, moments = np.diff(sums.weights[cuts]), np.diff(sums.moments[cuts])
     return float((moments**2 / weights).sum())
+
+
+def _error(values: np.ndarray, weights: np.ndarray, cuts: np.ndarray) -> float:
+    """The squared error of the runs between these cuts."""
+    starts = cuts[:-1]
+    means = np.add.reduceat(values * weights, starts) / np.add.reduceat(weights, starts)
+    return float(weights @ (values - np.repeat(means, np.diff(cuts))) ** 2)
 
 
 def _best_nearby(sums: _Sums, cuts: np.ndarray) -> np.ndarray:
@@ -164,6 +177,7 @@ def _between(
         best: (known,); inner: (rows in between, known); returns: both as inner.
     """
     count = len(errors)
+    best = np.maximum.accumulate(best)  # rounding may take one back: see `_MOST_RATIO`
     widths = np.append(best[1:], count - 1) - best + 1
     starts = np.cumsum(widths) - widths
     places = np.arange(widths.sum()) - np.repeat(starts - best, widths)

@@ -12,7 +12,7 @@ from sdbuild.recipe import Recipe
 from sdbuild.step import Job
 from sdbuild.steps import PACKAGE_CODE
 
-VERSION = 1
+VERSION = 2
 TOOLS = ("coremltools", "numpy")
 CODE = ("steps/palettize.py", "mil/palettize.py", "mil/compress.py", "mil/packed.py",
         "mil/kmeans.py", "mil/partition.py", "mil/destination.py", "mil/sound.py",

@@ -113,3 +113,23 @@ def test_fp32_of_many_values_comes_close_to_the_optimum_of_its_fp16_twin():
 
     assert np.float32 == table.dtype
     assert error(table) <= error(other)
+
+
+@pytest.mark.parametrize("spread", ["one far value", "heavy tails", "magnitudes"])
+def test_fp32_of_many_values_is_as_close_as_exact_clusters_of_all_of_them(spread):
+    kmeans1d = pytest.importorskip("coremltools._deps.kmeans1d")
+    rng = np.random.default_rng(1)
+    array = {
+        "one far value": np.append(rng.standard_normal(70_000), 1e6),
+        "heavy tails": rng.standard_cauchy(70_000),
+        "magnitudes": np.exp(5 * rng.standard_normal(70_000)),
+    }[spread].astype(np.float32)
+
+    table = palette(histogram(array), 4, array.dtype)
+
+    def error(entries):
+        gaps = array - entries[indices(entries, array)].astype(np.float64)
+        return float(gaps @ gaps)
+
+    expected = kmeans1d.cluster(np.sort(array).tolist(), 16)
+    assert error(table) <= error(np.array(expected.centroids, np.float32)) * 1.0001

@@ -96,3 +96,18 @@ def test_equal_weights_of_a_line_are_cut_evenly():
     cuts = best_cuts(values, np.ones_like(values), 64)
 
     np.testing.assert_array_equal(np.arange(65) * 40, cuts)
+
+
+@pytest.mark.parametrize("far", [(3e4,), (-3e4,), (3e4, -3e4), (1e9, 2e9, 3e9)])
+@pytest.mark.parametrize("runs", [16, 64])
+def test_points_far_from_all_others_do_not_blur_where_these_are_cut(far, runs):
+    near, _ = points("normal", 4_000)
+    near /= 1_000
+    values = np.sort([*near, *far])
+
+    cuts = best_cuts(values, np.ones_like(values), runs)
+
+    alone = best_cuts(near, np.ones_like(near), runs - len(far))
+    best = error(near, np.ones_like(near), alone)
+    found = error(values, np.ones_like(values), cuts)
+    assert best == pytest.approx(found, rel=1e-3)
