@@ -234,7 +234,9 @@ class Store:
         return [f"{entry.path} {self._flaw(entry)}" for entry in self.missing(record, path)]
 
     def _flaw(self, entry: Entry) -> str:
-        return self._damage.get(entry.digest) or flaw(self.object(entry.digest), entry)
+        path = self.object(entry.digest)
+        dropped = "" if path.exists() else self._damage.get(entry.digest, "")
+        return dropped or flaw(path, entry)
 
     def faults(self, files: Iterable[tuple[Path, str]]) -> Iterator[str]:
         """The fault of each file that should have a digest, read by several threads; in order."""

@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import tempfile
 import threading
 from pathlib import Path
@@ -137,6 +138,40 @@ def test_damage_is_found_named_and_dropped(store, tmp_path):
         store.verify(made)
 
     assert not store.has_content(made)
+
+
+def test_flaws_say_what_was_found_and_what_was_expected(store, tmp_path):
+    """Also of a file that was dropped for it, until that is there again."""
+    made = store.put(folder(tmp_path, a="one", b="two"), record())
+    assert store.flaws(made.key) == store.flaws("never made") == []
+    a, b = (store.object(entry.digest) for entry in made.tree)
+    for path in (a, b):
+        path.chmod(0o644)
+    a.write_text("eno")
+    b.write_text("longer")
+
+    one, eno = (xxhash.xxh3_128_hexdigest(text)[:8] for text in (b"one", b"eno"))
+    flaws = [f"a is damaged: digest {eno}, expected {one}",
+             "b is damaged: 6 bytes, expected 3"]
+    assert store.flaws(made.key) == flaws
+    assert store.flaws(made.key, "b") == flaws[1:]
+    with pytest.raises(CorruptArtifact, match=re.escape("; ".join(flaws))):
+        store.verify(made)
+    assert store.flaws(made.key) == flaws
+    assert Store(store.root).flaws(made.key) == ["a is not in the store", "b is not in the store"]
+
+    store.put(folder(tmp_path, "again", a="one", b="two"), record())
+    assert store.flaws(made.key) == []
+    a.unlink()
+    a.write_text("two!")
+    assert store.flaws(made.key) == ["a is damaged: 4 bytes, expected 3"]
+
+
+def test_a_record_that_cannot_be_read_is_a_flaw(store, tmp_path):
+    made = store.put(folder(tmp_path, a="one"), record())
+    (store.root / "records" / made.key[:2] / f"{made.key}.json").write_text("{")
+
+    assert store.flaws(made.key) == ["its record is damaged"]
 
 
 def test_a_file_that_was_written_to_through_any_link_is_not_trusted(store, tmp_path, monkeypatch):
