@@ -30,9 +30,10 @@ from sdbuild.errors import (
     StepError,
 )
 from sdbuild.memory import usable_bytes, wait
-from sdbuild.plan import Plan
+from sdbuild.plan import Plan, plan
 from sdbuild.ram import Ram, hint, refuse_too_large
-from sdbuild.sharing.remote import Remote
+from sdbuild.settings import Settings
+from sdbuild.sharing.remote import Remote, remote_at
 from sdbuild.show import several, size
 from sdbuild.step import From, Step, ingredients, key
 from sdbuild.store import Record, Store
@@ -76,6 +77,12 @@ class Builder:
         self.remote = remote
         self.ram = Ram(store, usable_bytes() if ram_bytes is None else ram_bytes)
         self.checkpoints = Checkpoints(store)
+
+    @classmethod
+    def of(cls, found: Settings) -> Builder:
+        """The builder that a command line asks for."""
+        store = Store(found.cache)
+        return cls(plan(found.recipe), store, found.ram_bytes, remote_at(found.remote, store))
 
     def __repr__(self) -> str:
         return f"{self.plan.recipe.variant} in {self.store.root}"
@@ -199,6 +206,17 @@ class Builder:
         flaws = self.store.flaws(str(state.key), path)
         if flaws:
             print(f"   {state.step.name:<22}runs again: {several(flaws)}", flush=True)
+
+    def file(self, record: Record, path: str) -> Path:
+        """A file of an artifact, to read only; fetched if only the remote has it.
+
+        Raises:
+            MissingArtifact: nobody has it.
+        """
+        if not self.store.has_content(record, path) and self.remote is not None:
+            with self.store.in_use(record.step), self.store.locked(record.key, record.step):
+                self.remote.fetch(record, path)
+        return self.store.file(record, path)
 
     def adopt(self, name: str, record: Record) -> None:
         """Takes the record of another key for that of a step whose inputs are made."""

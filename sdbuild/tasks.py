@@ -31,9 +31,7 @@ from sdbuild.build import PATIENT, Builder
 from sdbuild.check import report
 from sdbuild.errors import OutOfMemory, SDBuildError, SourceError
 from sdbuild.install import amiss, check_replaceable, install, remove
-from sdbuild.plan import plan
 from sdbuild.settings import PROJECT, Settings, settings
-from sdbuild.sharing.remote import remote_at
 from sdbuild.show import made, notes
 from sdbuild.step import Step
 from sdbuild.store import Record, Store, check_place
@@ -68,10 +66,7 @@ def load() -> Iterator[dict[str, Any]]:
         found = settings(variables())
         check_place(found.cache)
         check_replaceable(found.bundle)
-        store = Store(found.cache)
-        builder = Builder(
-            plan(found.recipe), store, found.ram_bytes, remote_at(found.remote, store)
-        )
+        builder = Builder.of(found)
     except SDBuildError as error:
         sys.stderr.write(f"ERROR: {error}\n")
         raise SystemExit(2) from None

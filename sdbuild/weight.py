@@ -1,7 +1,8 @@
 """The way of one weight: from its checkpoint to the bytes in the bundle.
 
-Told from records, their facts and the artifacts in the store; nothing is made for it. What each
-constant is called stays the same from convert on, so it is looked up by its name in each program.
+Told from records, their facts and the artifacts in the store, or a shared one; nothing is made for
+it. What each constant is called stays the same from convert on, so it is looked up by its name in
+each program.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sdbuild.errors import MissingArtifact, RecipeError, StepError
 from sdbuild.family import Component
 from sdbuild.fields import did_you_mean
 from sdbuild.recipe import Recipe
-from sdbuild.store import Record, Store
+from sdbuild.store import Record
 
 _WEIGHTS = "weights.safetensors"
 _ROOTS = {".mlpackage": "Data/com.apple.CoreML/", ".mlmodelc": ""}
@@ -88,7 +89,7 @@ def follow(builder: Builder, component: Component, tensor: str) -> list[Stop]:
         raise RecipeError(f"{component.name} has no tensor {tensor!r}"
                           f"{did_you_mean(tensor, tensors)}",
                           hint=f"it has {len(tensors)}, the first is {next(iter(tensors))}")
-    way = _Way(builder.store, component, tensor)
+    way = _Way(builder, component, tensor)
     found = list(way.from_checkpoint(download))
     for step in builder.plan.needed_by("bundle"):
         if (step.kind in _STOPS and step.component == component.name) or step.kind == "bundle":
@@ -100,7 +101,8 @@ def follow(builder: Builder, component: Component, tensor: str) -> list[Stop]:
                 found += _STOPS[step.kind](way, record)
             except MissingArtifact:
                 found.append(Stop(step=step.name, says="made, but its files are not in the store"))
-            if way.is_unused:
+                way.is_lost = not way.is_named
+            if way.is_unused or way.is_lost:
                 break
     return found
 
@@ -108,15 +110,20 @@ def follow(builder: Builder, component: Component, tensor: str) -> list[Stop]:
 class _Way:
     """A weight on its way; knows what it is called by now."""
 
-    def __init__(self, store: Store, component: Component, tensor: str) -> None:
-        self.is_unused = False
-        self._store = store
+    def __init__(self, builder: Builder, component: Component, tensor: str) -> None:
+        self.is_unused = self.is_lost = False
+        self._builder = builder
         self._component = component
         self._tensor = tensor
         self._parameter = f"net.{component.parameter(tensor)}"
         self._offset: int | None = None
         self._name = ""
         self._places: tuple[Place, ...] = ()
+
+    @property
+    def is_named(self) -> bool:
+        """Whether it can be found from here on."""
+        return bool(self._name)
 
     def from_checkpoint(self, record: Record) -> Iterator[Stop]:
         """Where the tensor came from, and where the download put it."""
@@ -128,7 +135,7 @@ class _Way:
         files = ", ".join(f"{name} (digest {found})" for name, found in sources.items())
         yield Stop(step="checkpoint", says=files, facts={"files": sources})
         try:
-            file = self._store.file(record, _WEIGHTS)
+            file = self._builder.file(record, _WEIGHTS)
         except MissingArtifact:
             yield Stop(step=record.step, says="made, but its files are not in the store")
             return
@@ -141,7 +148,7 @@ class _Way:
 
     def lower(self, record: Record) -> Iterator[Stop]:
         """Which place of the lowered program the parameter has."""
-        table = json.loads(self._store.file(record, "bindings.json").read_text("utf-8"))
+        table = json.loads(self._builder.file(record, "bindings.json").read_text("utf-8"))
         found = [b for b in table["bindings"] if b["parameter"] == self._parameter]
         if not found:
             self.is_unused = True
@@ -198,9 +205,9 @@ class _Way:
 
         models = {entry.path.partition("/")[0] for entry in record.tree}
         for model in sorted(models):
-            for operation in walk(_program(self._store, record, model).main.block):
+            for operation in walk(_program(self._builder, record, model).main.block):
                 if self._is_it(operation):
-                    yield from _places(self._store, record, model, operation)
+                    yield from _places(self._builder, record, model, operation)
 
     def _is_it(self, operation: Any) -> bool:
         """Whether an operation gives the weight; learns its name from its offset."""
@@ -215,20 +222,22 @@ _STOPS = {"lower": _Way.lower, "convert": _Way.convert, "palettize": _Way.palett
           "chunk": _Way.copy, "compile": _Way.copy, "bundle": _Way.bundle}
 
 
-def _program(store: Store, record: Record, model: str) -> Any:
+def _program(builder: Builder, record: Record, model: str) -> Any:
     """The program of a package or a compiled model in an artifact."""
     if model.endswith(".mlmodelc"):
         from sdbuild.mil.parse import parse_program
 
-        return parse_program(store.file(record, f"{model}/model.mil").read_text("utf-8"), model)
+        return parse_program(builder.file(record, f"{model}/model.mil").read_text("utf-8"), model)
     from sdbuild.mil.decode import decode_program
     from sdbuild.mil.package import read_spec
 
-    file = store.file(record, f"{model}/{_ROOTS['.mlpackage']}model.mlmodel")
+    file = builder.file(record, f"{model}/{_ROOTS['.mlpackage']}model.mlmodel")
     return decode_program(read_spec(file).mlProgram)
 
 
-def _places(store: Store, record: Record, model: str, operation: Any) -> Iterator[Place]:
+def _places(
+    builder: Builder, record: Record, model: str, operation: Any
+) -> Iterator[Place]:
     """The places of the values that an operation holds."""
     from sdbuild.mil.blob import BlobReader
     from sdbuild.mil.program import Blob, Value
@@ -245,7 +254,7 @@ def _places(store: Store, record: Record, model: str, operation: Any) -> Iterato
             continue
         root = _ROOTS[model[model.rindex("."):]]
         path = f"{model}/{value.data.file.replace('@model_path/', root)}"
-        found = BlobReader(store.file(record, path)).record(value.data.offset)
+        found = BlobReader(builder.file(record, path)).record(value.data.offset)
         yield Place(file=path, part=part, dtype=value.type.dtype, shape=shape,
                     offset=found.data_offset, size_bytes=found.size_bytes,
                     record_offset=found.offset)

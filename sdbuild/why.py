@@ -13,7 +13,6 @@ from sdbuild.install import amiss
 from sdbuild.plan import Plan, plan
 from sdbuild.recipe import load
 from sdbuild.settings import settings
-from sdbuild.sharing.remote import remote_at
 from sdbuild.show import several, size
 from sdbuild.store import Record, Store
 from sdbuild.upkeep.causes import causes, differences
@@ -66,12 +65,11 @@ def why(task: str, words: Mapping[str, str]) -> list[Reason]:
         RecipeError: an unknown task or variable.
     """
     found = settings(words)
-    store = Store(found.cache)
-    builder = Builder(plan(found.recipe), store, remote=remote_at(found.remote, store))
+    builder = Builder.of(found)
     plain = plan(load({name: words[name] for name in ("model", "source") if name in words}))
     states = builder.states(steps_of(task, builder))
     record = builder.state("bundle").record if task in _OF_BUNDLE else None
-    what = amiss(record, store, found.bundle) if record else "not in place"
+    what = amiss(record, builder.store, found.bundle) if record else "not in place"
     given = steps_of(task, builder) if task == "check" or (task in _OF_BUNDLE and what) else []
     flaws = _flaws(states, given, builder)
     lineage = Lineage(builder.store.records())

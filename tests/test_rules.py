@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sdbuild"
 GOLDEN = ROOT / "tests" / "golden" / "step_code.json"
 HEAVY = {"numpy", "torch", "coremltools", "diffusers", "transformers", "huggingface_hub", "PIL",
-         "google", "safetensors", "fsspec", "s3fs"}
+         "google", "safetensors", "fsspec", "s3fs", "paramiko", "httpx"}
 CORE = {"errors", "digest", "lock", "checkpoints", "family", "fields", "naming", "recipe", "step",
         "plan", "build", "memory", "cost", "ram", "settings", "install", "show", "check", "why",
         "weight", "tasks", "versions", "cli"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from sdbuild.commands import add_json, add_variables, print_json, variables
@@ -21,15 +23,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints what came into the bundle, and warnings."""
     from sdbuild.build import Builder
-    from sdbuild.plan import plan
     from sdbuild.relink import relink
     from sdbuild.settings import settings
     from sdbuild.show import as_json, made
-    from sdbuild.store import Store
 
-    found = settings(variables(options.variables))
-    builder = Builder(plan(found.recipe), Store(found.cache), found.ram_bytes)
-    record = relink(options.bundle.resolve(), options.component, builder)
+    builder = Builder.of(settings(variables(options.variables)))
+    with redirect_stdout(sys.stderr if options.json else sys.stdout):  # what is made or fetched
+        record = relink(options.bundle.resolve(), options.component, builder)
     if options.json:
         print_json(bundle=str(options.bundle), warnings=list(record.facts["warnings"]),
                    artifact=as_json(record, builder.store))

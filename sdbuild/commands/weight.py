@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict
 
 from sdbuild.commands import add_json, add_variables, print_json, variables
@@ -22,15 +24,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints what each step made of the weight."""
     from sdbuild.build import Builder
-    from sdbuild.plan import plan
     from sdbuild.settings import settings
-    from sdbuild.store import Store
     from sdbuild.weight import component_of, follow, told
 
     found = settings(variables(options.variables) | {"model": options.recipe})
-    builder = Builder(plan(found.recipe), Store(found.cache))
     component = component_of(found.recipe, options.component)
-    stops = follow(builder, component, options.tensor)
+    with redirect_stdout(sys.stderr if options.json else sys.stdout):  # what is fetched
+        stops = follow(Builder.of(found), component, options.tensor)
     if options.json:
         print_json(component=component.name, tensor=options.tensor,
                    stops=[asdict(stop) for stop in stops])

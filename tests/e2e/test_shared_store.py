@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from importlib import metadata
 
@@ -31,6 +32,14 @@ def pushed(project, url, **words):
     command = [sys.executable, "-m", "sdbuild", "push", "build",
                *(f"{name}={value}" for name, value in words.items()), "--json"]
     return {s["step"]: s["state"] for s in json.loads(run(command, 0))["steps"]}
+
+
+def output(words):
+    """What a command of sdbuild printed on standard output."""
+    done = subprocess.run([sys.executable, "-m", "sdbuild", *words], cwd=ROOT,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def records(project):
@@ -189,3 +198,46 @@ def test_a_store_that_cannot_be_named_so_is_refused_at_once(new_project, url, me
 
     assert message in printed
     assert "hunter22" not in printed
+
+
+def test_another_machines_component_is_relinked(project, second, tmp_path):
+    shared = tmp_path / "shared"
+    pushed(project, shared)
+    pushed(project, shared, quant="none", chunk="1")
+    project.doit("build", "quant=none", "chunk=1")
+    second.doit("build", remote=shared)
+
+    told = json.loads(output([
+        "relink", second.bundle, "unet", "quant=none", "chunk=1", f"cache={second.cache}",
+        f"remote={shared}", "--json"]))
+
+    assert told["artifact"]["step"] == "relink:unet"
+    for name, content in files(project.bundle / "Unet.mlmodelc").items():
+        assert (second.bundle / "Unet.mlmodelc" / name).read_bytes() == content
+
+
+def test_the_way_of_a_weight_is_followed_through_what_another_machine_made(
+    project, second, tmp_path
+):
+    shared = tmp_path / "shared"
+    pushed(project, shared)
+    words = ["weight", "tiny-emoji", "unet", "conv_in.weight"]
+    here = json.loads(output([*words, f"cache={project.cache}", "--json"]))
+
+    there = json.loads(output(
+        [*words, f"cache={second.cache}", f"remote={shared}", "--json"]))
+
+    assert here == there
+    assert "bundle" in {stop["step"] for stop in there["stops"]}
+
+
+def test_a_weight_whose_binding_is_in_no_store_is_followed_no_further(project, second, tmp_path):
+    """As on a machine that fetched a bundle, and no longer reaches the shared store."""
+    shared = tmp_path / "shared"
+    pushed(project, shared)
+    second.doit("build", remote=shared)
+
+    told = output(["weight", "tiny-emoji", "unet", "conv_in.weight", f"cache={second.cache}"])
+
+    *_, last = told.splitlines()
+    assert last.split(maxsplit=1) == ["lower:unet", "made, but its files are not in the store"]

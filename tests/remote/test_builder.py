@@ -5,6 +5,8 @@ import json
 import pytest
 from builders import builder, content, has
 
+from sdbuild.upkeep.collect import collect
+
 pytestmark = pytest.mark.usefixtures("stages")
 
 
@@ -94,3 +96,19 @@ def test_a_full_store_with_a_new_remote_is_used_as_it_is(one, tmp_path, stages):
     moved.make_all("compile:unet")
 
     assert stages == []
+
+
+def test_gc_takes_nothing_from_the_shared_store_and_what_it_took_here_is_fetched(
+    one, tmp_path, stages
+):
+    made = content(one, one.make_all("compile:unet"))
+    shared = {p: p.read_bytes() for p in (tmp_path / "shared").rglob("*") if p.is_file()}
+    stages.clear()
+
+    collect(one.store)
+
+    assert list(one.store.objects()) == []
+    assert {p: p.read_bytes() for p in (tmp_path / "shared").rglob("*") if p.is_file()} == shared
+    assert made == content(one, one.make_all("compile:unet"))
+    assert stages == []
+    assert not has(one, "trace:unet")  # nobody needs it
