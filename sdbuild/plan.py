@@ -56,7 +56,7 @@ def plan(recipe: Recipe) -> Plan:
     inputs = {"resources": From("download:resources"), **compiled}
     vae = next((c for c in recipe.components if c.folder == "vae"), None)
     if vae:
-        inputs["vae"] = From(f"download:{vae.name}", "architecture.json")
+        inputs["latents"] = From(f"download:{vae.name}", "latents.json")
     bundle = Step(kind="bundle", params=stage("bundle").params(recipe), inputs=inputs,
                   facts={"variant": recipe.variant})
     steps[bundle.name] = bundle

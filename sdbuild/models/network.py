@@ -50,6 +50,12 @@ def read_architecture(path: Path, params: Mapping[str, Any]) -> Architecture:
     )
 
 
+def read_latents(checkpoint: Path) -> dict[str, Any]:
+    """How the latents of a component are scaled, from its checkpoint; nothing if it has none."""
+    path = checkpoint / "latents.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
 def module(component: Component) -> ModuleType:
     """The module in `sdbuild/models/` that builds the component's network."""
     return importlib.import_module(f"sdbuild.models.{_FILES[component.name]}")

@@ -78,7 +78,7 @@ def samples(
     for _ in range(2):
         if component.name == "vae_decoder":
             latents = torch.randn(1, dims["C"], dims["h"], dims["w"], generator=rng)
-            yield (latents / config.get("scaling_factor", 0.18215),)
+            yield (latents / config["scaling_factor"],)
         else:
             coarse = torch.rand(1, 3, 4, 4, generator=rng) * 2 - 1
             picture = nn.functional.interpolate(coarse, (dims["H"], dims["W"]), mode="bicubic")

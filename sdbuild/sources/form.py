@@ -26,6 +26,7 @@ _IRRELEVANT = frozenset({
     "attention_dropout", "dropout",                      # of training
     "bos_token_id", "pad_token_id", "projection_dim",    # of others than the network
     "sample_size",                                       # a recipe's size decides
+    "latents_mean", "latents_std", "scaling_factor", "shift_factor",  # of latents: `latents`
     "force_upcast", "upcast_attention",                  # casts to fp32, in which graphs are anyway
 })
 _PER_BLOCK = ("attention_head_dim", "cross_attention_dim", "layers_per_block",
@@ -63,13 +64,10 @@ def architecture(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         SourceError: the config does not name a network.
     """
-    try:
-        name = config.get("_class_name") or config["architectures"][0]
-    except (KeyError, IndexError, TypeError) as error:
-        raise SourceError(f"{part}/config.json: it does not name a network") from error
+    name = _class_name(part, config)
     if name == _CHECKER:
         return {"class": name, "config": _checker(part, config)}
-    found = {**DEFAULTS.get(str(name), {}), **config}
+    found = {**DEFAULTS.get(name, {}), **config}
     kept = {
         key: _same_for_all(value) if key in _PER_BLOCK else value
         for key, value in found.items() if not key.startswith("_") and key not in _IRRELEVANT
@@ -78,6 +76,30 @@ def architecture(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
         # transformers takes 2 for the highest token, which in CLIP's vocabulary is the end token.
         kept["eos_token_id"] = _CLIP_END
     return {"class": name, "config": kept}
+
+
+def latents(part: str, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How an autoencoder's latents are scaled for the U-Net, which the networks themselves do not
+    know; None for other parts.
+
+    Raises:
+        SourceError: the config does not name a network, or the scale is no number above 0.
+    """
+    defaults = DEFAULTS.get(_class_name(part, config), {})
+    if "scaling_factor" not in defaults:
+        return None
+    found = config.get("scaling_factor", defaults["scaling_factor"])
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 1e3:
+        raise SourceError(
+            f"{part}/config.json: scaling_factor is {found!r}, expected one above 0")
+    return {"scaling_factor": float(found)}
+
+
+def _class_name(part: str, config: Mapping[str, Any]) -> str:
+    try:
+        return str(config.get("_class_name") or config["architectures"][0])
+    except (KeyError, IndexError, TypeError) as error:
+        raise SourceError(f"{part}/config.json: it does not name a network") from error
 
 
 def _same_for_all(value: Any) -> Any:

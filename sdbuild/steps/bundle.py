@@ -115,26 +115,23 @@ def _write_tokenizer(resources: Path, target: Path) -> None:
 
 def _manifest(job: Job, resources: Path) -> dict[str, Any]:
     scheduler = _json(resources / "scheduler_config.json")
-    vae = _json(job.inputs["vae"])["config"] if "vae" in job.inputs else {}
     return {
         "schema": SCHEMA,
         **{k: v for k, v in job.params.items() if k not in ("components", "prediction")},
         "licence": _licence(resources),
         "prediction_type": _prediction_type(job, scheduler),
         "pad_token": END_TOKEN,
-        "scale_factor": _scale_factor(vae),
+        "scale_factor": _scale_factor(job),
         "scheduler": {k: v for k, v in scheduler.items() if k != "_diffusers_version"},
         "components": job.params["components"],
         "made_from": _json(job.inputs["provenance"]),
     }
 
 
-def _scale_factor(vae: Mapping[str, Any]) -> float:
-    """What latents are multiplied with; Stable Diffusion 1.x and 2.x have 0.18215."""
-    found = vae.get("scaling_factor", 0.18215)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 1e3:
-        raise SourceError(f"vae/config.json: scaling_factor is {found!r}, expected one above 0")
-    return float(found)
+def _scale_factor(job: Job) -> float:
+    """What latents are multiplied with: 0.18215, unless an autoencoder of the bundle says
+    otherwise."""
+    return _json(job.inputs["latents"])["scaling_factor"] if "latents" in job.inputs else 0.18215
 
 
 def _prediction_type(job: Job, scheduler: Mapping[str, Any]) -> str:

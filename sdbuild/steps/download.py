@@ -1,7 +1,7 @@
 """download: a component's checkpoint, verified and in one form, whatever it came from.
 
-Its artifact is `architecture.json`, what defines the network, and `weights.safetensors`; see
-`sources/form.py` for their one form.
+Its artifact is `architecture.json`, what defines the network, `weights.safetensors`, and of an
+autoencoder `latents.json`; see `sources/form.py` for their one form.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sdbuild.step import Job
 if TYPE_CHECKING:
     from sdbuild.sources import Checkpoint
 
-VERSION = 3
+VERSION = 4
 TOOLS = ()
 CODE = ("steps/download.py", "sources/*.py")
 NEEDS: dict[str, str] = {}
@@ -112,9 +112,11 @@ def _resources(job: Job, checkpoint: Checkpoint) -> None:
 def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     from sdbuild.sources import form, tensors
 
+    part, prefixes = job.reads[0], tuple(job.params["prefixes"])
     found = form.architecture_of(checkpoint, job.reads, job.params)
     (job.output / "architecture.json").write_bytes(canonical(found))
-    part, prefixes = job.reads[0], tuple(job.params["prefixes"])
+    if latents := form.latents(part, checkpoint.config(part)):
+        (job.output / "latents.json").write_bytes(canonical(latents))
     tables = form.tensors(part, checkpoint.tensors(part).values())
     taken = [tensor for tensor in tables if tensor.name.startswith(prefixes)]
     if not taken:

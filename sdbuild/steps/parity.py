@@ -60,7 +60,8 @@ def run(job: Job) -> None:
     architecture = network.read_architecture(checkpoint / "architecture.json", job.params)
     dims = network.dims(component, architecture, job.params)
     rng = torch.Generator().manual_seed(job.params["seed"])
-    samples = list(network.module(component).samples(component, architecture.config, dims, rng))
+    config = {**architecture.config, **network.read_latents(checkpoint)}
+    samples = list(network.module(component).samples(component, config, dims, rng))
     originals = _originals(component, architecture, checkpoint / "weights.safetensors", samples)
     models = sorted(job.inputs["compiled"].glob("*.mlmodelc"))
     chain = load(models, "portable", "original", _weight_bytes(job))

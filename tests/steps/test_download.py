@@ -109,6 +109,49 @@ def test_the_architecture_leaves_out_what_does_not_define_the_network(checkpoint
     assert found["config"]["cross_attention_dim"] == 64
 
 
+def changed(checkpoint, part, **fields):
+    path = checkpoint / part / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_how_latents_are_scaled_is_kept_beside_the_architecture_and_not_in_it(
+    checkpoint, tmp_path,
+):
+    wanted, _ = download(checkpoint, tmp_path, "vae", ("decoder.",))
+    changed(checkpoint, "vae", scaling_factor=0.5)
+
+    made, _ = download(checkpoint, tmp_path, "vae", ("decoder.",), name="again")
+
+    assert json.loads(wanted["latents.json"]) == {"scaling_factor": 0.18215}
+    assert json.loads(made["latents.json"]) == {"scaling_factor": 0.5}
+    assert {n: c for n, c in made.items() if n != "latents.json"} == {
+        n: c for n, c in wanted.items() if n != "latents.json"}
+
+
+def test_an_autoencoder_of_an_old_config_has_the_scale_of_its_time(checkpoint, tmp_path):
+    path = checkpoint / "vae" / "config.json"
+    config = json.loads(path.read_text())
+    del config["scaling_factor"]
+    path.write_text(json.dumps(config))
+
+    made, _ = download(checkpoint, tmp_path, "vae", ("decoder.",))
+
+    assert json.loads(made["latents.json"]) == {"scaling_factor": 0.18215}
+
+
+@pytest.mark.parametrize("scale", [0, -1, "0.18215", None, True, [1], 1e9])
+def test_a_scale_of_latents_that_can_be_none_is_refused(checkpoint, tmp_path, scale):
+    changed(checkpoint, "vae", scaling_factor=scale)
+
+    with pytest.raises(SourceError, match=r"vae/config\.json: scaling_factor is .*, expected one"):
+        download(checkpoint, tmp_path, "vae", ("decoder.",))
+
+
+def test_a_network_without_latents_has_no_scale_of_them(checkpoint, tmp_path):
+    assert sorted(download(checkpoint, tmp_path)[0]) == [
+        "architecture.json", "weights.safetensors"]
+
+
 def test_the_facts_hold_the_digest_of_each_tensor(checkpoint, tmp_path):
     import xxhash
 
