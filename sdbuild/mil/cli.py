@@ -150,7 +150,22 @@ def _guarded(run: Run) -> Run:
     def guarded(options: argparse.Namespace) -> int:
         try:
             return run(options)
+        except BrokenPipeError:  # of no file: whoever reads what is printed has had enough
+            raise
         except OSError as error:
-            raise MILError(str(error)) from error
+            place, reason = _place(error, options), error.strerror or str(error)
+            raise MILError(f"{place}: {reason}" if place else reason) from error
 
     return guarded
+
+
+def _place(error: OSError, options: argparse.Namespace) -> str:
+    """The file of an error; that which was to be written, if it has none or is a part of that."""
+    given = vars(options)
+    written = [given[key] for key in ("destination", "out") if given.get(key) is not None]
+    written += given.get("destinations", ())
+    file = str(error.filename or "")
+    for path in written:
+        if file.startswith(str(path.parent / f".{path.name}.")):
+            return str(path)
+    return file or ", ".join(map(str, written))

@@ -187,10 +187,13 @@ def diff(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Executes, and tells of the outputs."""
+    from sdbuild.mil.destination import refuse_file
     from sdbuild.mil.run import load_inputs, predict, save_outputs, summary, where_not_finite
     from sdbuild.mil.survey import read_models
     from sdbuild.mil.tables import printable
 
+    if options.out is not None:
+        refuse_file(options.out)
     results = list(predict(read_models(options.path), load_inputs(_once('--input', options.input)),
                            function=options.function, seed=options.seed,
                            weight_bytes=options.weight_bytes))

@@ -16,7 +16,7 @@ _COPY_BYTES = 1 << 30  # asked of the kernel at a time
 
 
 def refuse_taken(sources: Iterable[Path], destinations: Sequence[Path]) -> None:
-    """Refuses destinations where something is, or that lie in each other or in one of `sources`.
+    """Refuses destinations where something is, or that lie in a file, each other or a source.
 
     Raises:
         MILError: one does; names it. All links are followed.
@@ -24,6 +24,7 @@ def refuse_taken(sources: Iterable[Path], destinations: Sequence[Path]) -> None:
     for path in destinations:
         if os.path.lexists(path):
             raise MILError(f"{path}: exists already", hint="remove it, or choose another name")
+        refuse_file(path.parent)
     given = [(path, Path(os.path.realpath(path))) for path in sources]
     made = [(path, Path(os.path.realpath(path))) for path in destinations]
     for (path, place), (source, outer) in product(made, given):
@@ -34,6 +35,19 @@ def refuse_taken(sources: Iterable[Path], destinations: Sequence[Path]) -> None:
             what = "is" if place == outer else "lies inside"
             raise MILError(f"{path}: {what} {other}, which is to be written too",
                            hint="give each a place of its own")
+
+
+def refuse_file(folder: Path) -> None:
+    """Refuses a folder that is a file, or that lies in one.
+
+    Raises:
+        MILError: it does; names the file.
+    """
+    for place in (folder, *folder.parents):
+        if place.is_dir():
+            return
+        if os.path.lexists(place):
+            raise MILError(f"{place}: a file, expected a folder")
 
 
 RESULT = "result"

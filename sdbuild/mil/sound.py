@@ -1,6 +1,6 @@
 """Whether a program means anything: what runs, edits and compiles it asks before it works.
 
-`verify.py` tells more: of the description, of what is not used, and of all the weight files hold.
+`verify.py` tells more: of what is not used, and of all that the weight files hold.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from sdbuild.mil.program import (
     Type,
     Value,
 )
+from sdbuild.mil.proto import Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,7 @@ class Problem:
 
 
 def read_sound(path: Path) -> Model:
-    """The model in an `.mlpackage` folder, its names, constants and weight files looked at.
+    """The model in an `.mlpackage` folder, its program, features and weight files looked at.
 
     Of the weight files the records are read, never the data, so that it takes little more than
     `read_package`.
@@ -48,6 +49,7 @@ def read_sound(path: Path) -> Model:
     """
     model = read_package(path)
     refuse_contradictions(model)
+    _refuse(model, misdescribed(model))
     for file in weight_files(model.program):
         for _ in model.reader(file).records():
             pass  # each is checked when it is read
@@ -60,7 +62,11 @@ def refuse_contradictions(model: Model) -> None:
     Raises:
         InvalidProgram: it is one; tells the first contradiction.
     """
-    for found in contradictions(model):
+    _refuse(model, contradictions(model))
+
+
+def _refuse(model: Model, problems: Iterable[Problem]) -> None:
+    for found in problems:
         raise InvalidProgram(f"{model.source}: {found.where}: {found.problem}",
                              hint="`python -m sdbuild mil verify PATH` tells all that is wrong.")
 
@@ -202,3 +208,44 @@ def _length(where: str, value: Value) -> Iterator[Problem]:
             return
     if len(value.data) != expected:
         yield Problem(where=where, problem=f"{len(value.data)} items, expected {expected}")
+
+
+# description
+
+
+def misdescribed(model: Model) -> Iterator[Problem]:
+    """What the description says of features that the program does not have, and the reverse."""
+    for features in model.description.functions or [model.description]:
+        name = getattr(features, "name", "")
+        try:
+            function = model.program.functions[name] if name else model.program.main
+        except (KeyError, InvalidProgram):
+            yield Problem(where="description", problem=f"there is no function {name or 'main'!r}")
+            continue
+        where = f"description of {name or 'the model'}"
+        described = [f.name for f in (*features.input, *features.state)]
+        yield from _same(f"{where}: inputs", described, [item.name for item in function.inputs])
+        outputs = [f.name for f in features.output]
+        yield from _same(f"{where}: outputs", outputs, list(function.block.outputs))
+        yield from _shapes(where, features, function)
+
+
+def _same(where: str, described: list[str], found: list[str]) -> Iterator[Problem]:
+    if len(set(described)) != len(described):
+        yield Problem(where=where, problem="a name is given twice")
+    for name in sorted(set(described) - set(found)):
+        yield Problem(where=where, problem=f"the program has no {name!r}")
+    for name in sorted(set(found) - set(described)):
+        yield Problem(where=where, problem=f"{name!r} is not described")
+
+
+def _shapes(where: str, features: Message, function: Function) -> Iterator[Problem]:
+    kinds = {item.name: item.type for item in function.inputs}
+    for feature in features.input:
+        array, kind = feature.type.multiArrayType, kinds.get(feature.name)
+        is_fixed = isinstance(kind, TensorType) and kind.count is not None
+        shape = tuple(array.shape)
+        is_fixed = is_fixed and array.WhichOneof("ShapeFlexibility") is None
+        if is_fixed and shape and shape != (kind.shape or (1,)):  # a scalar is one element
+            problem = f"{feature.name} has shape {list(shape)}, in the program {kind.shape}"
+            yield Problem(where=where, problem=problem)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sdbuild.errors import InvalidProgram, MILError
+from sdbuild.errors import MILError
 from sdbuild.mil.blob import BlobReader
 from sdbuild.mil.edit import program_blobs, uses, walk
 from sdbuild.mil.package import Model
-from sdbuild.mil.program import Block, Function, StateType, TensorType
-from sdbuild.mil.proto import Message
-from sdbuild.mil.sound import Problem, blocks, contradictions
+from sdbuild.mil.program import Block, Function, StateType
+from sdbuild.mil.sound import Problem, blocks, contradictions, misdescribed
 from sdbuild.mil.survey import read_models
 
 
@@ -29,7 +28,7 @@ def _model(model: Model) -> Iterator[Problem]:
     yield from contradictions(model)
     for name, function, block in blocks(model):
         yield from _dead(f"function {name}", function, block)
-    yield from _described(model)
+    yield from misdescribed(model)
 
 
 def _dead(where: str, function: Function, block: Block) -> Iterator[Problem]:
@@ -42,47 +41,6 @@ def _dead(where: str, function: Function, block: Block) -> Iterator[Problem]:
         if outputs and used.isdisjoint(outputs) and states.isdisjoint(operation.references()):
             yield Problem(where=f"{where}: {operation.type} {operation.name}",
                           problem="nothing uses its results")
-
-
-# description
-
-
-def _described(model: Model) -> Iterator[Problem]:
-    """What the description says of features that the program does not have, and the reverse."""
-    for features in model.description.functions or [model.description]:
-        name = getattr(features, "name", "")
-        try:
-            function = model.program.functions[name] if name else model.program.main
-        except (KeyError, InvalidProgram):
-            yield Problem(where="description", problem=f"there is no function {name or 'main'!r}")
-            continue
-        where = f"description of {name or 'the model'}"
-        described = [f.name for f in (*features.input, *features.state)]
-        yield from _same(f"{where}: inputs", described, [item.name for item in function.inputs])
-        outputs = [f.name for f in features.output]
-        yield from _same(f"{where}: outputs", outputs, list(function.block.outputs))
-        yield from _shapes(where, features, function)
-
-
-def _same(where: str, described: list[str], found: list[str]) -> Iterator[Problem]:
-    if len(set(described)) != len(described):
-        yield Problem(where=where, problem="a name is given twice")
-    for name in sorted(set(described) - set(found)):
-        yield Problem(where=where, problem=f"the program has no {name!r}")
-    for name in sorted(set(found) - set(described)):
-        yield Problem(where=where, problem=f"{name!r} is not described")
-
-
-def _shapes(where: str, features: Message, function: Function) -> Iterator[Problem]:
-    kinds = {item.name: item.type for item in function.inputs}
-    for feature in features.input:
-        array, kind = feature.type.multiArrayType, kinds.get(feature.name)
-        is_fixed = isinstance(kind, TensorType) and kind.count is not None
-        shape = tuple(array.shape)
-        is_fixed = is_fixed and array.WhichOneof("ShapeFlexibility") is None
-        if is_fixed and shape and shape != (kind.shape or (1,)):  # a scalar is one element
-            problem = f"{feature.name} has shape {list(shape)}, in the program {kind.shape}"
-            yield Problem(where=where, problem=problem)
 
 
 # weight files

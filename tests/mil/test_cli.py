@@ -294,6 +294,38 @@ def test_names_cannot_drive_a_terminal_or_lead_out_of_the_folder(source, tmp_pat
     assert "output '../out' is no name for a file" in out
 
 
+def test_a_reader_that_has_had_enough_is_no_error(tmp_path):
+    package = convolutions(tmp_path / "m.mlpackage", layers=40)
+    command = [sys.executable, "-m", "sdbuild", "mil", "show", "--text", str(package)]
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+
+    os.close(writing)
+    assert (141, "") == (done.returncode, done.stderr)
+
+
+def test_what_cannot_be_written_is_told_by_its_own_name(source, tmp_path):
+    out = tmp_path / "out.mlpackage"
+    code = ("import resource, sys\nfrom sdbuild.cli import main\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+            "sys.exit(main(sys.argv[1:]))")
+    command = [sys.executable, "-c", code, "mil", "palettize", source, out, "--bits", "4"]
+
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    assert (1, f"ERROR: {out}: File too large\n") == (done.returncode, done.stderr)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_outputs_are_not_worked_out_for_a_folder_that_is_a_file(source, tmp_path, mil):
+    file = tmp_path / "file"
+    file.touch()
+
+    assert (1, f"ERROR: {file}: a file, expected a folder\n") == mil("run", source, "--out", file)
+
+
 def test_the_command_line_starts_without_anything_heavy():
     code = ("import sys\nfrom sdbuild.cli import main\n"
             "try:\n main(['mil', '--help'])\nexcept SystemExit:\n pass\n"

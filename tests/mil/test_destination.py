@@ -44,6 +44,14 @@ def test_nothing_is_written_into_the_package_or_over_what_is_there(write, place)
     assert sorted(p.name for p in place.iterdir()) == ["link", "m.mlpackage", "taken"]
 
 
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_folder_that_is_a_file_is_told(write, place):
+    (place / "file").touch()
+
+    with pytest.raises(MILError, match=r"/file: a file, expected a folder"):
+        write(place / "m.mlpackage", place / "file" / "deeper" / "out")
+
+
 @pytest.mark.parametrize(("first", "second", "expected"), [
     ("a", "b/../a", "a: is .*a, which is to be written too"),
     ("a", "a/b", "b: lies inside .*a, which is to be written too"),
@@ -60,12 +68,12 @@ def test_chunks_need_places_of_their_own(first, second, expected, place):
 
 
 def test_a_chunk_that_fails_takes_those_before_it_along(place):
-    (place / "file").write_text("no folder")
+    too_long = "3" * 255  # not for itself, but for the folder that it is written in
 
-    with pytest.raises(OSError, match="file"):
-        chunk(place / "m.mlpackage", [place / "1", place / "2", place / "file" / "3"])
+    with pytest.raises(OSError, match="too long"):
+        chunk(place / "m.mlpackage", [place / "1", place / "2", place / too_long])
 
-    assert sorted(p.name for p in place.iterdir()) == ["file", "m.mlpackage"]
+    assert sorted(p.name for p in place.iterdir()) == ["m.mlpackage"]
 
 
 @pytest.mark.parametrize("count", [-1, 0, 1, 10**18])

@@ -36,6 +36,10 @@ def with_a_blob_of_another_type(spec):
     operation(spec, "const").attributes["val"].type.tensorType.dataType = 11
 
 
+def with_an_output_that_the_program_lacks(spec):
+    spec.description.output[0].name = "nowhere"
+
+
 def weight_file(package):
     return read_package(package).root / "weights" / "weight.bin"
 
@@ -56,6 +60,7 @@ BROKEN = {
     "a name": (with_a_name_that_nothing_defines, None, "uses 'nowhere' which nothing defines"),
     "a value": (with_a_constant_without_value, None, "a constant has no value"),
     "a type": (with_a_blob_of_another_type, None, "its blob holds fp16, expected fp32"),
+    "a feature": (with_an_output_that_the_program_lacks, None, "the program has no 'nowhere'"),
     "a file": (None, truncated, "lie outside the file's 2000"),
     "a record": (None, with_a_broken_record, "expected 0xdeadbeef"),
 }
