@@ -7,7 +7,7 @@ described in `docs/mil.md`.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from sdbuild.errors import MILError
@@ -257,32 +257,40 @@ def sparsify(options: argparse.Namespace) -> int:
 
 
 def _packed(options: argparse.Namespace, reports: Sequence[TensorReport], whole: str = "") -> int:
-    """Tells of each tensor, and of those that stayed whole what `whole` says they have; or that
-    there was none, and which are taken."""
-    if not reports and not options.json:
-        print(_nothing(options))
+    """Tells of each tensor, of those that stayed whole what `whole` says they have, and of the
+    weights that were left alone how many they are."""
+    if reports or options.json:
+        _print(options, "tensors", reports, (
+            "name", "bits", "groups", "bytes_before", "bytes_after", "rms_error", "max_error",
+            "snr_db",
+        ))
+    if options.json:
         return 0
-    _print(options, "tensors", reports, (
-        "name", "bits", "groups", "bytes_before", "bytes_after", "rms_error", "max_error", "snr_db",
-    ))
     count = sum(report.is_whole for report in reports)
-    if count and not options.json:
+    if count:
         print(f"{count} of {len(reports)} weights have {whole}")
+    if left := _left(options, {report.name for report in reports}):
+        print(left)
     return 0
 
 
-def _nothing(options: argparse.Namespace) -> str:
-    """Why an edit of weights changed none."""
+def _left(options: argparse.Namespace, taken: Container[str]) -> str:
+    """How many weights an edit left alone, and which it takes; nothing if it took all."""
     from sdbuild.mil.survey import read_models, weights
 
-    count = sum(1 for model in read_models(options.path) for _ in weights(model))
+    is_taken: dict[tuple[str, int], bool] = {}
+    for weight in (weight for model in read_models(options.path) for weight in weights(model)):
+        place = (weight.file, weight.offset)
+        is_taken[place] = is_taken.get(place, False) or weight.name in taken
+    left = sum(not each for each in is_taken.values())
     rules = [f"floats of more than {options.min_elements} elements and one axis"]
     if options.skip or options.skip_type:
         rules.append("that are not to be skipped")
     if getattr(options, "threshold", None) is not None:
         rules.append(f"of which a share of {options.min_sparsity:g} would be zero")
-    return (f"{options.destination}: none of the {count} weights was changed; taken are "
-            + ", ".join(rules))
+    told = (f"{left} of {len(is_taken)} weights stay as they are" if left < len(is_taken)
+            else f"{options.destination}: none of the {left} weights was changed")
+    return f"{told}; taken are {', '.join(rules)}" if left else ""
 
 
 def chunk(options: argparse.Namespace) -> int:

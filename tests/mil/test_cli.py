@@ -195,6 +195,17 @@ def test_an_edit_that_changes_no_weight_says_so_and_which_it_takes(
     assert mil("diff", package, tmp_path / "out") == (0, "")
 
 
+def test_an_edit_says_how_many_weights_it_left_alone(tmp_path, mil):
+    package = convolutions(tmp_path / "m.mlpackage", IOS18, layers=2)  # each has a small bias
+
+    some = mil("quantize", package, tmp_path / "some", "--bits", 8, "--block-size", 36)[1]
+    one = mil("quantize", package, tmp_path / "one", "--bits", 8, "--skip", "conv0*")[1]
+
+    rule = "taken are floats of more than 2048 elements and one axis"
+    assert some.endswith(f"\n2 of 4 weights stay as they are; {rule}\n")
+    assert one.endswith(f"\n3 of 4 weights stay as they are; {rule}, that are not to be skipped\n")
+
+
 def test_a_pipe_is_not_waited_for(source, tmp_path, mil):
     for name, command in (("manifest", "weights"), ("weight", "palettize")):
         package = edited(source, tmp_path / name, lambda spec: None)
