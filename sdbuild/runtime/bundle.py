@@ -79,8 +79,12 @@ def _manifest(folder: Path) -> dict[str, Any]:
             f"{folder}: no manifest.json, expected the folder of a finished bundle",
             hint="doit build puts bundles below bundles/",
         ) from None
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror or error}",
+                          hint="see that it can be read, then try again") from error
+    except ValueError as error:
+        raise BundleError(f"{path}: cannot be read: {error}",
+                          hint="build the bundle again") from error
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise BundleError(f"{path}: not a manifest of schema {SCHEMA}")
     return found

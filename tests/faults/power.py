@@ -15,7 +15,8 @@ from pathlib import Path
 from watch import RENAME_EXCHANGE
 
 LOST, ZEROS, KEPT = "lost", "zeros", "kept"
-_DULL = re.compile(r"/\.new-\w+$|/cache/locks$|/cache/work$")
+_DULL = re.compile(r"/\.new-\w+$|/cache/(locks|work)(/|$)")
+"""Unfinished files, locks and workspaces: whether they are there decides nothing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +38,7 @@ class Change:
 
     where: Node
     names: list
+    is_dull: bool
     is_synced: bool = False
 
 
@@ -71,13 +73,14 @@ class Disk:
             node = node.names.get(part) if node else None
         return node
 
-    def _change(self, where, *names):
+    def _change(self, call, where, *names):
         for folder, name, node in names:
             if node is None:
                 folder.names.pop(name, None)
             else:
                 folder.names[name] = node
-        self.changes.append(Change(where=where, names=list(names)))
+        self.changes.append(Change(where=where, names=list(names),
+                                   is_dull=all(map(_DULL.search, call.paths))))
 
     def apply(self, call):
         """Does what the call does, if it can."""
@@ -94,7 +97,7 @@ class Disk:
             if call.name == "mkdir" or call.flags & os.O_CREAT:
                 made = Node(is_folder=call.name == "mkdir", mode=0o755)
                 self.nodes.append(made)
-                self._change(folder, (folder, name, made))
+                self._change(call, folder, (folder, name, made))
         elif node is None:
             return
         elif call.name == "open" and call.flags & os.O_TRUNC:
@@ -114,13 +117,15 @@ class Disk:
         elif call.name == "fsync":
             self._sync(node)
         elif call.name == "link" and others == [None]:
-            self._change(folders[1], (folders[1], names[1], node))
+            self._change(call, folders[1], (folders[1], names[1], node))
         elif call.name in ("unlink", "rmdir"):
-            self._change(folder, (folder, name, None))
+            self._change(call, folder, (folder, name, None))
         elif call.name == "rename" and call.flags & RENAME_EXCHANGE:
-            self._change(folders[1], (folder, name, others[0]), (folders[1], names[1], node))
+            self._change(call, folders[1],
+                         (folder, name, others[0]), (folders[1], names[1], node))
         elif call.name == "rename":
-            self._change(folders[1], (folder, name, None), (folders[1], names[1], node))
+            self._change(call, folders[1],
+                         (folder, name, None), (folders[1], names[1], node))
 
     def _sync(self, node):
         if not node.is_folder:
@@ -131,13 +136,15 @@ class Disk:
     def after_power_loss(self):
         """Each state that the disk may be in now: (what was kept, a function that lays it out)."""
         pending = [change for change in self.changes if not change.is_synced]
+        every = set(map(id, pending))
         for contents in (LOST, ZEROS):
             yield f"no names, contents {contents}", set(), contents
-            yield f"all names, contents {contents}", set(map(id, pending)), contents
+        for contents in (LOST, ZEROS, KEPT):
+            yield f"all names, contents {contents}", every, contents
         for change in pending:
-            rest = {id(each) for each in pending} - {id(change)}
-            yield f"all but {change.names[-1][1]}", rest, KEPT
-            yield f"only {change.names[-1][1]}", {id(change)}, LOST
+            if not change.is_dull:
+                yield f"all but {change.names[-1][1]}", every - {id(change)}, KEPT
+                yield f"only {change.names[-1][1]}", {id(change)}, LOST
 
     def what_matters(self, kept, contents):
         """What such a state holds beside workspaces, locks and unfinished files."""
