@@ -87,6 +87,16 @@ def test_nothing_is_lost_in_any_order_of_writes(stage, name, how, every, counted
     assert found.points
 
 
+def test_a_new_store_is_there_for_good_before_anything_in_it_is_finished(stage):
+    calls = stage.undisturbed(SCENES["a first build"]).calls
+    seen = [(call.name, call.paths[-1].removeprefix(str(stage.world))) for call in calls]
+
+    records = [place for place, (name, path) in enumerate(seen)
+               if name == "rename" and path.startswith("/cache/records/")]
+
+    assert seen.index(("mkdir", "/cache")) < seen.index(("fsync", "")) < records[0]
+
+
 @pytest.mark.parametrize("part", ["/cache/", "/out/"])
 def test_a_disk_that_is_not_told_to_sync_loses_something(stage, part):
     """Else the model could not tell a good order of writes from a bad one."""

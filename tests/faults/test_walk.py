@@ -8,6 +8,7 @@ import pytest
 import reader
 import walk
 from scenes import BUILD, SCENES
+from watch import KILL, RENAME_EXCHANGE
 
 
 def disturbed(fault, stages, name, every):
@@ -105,6 +106,33 @@ def test_what_a_bundle_holds_does_not_go_where_it_cannot_be_seen_just_now(stage,
     assert os.strerror(number) in told["error"] if part.startswith("cache/") else told == {}
     assert set(reader.tree(stage.world / "out" / "mine").values()) <= {
         path.name for path in (stage.world / "cache").glob("objects/*/*")}
+
+
+def test_a_bundle_is_kept_though_its_build_is_killed_in_the_moment_that_it_comes(stage):
+    scene = SCENES["another bundle in the place of an older one"]
+    stage.undisturbed(scene)
+    stage.reset(scene)
+
+    def decide(call):
+        answer = KILL if decide.has_come else None
+        decide.has_come |= call.name == "rename" and bool(call.flags & RENAME_EXCHANGE)
+        return answer
+
+    decide.has_come = False
+    assert stage.run(scene.act, decide).status == -9
+
+    assert stage.look().bundle == stage.undisturbed(scene).done.bundle
+    stage.check(scene)
+
+
+def test_a_bundle_whose_manifest_cannot_be_read_just_now_is_told_with_a_hint(stage):
+    stage.reset(SCENES["relink"])
+    path = stage.world / "out" / "mine" / "manifest.json"
+
+    told = stage.run(("relink", {}), unreadable(path, errno.EMFILE)).result
+
+    assert told["error"] == f"{path}: cannot be read: Too many open files"
+    assert told["hint"]
 
 
 @pytest.fixture
