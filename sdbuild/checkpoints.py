@@ -40,14 +40,19 @@ class Checkpoints:
         """The digest of each file that the step reads, at the place that is taken.
 
         Raises:
-            SourceError: no place has it.
+            SourceError: no place has it, or it cannot be read.
         """
         if step.source is None:
             return {}
-        checkpoint = self.taken(step.source)
         found: dict[str, str] = {}
-        for part in step.reads:
-            found |= checkpoint.identity(part, lambda path: source_digest(path, self._store))
+        try:
+            checkpoint = self.taken(step.source)
+            for part in step.reads:
+                found |= checkpoint.identity(part, lambda path: source_digest(path, self._store))
+        except OSError as error:
+            what = error.filename or ", ".join(step.source.places)
+            raise SourceError(f"{what}: {error.strerror or error}",
+                              hint="see that it can be read, then try again") from error
         return found
 
     def reach(self, step: Step) -> None:

@@ -97,7 +97,9 @@ class Folder:
         return Resources(self.place, names, lambda name: (self.path / name).read_bytes())
 
     def _names(self) -> set[str]:
-        found = (*self.path.glob("*"), *self.path.glob("*/*"))
+        """The files here and in the folders here; `glob` would pass over what cannot be listed."""
+        found = list(self.path.iterdir())
+        found += [path for folder in found if folder.is_dir() for path in folder.iterdir()]
         return {path.relative_to(self.path).as_posix() for path in found if path.is_file()}
 
     def _shards(self, index: str) -> list[str]:

@@ -1,11 +1,13 @@
 """The real command, its real steps and processes, killed: the next one goes on."""
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import reader
 from walk import Walk
 from watch import KILL
@@ -82,3 +84,23 @@ def test_a_killed_download_goes_on(stage, every, counted):
         assert len(ran) == len(expected.made) - len(found.whole)
         reruns += len(ran)
     counted.add("real", Walk(points=len(points), places=operations - 1, reruns=reruns))
+
+
+@pytest.mark.parametrize("part, number", [
+    ("vae/diffusion_pytorch_model.safetensors", errno.EACCES), ("vae", errno.EACCES),
+    ("vae/config.json", errno.EIO)])
+def test_a_checkpoint_that_cannot_be_read_is_told(stage, part, number):
+    shutil.rmtree(stage.world, ignore_errors=True)
+    checkpoint = stage.world / "checkpoint"
+    shutil.copytree(PROJECT / "recipes" / "tiny-emoji", checkpoint)
+    words = [sys.executable, "-m", "doit", "download:vae_decoder",
+             f"source={checkpoint}", f"cache={stage.world / 'cache'}"]
+
+    run = stage.watcher.run(
+        "execute", {"command": words, "folder": str(PROJECT)},
+        lambda call: (number if call.name == "read" and call.paths[0] == str(checkpoint / part)
+                      else None))
+
+    assert run.status == 1, run.printed
+    assert f"ERROR: {checkpoint / part}: {os.strerror(number)}\n\nhint: " in run.printed
+    assert "Traceback" not in run.printed
