@@ -284,8 +284,12 @@ def test_images_and_numbers_are_described(tmp_path):
     image = feature.type.imageType
     image.width, image.height, image.colorSpace = 640, 480, 20
     description.output.add(name="iou").type.doubleType.SetInParent()
+    text = ("program(1.0) { func main<ios17>(tensor<fp32, [4]> input,"
+            " tensor<fp32, [1, 3, 480, 640]> picture) {"
+            " tensor<fp32, [4]> output = relu(x = input);"
+            " tensor<fp32, [1, 3, 480, 640]> iou = relu(x = picture); } -> (output, iou); }")
 
-    compile_package(small_package(tmp_path / "m.mlpackage", description=description),
+    compile_package(small_package(tmp_path / "m.mlpackage", text, description=description),
                     tmp_path / "m.mlmodelc")
 
     metadata = expected_metadata(tmp_path / "m.mlmodelc")[0]

@@ -4,7 +4,7 @@ import struct
 from dataclasses import replace
 
 import pytest
-from small import array_feature, relu_description, relu_text, small_package
+from small import VECTOR, array_feature, relu_description, relu_text, small_package
 
 from sdbuild.errors import InvalidProgram, UnsupportedFormat
 from sdbuild.mil.blob import BlobWriter
@@ -29,12 +29,12 @@ def with_unbounded_shape(description):
 
 
 def with_gray_image(description):
-    image = description.input.add(name="gray").type.imageType
+    image = description.input[0].type.imageType
     image.width, image.height, image.colorSpace = 8, 8, 10
 
 
 def with_integer(description):
-    description.input.add(name="n").type.int64Type.SetInParent()
+    description.input[0].type.int64Type.SetInParent()
 
 
 def with_training(description):
@@ -77,7 +77,10 @@ SPARSE_OF_IOS18 = (
     {"text": relu_text(opset="ios18", body=SPARSE_OF_IOS18), "version": 9},
 ], ids=["spec 10", "state of a list", "list", "operation", "sparse weights of iOS 18"])
 def test_programs_whose_compiled_form_is_unknown_are_refused(arguments, tmp_path):
-    package = small_package(tmp_path / "m.mlpackage", **arguments)
+    description = relu_description()
+    if "change" in arguments:
+        description.input.add(name="extra")
+    package = small_package(tmp_path / "m.mlpackage", description=description, **arguments)
     weights = model_file(package).parent / "weights" / "weight.bin"
     weights.parent.mkdir()
     with BlobWriter(weights) as writer:
@@ -103,9 +106,13 @@ def test_a_refusal_says_what_and_why(tmp_path):
 
 def test_functions_described_out_of_order_are_refused(tmp_path):
     description = messages("Model").ModelDescription(defaultFunctionName="b")
-    description.functions.add(name="b")
-    description.functions.add(name="a")
-    package = small_package(tmp_path / "m.mlpackage", description=description, version=9)
+    function = f"({VECTOR} x) {{ {VECTOR} y = relu(x = x); }} -> (y);"
+    for name in ("b", "a"):
+        described = description.functions.add(name=name)
+        described.input.append(array_feature("x"))
+        described.output.append(array_feature("y"))
+    text = f"program(1.0) {{ func a<ios18>{function} func b<ios18>{function} }}"
+    package = small_package(tmp_path / "m.mlpackage", text, description=description, version=9)
 
     with pytest.raises(UnsupportedFormat):
         compile_package(package, tmp_path / "m.mlmodelc")
