@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sdbuild.errors import MILError
 from sdbuild.mil import commands
+from sdbuild.mil.dtype import INTEGER_BITS, PALETTE_BITS
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -31,18 +32,20 @@ def add_mil(parser: argparse.ArgumentParser) -> None:
     _add_compress(mil, "sparsify", commands.sparsify, "small weights as zeros that take no bytes")
     _add_chunk(mil)
     compile_ = _command(mil, "compile", commands.compile_,
-                        "a package as the .mlmodelc of Apple's compiler")
+                        "a package as the .mlmodelc of Apple's compiler", takes="an .mlpackage")
     compile_.add_argument("destination", type=Path, metavar="DESTINATION")
     compile_.add_argument("--name", help="the model's name (default: that of the package)")
 
 
 def _command(
-    mil: argparse._SubParsersAction, name: str, run: Run, meaning: str
+    mil: argparse._SubParsersAction, name: str, run: Run, meaning: str, *,
+    takes: str = "an .mlpackage or .mlmodelc",
 ) -> argparse.ArgumentParser:
+    """A command of one path; its options have `refuse`, for those that contradict each other."""
     command = mil.add_parser(name, help=meaning, description=meaning)
-    command.add_argument("path", type=Path, metavar="PATH", help="an .mlpackage or .mlmodelc")
+    command.add_argument("path", type=Path, metavar="PATH", help=takes)
     command.add_argument("--json", action="store_true", help="JSON instead of tables")
-    command.set_defaults(run=_guarded(run))
+    command.set_defaults(run=_guarded(run), refuse=command.error)
     return command
 
 
@@ -61,11 +64,14 @@ def _add_run(mil: argparse._SubParsersAction) -> None:
 def _add_compress(
     mil: argparse._SubParsersAction, name: str, run: Run, meaning: str
 ) -> None:
-    command = _command(mil, name, run, meaning)
+    command = _command(mil, name, run, meaning, takes="an .mlpackage")
     command.add_argument("destination", type=Path, metavar="DESTINATION")
-    if name != "sparsify":
-        command.add_argument("--bits", type=_integer(1), required=True,
-                             help="of an index or an integer")
+    if name == "palettize":
+        command.add_argument("--bits", type=int, choices=PALETTE_BITS, required=True,
+                             help="of an index; 3 from iOS 18 on")
+    elif name == "quantize":
+        command.add_argument("--bits", type=int, choices=INTEGER_BITS, required=True,
+                             help="of an integer; 4 from iOS 18 on")
     command.add_argument("--min-elements", type=_integer(0), default=2048,
                          help="constants of that many or fewer stay as they are (default: 2048)")
     command.add_argument("--skip", action="append", default=[], metavar="PATTERN",
@@ -77,21 +83,24 @@ def _add_compress(
         command.add_argument("--mixed", action="append", default=[], type=_bits_pair,
                              metavar="PATTERN=BITS", help="other bits for some; may be repeated")
         command.add_argument("--group-size", type=_integer(1),
-                             help="a table for that many channels")
+                             help="a table for that many output channels (iOS 18)")
         command.add_argument("--per-channel-scale", action="store_true",
-                             help="divide each channel by its greatest magnitude first")
+                             help="divide each output channel by its greatest magnitude first"
+                                  " (iOS 18)")
     elif name == "quantize":
         command.add_argument("--block-size", type=_integer(1),
-                             help="a scale for that many channels")
+                             help="a scale for that many input channels (iOS 18)")
     else:
-        command.add_argument("--sparsity", type=_share, help="the share that becomes zero, 0 to 1")
-        command.add_argument("--threshold", type=_magnitude, help="magnitudes up to it become zero")
-        command.add_argument("--min-sparsity", type=_share, default=0.5, help="with --threshold: "
+        what = command.add_mutually_exclusive_group(required=True)
+        what.add_argument("--sparsity", type=_share, help="the share that becomes zero, 0 to 1")
+        what.add_argument("--threshold", type=_magnitude, help="magnitudes up to it become zero")
+        command.add_argument("--min-sparsity", type=_share, help="with --threshold: "
                              "tensors with a smaller share stay as they are (default: 0.5)")
 
 
 def _add_chunk(mil: argparse._SubParsersAction) -> None:
-    command = _command(mil, "chunk", commands.chunk, "several packages that run in a row")
+    command = _command(mil, "chunk", commands.chunk, "several packages that run in a row",
+                       takes="an .mlpackage")
     command.add_argument("destinations", type=Path, nargs="+", metavar="DESTINATION",
                          help="one for each chunk, or with --one-package a single one")
     command.add_argument("--one-package", type=_integer(2), metavar="CHUNKS",
@@ -139,8 +148,9 @@ def _share(text: str) -> float:
 
 def _bits_pair(text: str) -> tuple[str, int]:
     name, value = _pair(text)
-    if not value.isdecimal():
-        raise argparse.ArgumentTypeError(f"{value!r}, expected a number of bits")
+    if value not in map(str, PALETTE_BITS):
+        bits = ", ".join(map(str, PALETTE_BITS))
+        raise argparse.ArgumentTypeError(f"{value!r}, expected a number of bits: {bits}")
     return name, int(value)
 
 

@@ -247,8 +247,12 @@ def quantize(options: argparse.Namespace) -> int:
 
 def sparsify(options: argparse.Namespace) -> int:
     """Writes the package with pruned weights."""
-    from sdbuild.mil.sparsify import sparsify
+    from sdbuild.mil.sparsify import MIN_SPARSITY, sparsify
 
+    if options.min_sparsity is None:
+        options.min_sparsity = MIN_SPARSITY
+    elif options.threshold is None:
+        options.refuse("argument --min-sparsity: only with --threshold")
     return _packed(options, sparsify(
         options.path, options.destination, sparsity=options.sparsity, threshold=options.threshold,
         min_sparsity=options.min_sparsity, min_elements=options.min_elements, skip=options.skip,
@@ -266,9 +270,10 @@ def _packed(options: argparse.Namespace, reports: Sequence[TensorReport], whole:
         ))
     if options.json:
         return 0
-    count = sum(report.is_whole for report in reports)
-    if count:
+    if count := sum(report.is_whole for report in reports):
         print(f"{count} of {len(reports)} weights have {whole}")
+    if count := sum(report.bytes_after > report.bytes_before for report in reports):
+        print(f"{count} of {len(reports)} weights take more bytes than before")
     if left := _left(options, {report.name for report in reports}):
         print(left)
     return 0
@@ -299,12 +304,14 @@ def chunk(options: argparse.Namespace) -> int:
     from sdbuild.mil.pipeline import chunk_into_pipeline
 
     if options.one_package is None:
+        if len(options.destinations) < 2:
+            options.refuse("one DESTINATION, expected one for each chunk, or --one-package CHUNKS")
         report = chunk(options.path, options.destinations)
-    elif len(options.destinations) == 1:
+    else:
+        if len(options.destinations) > 1:
+            options.refuse("argument --one-package: several DESTINATIONs, expected one")
         report = chunk_into_pipeline(
             options.path, options.destinations[0], options.one_package)
-    else:
-        raise MILError(f"{len(options.destinations)} destinations, expected one for one package")
     rows = [
         {"path": None if options.one_package else str(part.path), "inputs": part.inputs,
          "outputs": part.outputs, "operations": part.operations, "blob_bytes": part.blob_bytes}

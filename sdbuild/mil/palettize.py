@@ -14,6 +14,7 @@ import numpy as np
 from sdbuild.errors import MILError
 from sdbuild.mil.arrays import pack_bits
 from sdbuild.mil.compress import ARGUMENT_OPSET, Selection, compress
+from sdbuild.mil.dtype import PALETTE_BITS
 from sdbuild.mil.kmeans import Histogram, histogram, indices, nearest, palette
 from sdbuild.mil.packed import (
     Loss,
@@ -31,7 +32,6 @@ from sdbuild.mil.packed import (
 )
 from sdbuild.mil.program import TensorType
 
-NBITS = (1, 2, 3, 4, 6, 8)
 _LEAST_WEIGHT = np.float32(1e-30)  # of an element in the sums of k-means: none may vanish
 
 
@@ -84,8 +84,9 @@ def palettize(
 
 
 def _allow(group_size: int | None, is_scaled: bool, bits: int, opset: int) -> None:
-    if bits not in NBITS:
-        raise MILError(f"palettes of {bits} bits, expected one of {', '.join(map(str, NBITS))}")
+    if bits not in PALETTE_BITS:
+        allowed = ", ".join(map(str, PALETTE_BITS))
+        raise MILError(f"palettes of {bits} bits, expected one of {allowed}")
     if opset >= ARGUMENT_OPSET:
         return
     found = f"need opset CoreML{ARGUMENT_OPSET}, found CoreML{opset}"

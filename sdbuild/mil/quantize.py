@@ -15,6 +15,7 @@ import numpy as np
 from sdbuild.errors import MILError
 from sdbuild.mil.arrays import pack_bits
 from sdbuild.mil.compress import ARGUMENT_OPSET, Selection, compress
+from sdbuild.mil.dtype import INTEGER_BITS
 from sdbuild.mil.packed import (
     Method,
     Packed,
@@ -28,8 +29,6 @@ from sdbuild.mil.packed import (
     report,
 )
 from sdbuild.mil.program import TensorType
-
-NBITS = (4, 8)
 
 
 def quantize(
@@ -68,8 +67,9 @@ def quantize(
 
 
 def _allow(block_size: int | None, bits: int, opset: int) -> None:
-    if bits not in NBITS:
-        raise MILError(f"integers of {bits} bits, expected one of {', '.join(map(str, NBITS))}")
+    if bits not in INTEGER_BITS:
+        allowed = ", ".join(map(str, INTEGER_BITS))
+        raise MILError(f"integers of {bits} bits, expected one of {allowed}")
     if opset < ARGUMENT_OPSET and (bits != 8 or block_size is not None):
         what = f"integers of {bits} bits" if bits != 8 else "blocks of channels"
         raise MILError(f"{what} need opset CoreML{ARGUMENT_OPSET}, found CoreML{opset}",

@@ -20,7 +20,9 @@ from sdbuild.mil.edit import walk
 from sdbuild.mil.execute import Executor, first_nonfinite
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import Function, StateType, TensorType
+from sdbuild.mil.proto import Message
 from sdbuild.mil.sound import refuse_contradictions
+from sdbuild.mil.survey import feature_text
 
 Shape = tuple[int, ...]
 
@@ -46,8 +48,8 @@ def predict(
     An input that is neither given nor made is random, by `seed` and its place.
 
     Raises:
-        MILError: an input is of no program or of another shape, or is not given and of no known
-            shape.
+        MILError: an input is of no program, or of a shape that it does not allow, or is not given
+            and of no known shape.
         InvalidProgram: an operation fails, a value is too large, or there is no such function.
         UnsupportedOp: operations that the executor lacks.
     Units:
@@ -69,6 +71,7 @@ def predict(
     for model, name_of, chosen in zip(models, names, functions, strict=True):
         shapes = _shapes(model, chosen)
         _refuse_broken(model, chosen, shapes)
+        _refuse_shapes(model, name_of, given)
         for name, kind in _tensors(chosen).items():
             if name not in values:
                 values[name] = _random(name, kind, shapes[name], generator)
@@ -129,6 +132,30 @@ def _refuse_broken(model: Model, function: Function, shapes: Mapping[str, Shape 
                 f"{model.source}: {name} has the shape {sizes}, "
                 f"expected at most {LARGEST_ELEMENTS} elements"
             )
+
+
+def _refuse_shapes(model: Model, function: str, given: Mapping[str, np.ndarray]) -> None:
+    """Refuses inputs of flexible shape that are of none that the description allows."""
+    described = (next((f for f in model.description.functions if f.name == function), None)
+                 or model.description)
+    for feature in described.input:
+        array, found = feature.type.multiArrayType, given.get(feature.name)
+        if found is not None and not _allows(array, found.shape):
+            raise MILError(f"input {feature.name}: found {list(found.shape)}, "
+                           f"expected {feature_text(feature)}")
+
+
+def _allows(array: Message, shape: Shape) -> bool:
+    """Whether an array of the description may have a shape; of a fixed one nothing is asked."""
+    match array.WhichOneof("ShapeFlexibility"):
+        case "enumeratedShapes":
+            return shape in {tuple(allowed.shape) for allowed in array.enumeratedShapes.shapes}
+        case "shapeRange":
+            sizes = array.shapeRange.sizeRanges
+            return len(shape) == len(sizes) and all(
+                size.lowerBound <= dim and (dim <= size.upperBound or size.upperBound < 0)
+                for dim, size in zip(shape, sizes, strict=True))
+    return True
 
 
 def _random(

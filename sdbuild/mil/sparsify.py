@@ -30,12 +30,14 @@ from sdbuild.mil.packed import (
 )
 from sdbuild.mil.program import TensorType
 
+MIN_SPARSITY = 0.5
+"""The least share of zeros by which `sparsify` prunes with a threshold, unless told."""
 _MASK_BITS = 1
 
 
 def sparsify(
     source: Path, destination: Path, *, sparsity: float | None = None,
-    threshold: float | None = None, min_sparsity: float = 0.5, min_elements: int = 2048,
+    threshold: float | None = None, min_sparsity: float = MIN_SPARSITY, min_elements: int = 2048,
     skip: Sequence[str] = (), skip_types: Sequence[str] = (), workers: int = 1,
 ) -> tuple[TensorReport, ...]:
     """Prunes the weights of the package `source` into a package at `destination`.

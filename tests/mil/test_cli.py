@@ -159,6 +159,16 @@ def test_groups_that_do_not_fit_are_told(tmp_path, mil):
     assert not any("one table" in told for told in fitting)
 
 
+def test_weights_that_grow_are_told(tmp_path, mil):
+    package = convolutions(tmp_path / "m.mlpackage", IOS18, layers=2)
+
+    grown = mil("palettize", package, tmp_path / "8", "--bits", 8, "--group-size", 1)[1]
+    shrunk = mil("palettize", package, tmp_path / "1", "--bits", 1, "--group-size", 1)[1]
+
+    assert "2 of 2 weights take more bytes than before" in grown  # 36 tables of 256 fp16 each
+    assert "more bytes" not in shrunk
+
+
 def test_blocks_that_do_not_fit_are_told(tmp_path, mil, mil_json):
     package = convolutions(tmp_path / "m.mlpackage", IOS18, layers=2)
 
@@ -275,6 +285,11 @@ def test_what_is_no_model_is_a_message_and_not_a_traceback(command, tmp_path, mi
     ["palettize", "m", "d", "--bits", "4", "--group-size", "-3"],
     ["sparsify", "m", "d", "--sparsity", "1.1"], ["sparsify", "m", "d", "--threshold", "nan"],
     ["sparsify", "m", "d", "--sparsity", "x"], ["chunk", "m", "d", "--one-package", "-5"],
+    ["palettize", "m", "d", "--bits", "5"], ["quantize", "m", "d", "--bits", "3"],
+    ["palettize", "m", "d", "--bits", "4", "--mixed", "a=5"], ["sparsify", "m", "d"],
+    ["sparsify", "m", "d", "--sparsity", "0.5", "--threshold", "1"],
+    ["sparsify", "m", "d", "--sparsity", "0.5", "--min-sparsity", "0.9"],
+    ["chunk", "m", "d"], ["chunk", "m", "d", "e", "--one-package", "2"],
 ])
 def test_what_is_asked_for_wrongly_ends_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -5,6 +5,7 @@ import pytest
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 from packages import IOS17, IOS18, edited, half, package
+from small import relu_description, relu_text, small_package
 
 
 def test_run_is_seeded_and_saves_its_outputs(source, tmp_path, mil_json):
@@ -129,7 +130,7 @@ def test_the_chunks_of_a_pipeline_run_in_a_row(source, tmp_path, mil, mil_json):
     (["--input", "x={array}"], "input x: found float64 (3,)"),
     (["--input", "x={text}"], "input x: "),
     (["--function", "other"], "no function 'other'; found: main"),
-    (["--out", "{text}"], "File exists"),
+    (["--out", "{text}"], "text: a file, expected a folder"),
 ])
 def test_bad_arguments_of_run_are_told(arguments, expected, source, tmp_path, mil):
     np.save(tmp_path / "array.npy", np.zeros(3))
@@ -140,3 +141,48 @@ def test_bad_arguments_of_run_are_told(arguments, expected, source, tmp_path, mi
 
     assert status == 1
     assert expected in out
+
+
+@pytest.mark.parametrize(("numbers", "is_held"), [
+    ([0.0, 7.0], True), ([-1, 2**31 - 1], True), ([0.5, 1], False), ([0, 2**31], False),
+    ([0, np.nan], False),
+])
+def test_integers_take_no_numbers_that_they_would_change(numbers, is_held, tmp_path, mil):
+    def body(x):
+        return mb.identity(x=x, name="out")
+
+    path = package(tmp_path / "m.mlpackage", body, ((2,), types.int32), target=IOS17)
+    np.save(tmp_path / "x.npy", np.array(numbers))
+
+    status, out = mil("run", path, "--input", f"x={tmp_path / 'x.npy'}", "--out", tmp_path)
+
+    if is_held:
+        assert np.load(tmp_path / "out.npy").tolist() == numbers
+    else:
+        assert (1, "ERROR: input x: holds numbers that int32 does not have\n") == (status, out)
+
+
+@pytest.mark.parametrize(("kind", "length", "expected"), [
+    ("range", 3, 0), ("range", 8, 0), ("range", 9, 1), ("list", 3, 1), ("list", 4, 0),
+])
+def test_a_shape_that_the_description_does_not_allow_is_refused(
+    kind, length, expected, tmp_path, mil
+):
+    def flexible(description):
+        array = description.input[0].type.multiArrayType
+        if kind == "range":
+            array.shapeRange.sizeRanges.add(lowerBound=2, upperBound=8)
+        else:
+            array.enumeratedShapes.shapes.add(shape=[4])
+        return description
+
+    text = relu_text(kind="tensor<fp32, [?]>")
+    path = small_package(tmp_path / "m.mlpackage", text, description=flexible(relu_description()))
+    np.save(tmp_path / "x.npy", np.ones(length, np.float32))
+
+    status, out = mil("run", path, "--input", f"input={tmp_path / 'x.npy'}")
+
+    assert expected == status
+    if expected:
+        allowed = "of [2…8]" if kind == "range" else "one of [4]"
+        assert out == f"ERROR: input input: found [{length}], expected float32 [4], {allowed}\n"
