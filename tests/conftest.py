@@ -11,6 +11,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_addoption(parser):
     parser.addoption("--accept", action="store_true", help="write golden files anew")
+    parser.addoption("--clouds", action="store_true", help="test shared stores on emulators of "
+                     "Google Cloud Storage and Azure too (tests/remote/clouds.py)")
     parser.addoption("--every", type=int, metavar="K",
                      help="let the tests of faults try every K-th place: 1 with --accept, else few")
 

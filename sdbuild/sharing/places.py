@@ -8,6 +8,7 @@ its driver of the one takes any host for the right one, that of the other replac
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,8 +29,8 @@ class Place(Protocol):
 
     def __init__(self, url: str, timeout_s: float) -> None: ...
 
-    def get(self, name: str, target: Path, received: Callable[[int], None]) -> None:
-        """Copies a file to `target`, and calls `received` with each count of bytes that came.
+    def get(self, name: str, target: Path, grown: Callable[[], None]) -> None:
+        """Copies a file to `target`, and calls `grown` each time that there is more of it.
 
         Raises:
             FileNotFoundError: it is not there.
@@ -65,9 +66,9 @@ class Whole:
         base, query, token = self._root.partition("?")
         return f"{base.rstrip('/')}/{name}{query}{token}"
 
-    def get(self, name: str, target: Path, received: Callable[[int], None]) -> None:
+    def get(self, name: str, target: Path, grown: Callable[[], None]) -> None:
         """As `Place` says."""
-        self.driver.get_file(self.path(name), str(target), callback=_callback(received))
+        self.driver.get_file(self.path(name), str(target), callback=_callback(grown))
 
     def size(self, name: str) -> int:
         """As `Place` says."""
@@ -110,6 +111,16 @@ class S3(Whole):
         self.driver.put_file(str(source), self.path(name), chunksize=part)
 
 
+class GS(Whole):
+    """A bucket of Google Cloud Storage."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        # Else gcsfs asks another service, by gRPC, for the type of the bucket at every call, and
+        # complains of not being told. Zonal buckets need it.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        super().__init__(url, timeout_s)
+
+
 class Folder(Whole):
     """A folder, where a file is written under another name and renamed."""
 
@@ -142,7 +153,7 @@ class Kind:
 
 
 _S3 = Kind(place=S3, package="s3fs", takes_user=False)
-_GS = Kind(place=Whole, package="gcsfs", takes_user=False)
+_GS = Kind(place=GS, package="gcsfs", takes_user=False)
 _AZ = Kind(place=Whole, package="adlfs", takes_user=False)
 _HTTP = Kind(place=HTTP, package="aiohttp")
 _WEBDAV = Kind(place=WebDAV, package="httpx")
@@ -156,17 +167,12 @@ KINDS: Mapping[str, Kind] = {
 """By the scheme of a URL."""
 
 
-def _callback(received: Callable[[int], None]) -> Any:
-    """A callback of fsspec that passes on what came."""
+def _callback(grown: Callable[[], None]) -> Any:
+    """A callback of fsspec that passes on that more has come."""
     from fsspec.callbacks import Callback
 
-    class Received(Callback):
-        def relative_update(self, inc: int = 1) -> None:
-            super().relative_update(inc)
-            received(inc)
+    class Grown(Callback):
+        def call(self, hook_name: str | None = None, **kwargs: Any) -> None:
+            grown()
 
-        def absolute_update(self, value: int) -> None:
-            received(value - self.value)
-            super().absolute_update(value)
-
-    return Received()
+    return Grown()

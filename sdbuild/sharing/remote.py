@@ -176,14 +176,15 @@ class Remote:
             self._may_write = False
             self._tell(f"{error.message}; what is made here is not given away")
         elif error.is_refused:
-            self._tell(f"{error.message}; what cannot be read there is made here")
+            self._tell(f"{error.message}; what cannot be read there is made here", "reading")
         else:
             self._may_read = self._may_write = False
             self._tell(f"{error.message}; going on without it")
 
-    def _tell(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+    def _tell(self, text: str, matter: str = "") -> None:
+        """Says it, once for each text or matter: drivers may word the same anew for each file."""
+        if (matter or text) not in self._told:
+            self._told.add(matter or text)
             print(f"remote {self._there}: {text}", file=sys.stderr, flush=True)
 
 

@@ -25,16 +25,9 @@ class SFTP:
         self._client: Any = None
         self._open: Any = None
 
-    def get(self, name: str, target: Path, received: Callable[[int], None]) -> None:
+    def get(self, name: str, target: Path, grown: Callable[[], None]) -> None:
         """As `Place` says."""
-        before = 0
-
-        def count(so_far: int, _: int) -> None:
-            nonlocal before
-            received(so_far - before)
-            before = so_far
-
-        self._files().get(self._path(name), str(target), callback=count,
+        self._files().get(self._path(name), str(target), callback=lambda *_: grown(),
                           max_concurrent_prefetch_requests=_READS_AHEAD)
 
     def size(self, name: str) -> int:

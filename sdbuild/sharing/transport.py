@@ -66,25 +66,19 @@ class Transport:
             RemoteFailed: it cannot be had.
             TooLarge: it has more than `limit` bytes.
         """
+        def grown() -> None:  # a driver may begin anew, so what came is not counted
+            if target.exists() and target.stat().st_size > limit:
+                raise TooLarge(f"{name} is larger than its {limit} bytes")
+
         def call() -> bool:
-            left = limit
-
-            def received(count: int) -> None:
-                nonlocal left
-                left -= count
-                if left < 0:
-                    raise TooLarge(f"{name} is larger than its {limit} bytes")
-
             try:
-                self._place().get(name, target, received)
+                self._place().get(name, target, grown)
             except FileNotFoundError:
                 return False
+            grown()
             return True
 
-        found = self._done(call, limit)
-        if found and target.stat().st_size > limit:
-            raise TooLarge(f"{name} is larger than its {limit} bytes")
-        return found
+        return self._done(call, limit)
 
     def size(self, name: str) -> int | None:
         """The bytes of a file; None if it is not there.

@@ -41,14 +41,14 @@ class WebDAV:
             timeout=timeout_s,
         )
 
-    def get(self, name: str, target: Path, received: Callable[[int], None]) -> None:
+    def get(self, name: str, target: Path, grown: Callable[[], None]) -> None:
         """As `Place` says."""
         with self._client.stream("GET", self._at(name), follow_redirects=True) as answer:
             _check(answer, name)
             with target.open("wb") as file:
                 for part in answer.iter_raw():
-                    received(len(part))
                     file.write(part)
+                    grown()
 
     def size(self, name: str) -> int:
         """As `Place` says; -1 of a server that does not say."""

@@ -1,5 +1,6 @@
 """Machines on one server, and the kinds of places."""
 
+import clouds
 import places
 import pytest
 from builders import stages  # noqa: F401
@@ -13,6 +14,8 @@ def pytest_generate_tests(metafunc):
     if "place" in metafunc.fixturenames:
         has_wire = "wire" in metafunc.fixturenames
         kinds = [kind for kind in (*places.KINDS, "s3") if not has_wire or kind != "folder"]
+        if metafunc.config.getoption("clouds"):
+            kinds += clouds.KINDS
         metafunc.parametrize("place", kinds, indirect=True)
 
 
@@ -23,7 +26,7 @@ def place(request, tmp_path, monkeypatch):
     monkeypatch.setattr(transport, "_PAUSE_S", 0.01)
     kind = request.param
     opened = (places.S3(request.getfixturevalue("s3"), monkeypatch) if kind == "s3"
-              else places.KINDS[kind](tmp_path, monkeypatch))
+              else (places.KINDS | clouds.KINDS)[kind](tmp_path, monkeypatch))
     yield opened
     opened.close()
 
