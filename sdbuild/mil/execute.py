@@ -25,7 +25,6 @@ from sdbuild.mil.sliced import sliced
 
 _NUMPY = {"fp16": np.float16, "uint16": np.uint16, "uint32": np.uint32, "uint64": np.uint64}
 """The numpy types of values whose carrier has another one."""
-_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,13 +166,5 @@ def _given(name: str, array: np.ndarray, kind: TensorType) -> Tensor:
     if not fits(array.shape, kind) or array.dtype.kind not in "biuf":
         raise MILError(f"input {name}: found {array.dtype} {array.shape}, "
                        f"expected {kind.dtype} {kind.shape}", input=name)
-    if kind.dtype in _INTEGERS and not _fits_integers(array, kind.dtype):
-        raise MILError(f"input {name}: holds numbers that {kind.dtype} does not have", input=name)
     value = carry(array).to(CARRIERS[kind.dtype])
     return rounded(value, kind.dtype, is_owned=True) if kind.dtype in ROUNDED else value
-
-
-def _fits_integers(array: np.ndarray, dtype: str) -> bool:
-    """Whether all numbers are integers that the data type has."""
-    limits = np.iinfo(dtype)
-    return bool(((array >= limits.min) & (array <= limits.max) & (np.floor(array) == array)).all())

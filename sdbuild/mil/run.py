@@ -26,6 +26,7 @@ from sdbuild.mil.survey import feature_text
 
 Shape = tuple[int, ...]
 
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _LARGEST_INTEGER = 8  # random integers are below it: most are indices into something
 
 
@@ -48,8 +49,8 @@ def predict(
     An input that is neither given nor made is random, by `seed` and its place.
 
     Raises:
-        MILError: an input is of no program, or of a shape that it does not allow, or is not given
-            and of no known shape.
+        MILError: an input is of no program, of a shape or with numbers that it does not allow, or
+            is not given and of no known shape.
         InvalidProgram: an operation fails, a value is too large, or there is no such function.
         UnsupportedOp: operations that the executor lacks.
     Units:
@@ -72,6 +73,7 @@ def predict(
         shapes = _shapes(model, chosen)
         _refuse_broken(model, chosen, shapes)
         _refuse_shapes(model, name_of, given)
+        _refuse_rounding(chosen, given)
         for name, kind in _tensors(chosen).items():
             if name not in values:
                 values[name] = _random(name, kind, shapes[name], generator)
@@ -156,6 +158,17 @@ def _allows(array: Message, shape: Shape) -> bool:
                 size.lowerBound <= dim and (dim <= size.upperBound or size.upperBound < 0)
                 for dim, size in zip(shape, sizes, strict=True))
     return True
+
+
+def _refuse_rounding(function: Function, given: Mapping[str, np.ndarray]) -> None:
+    """Refuses numbers that are not of the integers that an input takes; the executor casts them."""
+    for name, kind in _tensors(function).items():
+        array = given.get(name)
+        if array is not None and kind.dtype in _INTEGERS and array.dtype.kind in "iuf":
+            limits = np.iinfo(kind.dtype)
+            held = (array >= limits.min) & (array <= limits.max) & (np.floor(array) == array)
+            if not held.all():
+                raise MILError(f"input {name}: holds numbers that {kind.dtype} does not have")
 
 
 def _random(
