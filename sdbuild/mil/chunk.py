@@ -36,6 +36,7 @@ from sdbuild.mil.program import (
     Program,
     TensorType,
     string,
+    type_text,
 )
 from sdbuild.mil.proto import Message, messages
 from sdbuild.mil.sound import read_sound
@@ -127,7 +128,7 @@ def _check(model: Model) -> None:
     for item in model.program.main.inputs:
         if not isinstance(item.type, TensorType) or item.type.count is None:
             raise UnsupportedFormat(
-                f"{model.source}: input {item.name} has the type {item.type},"
+                f"{model.source}: input {item.name} is {type_text(item.type)},"
                 " expected a tensor of known shape",
                 hint="convert with a fixed shape and without states, then chunk",
             )

@@ -88,7 +88,8 @@ def _features(features: Message) -> list[dict]:
 
 
 def _function(name: str, function: Function) -> dict:
-    from sdbuild.mil.survey import operation_counts, type_text
+    from sdbuild.mil.program import type_text
+    from sdbuild.mil.survey import operation_counts
 
     return {
         "name": name,
@@ -110,7 +111,9 @@ def _show_text(shown: Mapping) -> str:
         if text:
             lines.append(f"  {key}: {text}")
     lines = [printable(line) for line in lines]
-    lines += ["", format_table(shown["features"], ("kind", "name", "type", "meaning")), ""]
+    of = ("function",) if len(shown["functions"]) > 1 else ()
+    columns = (*of, "kind", "name", "type", "meaning")
+    lines += ["", format_table(shown["features"], columns), ""]
     for function in shown["functions"]:
         counts = ", ".join(f"{count} {name}" for name, count in function["operations"].items())
         name = f"function {function['name']} ({function['opset']})"
@@ -145,8 +148,9 @@ def weights(options: argparse.Namespace) -> int:
     from sdbuild.mil.survey import read_models, weights
 
     rows = [weight for model in read_models(options.path) for weight in weights(model)]
+    of = ("function",) if len({weight.function for weight in rows}) > 1 else ()
     _print(options, "weights", rows,
-           ("name", "operation", "argument", "dtype", "shape", "bits", "size_bytes", "offset"))
+           (*of, "name", "operation", "argument", "dtype", "shape", "bits", "size_bytes", "offset"))
     return 0
 
 

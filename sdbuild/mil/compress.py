@@ -152,7 +152,7 @@ def _check_unpacked(source: Path, block: Block) -> None:
     packed = [op for op in walk(block) if op.type.startswith("constexpr_")]
     if packed:
         raise MILError(
-            f"{source}: {len(packed)} weights are packed already, the first is {packed[0].name}"
+            f"{source}: weights are packed already, the first is {packed[0].name}"
             f" ({packed[0].type})", hint="start from the package that was converted",
         )
 

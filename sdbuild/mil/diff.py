@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from sdbuild.mil.compiled import PROGRAM_FILE
 from sdbuild.mil.edit import moved, walk
 from sdbuild.mil.package import Model
-from sdbuild.mil.program import Blob, Operation
+from sdbuild.mil.program import Blob, Operation, Value, type_text
 from sdbuild.mil.proto import Message
 from sdbuild.mil.sound import blocks
-from sdbuild.mil.survey import feature_text, placed, type_text
+from sdbuild.mil.survey import feature_text, placed
 
 COMPILER_ATTRIBUTE = "buildInfo"
 """The attribute of a program that compilers change."""
@@ -43,7 +43,7 @@ def differences(before: Model, after: Model) -> tuple[Difference, ...]:
     return (
         *_compare("metadata", _metadata(before), _metadata(after), str),
         *_compare("program", *_functions_of_both(before, after), str),
-        *_compare("program", _operations(before), _operations(after), _operation_text),
+        *_compare_operations(_operations(before), _operations(after)),
         *_order(before, after),
         *_compare("weights", _weights(before), _weights(after), str),
     )
@@ -71,6 +71,20 @@ def _compare(
         if old != new:
             yield Difference(part=part, name=name, before="" if old is None else text(old),
                              after="" if new is None else text(new))
+
+
+def _compare_operations(
+    before: Mapping[str, Operation], after: Mapping[str, Operation]
+) -> Iterator[Difference]:
+    """The operations that differ; of one that both have, the parts that differ."""
+    for found in _compare("program", before, after, _operation_text):
+        old, new = before.get(found.name), after.get(found.name)
+        if old and new:
+            was, now = _parts(old), _parts(new)
+            gone, come = ([p for p in a if p not in b] for a, b in ((was, now), (now, was)))
+            if gone or come:
+                found = replace(found, before=", ".join(gone), after=", ".join(come))
+        yield found
 
 
 def _metadata(model: Model) -> dict[str, str]:
@@ -102,7 +116,7 @@ def _functions(model: Model) -> dict[str, str]:
                             f"({', '.join(function.block.outputs)})"
         for name, function in model.program.functions.items()
     }
-    found.update((f"attribute {key}", str(value.data))
+    found.update((f"attribute {key}", _short(value.data))
                  for key, value in sorted(model.program.attributes.items()))
     return found
 
@@ -116,16 +130,29 @@ def _operations(model: Model) -> dict[str, Operation]:
 
 
 def _operation_text(operation: Operation) -> str:
-    inputs = ", ".join(
+    values = ", ".join(_values(operation))
+    return (f"{operation.type}({', '.join(_inputs(operation))}) {_outputs(operation)}"
+            f"{f' [{values}]' if values else ''}")
+
+
+def _parts(operation: Operation) -> list[str]:
+    return [operation.type, *_inputs(operation), *_values(operation), _outputs(operation)]
+
+
+def _inputs(operation: Operation) -> list[str]:
+    return [
         f"{key}={', '.join(b if isinstance(b, str) else type_text(b.type) for b in bindings)}"
         for key, bindings in operation.inputs.items()
-    )
-    outputs = ", ".join(type_text(out.type) for out in operation.outputs)
-    values = ", ".join(
-        f"{key}={_short(value.data)}" for key, value in operation.attributes.items()
-        if key != "name"
-    )
-    return f"{operation.type}({inputs}) -> {outputs}{f' [{values}]' if values else ''}"
+    ]
+
+
+def _values(operation: Operation) -> list[str]:
+    return [f"{key}={_short(value.data)}" for key, value in operation.attributes.items()
+            if key != "name"]
+
+
+def _outputs(operation: Operation) -> str:
+    return f"-> {', '.join(type_text(out.type) for out in operation.outputs)}"
 
 
 def _short(data: bytes | Blob | tuple) -> str:
@@ -133,7 +160,20 @@ def _short(data: bytes | Blob | tuple) -> str:
         return "blob"
     if isinstance(data, bytes):
         return f"0x{data[:8].hex()}{'…' if len(data) > 8 else ''}"
+    if isinstance(data, tuple):
+        items = [_item_text(item) for item in data]
+        return items[0] if len(items) == 1 else f"({', '.join(items)})"
     return str(data)
+
+
+def _item_text(item: object) -> str:
+    """An item of a list or tuple, or a key and its value."""
+    match item:
+        case Value():
+            return _short(item.data)
+        case tuple():
+            return ": ".join(map(_item_text, item))
+    return str(item)
 
 
 def _order(before: Model, after: Model) -> Iterator[Difference]:

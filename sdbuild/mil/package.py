@@ -128,7 +128,7 @@ def model_of(spec: Message, root: Path, source: Path) -> Model:
     """
     kind = spec.WhichOneof("Type")
     if kind != "mlProgram":
-        hint = "Its models can be read one by one, as `read_pipeline` does."
+        hint = "Of a pipeline, edit and compile the packages that it was made of."
         raise UnsupportedFormat(f"{source}: model type {kind or 'none'}, expected mlProgram",
                                 hint=hint if kind == "pipeline" else "")
     with located(str(source)):

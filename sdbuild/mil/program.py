@@ -199,3 +199,19 @@ class Program:
 def string(text: str) -> Value:
     """A constant string, as names and modes are written."""
     return Value(TensorType("string"), (text,))
+
+
+def type_text(kind: Type) -> str:
+    """A type of the program, as short as it can be read: `fp16 [1, ?, 64]`."""
+    match kind:
+        case TensorType(dtype, shape):
+            dims = ["?" if dim is None else "..." if dim is ... else str(dim) for dim in shape]
+            return f"{dtype} [{', '.join(dims)}]"
+        case StateType(wrapped):
+            return f"state {type_text(wrapped)}"
+        case ListType(element):
+            return f"list of {type_text(element)}"
+        case TupleType(elements):
+            return f"tuple of {', '.join(map(type_text, elements))}"
+        case DictType(key, value):
+            return f"dictionary of {type_text(key)} to {type_text(value)}"

@@ -15,13 +15,8 @@ from sdbuild.mil.pipeline import is_pipeline, read_pipeline
 from sdbuild.mil.program import (
     Blob,
     Block,
-    DictType,
-    ListType,
     Operation,
-    StateType,
     TensorType,
-    TupleType,
-    Type,
     Value,
 )
 from sdbuild.mil.proto import Message
@@ -168,19 +163,3 @@ def _flexibility(array: Message) -> str:
 
 def _range(low: int, high: int) -> str:
     return str(low) if low == high else f"{low}…{high}" if high >= 0 else f"{low}…"
-
-
-def type_text(kind: Type) -> str:
-    """A type of the program, as short as it can be read: `fp16 [1, ?, 64]`."""
-    match kind:
-        case TensorType(dtype, shape):
-            dims = ["?" if dim is None else "..." if dim is ... else str(dim) for dim in shape]
-            return f"{dtype} [{', '.join(dims)}]"
-        case StateType(wrapped):
-            return f"state {type_text(wrapped)}"
-        case ListType(element):
-            return f"list of {type_text(element)}"
-        case TupleType(elements):
-            return f"tuple of {', '.join(map(type_text, elements))}"
-        case DictType(key, value):
-            return f"dictionary of {type_text(key)} to {type_text(value)}"

@@ -111,7 +111,7 @@ def test_diff_tells_metadata_program_and_weights_apart_by_name(source, tmp_path,
     assert found["metadata", "author"]["after"] == "somebody"
     assert found["metadata", "author"]["before"] == ""
     (program,) = [d for (part, _), d in found.items() if part == "program"]
-    assert program["before"].startswith("relu(") and program["after"].startswith("sigmoid(")
+    assert (program["before"], program["after"]) == ("relu", "sigmoid")
     (weights,) = [name for part, name in found if part == "weights"]
     first = read_package(source).program.main.block.operations[0]
     assert weights == f"main: {first.name}.val"
@@ -131,6 +131,37 @@ def test_a_package_does_not_differ_from_its_compiled_form_and_what_is_left_out_i
 
     assert mil("diff", source, tmp_path / "m.mlmodelc") == (
         0, "attribute buildInfo: not compared, as the compiler adds to it\n")
+
+
+def test_of_an_operation_that_both_have_diff_tells_the_arguments_that_differ(
+    source, tmp_path, mil_json, mil
+):
+    mil_json("palettize", source, tmp_path / "p.mlpackage", "--bits", 4)
+
+    status, out = mil("diff", source, tmp_path / "p.mlpackage", "--json")
+
+    convolutions = [(d["before"], d["after"]) for d in json.loads(out)["differences"]
+                    if d["before"].startswith("weight=")]
+    assert status == 1
+    assert 2 == len(convolutions)
+    assert all(after == f"{before}_palettized" for before, after in convolutions)
+
+
+def test_show_and_weights_tell_whose_function_each_thing_is(source, tmp_path, mil):
+    other = convolutions(tmp_path / "other.mlpackage", IOS18, layers=1)
+    described = ct.utils.MultiFunctionDescriptor(str(other))
+    described.add_function(str(other), src_function_name="main", target_function_name="second")
+    described.default_function_name = "main"
+    with quiet():
+        ct.utils.save_multifunction(described, str(tmp_path / "two.mlpackage"))
+
+    _, shown = mil("show", tmp_path / "two.mlpackage")
+    _, listed = mil("weights", tmp_path / "two.mlpackage")
+
+    assert "main      input   x" in shown and "second    input   x" in shown
+    assert [line.split()[0] for line in listed.splitlines()] == [
+        "function", "main", "main", "second", "second"]
+    assert not mil("weights", source)[1].startswith("function")
 
 
 # editing
