@@ -1,4 +1,7 @@
-"""`python -m sdbuild mil …`: the commands and their arguments; `commands.py` is what they do."""
+"""`python -m sdbuild mil …`: the commands and their arguments.
+
+`cli_look.py` and `cli_edit.py` are what they do.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sdbuild.errors import MILError
-from sdbuild.mil import commands
+from sdbuild.mil import cli_edit, cli_look
 from sdbuild.mil.dtype import INTEGER_BITS, PALETTE_BITS
 
 Run = Callable[[argparse.Namespace], int]
@@ -17,21 +21,21 @@ Run = Callable[[argparse.Namespace], int]
 def add_mil(parser: argparse.ArgumentParser) -> None:
     """Adds the commands of `mil` to its parser."""
     mil = parser.add_subparsers(required=True, metavar="COMMAND")
-    show = _command(mil, "show", commands.show, "what a model is: features, functions, weights")
+    show = _command(mil, "show", cli_look.show, "what a model is: features, functions, weights")
     show.add_argument("--text", action="store_true", help="the program as MIL text")
-    _command(mil, "ops", commands.ops,
+    _command(mil, "ops", cli_look.ops,
              "its operations, and whether the portable executor has them")
-    _command(mil, "weights", commands.weights,
+    _command(mil, "weights", cli_look.weights,
              "its blobs: what uses them, types, bits, bytes, offsets")
-    _command(mil, "verify", commands.verify, "reads everything and says what is wrong")
-    diff = _command(mil, "diff", commands.diff, "what two models differ in, by name")
+    _command(mil, "verify", cli_look.verify, "reads everything and says what is wrong")
+    diff = _command(mil, "diff", cli_look.diff, "what two models differ in, by name")
     diff.add_argument("other", type=Path, metavar="OTHER", help="the model to compare with")
     _add_run(mil)
-    _add_compress(mil, "palettize", commands.palettize, "weights as indices into a table")
-    _add_compress(mil, "quantize", commands.quantize, "weights as small integers and scales")
-    _add_compress(mil, "sparsify", commands.sparsify, "small weights as zeros that take no bytes")
+    _add_compress(mil, "palettize", cli_edit.palettize, "weights as indices into a table")
+    _add_compress(mil, "quantize", cli_edit.quantize, "weights as small integers and scales")
+    _add_compress(mil, "sparsify", cli_edit.sparsify, "small weights as zeros that take no bytes")
     _add_chunk(mil)
-    compile_ = _command(mil, "compile", commands.compile_,
+    compile_ = _command(mil, "compile", cli_edit.compile_,
                         "a package as the .mlmodelc of Apple's compiler", takes="an .mlpackage")
     compile_.add_argument("destination", type=Path, metavar="DESTINATION")
     compile_.add_argument("--name", help="the model's name (default: that of the package)")
@@ -50,8 +54,8 @@ def _command(
 
 
 def _add_run(mil: argparse._SubParsersAction) -> None:
-    run = _command(mil, "run", commands.run, "executes it, on random inputs where none are given")
-    run.add_argument("--input", action="append", default=[], type=_pair, metavar="NAME=FILE.npy",
+    run = _command(mil, "run", cli_look.run, "executes it, on random inputs where none are given")
+    run.add_argument("--input", action=_Pairs, default={}, type=_pair, metavar="NAME=FILE.npy",
                      help="an input from a file; may be repeated")
     run.add_argument("--seed", type=_integer(0), default=0,
                      help="of the random inputs (default: 0)")
@@ -80,7 +84,7 @@ def _add_compress(
                          help="operations whose constants stay as they are; may be repeated")
     command.add_argument("--workers", type=_integer(1), default=1, help="threads (default: 1)")
     if name == "palettize":
-        command.add_argument("--mixed", action="append", default=[], type=_bits_pair,
+        command.add_argument("--mixed", action=_Pairs, default={}, type=_bits_pair,
                              metavar="PATTERN=BITS", help="other bits for some; may be repeated")
         command.add_argument("--group-size", type=_integer(1),
                              help="a table for that many output channels (iOS 18)")
@@ -99,12 +103,27 @@ def _add_compress(
 
 
 def _add_chunk(mil: argparse._SubParsersAction) -> None:
-    command = _command(mil, "chunk", commands.chunk, "several packages that run in a row",
+    command = _command(mil, "chunk", cli_edit.chunk, "several packages that run in a row",
                        takes="an .mlpackage")
     command.add_argument("destinations", type=Path, nargs="+", metavar="DESTINATION",
                          help="one for each chunk, or with --one-package a single one")
     command.add_argument("--one-package", type=_integer(2), metavar="CHUNKS",
                          help="write that many chunks as one pipeline")
+
+
+class _Pairs(argparse.Action):
+    """Gathers pairs of an option that may be repeated, though not for the same name."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, options: argparse.Namespace, value: Any,
+        option: str | None = None,
+    ) -> None:
+        """Adds a pair."""
+        found = getattr(options, self.dest)
+        name, given = value
+        if name in found:
+            parser.error(f"{option} {name}: given twice, expected once")
+        setattr(options, self.dest, found | {name: given})
 
 
 def _pair(text: str) -> tuple[str, str]:

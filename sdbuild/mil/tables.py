@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,14 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
 _WIDEST = 60
+
+
+def print_rows(
+    options: argparse.Namespace, key: str, rows: Sequence[object], columns: Sequence[str]
+) -> None:
+    """Prints rows that are dataclasses or mappings as a table, or as JSON under `key`."""
+    plain = [row if isinstance(row, Mapping) else asdict(row) for row in rows]
+    print(format_json({key: plain}) if options.json else format_table(plain, columns))
 
 
 def format_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:

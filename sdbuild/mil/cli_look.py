@@ -1,4 +1,4 @@
-"""What the commands of `python -m sdbuild mil` do.
+"""What the commands of `python -m sdbuild mil` do that look into models, and run them.
 
 Only the standard library is imported before a command runs. What each command prints as JSON is
 described in `docs/mil.md`.
@@ -7,33 +7,16 @@ described in `docs/mil.md`.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Container, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from sdbuild.errors import MILError
+from sdbuild.mil.tables import print_rows
 
 if TYPE_CHECKING:
     from sdbuild.mil.package import Model
-    from sdbuild.mil.packed import TensorReport
     from sdbuild.mil.program import Function
     from sdbuild.mil.proto import Message
-
-_Item = TypeVar("_Item")
-
-
-def _print(
-    options: argparse.Namespace, key: str, rows: Sequence[object], columns: Sequence[str]
-) -> None:
-    """Prints rows that are dataclasses or mappings as a table, or as JSON under `key`."""
-    from dataclasses import asdict
-
-    from sdbuild.mil.tables import format_json, format_table
-
-    plain = [row if isinstance(row, Mapping) else asdict(row) for row in rows]
-    print(format_json({key: plain}) if options.json else format_table(plain, columns))
-
-
-# looking
 
 
 def show(options: argparse.Namespace) -> int:
@@ -139,7 +122,7 @@ def ops(options: argparse.Namespace) -> int:
          "supported": name == "const" or ops.find(name) is not None}
         for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
-    _print(options, "operations", rows, ("operation", "count", "supported"))
+    print_rows(options, "operations", rows, ("operation", "count", "supported"))
     return 0
 
 
@@ -149,7 +132,7 @@ def weights(options: argparse.Namespace) -> int:
 
     rows = [weight for model in read_models(options.path) for weight in weights(model)]
     of = ("function",) if len({weight.function for weight in rows}) > 1 else ()
-    _print(options, "weights", rows,
+    print_rows(options, "weights", rows,
            (*of, "name", "operation", "argument", "dtype", "shape", "bits", "size_bytes", "offset"))
     return 0
 
@@ -161,7 +144,7 @@ def verify(options: argparse.Namespace) -> int:
 
     problems = verify(options.path)
     if options.json:
-        _print(options, "problems", problems, ())
+        print_rows(options, "problems", problems, ())
     for problem in () if options.json else problems:
         kind = "error" if problem.is_error else "note"
         print(printable(f"{kind}: {problem.where}: {problem.problem}"))
@@ -182,11 +165,8 @@ def diff(options: argparse.Namespace) -> int:
     if any(one_is_compiled(*pair) for pair in zip(before, after, strict=True)) and not options.json:
         print(f"attribute {COMPILER_ATTRIBUTE}: not compared, as the compiler adds to it")
     if found or options.json:
-        _print(options, "differences", found, ("part", "name", "before", "after"))
+        print_rows(options, "differences", found, ("part", "name", "before", "after"))
     return 1 if found else 0
-
-
-# running
 
 
 def run(options: argparse.Namespace) -> int:
@@ -198,140 +178,16 @@ def run(options: argparse.Namespace) -> int:
 
     if options.out is not None:
         refuse_file(options.out)
-    results = list(predict(read_models(options.path), load_inputs(_once('--input', options.input)),
+    results = list(predict(read_models(options.path), load_inputs(options.input),
                            function=options.function, seed=options.seed,
                            weight_bytes=options.weight_bytes))
     summaries = [summary(result.outputs) for result in results]
     if options.out is not None:
         save_outputs(options.out, {k: v for result in results for k, v in result.outputs.items()})
-    _print(options, "outputs", [row for rows in summaries for row in rows],
+    print_rows(options, "outputs", [row for rows in summaries for row in rows],
            ("name", "dtype", "shape", "min", "max", "nan", "inf"))
     for result, rows in zip(results, summaries, strict=True):
         if not options.json and any(row["nan"] or row["inf"] for row in rows):
             print(printable(where_not_finite(result)))
             break
-    return 0
-
-
-# edits
-
-
-def _once(option: str, pairs: Sequence[tuple[str, _Item]]) -> dict[str, _Item]:
-    """The pairs of an option that may be repeated, though not for the same name."""
-    found: dict[str, _Item] = {}
-    for name, value in pairs:
-        if name in found:
-            raise MILError(f"{option} {name}: given twice, expected once")
-        found[name] = value
-    return found
-
-
-def palettize(options: argparse.Namespace) -> int:
-    """Writes the package with palettized weights."""
-    from sdbuild.mil.palettize import palettize
-
-    return _packed(options, palettize(
-        options.path, options.destination, nbits=options.bits, min_elements=options.min_elements,
-        skip=options.skip, skip_types=options.skip_type, mixed=_once('--mixed', options.mixed),
-        group_size=options.group_size, is_scaled=options.per_channel_scale,
-        workers=options.workers,
-    ), f"one table: their channels cannot be parted into groups of {options.group_size}")
-
-
-def quantize(options: argparse.Namespace) -> int:
-    """Writes the package with quantized weights."""
-    from sdbuild.mil.quantize import quantize
-
-    return _packed(options, quantize(
-        options.path, options.destination, nbits=options.bits, min_elements=options.min_elements,
-        skip=options.skip, skip_types=options.skip_type, block_size=options.block_size,
-        workers=options.workers,
-    ), f"no blocks: their input channels cannot be parted into blocks of {options.block_size}")
-
-
-def sparsify(options: argparse.Namespace) -> int:
-    """Writes the package with pruned weights."""
-    from sdbuild.mil.sparsify import MIN_SPARSITY, sparsify
-
-    if options.min_sparsity is None:
-        options.min_sparsity = MIN_SPARSITY
-    elif options.threshold is None:
-        options.refuse("argument --min-sparsity: only with --threshold")
-    return _packed(options, sparsify(
-        options.path, options.destination, sparsity=options.sparsity, threshold=options.threshold,
-        min_sparsity=options.min_sparsity, min_elements=options.min_elements, skip=options.skip,
-        skip_types=options.skip_type, workers=options.workers,
-    ))
-
-
-def _packed(options: argparse.Namespace, reports: Sequence[TensorReport], whole: str = "") -> int:
-    """Tells of each tensor, of those that stayed whole what `whole` says they have, and of the
-    weights that were left alone how many they are."""
-    if reports or options.json:
-        _print(options, "tensors", reports, (
-            "name", "bits", "groups", "bytes_before", "bytes_after", "rms_error", "max_error",
-            "snr_db",
-        ))
-    if options.json:
-        return 0
-    if count := sum(report.is_whole for report in reports):
-        print(f"{count} of {len(reports)} weights have {whole}")
-    if count := sum(report.bytes_after > report.bytes_before for report in reports):
-        print(f"{count} of {len(reports)} weights take more bytes than before")
-    if left := _left(options, {report.name for report in reports}):
-        print(left)
-    return 0
-
-
-def _left(options: argparse.Namespace, taken: Container[str]) -> str:
-    """How many weights an edit left alone, and which it takes; nothing if it took all."""
-    from sdbuild.mil.survey import read_models, weights
-
-    is_taken: dict[tuple[str, int], bool] = {}
-    for weight in (weight for model in read_models(options.path) for weight in weights(model)):
-        place = (weight.file, weight.offset)
-        is_taken[place] = is_taken.get(place, False) or weight.name in taken
-    left = sum(not each for each in is_taken.values())
-    rules = [f"floats of more than {options.min_elements} elements and one axis"]
-    if options.skip or options.skip_type:
-        rules.append("that are not to be skipped")
-    if getattr(options, "threshold", None) is not None:
-        rules.append(f"of which a share of {options.min_sparsity:g} would be zero")
-    told = (f"{left} of {len(is_taken)} weights stay as they are" if left < len(is_taken)
-            else f"{options.destination}: none of the {left} weights was changed")
-    return f"{told}; taken are {', '.join(rules)}" if left else ""
-
-
-def chunk(options: argparse.Namespace) -> int:
-    """Writes the chunks."""
-    from sdbuild.mil.chunk import chunk
-    from sdbuild.mil.pipeline import chunk_into_pipeline
-
-    if options.one_package is None:
-        if len(options.destinations) < 2:
-            options.refuse("one DESTINATION, expected one for each chunk, or --one-package CHUNKS")
-        report = chunk(options.path, options.destinations)
-    else:
-        if len(options.destinations) > 1:
-            options.refuse("argument --one-package: several DESTINATIONs, expected one")
-        report = chunk_into_pipeline(
-            options.path, options.destinations[0], options.one_package)
-    rows = [
-        {"path": None if options.one_package else str(part.path), "inputs": part.inputs,
-         "outputs": part.outputs, "operations": part.operations, "blob_bytes": part.blob_bytes}
-        for part in report.chunks
-    ]
-    _print(options, "chunks", rows, ("operations", "blob_bytes", "inputs", "outputs"))
-    return 0
-
-
-def compile_(options: argparse.Namespace) -> int:
-    """Writes the compiled model."""
-    from sdbuild.mil.compile import compile_package
-
-    compile_package(options.path, options.destination, name=options.name)
-    if options.json:
-        _print(options, "compiled", [{"path": str(options.destination)}], ())
-    else:
-        print(options.destination)
     return 0
