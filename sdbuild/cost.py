@@ -117,9 +117,10 @@ class Costs:
         self._by_output: dict[str, list[Record]] = {}
         self._architectures: dict[str, str | None] = {}
         self._sizes: dict[str, _Size] = {}
+        paths = {source.path for step in plan.steps.values() for source in step.inputs.values()}
         for record in store.records():
             self._of_step.setdefault(record.step, []).append(record)
-            for path in ("", ARCHITECTURE):
+            for path in {"", *paths}:
                 if record.part(path):
                     self._by_output.setdefault(record.digest(path), []).append(record)
 
@@ -147,14 +148,14 @@ class Costs:
         cannot be compared: another architecture, other steps, another version of one.
         """
         found = record.ingredients
-        if record.step != step.name or found["version"] != step.stage.VERSION:
+        if record.step != step.name or found.get("version") != step.stage.VERSION:
             return inf
         if step.kind == "download":
             same = RESOURCES in step.reads or self._architecture(step) == _architecture(record)
             return 0 if same else inf
-        total: float = _differing(found["params"], step.params)
+        total: float = _differing(found.get("params", {}), step.params)
         for name, source in step.inputs.items():
-            makers = self._by_output.get(found["inputs"].get(name, ""), ())
+            makers = self._by_output.get(found.get("inputs", {}).get(name, ""), ())
             maker = self._plan.steps[source.step]
             total += min((self._distance(r, maker) for r in makers), default=inf)
         return total

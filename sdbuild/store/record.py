@@ -64,12 +64,32 @@ def encoded(record: Record) -> bytes:
     return json.dumps(asdict(record) | {"tree": rows}, indent=1).encode()
 
 
-def decoded(content: bytes) -> Record:
-    """The record in a file's bytes.
+def decoded(content: bytes, key: str) -> Record:
+    """The record of `key` in a file's bytes.
 
     Raises:
-        ValueError, TypeError, KeyError: there is none.
+        ValueError, TypeError, KeyError, AttributeError: there is none.
     """
     found = json.loads(content)
     tree = tuple(Entry(*row) for row in found.pop("tree"))
-    return Record(tree=tree, **found)
+    record = Record(tree=tree, **found)
+    if record.key != key or not _is_sound(record):
+        raise ValueError(f"not a record of {key}")
+    return record
+
+
+_TEXT = ("key", "step", "made_at", "host")
+_NUMBERS = ("seconds", "peak_bytes")
+_TABLES = ("params", "inputs", "source", "tools")
+
+
+def _is_sound(record: Record) -> bool:
+    """Whether everything is of the kind that its readers take for granted."""
+    return (
+        all(isinstance(getattr(record, name), str) for name in _TEXT)
+        and all(type(getattr(record, name)) in (int, float) for name in _NUMBERS)
+        and isinstance(record.facts, dict) and isinstance(record.ingredients, dict)
+        and all(isinstance(record.ingredients.get(name, {}), dict) for name in _TABLES)
+        and all(isinstance(entry.path, str) and isinstance(entry.digest, str)
+                and type(entry.size_bytes) is int for entry in record.tree)
+    )

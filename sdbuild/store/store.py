@@ -119,8 +119,8 @@ class Store:
 
     def _read(self, path: Path) -> Record | None:
         try:
-            return decoded(path.read_bytes())
-        except (ValueError, TypeError, KeyError):
+            return decoded(path.read_bytes(), path.stem)
+        except (ValueError, TypeError, KeyError, AttributeError):
             return None
         except OSError as error:
             if error.errno not in LOST:

@@ -51,6 +51,28 @@ def build(cache, content, peak_bytes=1000, **words):
         shutil.rmtree(folder)
 
 
+def build_all(cache, **words):
+    """Puts records of all steps of a bundle into the store, as if they had been made."""
+    made = builder(cache, **words)
+    steps = made.plan.needed_by("bundle")
+    read = {(f.step, f.path) for step in steps for f in step.inputs.values() if f.path}
+    for step in steps:
+        state, folder = made.state(step.name), cache / "new"
+        for path in ["content", *(path for name, path in read if name == step.name)]:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(f"{step.name} {path} {state.key}")
+        if step.kind == "download" and step.name != "download:resources":
+            checkpoint = made.checkpoints.taken(step.source)
+            found = form.architecture_of(checkpoint, step.reads, step.params)
+            text = json.dumps(found, sort_keys=True, separators=(",", ":"))
+            (folder / "architecture.json").write_text(text)
+        made.store.put(folder, Record(
+            key=state.key, step=step.name, ingredients=state.ingredients, tree=(), seconds=7.0,
+            peak_bytes=1000, made_at="2026-01-01", host="",
+        ))
+        shutil.rmtree(folder)
+
+
 @pytest.fixture
 def own_checkpoint(tmp_path):
     return Path(shutil.copytree(RECIPES / "tiny-emoji", tmp_path / "checkpoint"))
@@ -142,3 +164,20 @@ def test_a_checkpoint_that_is_not_here_gives_an_estimate_all_the_same(tmp_path):
 
     assert found.peak_bytes > 0
     assert not found.is_measured
+
+
+def test_the_time_of_a_bundle_is_known_from_another_bundle(tmp_path):
+    build_all(tmp_path)
+
+    assert expected(tmp_path, "bundle", quant=4).seconds == 7.0
+
+
+def test_a_record_that_does_not_say_what_it_was_made_of_tells_no_cost(tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "content").write_text("")
+    Store(tmp_path).put(tmp_path / "new", Record(
+        key="1" * 32, step="trace:unet", ingredients={}, tree=(), seconds=7.0, peak_bytes=1,
+        made_at="2026-01-01", host="",
+    ))
+
+    assert expected(tmp_path, "trace:unet").seconds is None

@@ -208,7 +208,7 @@ def test_content_that_is_gone_is_missed(store, tmp_path):
         store.checkout(made, tmp_path / "place")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"tree": []}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"tree": []}', b"\xff", b"null", b"1"])
 def test_a_record_that_cannot_be_read_counts_as_none(store, tmp_path, content):
     store.put(folder(tmp_path, a="one"), record())
     path = next((store.root / "records").rglob("*.json"))
@@ -216,6 +216,21 @@ def test_a_record_that_cannot_be_read_counts_as_none(store, tmp_path, content):
 
     assert store.find("k" * 32) is None
     assert list(store.records()) == []
+
+
+@pytest.mark.parametrize("changes", [
+    {"key": "1" * 32}, {"made_at": None}, {"seconds": "1"}, {"peak_bytes": [1]}, {"facts": None},
+    {"ingredients": []}, {"ingredients": {"inputs": None}}, {"tree": [["a", 1, 2]]},
+    {"tree": [["a", "0" * 32, "2"]]}, {"tree": None}, {"more": 1},
+])
+def test_a_record_whose_parts_are_of_another_kind_counts_as_none(store, tmp_path, changes):
+    store.put(folder(tmp_path, a="one"), record())
+    path = next((store.root / "records").rglob("*.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    assert store.find("k" * 32) is None
+    assert list(store.records()) == []
+    assert list(store.unreadable()) == [path]
 
 
 def test_a_forgotten_record_is_gone_and_its_content_stays(store, tmp_path):
