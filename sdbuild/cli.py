@@ -14,7 +14,7 @@ from sdbuild.errors import RecipeError, SDBuildError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; the exit status: 0 done, 1 failed, 2 asked for wrongly."""
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     try:
         return options.run(options)
     except SDBuildError as error:
@@ -37,6 +37,19 @@ def _tell(error: SDBuildError, options: argparse.Namespace) -> None:
         })
     else:
         print(f"ERROR: {error}", file=sys.stderr)
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; words such as `quant=4` may also stand behind an option such as `--json`,
+    where argparse looks for no more of them.
+    """
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "words") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.words = [*options.words, *rest]
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

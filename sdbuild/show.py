@@ -17,6 +17,11 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+def counted(count: int, noun: str) -> str:
+    """So many of something: `1 step`, `25 steps`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def several(texts: Sequence[str], most: int = 3) -> str:
     """Some of the texts, and how many more there are."""
     more = f"; and {len(texts) - most} more" if len(texts) > most else ""

@@ -13,7 +13,7 @@ from sdbuild.install import amiss
 from sdbuild.plan import Plan, plan
 from sdbuild.recipe import load
 from sdbuild.settings import settings
-from sdbuild.show import several, size
+from sdbuild.show import counted, several, size
 from sdbuild.store import Record, Store
 from sdbuild.upkeep.causes import causes, differences
 from sdbuild.upkeep.lineage import Lineage
@@ -121,7 +121,7 @@ def told(reasons: Iterable[Reason]) -> str:
             else ""
         time = f"about {sum(known):.0f} s one after the other" if known else "unknown time"
         lines.append(
-            f"{len(running)} steps would run{never}: {time}, "
+            f"{counted(len(running), 'step')} would run{never}: {time}, "
             f"{size(max(r.peak_bytes or 0 for r in running))} memory for the largest"
         )
     return "\n".join(lines)

@@ -60,15 +60,16 @@ def opened(options: argparse.Namespace) -> Store:
     from sdbuild.store import Store
 
     root = options.cache or PROJECT / "cache"
-    if not root.is_dir():
-        raise StoreError(f"{root}: there is no such folder, expected a store",
+    if not (root / "records").is_dir():
+        what = "nothing was made there yet" if root.is_dir() else "there is no such folder"
+        raise StoreError(f"{root}: {what}, expected a store",
                          hint="name it with --cache FOLDER; doit build makes it")
     return Store(root)
 
 
 def add_variables(parser: argparse.ArgumentParser) -> None:
     """Adds the `name=value` words that doit takes too."""
-    parser.add_argument("variables", nargs="*", metavar="name=value", help="as for doit")
+    parser.add_argument("words", nargs="*", default=[], metavar="name=value", help="as for doit")
 
 
 def variables(words: Sequence[str]) -> dict[str, str]:

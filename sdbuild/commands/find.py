@@ -11,7 +11,7 @@ HELP = "find artifacts by ingredients, facts and cost: 'tool.coremltools<9' para
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the terms."""
-    parser.add_argument("terms", nargs="*", metavar="FIELD=VALUE",
+    parser.add_argument("words", nargs="*", default=[], metavar="FIELD=VALUE",
                         help="with = != < <= > >=; all must hold (docs/store.md)")
     add_cache(parser)
     add_json(parser)
@@ -19,15 +19,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints a line for each; 1 if there are none."""
-    from sdbuild.show import as_json, made
+    from sdbuild.show import as_json, counted, made
     from sdbuild.upkeep.query import find
 
     store = opened(options)
-    found = find(store.records(), options.terms)
+    found = find(store.records(), options.words)
     if options.json:
         print_json(artifacts=[as_json(record, store) for record in found])
     else:
         for record in found:
             print(f"{record.made_at[:16]}  {record.step:<24}{made(record)}")
-        print(f"{len(found)} artifacts")
+        print(counted(len(found), "artifact"))
     return 0 if found else 1

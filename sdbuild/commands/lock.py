@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     from sdbuild.settings import settings
     from sdbuild.store import Store
 
-    words = variables(options.variables)
+    words = variables(options.words)
     for name in recipe.OF_CHECKPOINT:
         if name in words:
             raise RecipeError(f"lock {name}=…: a lock is of the recipe's own {name}",

@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints what became of each step; 1 if something could not be given."""
     steps = []
-    for step, state in _pushed(options.task, variables(options.variables)):
+    for step, state in _pushed(options.task, variables(options.words)):
         steps.append({"step": step, "state": state})
         if not options.json:
             print(f"{step:<24}{state}", flush=True)

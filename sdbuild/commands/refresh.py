@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
     from sdbuild.settings import settings
     from sdbuild.store import Store
 
-    found = settings(variables(options.variables))
+    found = settings(variables(options.words))
     moves = Checkpoints(Store(found.cache)).refresh(found.recipe.sources)
     for place, before, after in moves:
         was = "" if before == after else f"{before[:12] or 'not asked before'} → "

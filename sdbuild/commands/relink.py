@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     from sdbuild.settings import settings
     from sdbuild.show import as_json, made
 
-    builder = Builder.of(settings(variables(options.variables)))
+    builder = Builder.of(settings(variables(options.words)))
     with redirect_stdout(sys.stderr if options.json else sys.stdout):  # what is made or fetched
         record = relink(options.bundle.resolve(), options.component, builder)
     if options.json:

@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     """Prints a line for each step that the task needs."""
     from sdbuild.why import standings, told, why
 
-    words = variables(options.variables)
+    words = variables(options.words)
     reasons, places = why(options.task, words), standings(words)
     if options.json:
         print_json(steps=[asdict(reason) for reason in reasons],

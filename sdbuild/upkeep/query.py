@@ -13,6 +13,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sdbuild.errors import RecipeError
@@ -26,7 +27,8 @@ _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq, "==": operator.eq, "!=": operator.ne,
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }
-_DATE = re.compile(r"\d{4}(-\d\d(-\d\d(T.*)?)?)?")
+_DATE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d(:\d\d(:\d\d(\+00:00)?)?)?)?)?)?")
+_A_DATE = "2000-01-01T00:00:00+00:00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +103,14 @@ def _holds(term: Term, found: Mapping[str, Any]) -> bool:
     if term.field == "seconds":
         return compare(own, parse_seconds(term.value, term.field))
     if term.field == "made":
-        if not _DATE.fullmatch(term.value):
-            raise RecipeError(f"made is {term.value!r}, expected a date such as 2026-01-31")
+        if not _is_date(term.value):
+            raise RecipeError(f"made is {term.value!r}, expected a date such as 2026-01-31, or "
+                              "the beginning of one")
         return compare(own[:len(term.value)], term.value)
     if term.how in ("=", "==", "!="):
-        return _is_same(own, term.value) == (term.how != "!=")
+        # A key is told by its first digits, and found by them.
+        value = f"{term.value}*" if term.field == "key" else term.value
+        return _is_same(own, value) == (term.how != "!=")
     if own is None or isinstance(own, bool):
         return False
     if isinstance(own, int | float):
@@ -116,6 +121,17 @@ def _holds(term: Term, found: Mapping[str, Any]) -> bool:
     if term.field.startswith("tool."):
         return compare(_version(own), _version(term.value))
     raise RecipeError(f"{term.field} is text ({_text(own)!r}): only = and != can compare it")
+
+
+def _is_date(text: str) -> bool:
+    """Whether it is a date and time, or the beginning of one."""
+    if not _DATE.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text + _A_DATE[len(text):])
+    except ValueError:
+        return False
+    return True
 
 
 def _is_same(own: Any, value: str) -> bool:

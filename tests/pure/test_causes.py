@@ -153,6 +153,8 @@ def records(store, tmp_path):
     (["made<2026-01-01"], [0]),
     (["made>=2026-01-01"], [1, 2]),
     (["made=2026-01"], [1]),
+    (["made>=2026-01-01T01:00"], [1, 2]),
+    (["made=2026-02-01T01:00:00+00:00"], [2]),
     (["facts.parameters>6"], [0]),
     (["facts.deep.is_x=true"], [0]),
     (["step=palettize:unet", "made>2026"], []),
@@ -170,12 +172,51 @@ def test_terms_find_what_they_say(records, words, expected):
     ("params.nbits", "expected a field, an operator"),
     ("size>large", "expected a size such as"),
     ("made<yesterday", "expected a date such as"),
+    ("made>=2026-13", "expected a date such as"),
+    ("made=2026-02-30", "expected a date such as"),
+    ("made=2026-02-01Tea", "expected a date such as"),
     ("params.nbits>four", "is a number, compared with 'four'"),
     ("host<h", "only = and != can compare it"),
 ])
 def test_a_term_that_means_nothing_is_refused(records, word, message):
     with pytest.raises(RecipeError, match=message):
         find(records, [word])
+
+
+def test_an_artifact_is_found_by_the_digits_of_its_key_that_are_told(store, records, capsys):
+    root = str(store.root)
+    main(["find", "stage=convert", "--cache", root])
+    told = capsys.readouterr().out.split("\n")[0].split()[-1]
+
+    assert [record.step for record in find(records, [f"key={told}"])] == ["convert:vae_decoder"]
+    assert len(find(records, [f"key!={told}"])) == 2
+
+
+def test_words_may_stand_behind_an_option(store, records, capsys):
+    words = ["stage=palettize", "--json", "params.nbits=4", "--cache", str(store.root)]
+    assert main(["find", *words, "tool.coremltools<9"]) == 0
+
+    (found,) = json.loads(capsys.readouterr().out)["artifacts"]
+    assert found["ingredients"]["params"] == {"nbits": 4}
+
+
+@pytest.mark.parametrize("words, told", [
+    (["why", "build", "--jsn", "quant=4"], "unrecognized arguments: --jsn"),
+    (["du", "here"], "unrecognized arguments: here"),
+    (["why"], "the following arguments are required: task\n"),
+])
+def test_a_command_line_that_cannot_be_read_is_told(words, told, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+
+    assert told in capsys.readouterr().err
+
+
+def test_one_artifact_is_told_as_one(store, records, capsys):
+    main(["find", "stage=convert", "--cache", str(store.root)])
+    assert capsys.readouterr().out.endswith("\n1 artifact\n")
+    main(["find", "stage=palettize", "--cache", str(store.root)])
+    assert capsys.readouterr().out.endswith("\n2 artifacts\n")
 
 
 def test_find_as_json_has_the_ingredients(store, records, capsys):

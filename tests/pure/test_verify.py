@@ -233,6 +233,15 @@ def test_a_store_that_is_not_there_is_told(tmp_path, capsys):
     assert "there is no such folder, expected a store" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["verify", "du", "gc", "history", "find"])
+def test_a_folder_where_nothing_was_made_is_no_store_and_left_alone(tmp_path, command, capsys):
+    (tmp_path / "mine.txt").write_text("")
+
+    assert main([command, "--cache", str(tmp_path)]) == 1
+    assert "nothing was made there yet, expected a store" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
 def test_an_error_is_json_where_json_was_asked_for(tmp_path, capsys):
     main(["du", "--json", "--cache", str(tmp_path / "none")])
 
