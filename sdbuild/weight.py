@@ -100,11 +100,16 @@ def follow(builder: Builder, component: Component, tensor: str) -> list[Stop]:
             try:
                 found += _STOPS[step.kind](way, record)
             except MissingArtifact:
-                found.append(Stop(step=step.name, says="made, but its files are not in the store"))
+                found.append(_gone(step.name))
                 way.is_lost = not way.is_named
             if way.is_unused or way.is_lost:
                 break
     return found
+
+
+def _gone(step: str) -> Stop:
+    return Stop(step=step, says="made, but its files are not in the store; to make them again: "
+                                f"doit forget {step}, then doit {step}")
 
 
 class _Way:
@@ -137,7 +142,7 @@ class _Way:
         try:
             file = self._builder.file(record, _WEIGHTS)
         except MissingArtifact:
-            yield Stop(step=record.step, says="made, but its files are not in the store")
+            yield _gone(record.step)
             return
         found = table([file])[self._tensor]
         yield Stop(

@@ -32,6 +32,8 @@ _FORMS = (
 """The names of weights, whole and in shards: what will be fp16 in the end need not come as fp32.
 Source: diffusers and transformers, `_add_variant`."""
 
+A_CHECKPOINT = "a folder as diffusers' save_pretrained writes it, or a copy of a repository"
+FROM_ELSEWHERE = "vae=PLACE takes the autoencoder from elsewhere"
 LEAVE_OUT = (
     "what a checkpoint does not have can be left out: components=text_encoder,unet,vae_decoder"
 )
@@ -80,10 +82,17 @@ def config_files(where: str, part: str, names: Collection[str]) -> list[str]:
     if folders and part not in folders and "config.json" not in names:
         raise SourceError(
             f"{where}: no {part}, only {', '.join(sorted(folders))}",
-            hint=LEAVE_OUT,
+            hint=_lacking(part),
             part=part,
         )
     return [_existing(where, _inside(part, "config.json", names), names)]
+
+
+def _lacking(part: str) -> str:
+    """What helps where a checkpoint has no folder for a part."""
+    if part == "vae":
+        return FROM_ELSEWHERE
+    return A_CHECKPOINT if part in ("unet", "text_encoder") else LEAVE_OUT
 
 
 def _tokenizer(names: Collection[str]) -> tuple[str, ...]:
@@ -131,7 +140,7 @@ def _existing(where: str, name: str, names: Collection[str]) -> str:
             f"{where}: no {name}, expected a checkpoint in diffusers' layout",
             hint="it is a folder of one network; if that is an autoencoder: vae=FOLDER"
             if "config.json" in names else
-            "a folder as diffusers' save_pretrained writes it, or a copy of a repository",
+            A_CHECKPOINT,
             file=name,
         )
     return name

@@ -33,7 +33,8 @@ class Merged(Tensor):
         """Its bytes, some rows at a time.
 
         Raises:
-            SourceError: a sum is more than its type holds, or its type is none of floats.
+            SourceError: a sum is more than its type holds, or no number; or its type is none of
+                floats.
         """
         row_bytes = self.size_bytes // self.shape[0]
         columns = int(np.prod(self.shape[1:]))
@@ -51,11 +52,20 @@ class Merged(Tensor):
                     block += factor * _product(up[first:first + count], down)
                 made = encoded(block, self.dtype)
                 if not np.isfinite(decoded(made, self)).all():
-                    raise SourceError(
-                        f"{self.name}: with the LoRA it is more than {self.dtype} holds",
-                        hint="a smaller strength: lora=FILE:0.5",
-                    )
+                    raise self._unsound(data)
                 yield made
+
+    def _unsound(self, data: bytes) -> SourceError:
+        """Whose fault it is that a sum is no number: the weight's bytes `data`, or an update's."""
+        used = [tensor for _, update in self.updates
+                for tensor in (update.down, update.up, update.mid) if tensor]
+        parts = [(self, decoded(data, self)), *((tensor, whole(tensor)) for tensor in used)]
+        for tensor, numbers in parts:
+            if not np.isfinite(numbers).all():
+                return SourceError(f"{tensor.file}: {tensor.name} holds NaN or infinity",
+                                   hint="it is damaged, or was saved from a run that diverged")
+        return SourceError(f"{self.name}: with the LoRA it is more than {self.dtype} holds",
+                           hint="a smaller strength: lora=FILE:0.5")
 
 
 def _factors(strength: float, update: Update) -> tuple[np.float32, np.ndarray, np.ndarray]:

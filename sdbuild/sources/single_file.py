@@ -183,5 +183,5 @@ class SingleFile:
     def _lacks(self, part: str, prefix: str) -> Mapping[str, Tensor]:
         raise SourceError(
             f"{self.path}: it has no {part}: no tensor begins with {prefix}",
-            hint="vae=PLACE takes the autoencoder from elsewhere" if part == "vae" else _NO_MORE,
+            hint=layout.FROM_ELSEWHERE if part == "vae" else _NO_MORE,
         )

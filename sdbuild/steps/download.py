@@ -120,5 +120,8 @@ def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     tables = form.tensors(part, checkpoint.tensors(part).values())
     taken = [tensor for tensor in tables if tensor.name.startswith(prefixes)]
     if not taken:
-        raise SourceError(f"{part}: no tensor begins with {' or '.join(prefixes)}")
+        raise SourceError(
+            f"{checkpoint.place}: {part}: no tensor begins with {' or '.join(prefixes)}",
+            hint=f"its weights are those of another network than {part}", part=part,
+        )
     return {"tensors": tensors.write(job.output / "weights.safetensors", taken)}

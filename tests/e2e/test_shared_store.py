@@ -240,4 +240,6 @@ def test_a_weight_whose_binding_is_in_no_store_is_followed_no_further(project, s
     told = output(["weight", "tiny-emoji", "unet", "conv_in.weight", f"cache={second.cache}"])
 
     *_, last = told.splitlines()
-    assert last.split(maxsplit=1) == ["lower:unet", "made, but its files are not in the store"]
+    assert last.split(maxsplit=1) == [
+        "lower:unet", "made, but its files are not in the store; to make them again: "
+                      "doit forget lower:unet, then doit lower:unet"]

@@ -181,6 +181,29 @@ def test_a_shard_that_is_missing_is_named(checkpoint):
         Folder(checkpoint).identity("unet", digest_file)
 
 
+def test_a_checkpoint_without_an_autoencoder_says_where_to_take_one(checkpoint, tmp_path):
+    shutil.rmtree(checkpoint / "vae")
+
+    with pytest.raises(SourceError, match="no vae, only scheduler") as error:
+        download(checkpoint, tmp_path, "vae", ("decoder.",))
+    assert error.value.hint == "vae=PLACE takes the autoencoder from elsewhere"
+
+
+def test_a_folder_that_is_no_checkpoint_is_told_what_one_is(tmp_path):
+    (tmp_path / "any" / "pictures").mkdir(parents=True)
+    (tmp_path / "any" / "pictures" / "a.png").write_bytes(b"")
+
+    with pytest.raises(SourceError, match="no text_encoder, only pictures") as error:
+        download(tmp_path / "any", tmp_path, "text_encoder")
+    assert error.value.hint.startswith("a folder as diffusers' save_pretrained writes it")
+
+
+def test_another_network_in_the_place_of_the_autoencoder_is_told(checkpoint, tmp_path):
+    with pytest.raises(SourceError, match=r"unet: vae: no tensor begins with decoder\.") as error:
+        download(checkpoint / "unet", tmp_path, "vae", ("decoder.",))
+    assert error.value.hint == "its weights are those of another network than vae"
+
+
 def test_a_tensor_that_two_files_hold_is_refused(tmp_path):
     for name in "ab":
         save_file({"w": np.zeros(3, np.float32)}, tmp_path / f"{name}.safetensors")

@@ -300,3 +300,21 @@ def test_a_sum_that_the_type_cannot_hold_is_refused(tmp_path):
 
     with pytest.raises(SourceError, match=r"to_q\.weight: with the LoRA it is more than F16 holds"):
         merge(base, tmp_path / "out", [(file, 1)])
+
+
+def test_a_lora_or_a_weight_that_is_no_number_is_named(tmp_path):
+    base = checkpoint(tmp_path / "base", dtype=torch.float16)
+    names = peft(factors(network(), [LINEAR], 4))
+    whole = save(tmp_path / "whole.safetensors", names)
+    up = next(name for name in names if "lora_B" in name)
+    names[up] = torch.full_like(names[up], float("nan"))
+    broken = save(tmp_path / "broken.safetensors", names)
+
+    with pytest.raises(SourceError, match=r"to_q\.lora_B\.weight holds NaN or infinity"):
+        merge(base, tmp_path / "a", [(broken, 1)])
+
+    tensors = load_file(base / "weights.safetensors")
+    tensors[f"{LINEAR}.weight"][1, 1] = float("inf")
+    save_file(tensors, base / "weights.safetensors")
+    with pytest.raises(SourceError, match=r"attn1\.to_q\.weight holds NaN or infinity"):
+        merge(base, tmp_path / "b", [(whole, 1)])
