@@ -6,6 +6,7 @@ store says what is up to date; doit's own database may be deleted at any time.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import multiprocessing.connection
@@ -32,7 +33,7 @@ from sdbuild.check import report
 from sdbuild.errors import OutOfMemory, SDBuildError, SourceError
 from sdbuild.install import amiss, check_replaceable, install, remove
 from sdbuild.settings import PROJECT, Settings, settings
-from sdbuild.show import made, notes
+from sdbuild.show import counted, made, notes
 from sdbuild.step import Step
 from sdbuild.store import Record, Store, check_place
 
@@ -270,10 +271,15 @@ class Reporter(ConsoleReporter):
 
     def __init__(self, outstream: Any, options: dict[str, Any]) -> None:
         super().__init__(outstream, options)
-        self.up_to_date = 0
+        self.up_to_date: dict[str, Record | None] = {}
+        self.builder: Builder | None = None
+        self.has_run = False
 
     def execute_task(self, task: Task) -> None:
         """Says that a task starts."""
+        if not self.has_run:
+            self.has_run = True
+            self.up_to_date = self._records(list(self.up_to_date))
         if task.actions:
             self.write(f".  {task.title()}\n")
             self.outstream.flush()
@@ -290,16 +296,28 @@ class Reporter(ConsoleReporter):
     def skip_uptodate(self, task: Task) -> None:
         """Counts, and names only what was asked for."""
         if task.meta:
-            self.up_to_date += 1
+            name, self.builder = task.meta["step"], task.meta["builder"]
+            self.up_to_date |= self._records([name]) if self.has_run else {name: None}
         elif task.actions:
             self.write(f"-- {task.title()}\n")
 
     def complete_run(self) -> None:
         """Says how many steps needed nothing, and what doit itself has to say."""
-        if self.up_to_date:
-            self.write(f"   {self.up_to_date} steps up to date\n")
+        count = len(self.up_to_date)
+        if self.has_run:  # what seemed up to date was run again where its content was lost
+            now = self._records(list(self.up_to_date))
+            count = sum(now[name] == record for name, record in self.up_to_date.items())
+        if count:
+            self.write(f"   {counted(count, 'step')} up to date\n")
         for message in self.runtime_errors:
             self.write(f"{message}\n")
+
+    def _records(self, names: list[str]) -> dict[str, Record | None]:
+        with contextlib.suppress(SDBuildError):
+            if self.builder is not None:
+                states = self.builder.states(names)
+                return {name: states[name].record for name in names}
+        return dict.fromkeys(names)
 
     def _write_failure(self, result: dict[str, Any], write_exception: bool = True) -> None:
         self.write(f"ERROR in {result['task'].name}:\n{result['exception'].get_msg()}\n")

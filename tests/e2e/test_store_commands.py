@@ -189,7 +189,15 @@ def test_rot_that_a_build_finds_is_told_with_what_is_made_again_for_it(own_proje
     why = f"runs again: {WEIGHT} is damaged: digest {found}, expected {expected}"
     assert lines_of(printed, "compile:vae_decoder") == [f"compile:vae_decoder {why}"]
     assert lines_of(printed, "bundle") == [f"bundle {why}"]
-    assert "runs again" not in own_project.doit("build")
+    after = own_project.doit("build")
+    assert "runs again" not in after
+    again = printed.count("runs again: ")
+    assert again >= 2
+    assert up_to_date(printed) == up_to_date(after) - again
+
+
+def up_to_date(printed):
+    return int(re.search(r"(\d+) steps up to date", printed)[1])
 
 
 def test_an_edit_in_the_store_is_told_before_the_build_as_in_it(own_project):
