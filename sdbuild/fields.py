@@ -210,7 +210,7 @@ PLACE_FIELDS = (
     Field(name="report", parse=_path, meaning="where timings go, as JSON"),
 )
 REMOTE_FIELD = Field(name="remote", parse=_url, meaning="a store that machines share: "
-                     "s3://bucket/folder, any other URL of fsspec, or a folder")
+                     "s3://bucket/folder, another URL (docs/remote.md), or a folder")
 RAM_FIELD = Field(name="ram", parse=_memory, meaning="the memory that steps may hold together")
 MODEL_FIELD = Field(name="model", parse=_filled, meaning="a recipe's name, or its file")
 FLOOR_FIELD = Field(name="floor", parse=_number(0, 200), meaning="the least PSNR in dB")

@@ -217,7 +217,7 @@ def find(model: str) -> Path:
                           hint="a checkpoint in a folder is source=FOLDER", model=model)
     if model.endswith(".toml"):
         if not path.is_file():
-            raise RecipeError(f"model={model}: there is no such file")
+            raise RecipeError(f"model={model}: there is no such file: {path.absolute()}")
         return path.resolve()
     path = RECIPES / f"{model}.toml"
     if model not in names():

@@ -72,11 +72,11 @@ def add_variables(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="*", default=[], metavar="name=value", help="as for doit")
 
 
-def variables(words: Sequence[str]) -> dict[str, str]:
-    """The variables in `name=value` words.
+def variables(words: Sequence[str], model: str = "") -> dict[str, str]:
+    """The variables in `name=value` words, and `model` if the command names a recipe itself.
 
     Raises:
-        RecipeError: one has no `=`.
+        RecipeError: one has no `=`, or is another recipe.
     """
     found = {}
     for word in words:
@@ -84,4 +84,7 @@ def variables(words: Sequence[str]) -> dict[str, str]:
         if not equals:
             raise RecipeError(f"{word!r}: expected name=value")
         found[name] = value
+    if model and found.setdefault("model", model) != model:
+        raise RecipeError(f"model={found['model']}: the recipe is named already: {model}",
+                          hint="leave one of them away")
     return found

@@ -27,12 +27,12 @@ def run(options: argparse.Namespace) -> int:
     from sdbuild.settings import settings
     from sdbuild.store import Store
 
-    words = variables(options.words)
+    words = variables(options.words, options.recipe)
     for name in recipe.OF_CHECKPOINT:
         if name in words:
             raise RecipeError(f"lock {name}=…: a lock is of the recipe's own {name}",
                               hint="write it into the recipe")
-    found = settings(words | {"model": options.recipe})
+    found = settings(words)
     store = Store(found.cache)
     builder = Builder(plan(replace(found.recipe, lock=None)), store, found.ram_bytes)
     names = [step.name for step in builder.plan.steps.values() if step.kind == "download"]

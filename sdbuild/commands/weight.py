@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     from sdbuild.settings import settings
     from sdbuild.weight import component_of, follow, told
 
-    found = settings(variables(options.words) | {"model": options.recipe})
+    found = settings(variables(options.words, options.recipe))
     component = component_of(found.recipe, options.component)
     with redirect_stdout(sys.stderr if options.json else sys.stdout):  # what is fetched
         stops = follow(Builder.of(found), component, options.tensor)

@@ -212,6 +212,16 @@ def test_a_command_line_that_cannot_be_read_is_told(words, told, capsys):
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [
+    ["lock", "tiny-emoji", "model=sd-1-5"], ["weight", "tiny-emoji", "unet", "a", "model=sd-1-5"],
+])
+def test_a_recipe_that_is_named_twice_is_refused(words, capsys):
+    assert main(words) == 2
+
+    told = capsys.readouterr().err
+    assert "model=sd-1-5: the recipe is named already: tiny-emoji" in told
+
+
 def test_one_artifact_is_told_as_one(store, records, capsys):
     main(["find", "stage=convert", "--cache", str(store.root)])
     assert capsys.readouterr().out.endswith("\n1 artifact\n")

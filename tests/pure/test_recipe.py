@@ -1,5 +1,7 @@
 """Recipes and variables: what they mean, and what is said of mistakes."""
 
+from pathlib import Path
+
 import pytest
 
 from sdbuild.errors import RecipeError
@@ -31,7 +33,9 @@ MISTAKES = {
         "config=/none: it says what a single file does not, and none is read",
         "leave config away, or take a .safetensors file",
     ),
-    "model=~nobody-here/a.toml": ("model=~nobody-here/a.toml: there is no such file", ""),
+    "model=~nobody-here/a.toml": (
+        f"model=~nobody-here/a.toml: there is no such file: {Path.cwd()}/~nobody-here/a.toml", "",
+    ),
     "model=~nobody-here": ("unknown model '~nobody-here'", "a file of your own is model=FILE.toml"),
     "model=/": (
         "model=/: a folder, expected a recipe's name or its file", "source=FOLDER",
