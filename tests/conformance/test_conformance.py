@@ -13,6 +13,7 @@ OPERATIONS = ("conv,matmul,softmax,layer_norm,reduce_sum,gather,resize_nearest_n
               "scaled_dot_product_attention,constexpr_lut_to_dense,slice_update,gelu,pad")
 
 
+@pytest.mark.slow
 def test_a_sample_of_the_tests_of_coremltools_passes_on_the_executor():
     done = subprocess.run(
         [sys.executable, "-m", "tests.conformance", "--json", "--sample", "2", "--ops", OPERATIONS],

@@ -57,6 +57,7 @@ def test_hosts_hand_the_embeddings_over_as_for_the_original(split, built):
     assert schemas[0] == schemas[1]
 
 
+@pytest.mark.slow
 def test_a_bound_package_is_the_directly_converted_one_byte_for_byte(split):
     project, _ = split
     project.doit("convert:unet", "lower=direct", *WORDS)

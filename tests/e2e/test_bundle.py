@@ -169,9 +169,11 @@ def diffusers_pictures():
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name, scheduler, guidance", [
-    ("dpm", "DPMSolverMultistepScheduler", 5.0), ("ddim", "DDIMScheduler", 5.0),
-    ("pndm", "PNDMScheduler", 4.0), ("euler", "EulerDiscreteScheduler", 5.0),
-    ("ddim", "DDIMScheduler", 1.0),
+    ("dpm", "DPMSolverMultistepScheduler", 5.0), ("ddim", "DDIMScheduler", 1.0),
+    *(pytest.param(*each, marks=pytest.mark.slow) for each in (
+        ("ddim", "DDIMScheduler", 5.0), ("pndm", "PNDMScheduler", 4.0),
+        ("euler", "EulerDiscreteScheduler", 5.0),
+    )),
 ])
 def test_the_fp16_bundle_draws_the_picture_of_plain_diffusers(
     built, diffusers_pictures, name, scheduler, guidance,

@@ -116,6 +116,7 @@ def test_doit_forget_makes_a_step_run_again(project):
     assert project.ran("build") == {"compile:vae_decoder"}
 
 
+@pytest.mark.slow
 def test_doit_forget_all_makes_every_step_run_again(project):
     project.doit("forget", "-a", "components=vae_encoder")
 
