@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from doit import doit_cmd
+from doit.action import PythonAction
 from doit.cmd_base import subtasks_iter, tasks_and_deps_iter
 from doit.cmd_forget import Forget
 from doit.cmd_run import Run
@@ -114,7 +115,7 @@ def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
         "actions": [_guarded(run)],
         "uptodate": [_surely(is_made)],
         "task_dep": list(dict.fromkeys(source.step for source in step.inputs.values())),
-        "clean": [_telling(drop_record)],
+        "clean": [_Clean("drop its record", drop_record)],
         "doc": doc or f"{GROUPS[step.kind]}: {step.component}",
         "meta": {"builder": builder, "step": step.name},
         "io": {"capture": False},
@@ -147,7 +148,7 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
         "actions": [_guarded(run)],
         "uptodate": [_surely(is_installed)],
         "task_dep": ["bundle"],
-        "clean": [_telling(remove_bundle)],
+        "clean": [_Clean("take the bundle away", remove_bundle)],
         "doc": "make the bundle and put it in place",
         "title": lambda task: f"build  {_relative(found.bundle)}",
         "io": {"capture": False},
@@ -229,15 +230,25 @@ def _surely(holds: Callable[[], bool]) -> Callable[[], bool]:
     return condition
 
 
-def _telling(clean: Callable[[], None]) -> Callable[[], None]:
-    """An action of `doit clean`, which has no failures: its errors are told and end doit."""
-    def action() -> None:
-        try:
-            clean()
-        except SDBuildError as error:
-            sys.stderr.write(f"ERROR: {error}\n")
-            raise SystemExit(1) from None
-    return action
+class _Clean(PythonAction):
+    """An action of `doit clean`, which has no failures: its errors are told and end doit.
+
+    Args:
+        what: it does, in words: doit tells it.
+    """
+
+    def __init__(self, what: str, clean: Callable[[], None]) -> None:
+        def action() -> None:
+            try:
+                clean()
+            except SDBuildError as error:
+                sys.stderr.write(f"ERROR: {error}\n")
+                raise SystemExit(1) from None
+        super().__init__(action)
+        self._what = what
+
+    def __str__(self) -> str:
+        return self._what
 
 
 @functools.cache

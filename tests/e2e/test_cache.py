@@ -145,7 +145,8 @@ def test_a_damaged_bundle_and_store_are_mended_by_the_next_build(own_project):
 def test_doit_clean_takes_the_bundle_away_and_the_next_build_lays_it_out_again(project):
     project.doit("build")
 
-    project.doit("clean", "build")
+    printed = project.doit("clean", "build")
+    assert printed.startswith("build - executing 'take the bundle away'\n")
     assert not project.bundle.exists()
 
     assert project.ran("build") == set()
