@@ -80,7 +80,7 @@ def _kept(names: Iterable[str], store: Store) -> list[str]:
 
 
 def _told(found: Garbage, is_done: bool) -> str:
-    from sdbuild.show import size
+    from sdbuild.show import counted, size
     from sdbuild.upkeep.usage import table
 
     lines = []
@@ -88,7 +88,7 @@ def _told(found: Garbage, is_done: bool) -> str:
         for kind in ("variant", "stage"):
             lines += table(kind, found.tables[kind])
     verb = "freed" if is_done else "would free"
-    lines.append(f"{verb} {size(found.freed_bytes)} of {len(found.files)} files; "
+    lines.append(f"{verb} {size(found.freed_bytes)} of {counted(len(found.files), 'file')}; "
                  f"{size(found.kept_bytes)} stay")
     if found.later_bytes:
         lines.append(f"{size(found.later_bytes)} more when the files that share them go: "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdbuild.errors import StoreError
-from sdbuild.show import size
+from sdbuild.show import counted, size
 from sdbuild.store import Entry, Record, Store
 from sdbuild.store.disk import touch
 from sdbuild.store.roots import Root, roots
@@ -180,10 +180,12 @@ def told(found: Verified) -> str:
     lines += [f"damaged or missing in a bundle: {path}"
               for path in found.bundles if path not in pooled]
     lines += [f"damaged: the record {name}" for name in found.records]
-    lines.append(f"{found.files} files of the store, {size(found.size_bytes)} read: {_sum(found)}")
+    lines.append(f"{counted(found.files, 'file')} of the store, {size(found.size_bytes)} read: "
+                 f"{_sum(found)}")
     if found.without_content:
-        lines.append(f"{found.without_content} artifacts were collected or dropped before, or are "
-                     "only in a shared store; they are had again when a build needs them")
+        lines.append(f"not here, as collected, dropped, or only in a shared store: "
+                     f"{counted(found.without_content, 'artifact')}; a build that needs one "
+                     "fetches it or makes it again")
     return "\n".join([*lines, *_advice(found)])
 
 

@@ -89,6 +89,7 @@ def test_a_file_that_is_lost_is_missed_once_and_then_known_to_be_gone(store, tmp
 
     assert fault.fault == "missing"
     assert (again.is_whole, again.without_content) == (True, 1)
+    assert "or only in a shared store: 1 artifact; a build that needs one fetches it" in told(again)
 
 
 def test_a_file_that_was_made_again_and_then_lost_is_missed_again(store, tmp_path):
