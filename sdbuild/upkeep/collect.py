@@ -80,7 +80,8 @@ def _items(
     for key, record in lineage.records.items():
         content = frozenset(entry.digest for entry in record.tree if entry.digest in files)
         known |= content
-        measures_chain = lineage.is_measurement(key) and lineage.inputs(key) <= chain
+        measures_chain = lineage.is_measurement(key) and all(
+            makers & chain for makers in lineage.inputs(key))
         if key not in rooted:
             yield _Item(files=content, used_at=store.last_used(record),
                         is_chain=key in chain or measures_chain)

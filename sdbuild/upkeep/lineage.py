@@ -31,21 +31,22 @@ class Lineage:
                 makers.setdefault(found, []).append(record.key)
         self._makers = makers
         self._before = {
-            record.key: {maker for found in record.ingredients.get("inputs", {}).values()
-                         for maker in makers.get(found, ())}
+            record.key: [frozenset(makers[found])
+                         for found in record.ingredients.get("inputs", {}).values()
+                         if found in makers]
             for record in self.records.values()
         }
         self._after: dict[str, set[str]] = {key: set() for key in self.records}
         for key, before in self._before.items():
-            for maker in before:
+            for maker in frozenset().union(*before):
                 self._after[maker].add(key)
 
     def makers(self, found: str) -> list[Record]:
         """The records whose artifact, or a path of it, has this digest."""
         return [self.records[key] for key in self._makers.get(found, ())]
 
-    def inputs(self, key: str) -> set[str]:
-        """The keys of what went into an artifact, as far as they are known."""
+    def inputs(self, key: str) -> list[frozenset[str]]:
+        """Of each known input of an artifact, the keys that gave these bytes."""
         return self._before[key]
 
     def is_measurement(self, key: str) -> bool:
@@ -53,8 +54,21 @@ class Lineage:
         return self.records[key].ingredients.get("kind") in MEASUREMENTS
 
     def before(self, keys: Iterable[str]) -> set[str]:
-        """The keys, and those of everything that went into them."""
-        return _closure(keys, self._before)
+        """The keys, and those of everything that went into them.
+
+        Where several gave the same bytes (all fine-tunes have one architecture), those count that
+        went into them in another way too; all of them, if none did.
+        """
+        found: set[str] = set()
+        left = [frozenset([key]) for key in keys if key in self.records]
+        while left:
+            left = [makers for makers in left if not makers & found]
+            left.sort(key=len, reverse=True)
+            if left:
+                new = left.pop()
+                found |= new
+                left += [makers for key in new for makers in self._before[key]]
+        return found
 
     def after(self, keys: Iterable[str]) -> set[str]:
         """The keys, and those of everything that was made from them."""
@@ -72,7 +86,8 @@ class Lineage:
                 found[key].add(variant(bundle))
         for key, inputs in self._before.items():
             if inputs and self.is_measurement(key):
-                found[key] = set.intersection(*(found[k] for k in inputs))
+                found[key] = set.intersection(
+                    *(set().union(*(found[k] for k in makers)) for makers in inputs))
         return {key: names or {NO_BUNDLE} for key, names in found.items()}
 
 

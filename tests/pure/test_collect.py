@@ -13,6 +13,7 @@ from sdbuild.errors import RecipeError
 from sdbuild.store import Store, disk
 from sdbuild.units import parse_bytes, parse_seconds
 from sdbuild.upkeep.collect import collect, garbage
+from sdbuild.upkeep.lineage import Lineage
 from sdbuild.upkeep.usage import pool, usage
 from sdbuild.upkeep.verify import verify
 
@@ -45,6 +46,38 @@ def test_what_a_bundle_in_place_was_made_from_stays_and_the_rest_goes(store, tmp
     assert whole(store, kept) == ALL
     assert whole(store, loose) == set()
     assert verify(store).is_whole
+
+
+def test_another_checkpoint_of_the_same_architecture_goes(store, tmp_path):
+    """Its download gave the file that the other's trace was made from, too."""
+    def build(name):
+        files = {"architecture.json": "{}", "weights": f"weights of {name}"}
+        download = put(store, tmp_path, "download:unet", files, params={"is": name})
+        parts = {path: download.digest(path) for path in files}
+        trace = put(store, tmp_path, "trace:unet", {"graph": "of this architecture"},
+                    ingredients={"inputs": {"architecture": parts["architecture.json"]}})
+        bound = {"graph": trace.digest(), "weights": parts["weights"]}
+        convert = put(store, tmp_path, "convert:unet", {"package": name},
+                      ingredients={"inputs": bound})
+        parity = put(store, tmp_path, "parity:unet", {"parity": f"of {name}"}, ingredients={
+            "inputs": {"package": convert.digest(), "architecture": parts["architecture.json"]}})
+        bundle = put(store, tmp_path, "bundle",
+                     {"package": name, "manifest.json": json.dumps({"files": {"package": [1, ""]},
+                                                                    "is": name})},
+                     {"unet": convert}, {"name": name})
+        return {"download": download, "trace": trace, "convert": convert, "parity": parity,
+                "bundle": bundle}
+
+    kept, loose = build("kept"), build("loose")
+    placed(store, kept, tmp_path / "bundle")
+    variants = Lineage(store.records()).variants()
+    assert [variants[made["download"].key] for made in (kept, loose)] == [{"kept"}, {"loose"}]
+    assert [variants[made["parity"].key] for made in (kept, loose)] == [{"kept"}, {"loose"}]
+
+    collect(store)
+
+    assert whole(store, kept) == set(kept)
+    assert whole(store, loose) == {"trace"}  # the very same
 
 
 def test_records_stay(store, tmp_path):
