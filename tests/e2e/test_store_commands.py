@@ -275,7 +275,7 @@ def test_du_keeps_bundles_of_one_recipe_from_two_checkpoints_apart(project, own_
     assert alone[place.name] >= merges.stat().st_size
     assert "tiny-emoji-128x128-original-6bit-2chunks-iOS16" in alone
     assert [bundle["variant"] for bundle in found["bundles"]] == [place.name]
-    assert "1 artifacts" in sdbuild(project, "find", "facts.variant=tiny-emoji-checkpoint-*")
+    assert "1 artifact\n" in sdbuild(project, "find", "facts.variant=tiny-emoji-checkpoint-*")
 
 
 def test_a_component_is_relinked_and_nothing_else(project, tmp_path):
