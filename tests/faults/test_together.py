@@ -104,12 +104,14 @@ def test_builds_at_once_go_on_where_others_were_killed(stage, watchers, wanted):
 def test_many_rounds_of_builds_that_are_killed_anywhere(stage, watchers, wanted, every, counted):
     chance, killed, reruns = random.Random(5), 0, 0
     rounds = 12 if every else 4
-    for _ in range(rounds):
+    for turn in range(3 * rounds):  # a build that waits for another comes to few operations
+        if turn >= rounds and killed > rounds / 2:
+            break
         kills = [chance.choice((None, chance.randrange(1, 400))) for _ in BITS]
         found = check_round(stage, watchers, wanted, kills)
         killed, reruns = killed + found[0], reruns + found[1]
 
-    assert killed > 0  # how many depends on who waits for whom, and so comes to fewer operations
+    assert killed > rounds / 2
     counted.add("together", Walk(points=killed, reruns=reruns))
 
 
