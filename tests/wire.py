@@ -9,6 +9,17 @@ import time
 REQUEST = re.compile(rb"^(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/1\.1\r\n", re.MULTILINE)
 
 
+def clients(listener):
+    """The sockets of those who connect, until the listener is closed."""
+    while True:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return
+        yield client
+
+
+
 class Wire:
     """A TCP proxy before a server. What is set on it holds for what comes after.
 
@@ -53,11 +64,7 @@ class Wire:
         self._listener.close()
 
     def _accept(self):
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:  # closed
-                return
+        for client in clients(self._listener):
             if self.is_away:
                 client.close()
                 continue

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import paramiko
+from wire import clients
 
 KEY = paramiko.ECDSAKey.generate()
 
@@ -111,11 +112,7 @@ class SFTPServer:
             transport.close()
 
     def _accept(self):
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:  # closed
-                return
+        for client in clients(self._listener):
             transport = paramiko.Transport(client)
             transport.add_server_key(KEY)
             transport.set_subsystem_handler("sftp", paramiko.SFTPServer, Files, self._root)
