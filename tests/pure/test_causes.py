@@ -19,11 +19,6 @@ from sdbuild.why import WOULD_RUN, Reason, why
 from sdbuild.why import told as summary
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
-
-
 def told(old, new, store, plain=None):
     return causes(old, new.ingredients, Lineage(store.records()), plain)
 

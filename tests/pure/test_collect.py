@@ -10,7 +10,7 @@ from chains import chain, object_of, placed, put
 
 from sdbuild.cli import main
 from sdbuild.errors import RecipeError
-from sdbuild.store import Store, disk
+from sdbuild.store import disk
 from sdbuild.units import parse_bytes, parse_seconds
 from sdbuild.upkeep.collect import collect, garbage
 from sdbuild.upkeep.lineage import Lineage
@@ -18,11 +18,6 @@ from sdbuild.upkeep.usage import pool, usage
 from sdbuild.upkeep.verify import verify
 
 DAY = 86_400
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
 
 
 def age(store, record, days):

@@ -9,12 +9,7 @@ import pytest
 from sdbuild import install as installing
 from sdbuild.errors import BundleError, MissingArtifact
 from sdbuild.install import amiss, check_replaceable, install, left_beside, remove
-from sdbuild.store import Record, Store, disk
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
+from sdbuild.store import Record, disk
 
 
 def bundle(store, tmp_path, key, **files):

@@ -9,14 +9,9 @@ from chains import chain, digest_of, object_of, placed, put, rot
 
 from sdbuild.cli import main
 from sdbuild.errors import CorruptArtifact
-from sdbuild.store import Store, disk
+from sdbuild.store import disk
 from sdbuild.store import store as store_module
 from sdbuild.upkeep.verify import told, verify
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
 
 
 def test_a_whole_store_is_found_whole(store, tmp_path, capsys):
