@@ -27,8 +27,8 @@ from sdbuild.build import Builder
 from sdbuild.family import STABLE_DIFFUSION
 from sdbuild.plan import plan
 from sdbuild.recipe import load
-from sdbuild.show import size
 from sdbuild.store import Store
+from sdbuild.units import size
 
 _GROUPS = Path("/sys/fs/cgroup/memory")
 _RECIPE = """family = "sd"

@@ -34,10 +34,10 @@ from sdbuild.plan import Plan, plan
 from sdbuild.ram import Ram, hint, refuse_too_large
 from sdbuild.settings import Settings
 from sdbuild.sharing.remote import Remote, remote_at
-from sdbuild.show import several, size
-from sdbuild.step import From, Step, ingredients, key
-from sdbuild.store import Record, Store
+from sdbuild.step import From, Step, ingredients
+from sdbuild.store import Record, Store, key
 from sdbuild.store.disk import file_error
+from sdbuild.units import several, size
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sdbuild.memory import machine_bytes, processors, usable_bytes
 from sdbuild.settings import PROJECT
-from sdbuild.show import size
+from sdbuild.units import size
 
 OK = "ok"
 NOTE = "note"

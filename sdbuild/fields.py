@@ -6,15 +6,15 @@ same parser, so that `quant = 6` and `quant=6` mean the same and fail alike.
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sdbuild.errors import RecipeError
 from sdbuild.sources import check_place
+from sdbuild.suggestions import did_you_mean
+from sdbuild.units import parse_bytes
 
 TARGETS = {
     "iOS16": "iOS16", "iOS17": "iOS17", "iOS18": "iOS18",
@@ -139,12 +139,13 @@ def _nbits(value: Any) -> int | None:
 
 
 def _memory(value: Any) -> int:
-    """Bytes, from `8G`, `4.5G` or `900M`: units of a thousand, as sizes are shown everywhere."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([MG])B?", str(value), re.IGNORECASE)
-    count = float(found[1]) * (1e9 if found[2] in "Gg" else 1e6) if found else 0
+    try:
+        count = parse_bytes(str(value), "ram")
+    except RecipeError:
+        count = 0
     if not 1e8 <= count <= 1e14:
         raise ValueError("an amount of memory from 100M, such as 8G")
-    return int(count)
+    return count
 
 
 def _path(value: Any) -> str:
@@ -217,12 +218,6 @@ FLOOR_FIELD = Field(name="floor", parse=_number(0, 200), meaning="the least PSNR
 VARIABLES = {f.name: f for f in (
     MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS, *PLACE_FIELDS, REMOTE_FIELD, RAM_FIELD,
 )}
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean "…"?`, or nothing if no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f'; did you mean "{near[0]}"?' if near else ""
 
 
 def parse(field: Field, value: object, where: str) -> Any:

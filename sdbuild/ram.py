@@ -20,11 +20,11 @@ from typing import Any
 
 from sdbuild.cost import Cost
 from sdbuild.errors import OutOfMemory
-from sdbuild.show import size
 from sdbuild.step import Step
 from sdbuild.store import Store
 from sdbuild.store.listing import entries
 from sdbuild.store.locks import grab
+from sdbuild.units import size
 
 _LOOK_EVERY_S = 0.25
 _CLEARLY = 1.25

@@ -22,12 +22,12 @@ from sdbuild.fields import (
     TARGETS,
     Field,
     check_variables,
-    did_you_mean,
     parse,
 )
 from sdbuild.lock import Lock, parsed
 from sdbuild.sources import at_home, fixed
 from sdbuild.sources.single_file import SUFFIX
+from sdbuild.suggestions import did_you_mean
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 DEFAULT_MODEL = "tiny-emoji"

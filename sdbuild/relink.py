@@ -12,7 +12,6 @@ from typing import Any
 from sdbuild.build import Builder, State
 from sdbuild.digest import digest, digest_file
 from sdbuild.errors import BundleError, CorruptArtifact
-from sdbuild.fields import did_you_mean
 from sdbuild.install import check_replaceable, install
 from sdbuild.recipe import Recipe
 from sdbuild.runtime.bundle import load_bundle
@@ -20,6 +19,7 @@ from sdbuild.step import stage
 from sdbuild.store import Record, Store
 from sdbuild.store.disk import give
 from sdbuild.store.roots import MANIFEST, roots
+from sdbuild.suggestions import did_you_mean
 
 
 def relink(folder: Path, component: str, builder: Builder) -> Record:

@@ -1,31 +1,11 @@
-"""How numbers and records are told to people."""
+"""Records as lines for a terminal and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from sdbuild.store import Record, Store
-
-
-def size(count: float) -> str:
-    """Bytes in the unit that fits: `13.1 MB`."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
-
-
-def counted(count: int, noun: str) -> str:
-    """So many of something: `1 step`, `25 steps`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def several(texts: Sequence[str], most: int = 3) -> str:
-    """Some of the texts, and how many more there are."""
-    more = f"; and {len(texts) - most} more" if len(texts) > most else ""
-    return "; ".join(texts[:most]) + more
+from sdbuild.units import size
 
 
 def notes(record: Record) -> list[str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sdbuild.digest import digest
 from sdbuild.errors import ToolMissing
 from sdbuild.recipe import Source
 from sdbuild.versions import installed
@@ -132,8 +131,3 @@ def ingredients(
         "source": dict(source),
         "tools": tool_versions(step),
     }
-
-
-def key(found: Mapping[str, Any]) -> str:
-    """The key of a step with these ingredients."""
-    return digest("step", found)

@@ -34,9 +34,10 @@ from sdbuild.check import report
 from sdbuild.errors import OutOfMemory, SDBuildError, SourceError
 from sdbuild.install import amiss, check_replaceable, install, remove
 from sdbuild.settings import PROJECT, Settings, settings
-from sdbuild.show import counted, made, notes
+from sdbuild.show import made, notes
 from sdbuild.step import Step
 from sdbuild.store import Record, Store, check_place
+from sdbuild.units import counted
 
 Action = Callable[[], TaskFailed | None]
 

@@ -1,8 +1,9 @@
-"""Numbers with units as people type them: `20G`, `1.5GB`, `30d`, `90s`."""
+"""Sizes, times and counts, parsed and printed: `20G`, `30d`, `13.1 MB`, `25 steps`."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from sdbuild.errors import RecipeError
 
@@ -11,6 +12,26 @@ _BYTES = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
           "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800,
             "y": 31_557_600}
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that fits: `13.1 MB`."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of something: `1 step`, `25 steps`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def several(texts: Sequence[str], most: int = 3) -> str:
+    """Some of the texts, and how many more there are."""
+    more = f"; and {len(texts) - most} more" if len(texts) > most else ""
+    return "; ".join(texts[:most]) + more
 
 
 def parse_bytes(text: str, what: str) -> int:

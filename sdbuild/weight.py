@@ -15,9 +15,9 @@ from typing import Any
 from sdbuild.build import Builder
 from sdbuild.errors import MissingArtifact, RecipeError, StepError
 from sdbuild.family import Component
-from sdbuild.fields import did_you_mean
 from sdbuild.recipe import Recipe
 from sdbuild.store import Record
+from sdbuild.suggestions import did_you_mean
 
 _WEIGHTS = "weights.safetensors"
 _ROOTS = {".mlpackage": "Data/com.apple.CoreML/", ".mlmodelc": ""}
@@ -206,7 +206,7 @@ class _Way:
 
     def _find(self, record: Record) -> Iterator[Place]:
         """The places of the weight in the models of an artifact."""
-        from sdbuild.mil.edit import walk
+        from sdbuild.mil.traverse import walk
 
         models = {entry.path.partition("/")[0] for entry in record.tree}
         for model in sorted(models):

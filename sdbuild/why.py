@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from sdbuild.build import Builder, State
 from sdbuild.checkpoints import Checkpoints
 from sdbuild.errors import RecipeError
-from sdbuild.fields import did_you_mean
 from sdbuild.install import amiss
 from sdbuild.plan import Plan, plan
 from sdbuild.recipe import load
 from sdbuild.settings import settings
-from sdbuild.show import counted, several, size
 from sdbuild.store import Record, Store
+from sdbuild.suggestions import did_you_mean
+from sdbuild.units import counted, several, size
 from sdbuild.upkeep.causes import causes, differences
 from sdbuild.upkeep.lineage import Lineage
 

@@ -18,14 +18,14 @@ PACKAGE = ROOT / "sdbuild"
 GOLDEN = ROOT / "tests" / "golden" / "step_code.json"
 HEAVY = {"numpy", "torch", "coremltools", "diffusers", "transformers", "huggingface_hub", "PIL",
          "google", "safetensors", "fsspec", "s3fs", "paramiko", "httpx"}
-CORE = {"errors", "digest", "lock", "checkpoints", "family", "fields", "naming", "recipe", "step",
-        "plan", "build", "memory", "cost", "ram", "settings", "install", "show", "check", "why",
-        "weight", "tasks", "versions", "cli"}
+CORE = {"errors", "suggestions", "units", "digest", "lock", "checkpoints", "family", "fields",
+        "naming", "recipe", "step", "plan", "build", "memory", "cost", "ram", "settings", "install",
+        "show", "check", "why", "weight", "tasks", "versions", "cli"}
 MAY_IMPORT = {
     "core": {"errors", "core", "store", "upkeep", "sharing", "sources", "steps", "runtime", "mil"},
     "store": {"errors", "digest", "store"},
-    "upkeep": {"errors", "fields", "show", "units", "store", "upkeep"},
-    "sharing": {"errors", "digest", "fields", "show", "step", "store", "sharing"},
+    "upkeep": {"errors", "suggestions", "units", "store", "upkeep"},
+    "sharing": {"errors", "digest", "suggestions", "units", "store", "sharing"},
     "steps": {"errors", "core", "store", "models", "lowering", "mil", "sources", "runtime",
               "steps"},
     "mil": {"errors", "mil"},

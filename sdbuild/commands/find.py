@@ -19,7 +19,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints a line for each; 1 if there are none."""
-    from sdbuild.show import as_json, counted, made
+    from sdbuild.show import as_json, made
+    from sdbuild.units import counted
     from sdbuild.upkeep.query import find
 
     store = opened(options)

@@ -80,7 +80,7 @@ def _kept(names: Iterable[str], store: Store) -> list[str]:
 
 
 def _told(found: Garbage, is_done: bool) -> str:
-    from sdbuild.show import counted, size
+    from sdbuild.units import counted, size
     from sdbuild.upkeep.usage import table
 
     lines = []

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from sdbuild.errors import RecipeError
-from sdbuild.fields import DRAW_FIELDS, VARIABLES, did_you_mean, parse
+from sdbuild.fields import DRAW_FIELDS, VARIABLES, parse
+from sdbuild.suggestions import did_you_mean
 
 HELP = "draw pictures from a finished bundle"
 

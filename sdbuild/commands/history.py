@@ -24,8 +24,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints each artifact, the oldest first, and how it differs from the one before it."""
     from sdbuild.errors import RecipeError
-    from sdbuild.fields import did_you_mean
     from sdbuild.show import as_json, made
+    from sdbuild.suggestions import did_you_mean
     from sdbuild.upkeep.causes import causes
     from sdbuild.upkeep.lineage import Lineage
 

@@ -38,7 +38,7 @@ def _progress() -> Progress:
     if not sys.stderr.isatty():
         return lambda done, total: None
 
-    from sdbuild.show import size
+    from sdbuild.units import size
 
     def tell(done: int, total: int) -> None:
         end = "" if done < total else "\r\033[K"

@@ -17,10 +17,10 @@ import numpy as np
 from sdbuild.errors import StepError
 from sdbuild.mil.blob import BlobReader, BlobWriter
 from sdbuild.mil.decode import decode_program
-from sdbuild.mil.edit import rebuilt, walk
 from sdbuild.mil.package import write_package
 from sdbuild.mil.program import Function, Operation, Program, TensorType
 from sdbuild.mil.proto import Message, messages, serialize
+from sdbuild.mil.traverse import rebuilt, walk
 from sdbuild.sources.numbers import decoded, whole
 from sdbuild.sources.tensors import Tensor
 

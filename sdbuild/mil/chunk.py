@@ -21,13 +21,7 @@ from sdbuild.mil.cuts import (
     layout_of,
 )
 from sdbuild.mil.destination import refuse_taken
-from sdbuild.mil.edit import (
-    Weights,
-    blobs,
-    rebuilt,
-    uses,
-    write_edited,
-)
+from sdbuild.mil.edit import Weights, write_edited
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import (
     Block,
@@ -40,6 +34,7 @@ from sdbuild.mil.program import (
 )
 from sdbuild.mil.proto import Message, messages
 from sdbuild.mil.sound import read_sound
+from sdbuild.mil.traverse import blobs, rebuilt, uses
 
 _ARRAY_TYPES = {"fp32": "FLOAT32", "int32": "INT32"}
 

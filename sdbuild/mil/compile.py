@@ -15,7 +15,6 @@ from pathlib import Path
 from sdbuild.errors import InvalidProgram, UnsupportedFormat
 from sdbuild.mil.coremldata import pack_analytics, pack_description
 from sdbuild.mil.destination import RESULT, put, refuse_taken, whole
-from sdbuild.mil.edit import weight_files
 from sdbuild.mil.metadata import describe, format_metadata, function_of
 from sdbuild.mil.package import Model, model_file
 from sdbuild.mil.program import (
@@ -33,6 +32,7 @@ from sdbuild.mil.proto import Message
 from sdbuild.mil.schemas import array_ranges, array_shape
 from sdbuild.mil.sound import read_sound
 from sdbuild.mil.text import dialect_of, format_program
+from sdbuild.mil.traverse import weight_files
 
 _STRING = TensorType("string")
 _SHAPE = TensorType("int32", (None,))

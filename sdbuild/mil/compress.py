@@ -21,15 +21,7 @@ from sdbuild.errors import MILError
 from sdbuild.mil.arrays import to_array
 from sdbuild.mil.destination import refuse_taken
 from sdbuild.mil.dtype import DTYPES
-from sdbuild.mil.edit import (
-    Weights,
-    expanded,
-    fresh,
-    renamed,
-    used_constants,
-    walk,
-    write_edited,
-)
+from sdbuild.mil.edit import Weights, write_edited
 from sdbuild.mil.package import Model
 from sdbuild.mil.packed import Axes, Method, Packed, Part, Task, TensorReport, Unpacking
 from sdbuild.mil.program import (
@@ -45,6 +37,7 @@ from sdbuild.mil.program import (
 )
 from sdbuild.mil.proto import Message
 from sdbuild.mil.sound import read_sound
+from sdbuild.mil.traverse import expanded, fresh, renamed, used_constants, walk
 
 ARGUMENT_OPSET = 8  # CoreML8, iOS 18: packed weights are arguments, of any number of bits
 _FIRST_OPSET = 6  # CoreML6, iOS 16: the first with packed weights, as attributes

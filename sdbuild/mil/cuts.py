@@ -12,9 +12,9 @@ from itertools import accumulate
 
 from sdbuild.errors import MILError
 from sdbuild.mil.dtype import packed_bytes
-from sdbuild.mil.edit import blobs, is_constant, uses, walk
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import Blob, Block, Operation, TensorType, Type
+from sdbuild.mil.traverse import blobs, is_constant, uses, walk
 
 TOLERANCE = 0.15
 """How far from an equal share of the bytes a chunk may be for the sake of a smaller crossing."""

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from sdbuild.mil.compiled import PROGRAM_FILE
-from sdbuild.mil.edit import moved, walk
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import Blob, Operation, Value, type_text
 from sdbuild.mil.proto import Message
 from sdbuild.mil.sound import blocks
 from sdbuild.mil.survey import feature_text, placed
+from sdbuild.mil.traverse import moved, walk
 
 COMPILER_ATTRIBUTE = "buildInfo"
 """The attribute of a program that compilers change."""

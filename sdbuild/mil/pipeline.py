@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from sdbuild.errors import InvalidProgram, MILError, UnsupportedFormat
 from sdbuild.mil.chunk import ChunkReport, chunk_model
 from sdbuild.mil.destination import RESULT, put, refuse_taken, whole
-from sdbuild.mil.edit import moved, rebuilt, refuse_stray_blobs, weight_files
+from sdbuild.mil.edit import refuse_stray_blobs
 from sdbuild.mil.encode import encode_program
 from sdbuild.mil.package import (
     MODEL_PATH,
@@ -27,6 +27,7 @@ from sdbuild.mil.package import (
 from sdbuild.mil.program import Blob, Operation
 from sdbuild.mil.proto import Message, messages, serialize
 from sdbuild.mil.sound import read_sound
+from sdbuild.mil.traverse import moved, rebuilt, weight_files
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,13 +16,13 @@ from sdbuild.errors import InvalidProgram, MILError
 from sdbuild.mil.arrays import to_array
 from sdbuild.mil.bound import LARGEST_ELEMENTS
 from sdbuild.mil.dtype import DTYPES
-from sdbuild.mil.edit import walk
 from sdbuild.mil.execute import Executor, first_nonfinite
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import Function, StateType, TensorType
 from sdbuild.mil.proto import Message
 from sdbuild.mil.sound import refuse_contradictions
 from sdbuild.mil.survey import feature_text
+from sdbuild.mil.traverse import walk
 
 Shape = tuple[int, ...]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from sdbuild.errors import InvalidProgram, MILError
 from sdbuild.mil.dtype import packed_bytes
-from sdbuild.mil.edit import is_constant, walk, weight_files
 from sdbuild.mil.package import Model, read_package
 from sdbuild.mil.program import (
     Blob,
@@ -26,6 +25,7 @@ from sdbuild.mil.program import (
     Value,
 )
 from sdbuild.mil.proto import Message
+from sdbuild.mil.traverse import is_constant, walk, weight_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

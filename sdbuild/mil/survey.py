@@ -9,7 +9,6 @@ from pathlib import Path
 
 from sdbuild.mil.compiled import PROGRAM_FILE
 from sdbuild.mil.dtype import DTYPES
-from sdbuild.mil.edit import walk
 from sdbuild.mil.package import MANIFEST_FILE, Model
 from sdbuild.mil.pipeline import is_pipeline, read_pipeline
 from sdbuild.mil.program import (
@@ -22,6 +21,7 @@ from sdbuild.mil.program import (
 from sdbuild.mil.proto import Message
 from sdbuild.mil.read import read_model
 from sdbuild.mil.sound import blocks
+from sdbuild.mil.traverse import walk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

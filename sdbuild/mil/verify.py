@@ -7,11 +7,11 @@ from pathlib import Path
 
 from sdbuild.errors import MILError
 from sdbuild.mil.blob import BlobReader
-from sdbuild.mil.edit import program_blobs, uses, walk
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import Block, Function, StateType
 from sdbuild.mil.sound import Problem, blocks, contradictions, misdescribed
 from sdbuild.mil.survey import read_models
+from sdbuild.mil.traverse import program_blobs, uses, walk
 
 
 def verify(path: Path) -> tuple[Problem, ...]:

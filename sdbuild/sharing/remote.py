@@ -21,8 +21,8 @@ from sdbuild.digest import digest_file
 from sdbuild.errors import CorruptArtifact, RemoteFailed
 from sdbuild.sharing.transport import TIMEOUT_S, TooLarge, Transport
 from sdbuild.sharing.wire import LARGEST_BYTES, Shared, Unsound, decoded, encoded
-from sdbuild.show import size
 from sdbuild.store import Entry, Record, Store
+from sdbuild.units import size
 
 SECRET = "SDBUILD_REMOTE_SECRET"
 

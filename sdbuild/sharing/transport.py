@@ -17,8 +17,8 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from sdbuild.errors import RecipeError, RemoteFailed, ToolMissing
-from sdbuild.fields import did_you_mean
 from sdbuild.sharing.places import KINDS, Place
+from sdbuild.suggestions import did_you_mean
 
 T = TypeVar("T")
 

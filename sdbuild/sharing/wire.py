@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sdbuild.digest import canonical
-from sdbuild.step import key as key_of
 from sdbuild.store import Entry, Record
+from sdbuild.store import key as key_of
 
 LARGEST_BYTES = 2 << 20
 _LARGEST_FILE = 1 << 40

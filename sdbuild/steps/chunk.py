@@ -13,7 +13,7 @@ from sdbuild.steps import PACKAGE_CODE
 VERSION = 1
 TOOLS = ("coremltools",)
 CODE = ("steps/chunk.py", "mil/chunk.py", "mil/cuts.py", "mil/destination.py", "mil/sound.py",
-        "mil/edit.py", *PACKAGE_CODE)
+        "mil/edit.py", "mil/traverse.py", *PACKAGE_CODE)
 NEEDS = {"package": "package"}
 GIVES = "package"
 

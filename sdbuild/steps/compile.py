@@ -16,8 +16,9 @@ from sdbuild.steps import PACKAGE_CODE
 VERSION = 2
 TOOLS = ("coremltools",)
 CODE = ("steps/compile.py", "mil/compile.py", "mil/coremldata.py", "mil/histogram.py",
-        "mil/destination.py", "mil/edit.py", "mil/literals.py", "mil/metadata.py",
-        "mil/precisions.py", "mil/schemas.py", "mil/sound.py", "mil/text.py", *PACKAGE_CODE)
+        "mil/destination.py", "mil/edit.py", "mil/traverse.py", "mil/literals.py",
+        "mil/metadata.py", "mil/precisions.py", "mil/schemas.py", "mil/sound.py", "mil/text.py",
+        *PACKAGE_CODE)
 NEEDS = {"package": "package"}
 GIVES = "compiled"
 

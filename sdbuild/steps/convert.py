@@ -20,7 +20,7 @@ VERSION = 3
 TOOLS = ("coremltools", "numpy")
 CODE = ("steps/convert.py", "lowering/*.py", "models/*.py", "family.py", "versions.py",
         "sources/fit.py", "sources/numbers.py", "sources/pickles.py", "sources/tensors.py",
-        "mil/destination.py", "mil/edit.py", *PACKAGE_CODE)
+        "mil/destination.py", "mil/edit.py", "mil/traverse.py", *PACKAGE_CODE)
 GIVES = "package"
 
 

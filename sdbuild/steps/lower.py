@@ -13,7 +13,7 @@ VERSION = 3
 TOOLS = ("torch", "coremltools", "numpy")
 CODE = ("steps/lower.py", "lowering/*.py", "family.py", "versions.py",
         "sources/numbers.py", "sources/pickles.py", "sources/tensors.py", "mil/edit.py",
-        *PACKAGE_CODE)
+        "mil/traverse.py", *PACKAGE_CODE)
 NEEDS = {"graph": "graph"}
 GIVES = "lowered"
 

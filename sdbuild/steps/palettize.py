@@ -16,7 +16,7 @@ VERSION = 2
 TOOLS = ("coremltools", "numpy")
 CODE = ("steps/palettize.py", "mil/palettize.py", "mil/compress.py", "mil/packed.py",
         "mil/kmeans.py", "mil/partition.py", "mil/destination.py", "mil/sound.py",
-        "mil/edit.py", "mil/arrays.py", *PACKAGE_CODE)
+        "mil/edit.py", "mil/traverse.py", "mil/arrays.py", *PACKAGE_CODE)
 NEEDS = {"package": "package"}
 GIVES = "package"
 

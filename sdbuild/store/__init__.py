@@ -5,7 +5,7 @@
 """
 
 from sdbuild.store.place import check_place
-from sdbuild.store.record import Entry, Record
+from sdbuild.store.record import Entry, Record, key
 from sdbuild.store.store import Store
 
-__all__ = ["Entry", "Record", "Store", "check_place"]
+__all__ = ["Entry", "Record", "Store", "check_place", "key"]

@@ -10,6 +10,11 @@ from typing import Any
 from sdbuild.digest import digest
 
 
+def key(ingredients: Mapping[str, Any]) -> str:
+    """The key of an artifact that is made of these ingredients."""
+    return digest("step", ingredients)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A file of an artifact; `path` is relative, with `/`."""

@@ -17,8 +17,8 @@ from datetime import datetime
 from typing import Any
 
 from sdbuild.errors import RecipeError
-from sdbuild.fields import did_you_mean
 from sdbuild.store import Record
+from sdbuild.suggestions import did_you_mean
 from sdbuild.units import parse_bytes, parse_seconds
 from sdbuild.upkeep.lineage import component, stage
 

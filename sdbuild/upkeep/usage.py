@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdbuild.show import size
 from sdbuild.store import Record, Store
 from sdbuild.store.disk import cloned_bytes
 from sdbuild.store.roots import Root, roots
 from sdbuild.store.whole import is_same
+from sdbuild.units import size
 from sdbuild.upkeep.lineage import Lineage, component, stage, variant
 
 SEVERAL = "shared by several"

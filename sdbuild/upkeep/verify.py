@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdbuild.errors import StoreError
-from sdbuild.show import counted, size
 from sdbuild.store import Entry, Record, Store
 from sdbuild.store.disk import touch
 from sdbuild.store.roots import Root, roots
 from sdbuild.store.whole import DAMAGED, MISSING, fault, is_same
+from sdbuild.units import counted, size
 from sdbuild.upkeep.lineage import Lineage
 
 Progress = Callable[[int, int], None]

@@ -12,7 +12,6 @@ with atheris.instrument_imports(include=["sdbuild"]):
     from sdbuild.mil.blob import BlobReader
     from sdbuild.mil.coremldata import unpack_description
     from sdbuild.mil.decode import decode_program
-    from sdbuild.mil.edit import walk
     from sdbuild.mil.encode import encode_program
     from sdbuild.mil.package import MANIFEST_FILE, model_file
     from sdbuild.mil.parse import parse_program
@@ -21,6 +20,7 @@ with atheris.instrument_imports(include=["sdbuild"]):
     from sdbuild.mil.sound import blocks
     from sdbuild.mil.survey import read_models
     from sdbuild.mil.text import DIALECTS, format_program
+    from sdbuild.mil.traverse import walk
     from sdbuild.mil.verify import verify
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))

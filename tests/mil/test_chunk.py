@@ -11,10 +11,10 @@ from packages import IOS15, IOS16, IOS18, changed, convolutions, half, package
 from sdbuild.errors import MILError, UnsupportedFormat
 from sdbuild.mil.chunk import chunk
 from sdbuild.mil.cuts import TOLERANCE
-from sdbuild.mil.edit import blobs, walk
 from sdbuild.mil.execute import Executor
 from sdbuild.mil.package import read_package, write_package
 from sdbuild.mil.palettize import palettize
+from sdbuild.mil.traverse import blobs, walk
 
 FP32, INT32 = 65568, 131104  # ArrayFeatureType.ArrayDataType
 

@@ -15,7 +15,6 @@ from sdbuild.mil.compile import CompilerVersions, compile_package
 from sdbuild.mil.compiled import read_compiled
 from sdbuild.mil.coremldata import unpack_description
 from sdbuild.mil.dtype import DTYPES, packed_bytes
-from sdbuild.mil.edit import walk
 from sdbuild.mil.histogram import TABLE, histogram_name
 from sdbuild.mil.metadata import describe
 from sdbuild.mil.package import model_file, read_package, write_package
@@ -24,6 +23,7 @@ from sdbuild.mil.program import Blob
 from sdbuild.mil.proto import messages
 from sdbuild.mil.read import read_model
 from sdbuild.mil.survey import placed
+from sdbuild.mil.traverse import walk
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "mlmodelc"
 PAIRS = sorted(path.parent for path in FIXTURES.glob("*/source.mlpackage"))

@@ -4,16 +4,7 @@ import pytest
 from packages import convolutions
 
 from sdbuild.errors import InvalidProgram, MILError, UnsupportedFormat
-from sdbuild.mil.edit import (
-    blobs,
-    fresh,
-    moved,
-    rebuilt,
-    used_constants,
-    walk,
-    weight_files,
-    write_edited,
-)
+from sdbuild.mil.edit import write_edited
 from sdbuild.mil.package import read_package
 from sdbuild.mil.palettize import palettize
 from sdbuild.mil.program import (
@@ -29,6 +20,7 @@ from sdbuild.mil.program import (
     Value,
     string,
 )
+from sdbuild.mil.traverse import blobs, fresh, moved, rebuilt, used_constants, walk, weight_files
 
 FLOAT = TensorType("fp32", (2,))
 HALF = TensorType("fp16", (36, 36, 3, 3))

@@ -19,7 +19,7 @@ from sdbuild.mil.arrays import to_array
 from sdbuild.mil.blob import BlobWriter
 from sdbuild.mil.chunk import chunk
 from sdbuild.mil.decode import decode_program
-from sdbuild.mil.edit import rebuilt, walk, write_edited
+from sdbuild.mil.edit import write_edited
 from sdbuild.mil.encode import encode_program
 from sdbuild.mil.package import read_package
 from sdbuild.mil.palettize import palettize
@@ -27,6 +27,7 @@ from sdbuild.mil.parse import parse_program
 from sdbuild.mil.program import Blob, StateType, TensorType
 from sdbuild.mil.proto import messages, serialize
 from sdbuild.mil.text import format_program
+from sdbuild.mil.traverse import rebuilt, walk
 
 CARRIED = {"Program", "Function", "Block", "Operation", "NamedValueType", "Value", "TensorType"}
 UNKNOWN = b"\x82\xfa\x01\x05novel"  # field 4000, five bytes

@@ -10,7 +10,8 @@ import pytest
 
 from sdbuild.plan import STAGES, plan
 from sdbuild.recipe import load
-from sdbuild.step import From, Step, ingredients, key, stage, tool_versions
+from sdbuild.step import From, Step, ingredients, stage, tool_versions
+from sdbuild.store import key
 
 FULL = """\
 download:text_encoder

@@ -7,8 +7,7 @@ import json
 import pytest
 
 from sdbuild.sharing.wire import Shared, Unsound, decoded, encoded
-from sdbuild.step import key
-from sdbuild.store import Entry, Record
+from sdbuild.store import Entry, Record, key
 
 INGREDIENTS = {"schema": 1, "kind": "trace", "version": 1, "params": {"n": 6}, "inputs": {},
                "source": {}, "tools": {}}

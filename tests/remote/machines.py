@@ -1,8 +1,7 @@
 """Machines: each with a store of its own, and a shared one."""
 
 from sdbuild.sharing.remote import Remote
-from sdbuild.step import key
-from sdbuild.store import Record, Store
+from sdbuild.store import Record, Store, key
 
 TEXTS = {"Unet.mlmodelc/weights/weight.bin": "weights " * 1000, "Unet.mlmodelc/model.mil": "mil"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from machines import TEXTS, Machine, ingredients, object_name, record_name
 
-from sdbuild.step import key
+from sdbuild.store import key
 from sdbuild.upkeep.verify import verify
 
 
