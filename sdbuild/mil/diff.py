@@ -1,6 +1,8 @@
 """Diff: what two models differ in, by name: metadata, program and weights.
 
-Weights are compared by what lies in their blobs, not by where; so a copy differs in nothing.
+Weights are compared by what lies in their blobs, not by where; so a copy differs in nothing. Inputs
+and outputs of a model and arguments of an operation are compared by name: their order in the file
+means nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import TypeVar
 
 from sdbuild.mil.compiled import PROGRAM_FILE
 from sdbuild.mil.package import Model
-from sdbuild.mil.program import Blob, Operation, Value, type_text
+from sdbuild.mil.program import Blob, Function, Operation, Value, type_text
 from sdbuild.mil.proto import Message
 from sdbuild.mil.sound import blocks
 from sdbuild.mil.survey import feature_text, placed
@@ -105,20 +107,24 @@ def _features(prefix: str, features: Message) -> dict[str, str]:
     groups = {"input": features.input, "output": features.output, "state": features.state}
     return {
         f"{prefix}{group} {feature.name}": f"{feature_text(feature)}  {feature.shortDescription}"
-        for group, found in groups.items() for feature in found
+        for group, found in groups.items() for feature in sorted(found, key=lambda f: f.name)
     }
 
 
 def _functions(model: Model) -> dict[str, str]:
     """The signature of each function, and the program's own attributes."""
     found = {
-        f"function {name}": f"{function.opset} ({', '.join(i.name for i in function.inputs)}) -> "
+        f"function {name}": f"{function.opset} ({', '.join(sorted(_input_names(function)))}) -> "
                             f"({', '.join(function.block.outputs)})"
         for name, function in model.program.functions.items()
     }
     found.update((f"attribute {key}", _short(value.data))
                  for key, value in sorted(model.program.attributes.items()))
     return found
+
+
+def _input_names(function: Function) -> Iterator[str]:
+    return (item.name for item in function.inputs)
 
 
 def _operations(model: Model) -> dict[str, Operation]:
@@ -142,12 +148,12 @@ def _parts(operation: Operation) -> list[str]:
 def _inputs(operation: Operation) -> list[str]:
     return [
         f"{key}={', '.join(b if isinstance(b, str) else type_text(b.type) for b in bindings)}"
-        for key, bindings in operation.inputs.items()
+        for key, bindings in sorted(operation.inputs.items())
     ]
 
 
 def _values(operation: Operation) -> list[str]:
-    return [f"{key}={_short(value.data)}" for key, value in operation.attributes.items()
+    return [f"{key}={_short(value.data)}" for key, value in sorted(operation.attributes.items())
             if key != "name"]
 
 

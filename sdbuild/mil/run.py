@@ -46,7 +46,7 @@ def predict(
 ) -> Iterator[Result]:
     """Runs programs in a row; what one gives, later ones take by name.
 
-    An input that is neither given nor made is random, by `seed` and its place.
+    An input that is neither given nor made is random, by `seed` and its name.
 
     Raises:
         MILError: an input is of no program, of a shape or with numbers that it does not allow, or
@@ -56,7 +56,6 @@ def predict(
     Units:
         weight_bytes: of decoded constants that each program keeps, all if None.
     """
-    generator = np.random.default_rng(seed)
     values = dict(given)
     names = [_function_name(model, function) for model in models]
     functions = [model.program.functions[n] for model, n in zip(models, names, strict=True)]
@@ -76,7 +75,7 @@ def predict(
         _refuse_rounding(chosen, given)
         for name, kind in _tensors(chosen).items():
             if name not in values:
-                values[name] = _random(name, kind, shapes[name], generator)
+                values[name] = _random(name, kind, shapes[name], seed)
         inputs = {name: values[name] for name in _tensors(chosen)}
         executor = Executor(model, function=name_of, weight_bytes=weight_bytes)
         outputs = executor.predict(inputs)
@@ -172,9 +171,9 @@ def _refuse_rounding(function: Function, given: Mapping[str, np.ndarray]) -> Non
 
 
 def _random(
-    name: str, kind: TensorType, shape: Shape | None, generator: np.random.Generator
+    name: str, kind: TensorType, shape: Shape | None, seed: int
 ) -> np.ndarray:
-    """Standard normal numbers, small integers, or coins.
+    """Standard normal numbers, small integers, or coins, by `seed` and the input's name.
 
     Shapes:
         returns: `shape`
@@ -182,6 +181,7 @@ def _random(
     if shape is None or kind.dtype == "string":
         raise MILError(f"input {name}: its shape or type is not known",
                        hint=f"Give it: --input {name}=FILE.npy")
+    generator = np.random.default_rng([seed, *name.encode()])
     if kind.dtype == "bool":
         return generator.integers(0, 2, shape).astype(bool)
     if DTYPES[kind.dtype].metadata_name and "Int" in DTYPES[kind.dtype].metadata_name:

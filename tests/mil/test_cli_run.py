@@ -7,6 +7,9 @@ from coremltools.converters.mil.mil import types
 from packages import IOS17, IOS18, edited, half, package
 from small import relu_description, relu_text, small_package
 
+from sdbuild.mil.package import read_package
+from sdbuild.mil.proto import serialize
+
 
 def test_run_is_seeded_and_saves_its_outputs(source, tmp_path, mil_json):
     first = mil_json("run", source, "--out", tmp_path / "first")
@@ -19,6 +22,40 @@ def test_run_is_seeded_and_saves_its_outputs(source, tmp_path, mil_json):
     assert (row["min"], row["max"], row["nan"]) == (float(out.min()), float(out.max()), 0)
     assert out.tobytes() == np.load(tmp_path / "again" / "out.npy").tobytes()
     assert first != other
+
+
+@pytest.fixture
+def both_orders(tmp_path):
+    """A model of two inputs, and the same with its inputs, features and arguments turned round."""
+    def body(left, right):
+        return mb.sub(x=left, y=right, name="out")
+
+    def turn(spec):
+        (function,) = spec.mlProgram.functions.values()
+        for items in (function.inputs, spec.description.input):
+            first, second = map(type(items[0]).FromString, map(serialize, items))
+            del items[:]
+            items.extend([second, first])
+
+    one = package(tmp_path / "one.mlpackage", body, ((4,), types.fp32), ((4,), types.fp32))
+    return one, edited(one, tmp_path / "other.mlpackage", turn)
+
+
+def test_random_inputs_and_differences_do_not_depend_on_the_order_of_inputs_in_the_file(
+    both_orders, mil, mil_json,
+):
+    one, other = both_orders
+    assert [f.name for f in read_package(other).description.input] == ["right", "left"]
+
+    assert mil_json("run", one, "--seed", 3)["outputs"] == (
+        mil_json("run", other, "--seed", 3)["outputs"])
+    assert mil("diff", one, other) == (0, "")
+
+
+def test_inputs_of_one_shape_are_not_given_the_same_random_numbers(both_orders, mil_json):
+    (row,) = mil_json("run", both_orders[0])["outputs"]
+
+    assert row["max"] - row["min"] > 0.1
 
 
 @pytest.mark.parametrize("count", [0, 36 * 4])

@@ -3,10 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+import coremltools as ct
 import numpy as np
 import pytest
+from coremltools.converters.mil.mil import get_new_symbol
 from operations import floats
-from packages import IOS15, IOS16, IOS17, IOS18, mb, package, types
+from packages import IOS15, IOS16, IOS17, IOS18, mb, package, quiet, types
 
 from sdbuild.mil.execute import Executor
 from sdbuild.mil.package import read_package
@@ -61,6 +63,28 @@ def test_programs_of_coremltools_agree_with_its_own_values(tmp_path, target):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("target", [IOS15, IOS16, IOS17, IOS18])
+def test_a_shape_that_is_computed_from_elements_of_other_shapes_runs(tmp_path, target):
+    """`torch.full((len(x), 2), 7)`: `shape`, `gather` of a scalar, `concat` of scalars."""
+    rows = ct.RangeDim(1, 8)
+
+    with quiet():
+        @mb.program(input_specs=[mb.TensorSpec((get_new_symbol(), 5))], opset_version=target)
+        def program(x):
+            size = mb.gather(x=mb.shape(x=x), indices=0, axis=0)
+            shape = mb.concat(values=[size, np.int32(2)], axis=0)
+            return mb.fill(shape=shape, value=np.float32(7))
+
+        ct.convert(program, inputs=[ct.TensorType("x", (rows, 5))],
+                   minimum_deployment_target=target, skip_model_load=True,
+                   compute_precision=ct.precision.FLOAT32).save(str(tmp_path / "m.mlpackage"))
+    model = read_package(tmp_path / "m.mlpackage")
+    (found,) = Executor(model).predict({"x": floats(3, 5)}).values()
+
+    assert {"gather", "concat"} <= {o.type for o in model.program.main.block.operations}
+    np.testing.assert_array_equal(found, np.full((3, 2), 7, np.float32))
 
 
 def inputs_of(model):

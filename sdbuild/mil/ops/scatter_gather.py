@@ -26,7 +26,7 @@ def gather(
         return torch.stack([gather(each, i, axis - 1, batch_dims - 1) for each, i in pairs])
     places = _positions(indices, x.shape[axis]).flatten()
     out = x.index_select(axis, places)
-    return out.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1:])
+    return out.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1:]))
 
 
 def gather_along_axis(

@@ -27,6 +27,9 @@ def band_part(x: T, lower: int = -1, upper: int = -1) -> Moved[T]:
 
 
 def concat(values: list[T], axis: int, interleave: bool = False) -> Moved[T]:
+    """Scalars, which have no axis, give a vector."""
+    if not values[0].ndim:
+        return torch.stack(values)
     if interleave:  # v0[0], v1[0], …, v0[1], v1[1], …
         axis %= values[0].ndim
         return torch.stack(values, axis + 1).flatten(axis, axis + 1)

@@ -16,6 +16,14 @@ def test_gather(axis, indices):
     check("gather", np.take(X, indices, axis), x=X, indices=indices, axis=axis)
 
 
+@pytest.mark.parametrize("index", [0, 2, -1])
+@pytest.mark.parametrize("axis", [0, -1])
+def test_gather_of_one_element_of_a_vector_gives_a_scalar(index, axis):
+    x = np.array([7, 8, 9], np.int32)
+
+    check("gather", x[index], x=x, indices=np.array(index, np.int32), axis=axis)
+
+
 def test_gather_with_batches():
     indices = np.array([[0, 3], [1, 1], [-1, 2]], np.int32)
     expected = np.stack([X[i][indices[i]] for i in range(3)])

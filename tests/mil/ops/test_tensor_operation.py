@@ -25,6 +25,15 @@ def test_concat():
     check("concat", np.concatenate([X, y], 1), values=[X, y], axis=-2)
 
 
+@pytest.mark.parametrize("axis", [0, -1, 3])
+@pytest.mark.parametrize("interleave", [False, True])
+def test_concat_of_scalars_gives_a_vector_as_coremltools_infers(axis, interleave):
+    values = [np.array(number, np.int32) for number in (4, 5, 6)]
+
+    check("concat", np.array([4, 5, 6], np.int32), values=values, axis=axis,
+          interleave=interleave)
+
+
 def test_concat_interleaved():
     y = floats(2, 3, 4, seed=1)
     expected = np.empty((2, 6, 4), np.float32)
