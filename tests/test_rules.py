@@ -22,17 +22,18 @@ CORE = {"errors", "suggestions", "units", "digest", "lock", "checkpoints", "fami
         "naming", "recipe", "step", "plan", "build", "memory", "cost", "ram", "settings", "install",
         "show", "check", "why", "weight", "tasks", "versions", "cli"}
 MAY_IMPORT = {
-    "core": {"errors", "core", "store", "upkeep", "sharing", "sources", "steps", "runtime", "mil"},
-    "store": {"errors", "digest", "store"},
-    "upkeep": {"errors", "suggestions", "units", "store", "upkeep"},
-    "sharing": {"errors", "digest", "suggestions", "units", "store", "sharing"},
-    "steps": {"errors", "core", "store", "models", "lowering", "mil", "sources", "runtime",
-              "steps"},
-    "mil": {"errors", "mil"},
-    "models": {"errors", "models", "family", "sources"},
-    "lowering": {"errors", "lowering", "family", "versions", "mil", "sources"},
-    "sources": {"errors", "sources"},
-    "runtime": {"errors", "runtime", "mil", "recipe"},
+    "core": {"errors", "parsing", "core", "store", "upkeep", "sharing", "sources", "steps",
+             "runtime", "mil"},
+    "store": {"errors", "parsing", "digest", "store"},
+    "upkeep": {"errors", "parsing", "suggestions", "units", "store", "upkeep"},
+    "sharing": {"errors", "parsing", "digest", "suggestions", "units", "store", "sharing"},
+    "steps": {"errors", "parsing", "core", "store", "models", "lowering", "mil", "sources",
+              "runtime", "steps"},
+    "mil": {"errors", "parsing", "mil"},
+    "models": {"errors", "parsing", "models", "family", "sources"},
+    "lowering": {"errors", "parsing", "lowering", "family", "versions", "mil", "sources"},
+    "sources": {"errors", "parsing", "sources"},
+    "runtime": {"errors", "parsing", "runtime", "mil", "recipe"},
 }
 EXECUTOR = {"bound.py", "execute.py", "planner.py", "sliced.py"}
 LOWER_LAYERS = ("lowering", "mil", "models", "sources", "runtime")
