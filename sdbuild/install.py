@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sdbuild.errors import BundleError
+from sdbuild.filenames import is_system_file, normalized
 from sdbuild.store import Record, Store, roots
 from sdbuild.store.disk import exchange, make_folder, sweep
+from sdbuild.store.listing import entries
 from sdbuild.store.locks import locked
 from sdbuild.store.roots import MANIFEST
 
@@ -54,10 +56,10 @@ def amiss(record: Record, store: Store, folder: Path) -> str:
 
 def left_beside(folder: Path) -> list[Path]:
     """What a kill left beside a bundle while it was put in place, or put there just now."""
-    ours = re.compile(re.escape(f".{folder.name}-") + "[a-z0-9_]{8}")  # as mkdtemp names them
+    ours = re.compile(re.escape(normalized(f".{folder.name}-")) + "[a-z0-9_]{8}")  # as mkdtemp names them
     found = folder.parent.iterdir() if folder.parent.is_dir() else ()
-    return [work for work in found if ours.fullmatch(work.name) and work.is_dir()
-            and {path.name for path in work.iterdir()} <= {"old", "new"}]
+    return [work for work in found if ours.fullmatch(normalized(work.name)) and work.is_dir()
+            and {path.name for path in entries(work)} <= {"old", "new"}]
 
 
 def _recover(folder: Path) -> None:
@@ -121,20 +123,25 @@ def check_replaceable(folder: Path) -> None:
 
 
 def _contents(folder: Path) -> Iterator[str]:
-    """The paths of all files below a folder, one by one: it may be the root of a disk."""
+    """The paths of all files below a folder, one by one: it may be the root of a disk.
+
+    What macOS adds to folders is left out: it goes with the folder.
+    """
     def tell(error: OSError) -> None:
         raise error
 
     for place, folders, files in os.walk(folder, onerror=tell):
+        folders[:] = [name for name in folders if not is_system_file(name)]
         links = (name for name in folders if Path(place, name).is_symlink())
         for name in (*files, *links):
-            yield Path(place, name).relative_to(folder).as_posix()
+            if not is_system_file(name):
+                yield normalized(Path(place, name).relative_to(folder).as_posix())
 
 
 def _own_files(folder: Path) -> set[str] | None:
     """The files that the manifest of a bundle names, and itself; None if it is no bundle."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        return {MANIFEST, *manifest["files"]}
+        return {MANIFEST, *map(normalized, manifest["files"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -24,6 +24,7 @@ from sdbuild.fields import (
     check_variables,
     parse,
 )
+from sdbuild.filenames import is_system_file, normalized
 from sdbuild.lock import Lock, parsed
 from sdbuild.sources import at_home, fixed
 from sdbuild.sources.single_file import SUFFIX
@@ -155,7 +156,7 @@ class Recipe:
 
 def names() -> list[str]:
     """The recipes that come with sdbuild, by name."""
-    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+    return sorted(path.stem for path in RECIPES.glob("*.toml") if not is_system_file(path.name))
 
 
 def load(words: Mapping[str, str]) -> Recipe:
@@ -177,7 +178,7 @@ def load(words: Mapping[str, str]) -> Recipe:
     _check_keys(draw, {field.name for field in DRAW_FIELDS}, where)
     sources = _sources(fields, words, path.parent)
     recipe = Recipe(
-        name=path.stem,
+        name=normalized(path.stem),
         summary=str(table.get("summary", "")),
         family=family,
         **sources,

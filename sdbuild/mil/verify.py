@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sdbuild.errors import MILError
+from sdbuild.filenames import is_system_file
 from sdbuild.mil.blob import BlobReader
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import Block, Function, StateType
@@ -51,7 +52,8 @@ def _files(models: Iterable[Model]) -> Iterator[Problem]:
     used: dict[Path, set[int]] = {}
     for model in models:
         for path in (model.root / "weights").glob("*.bin"):
-            used.setdefault(path, set())
+            if not is_system_file(path.name):
+                used.setdefault(path, set())
         for file, offsets in _references(model).items():
             try:
                 used.setdefault(model.weight_path(file), set()).update(offsets)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sdbuild.errors import MILError
+from sdbuild.filenames import is_system_file
 from sdbuild.mil.coremldata import unpack_description
 from sdbuild.mil.proto import Message
 
@@ -69,7 +70,7 @@ class Opened:
 
 def open_bundle(folder: Path) -> Opened:
     """The bundle in a folder, whatever its state."""
-    found = frozenset(path.name for path in folder.iterdir())
+    found = frozenset(p.name for p in folder.iterdir() if not is_system_file(p.name))
     return Opened(
         folder=folder,
         names=found,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.errors import SourceError
+from sdbuild.filenames import is_system_file
 from sdbuild.sources import layout
 from sdbuild.sources.resources import Resources
 
@@ -100,7 +101,8 @@ class Folder:
         """The files here and in the folders here; `glob` would pass over what cannot be listed."""
         found = list(self.path.iterdir())
         found += [path for folder in found if folder.is_dir() for path in folder.iterdir()]
-        return {path.relative_to(self.path).as_posix() for path in found if path.is_file()}
+        return {path.relative_to(self.path).as_posix() for path in found
+                if path.is_file() and not is_system_file(path.name)}
 
     def _shards(self, index: str) -> list[str]:
         return layout.shard_names(self.place, index, (self.path / index).read_bytes())

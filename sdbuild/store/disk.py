@@ -32,6 +32,8 @@ _FIEMAP = 0xC020660B
 _EXTENTS = 512
 _HEADER, _EXTENT = struct.Struct("=QQIIII"), struct.Struct("=QQQQQIIII")
 _LAST, _SHARED = 0x1, 0x2000
+_FULLSYNC = getattr(fcntl, "F_FULLFSYNC", None)
+"""`fcntl` of Darwin that has a disk write what it holds; its `fsync` leaves it in the disk."""
 _HERE, _SWAP = -100, 2
 """`AT_FDCWD` and `RENAME_EXCHANGE` of Linux; `RENAME_SWAP` of Darwin is 2 as well."""
 _CANNOT = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -50,7 +52,7 @@ def write_file(path: Path, content: bytes) -> None:
                 os.fchmod(handle, 0o644)
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno())
         Path(temporary).rename(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -62,7 +64,7 @@ def take(path: Path, target: Path) -> None:
     """Moves a file into the pool: synced, read-only, with the time of what was taken in."""
     make_folder(target.parent)
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        _sync(file.fileno())
     _seal(path)
     path.rename(target)
     sync_folder(target.parent)
@@ -102,7 +104,7 @@ def _link(source: Path, target: Path) -> None:
 def _clone(source: Path, target: Path) -> bool:
     """Makes `target` share the blocks of `source`, and says whether the file system does so."""
     if sys.platform == "darwin":
-        return ctypes.CDLL(None).clonefile(os.fsencode(source), os.fsencode(target), 0) == 0
+        return _call("clonefile", os.fsencode(source), os.fsencode(target), 0)
     if not sys.platform.startswith("linux"):
         return False
     with source.open("rb") as old, target.open("xb") as new:
@@ -174,13 +176,16 @@ def _swap(one: Path, other: Path) -> bool:
         `renameat2` with RENAME_EXCHANGE in Linux' manual, `renamex_np` with RENAME_SWAP in
         Darwin's.
     """
-    libc, names = ctypes.CDLL(None), (os.fsencode(one), os.fsencode(other))
+    names = os.fsencode(one), os.fsencode(other)
     if sys.platform == "darwin":
-        return libc.renamex_np(*names, _SWAP) == 0
-    try:
-        return libc.renameat2(_HERE, names[0], _HERE, names[1], _SWAP) == 0
-    except AttributeError:  # a C library that knows no such call
-        return False
+        return _call("renamex_np", *names, _SWAP)
+    return _call("renameat2", _HERE, names[0], _HERE, names[1], _SWAP)
+
+
+def _call(name: str, *arguments: int | bytes) -> bool:
+    """Calls a function of the C library; says whether it is there and succeeded."""
+    function = getattr(ctypes.CDLL(None), name, None)
+    return function is not None and function(*arguments) == 0
 
 
 def touch(path: Path) -> None:
@@ -208,7 +213,7 @@ def sync_tree(folder: Path) -> None:
             sync_tree(path)
         else:
             with path.open("rb") as file:
-                os.fsync(file.fileno())
+                _sync(file.fileno())
     sync_folder(folder)
 
 
@@ -216,12 +221,29 @@ def sync_folder(folder: Path) -> None:
     """Makes renames in a folder last, where the file system can."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        _sync(handle)
     except OSError as error:
         if error.errno not in _CANNOT:
             raise
     finally:
         os.close(handle)
+
+
+def _sync(handle: int) -> None:
+    """Returns when a file or folder would survive a loss of power.
+
+    Source:
+        Darwin's manual of `fsync`, which names F_FULLFSYNC for that; a file system that does not
+        know it (a network's) gets an `fsync`.
+    """
+    if _FULLSYNC is not None:
+        try:
+            fcntl.fcntl(handle, _FULLSYNC)
+            return
+        except OSError as error:
+            if error.errno not in (*_CANNOT, errno.ENOTTY):
+                raise
+    os.fsync(handle)
 
 
 def cloned_bytes(path: Path) -> int:

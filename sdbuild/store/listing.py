@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sdbuild.filenames import is_system_file
 from sdbuild.store.disk import file_error
 
 
 def entries(folder: Path) -> list[Path]:
     """The files and folders in a folder, in no order; none if it is not there.
 
+    What macOS adds to folders is left out (`filenames.py`).
+
     Raises:
         StoreError: it cannot be listed now, which says nothing of it.
     """
     try:
-        return list(folder.iterdir())
+        return [path for path in folder.iterdir() if not is_system_file(path.name)]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

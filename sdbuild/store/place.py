@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdbuild.errors import StoreError
+from sdbuild.filenames import is_system_file
 from sdbuild.store.disk import file_error
 
 _OWN = frozenset({"records", "objects", "locks", "work", "roots", "README.md"})
@@ -19,13 +20,14 @@ def check_place(folder: Path) -> None:
     """
     hint = "choose another place with cache=FOLDER"
     try:
-        names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+        found = [path.name for path in folder.iterdir()]
     except FileNotFoundError:
         return
     except NotADirectoryError as error:
         raise StoreError(f"{folder}: not a folder, expected that of a store", hint=hint) from error
     except OSError as error:
         raise file_error(error, folder) from error
+    names = {name for name in found if name[0] != "." and not is_system_file(name)}
     if names - _OWN and not names & _OWN:
         raise StoreError(
             f"{folder}: holds {', '.join(sorted(names)[:3])} and no store, so it is left alone",

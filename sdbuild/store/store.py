@@ -33,6 +33,7 @@ from pathlib import Path
 
 from sdbuild.digest import digest_file
 from sdbuild.errors import CorruptArtifact, MissingArtifact
+from sdbuild.filenames import normalized
 from sdbuild.store.disk import (
     drop,
     file_error,
@@ -175,7 +176,8 @@ class Store:
     def _take(self, path: Path, folder: Path) -> Entry:
         """Moves one file into the pool, unless its bytes are there already."""
         found = digest_file(path)
-        entry = Entry(path.relative_to(folder).as_posix(), found, path.stat().st_size)
+        name = normalized(path.relative_to(folder).as_posix())
+        entry = Entry(name, found, path.stat().st_size)
         target = self.object(found)
         if not is_same(target, path) and fault(target, found):
             take(path, target)
@@ -323,8 +325,8 @@ class Store:
         Raises:
             StoreError: one cannot be read now, which says nothing of it.
         """
-        wanted = {entry.path: entry for entry in record.tree}
-        found = {path.relative_to(target).as_posix(): path for path in files(target)}
+        wanted = {normalized(entry.path): entry for entry in record.tree}
+        found = {normalized(path.relative_to(target).as_posix()): path for path in files(target)}
         return wanted.keys() == found.keys() and all(
             is_laid_out(path, wanted[name]) for name, path in found.items()
         )

@@ -1,0 +1,28 @@
+"""Names of files as a Mac treats them: which are not anybody's content, and which are one name."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_SYSTEM = frozenset({
+    ".DS_Store", ".localized", "Icon\r", ".VolumeIcon.icns", ".apdisk", "__MACOSX",
+    ".Spotlight-V100", ".fseventsd", ".Trashes", ".TemporaryItems", ".DocumentRevisions-V100",
+    ".AppleDouble", ".AppleDB", ".AppleDesktop", ".com.apple.timemachine.donotpresent",
+})
+
+
+def is_system_file(name: str) -> bool:
+    """Whether macOS writes a file or folder of this name into folders without being asked.
+
+    `._x` holds the attributes of `x` on disks that have none (AppleDouble). Such files are no
+    part of a store, a bundle, a package or a checkpoint: they are never read, copied or reported.
+    """
+    return name in _SYSTEM or name.startswith("._")
+
+
+def normalized(name: str) -> str:
+    """The one spelling (NFC) of a name or path that file systems of a Mac may give as another.
+
+    HFS+ lists `é` as two code points; APFS finds a file under both spellings.
+    """
+    return unicodedata.normalize("NFC", name)
