@@ -56,7 +56,8 @@ def amiss(record: Record, store: Store, folder: Path) -> str:
 
 def left_beside(folder: Path) -> list[Path]:
     """What a kill left beside a bundle while it was put in place, or put there just now."""
-    ours = re.compile(re.escape(normalized(f".{folder.name}-")) + "[a-z0-9_]{8}")  # as mkdtemp names them
+    prefix = re.escape(normalized(f".{folder.name}-"))
+    ours = re.compile(prefix + "[a-z0-9_]{8}")  # as mkdtemp names them
     found = folder.parent.iterdir() if folder.parent.is_dir() else ()
     return [work for work in found if ours.fullmatch(normalized(work.name)) and work.is_dir()
             and {path.name for path in entries(work)} <= {"old", "new"}]

@@ -132,3 +132,11 @@ def test_all_problems_are_told_at_once_as_json_too(source, tmp_path, mil):
     assert status == 1
     assert {"where", "problem", "is_error"} == set(problems[0])
     assert len(problems) == 3  # the program's output, and each feature that does not fit
+
+
+def test_what_macos_adds_beside_the_weights_is_no_weight_file(source, mil):
+    weights = source / "Data/com.apple.CoreML/weights"
+    (weights / "._weight.bin").write_bytes(b"\0\5\x16\7Mac OS X")
+    (source / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+
+    assert mil("verify", source) == (0, f"{source}: sound\n")

@@ -12,10 +12,9 @@ from artifacts import record
 from sdbuild import recipe
 from sdbuild.errors import BundleError, StoreError
 from sdbuild.install import amiss, check_replaceable, install, left_beside, remove
-from sdbuild.mil.verify import verify
 from sdbuild.runtime.opened import open_bundle
 from sdbuild.sources.folder import Folder
-from sdbuild.store import Store, check_place
+from sdbuild.store import check_place
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 ADDED = [".DS_Store", "._merges.txt", ".localized", "Icon\r"]
