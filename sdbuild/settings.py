@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sdbuild.errors import StoreError
 from sdbuild.fields import PLACE_FIELDS, RAM_FIELD, REMOTE_FIELD, parse
 from sdbuild.memory import usable_bytes
 from sdbuild.recipe import Recipe, load
+from sdbuild.store.private import private_folder
 
 PROJECT = Path(__file__).parent.parent
 
@@ -61,4 +63,7 @@ def database() -> Path:
     folder = PROJECT / "cache"
     if os.access(folder, os.W_OK):
         return folder / ".doit.json"
-    return Path(tempfile.gettempdir()) / f"sdbuild-{os.getuid()}.doit.json"
+    try:
+        return private_folder() / "doit.json"
+    except StoreError:
+        return Path(tempfile.mkdtemp(prefix="sdbuild-")) / "doit.json"

@@ -302,6 +302,8 @@ def file_error(error: OSError, where: Path) -> StoreError:
         errno.ENFILE: many,
         errno.EACCES: access,
         errno.EPERM: access,
+        errno.ELOOP: "a link has the place of a file that is written to; remove it if you did not "
+                     "make it",
         errno.EIO: "the disk may be failing: the system's log tells; what was finished stays, and "
                    "python -m sdbuild verify finds what is damaged",
     }

@@ -1,7 +1,7 @@
 """Locks between processes: `flock` on a file, which goes with its process however that ends.
 
 Who holds a lock is written into its file, for those who wait. Where the file system has no locks,
-they are held on files in the machine's folder for temporary files: processes of this machine are
+they are held on files in a folder of this user (`private.py`): their processes of this machine are
 kept apart as ever; those of others are not, and may do the same work twice, with the same bytes.
 """
 
@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -22,9 +21,13 @@ from pathlib import Path
 
 from sdbuild.digest import digest
 from sdbuild.store.disk import file_error, is_read_only, make_folder
+from sdbuild.store.private import private_folder
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL,
              errno.EBADF)
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+"""A lock file is written to, so a link that another user put in its place is not followed."""
 
 _PATIENCE_S = 0.5
 """How long a wait may be that nobody needs to hear of."""
@@ -46,7 +49,7 @@ def locked(path: Path, what: str, *, is_shared: bool = False) -> Iterator[None]:
         if is_shared and is_read_only(error):
             yield
             return
-        raise file_error(error, path.parent) from error
+        raise file_error(error, Path(error.filename or path.parent)) from error
     handle = _hold(handle, path, what, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX)
     try:
         yield
@@ -63,7 +66,7 @@ def grab(path: Path) -> int | None:
     try:
         handle, is_mine = _try(_open(path), path, fcntl.LOCK_EX)
     except OSError as error:
-        raise file_error(error, path.parent) from error
+        raise file_error(error, Path(error.filename or path.parent)) from error
     if is_mine:
         return handle
     os.close(handle)
@@ -82,7 +85,7 @@ def _open(path: Path) -> int:
     if path.is_dir():
         return os.open(path, os.O_RDONLY)
     make_folder(path.parent)  # the first that a store has, and it shall last
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    return os.open(path, _FLAGS, 0o666)
 
 
 def _hold(handle: int, path: Path, what: str, how: int) -> int:
@@ -116,16 +119,14 @@ def _try(handle: int, path: Path, how: int) -> tuple[int, bool]:
 
 
 def _try_elsewhere(path: Path, how: int) -> tuple[int, bool]:
-    folder = Path(tempfile.gettempdir()) / f"sdbuild-locks-{os.getuid()}"
+    folder = private_folder()
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        handle = os.open(folder / digest("lock", str(path.resolve())),
-                         os.O_RDWR | os.O_CREAT, 0o600)
+        handle = os.open(folder / digest("lock", str(path.resolve())), _FLAGS, 0o600)
         fcntl.flock(handle, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return handle, False
     except OSError as error:
-        raise file_error(error, folder) from error
+        raise file_error(error, Path(error.filename or folder)) from error
     return handle, True
 
 

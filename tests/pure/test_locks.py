@@ -4,8 +4,10 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -15,6 +17,10 @@ import pytest
 from sdbuild.errors import StoreError
 from sdbuild.store import Store, locks
 from sdbuild.store.locks import grab, is_held, locked
+from sdbuild.store.private import private_folder
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/fd").is_dir(), reason="looks up the names of files")
 
 HOLD = """
 import sys, time
@@ -97,10 +103,11 @@ def without_locks(request, monkeypatch, tmp_path):
             raise OSError(request.param, os.strerror(request.param))
         return real(handle, how)
     monkeypatch.setattr(locks.fcntl, "flock", flock)
-    monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp))
+    return tmp
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks up the names of files")
+@needs_proc
 def test_where_files_cannot_be_locked_processes_of_this_machine_are_kept_apart_all_the_same(
     without_locks, tmp_path,
 ):
@@ -119,6 +126,76 @@ def test_where_files_cannot_be_locked_processes_of_this_machine_are_kept_apart_a
 
     assert order == ["first", "second"]
     assert not is_held(tmp_path / "lock")
+
+
+def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path):
+    """Whoever may write to a shared store could have our files emptied: a holder signs."""
+    target = tmp_path / "notes"
+    target.write_text("mine")
+    (tmp_path / "lock").symlink_to(target)
+
+    with pytest.raises(StoreError, match="lock"), locked(tmp_path / "lock", "x"):
+        pass
+
+    assert target.read_text() == "mine"
+
+
+@needs_proc
+@pytest.mark.parametrize("without_locks", [errno.ENOLCK], indirect=True)
+def test_a_lock_in_the_folder_for_temporary_files_that_is_a_link_is_not_followed(
+    without_locks, tmp_path,
+):
+    target = tmp_path / "notes"
+    target.write_text("mine")
+    with locked(tmp_path / "lock", "x"):
+        (name,) = (without_locks / f"sdbuild-{os.getuid()}").iterdir()
+    name.unlink()
+    name.symlink_to(target)
+
+    with pytest.raises(StoreError, match=name.name), locked(tmp_path / "lock", "x"):
+        pass
+
+    assert target.read_text() == "mine"
+
+
+def others_folder(place):
+    place.mkdir(0o700)
+    os.chown(place, 12345, 12345)
+
+
+def open_folder(place):
+    place.mkdir()
+    place.chmod(0o777)
+
+
+def link(place):
+    elsewhere = place.parent / "elsewhere"
+    elsewhere.mkdir(0o700)
+    place.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize("plant", [
+    pytest.param(others_folder, marks=pytest.mark.skipif(
+        os.getuid() != 0, reason="only root gives folders away")),
+    open_folder, link, lambda place: place.write_text(""),
+], ids=["another user's", "open to all", "a link", "a file"])
+def test_a_private_folder_that_another_user_could_have_made_is_refused(
+    plant, tmp_path, monkeypatch,
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    plant(tmp_path / f"sdbuild-{os.getuid()}")
+
+    with pytest.raises(StoreError, match="expected a folder of user") as caught:
+        private_folder()
+
+    assert "TMPDIR" in caught.value.hint
+
+
+def test_a_private_folder_is_made_for_its_user_alone_and_found_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    assert private_folder() == private_folder()
+    assert stat.S_IMODE(private_folder().stat().st_mode) == 0o700
 
 
 def test_a_lock_that_fails_in_another_way_is_an_error_of_ours(monkeypatch, tmp_path):
