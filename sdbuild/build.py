@@ -32,7 +32,7 @@ from sdbuild.errors import (
 from sdbuild.memory import usable_bytes, wait
 from sdbuild.plan import Plan, plan
 from sdbuild.ram import Ram, hint, refuse_too_large
-from sdbuild.settings import Settings
+from sdbuild.settings import PROJECT, Settings
 from sdbuild.sharing.remote import Remote, remote_at
 from sdbuild.step import From, Step, ingredients
 from sdbuild.store import Record, Store, key
@@ -317,9 +317,9 @@ def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, A
     (work / "job.json").write_text(json.dumps(job), "utf-8")
     with (work / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sdbuild.steps", kind, str(work)],
+            [sys.executable, "-P", "-m", "sdbuild.steps", kind, str(work)],
             stdin=subprocess.PIPE, stdout=log, stderr=log,
-            env=os.environ | PATIENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=os.environ | PATIENT | {"PYTHONPATH": os.pathsep.join(_module_folders())},
         )
         try:
             process.returncode, peak = wait(process.pid)
@@ -335,6 +335,12 @@ def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, A
     if process.returncode != 0 or "facts" not in result:
         raise _died(kind, process.returncode, peak, job["params"], work / "log")
     return result["facts"], peak
+
+
+def _module_folders() -> list[str]:
+    """Where a step's process finds modules: this package, and what is found from here; never the
+    current folder, which may be anybody's."""
+    return [str(PROJECT), *(folder for folder in sys.path if folder not in ("", str(PROJECT)))]
 
 
 def _result(path: Path) -> dict[str, Any]:
