@@ -2,52 +2,75 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 _EVERY_S = 0.02
 _CGROUPS = Path("/sys/fs/cgroup")
 _LEAST_MARGIN = 500_000_000
 _ANONYMOUS = re.compile(rb"^RssAnon:\s+(\d+) kB$", re.MULTILINE)
+_RUSAGE_V4, _WORDS, _MOST_FOOTPRINT = 4, 38, 30
+"""`RUSAGE_INFO_V4` of Darwin's sys/resource.h, the size of `struct rusage_info_v4` in words of 64
+bits, and the place of its `ri_lifetime_max_phys_footprint`."""
 
 
 class PeakMemory:
     """Watches the anonymous memory of a process: what cannot be read again from a file.
 
     Mapped weights and libraries are left out, for the system takes those pages back when it needs
-    them. Where it does not tell them apart (macOS), the peak is of all resident memory.
+    them: RssAnon on Linux, the physical footprint on a Mac. Where neither can be read, the peak is
+    of all resident memory.
     """
 
     def __init__(self, pid: int) -> None:
-        self._status = Path(f"/proc/{pid}/status")
+        self._read = _footprint(pid) if sys.platform == "darwin" else _anonymous(pid)
         self._peak = 0
         self._is_done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:
-        while self._status.exists():
-            self._look()
+        while (found := self._read()) is not None:
+            self._peak = max(self._peak, found)
             if self._is_done.wait(_EVERY_S):
                 return
-
-    def _look(self) -> None:
-        try:
-            found = _ANONYMOUS.search(self._status.read_bytes())
-        except OSError:  # the process has just gone
-            return
-        if found:
-            self._peak = max(self._peak, int(found[1]) * 1024)
 
     def peak_bytes(self, max_rss: int) -> int:
         """The peak; `max_rss` is what `os.wait4` said of the process, in the system's unit."""
         self._is_done.set()
         self._thread.join()
         return self._peak or max_rss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _anonymous(pid: int) -> Callable[[], int | None]:
+    """Reads the anonymous memory of a process on Linux; None when it is gone."""
+    status = Path(f"/proc/{pid}/status")
+
+    def read() -> int | None:
+        try:
+            found = _ANONYMOUS.search(status.read_bytes())
+        except OSError:  # it has just gone, or this is another system
+            return None
+        return int(found[1]) * 1024 if found else 0
+    return read
+
+
+def _footprint(pid: int) -> Callable[[], int | None]:
+    """Reads the largest physical footprint that a process had so far on a Mac; None when it is
+    gone."""
+    call = getattr(ctypes.CDLL(None), "proc_pid_rusage", None)
+
+    def read() -> int | None:
+        found = (ctypes.c_uint64 * _WORDS)()
+        if call is None or call(pid, _RUSAGE_V4, ctypes.byref(found)) != 0:
+            return None
+        return found[_MOST_FOOTPRINT]
+    return read
 
 
 def wait(pid: int) -> tuple[int, int]:
@@ -59,7 +82,7 @@ def wait(pid: int) -> tuple[int, int]:
 
 def machine_bytes() -> int:
     """What this process and its children may hold: physical memory, or a control group's limit."""
-    return min((os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_limits()))
+    return min((os.sysconf("SC_PAGESIZE") * os.sysconf("SC_PHYS_PAGES"), *_limits()))
 
 
 def usable_bytes() -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import platform
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from sdbuild.store import Record, Store
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
+HERE = platform.node()
+
+
 def builder(cache, **words):
     return Builder(plan(load(words)), Store(cache))
 
@@ -25,7 +29,7 @@ def expected(cache, name, **words):
     return builder(cache, **words).costs.expected(name)
 
 
-def build(cache, content, peak_bytes=1000, **words):
+def build(cache, content, peak_bytes=1000, host=HERE, **words):
     """Puts records of a U-Net's steps up to lower into the store, as if they had been made.
 
     Args:
@@ -46,7 +50,7 @@ def build(cache, content, peak_bytes=1000, **words):
             (folder / "content").write_text(f"{name} {content}")
         made.store.put(folder, Record(
             key=state.key, step=name, ingredients=state.ingredients, tree=(), seconds=7.0,
-            peak_bytes=peak_bytes, made_at="2026-01-01", host="",
+            peak_bytes=peak_bytes, made_at="2026-01-01", host=host,
         ))
         shutil.rmtree(folder)
 
@@ -68,7 +72,7 @@ def build_all(cache, **words):
             (folder / "architecture.json").write_text(text)
         made.store.put(folder, Record(
             key=state.key, step=step.name, ingredients=state.ingredients, tree=(), seconds=7.0,
-            peak_bytes=1000, made_at="2026-01-01", host="",
+            peak_bytes=1000, made_at="2026-01-01", host=HERE,
         ))
         shutil.rmtree(folder)
 
@@ -84,6 +88,22 @@ def test_what_was_measured_is_expected(tmp_path):
     found = expected(tmp_path, "lower:unet")
 
     assert dataclasses.astuple(found) == (7.0, 1000, True, 1000, 1000)
+
+
+def test_what_another_machine_measured_tells_the_time_and_refuses_nothing(tmp_path):
+    build(tmp_path, "a", peak_bytes=10**13, host="a-large-server")
+    there, unknown = expected(tmp_path, "lower:unet"), expected(tmp_path / "new", "lower:unet")
+
+    assert there.seconds == 7.0
+    assert dataclasses.replace(there, seconds=None) == unknown
+    builder(tmp_path).refuse_too_large(["lower:unet"])
+
+
+def test_of_two_machines_this_one_is_believed(tmp_path):
+    build(tmp_path, "a", peak_bytes=10**13, host="a-large-server")
+    build(tmp_path, "a", peak_bytes=2000)
+
+    assert expected(tmp_path, "lower:unet").peak_bytes == 2000
 
 
 def test_other_weights_of_the_architecture_cost_the_same(tmp_path, own_checkpoint):
@@ -177,7 +197,7 @@ def test_a_record_that_does_not_say_what_it_was_made_of_tells_no_cost(tmp_path):
     (tmp_path / "new" / "content").write_text("")
     Store(tmp_path).put(tmp_path / "new", Record(
         key="1" * 32, step="trace:unet", ingredients={}, tree=(), seconds=7.0, peak_bytes=1,
-        made_at="2026-01-01", host="",
+        made_at="2026-01-01", host=HERE,
     ))
 
     assert expected(tmp_path, "trace:unet").seconds is None
