@@ -102,7 +102,7 @@ class Builder:
         return found
 
     def _record(self, name: str) -> Record | None:
-        """The record of a step. (No lambda: `doit -n` hands builders to its processes.)"""
+        """The record of a step."""
         return self.state(name).record
 
     def state(self, name: str) -> State:

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import multiprocessing
-import multiprocessing.connection
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -80,6 +77,8 @@ def _tell_interrupt(kind: type[BaseException], error: BaseException, trace: Any)
     """Says one line for Ctrl-C, which doit leaves to Python's traceback."""
     if issubclass(kind, KeyboardInterrupt):
         sys.stderr.write("\ninterrupted; what was finished stays, so the same command goes on\n")
+        sys.stderr.flush()
+        os._exit(130)  # the threads of `doit -n` would report that their steps ended
     else:
         sys.__excepthook__(kind, error, trace)
 
@@ -213,7 +212,6 @@ def _command(name: str, *words: str) -> Action:
 def _guarded(run: Action) -> Action:
     """The action, its errors told by doit without a traceback."""
     def action() -> TaskFailed | None:
-        _end_with_parent()
         try:
             return run()
         except SDBuildError as error:
@@ -259,17 +257,6 @@ def _keep_in_use(store: Store) -> AbstractContextManager[None]:
     held = store.in_use("a build")
     held.__enter__()
     return held
-
-
-@functools.cache
-def _end_with_parent() -> None:
-    """In a worker of `doit -n`: ends it when doit is gone, which a kill would leave waiting."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        def watch() -> None:
-            multiprocessing.connection.wait([parent.sentinel])
-            os._exit(1)
-        threading.Thread(target=watch, daemon=True).start()
 
 
 def _relative(path: Path) -> str:
@@ -336,7 +323,11 @@ class Reporter(ConsoleReporter):
 
 
 class RunWithin(Run):
-    """`doit run`, which refuses before anything starts what cannot be read or held in memory."""
+    """`doit run`, which refuses before anything starts what cannot be read or held in memory.
+
+    `doit -n` runs tasks in threads: steps are processes of their own, and tasks cannot be handed
+    to processes that are spawned, as on a Mac (`docs/decisions/0028-macs.md`).
+    """
 
     name = "run"
 
@@ -356,7 +347,7 @@ class RunWithin(Run):
                 return 1
             except SDBuildError:
                 pass  # running the step will say what is wrong, where doit can report it
-        return super()._execute(**options)
+        return super()._execute(**options | {"par_type": "thread"})
 
 
 class ForgetRecords(Forget):

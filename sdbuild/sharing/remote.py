@@ -43,7 +43,7 @@ class Remote:
         self._found: dict[str, Shared | None] = {}
         self._damaged: set[str] = set()
         self._may_read = self._may_write = True
-        self._told: set[str] = set()
+        self._told: dict[str, object] = {}
 
     def __repr__(self) -> str:
         return f"Remote({self._there})"
@@ -183,8 +183,8 @@ class Remote:
 
     def _tell(self, text: str, matter: str = "") -> None:
         """Says it, once for each text or matter: drivers may word the same anew for each file."""
-        if (matter or text) not in self._told:
-            self._told.add(matter or text)
+        mine = object()  # of several threads that would say it, one does
+        if self._told.setdefault(matter or text, mine) is mine:
             print(f"remote {self._there}: {text}", file=sys.stderr, flush=True)
 
 

@@ -52,7 +52,7 @@ class Transport:
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
         self._scheme, self._url = _parsed(url)
         self._timeout_s = timeout_s
-        self._opened: tuple[int, Place] | None = None
+        self._opened: dict[tuple[int, int], Place] = {}
 
     def __str__(self) -> str:
         return redacted(self._url, self._secrets())
@@ -70,9 +70,9 @@ class Transport:
             if target.exists() and target.stat().st_size > limit:
                 raise TooLarge(f"{name} is larger than its {limit} bytes")
 
-        def call() -> bool:
+        def call(place: Place) -> bool:
             try:
-                self._place().get(name, target, grown)
+                place.get(name, target, grown)
             except FileNotFoundError:
                 return False
             grown()
@@ -86,9 +86,9 @@ class Transport:
         Raises:
             RemoteFailed: nobody says.
         """
-        def call() -> int | None:
+        def call(place: Place) -> int | None:
             try:
-                return self._place().size(name)
+                return place.size(name)
             except FileNotFoundError:
                 return None
 
@@ -100,13 +100,15 @@ class Transport:
         Raises:
             RemoteFailed: the place does not take it.
         """
-        self._done(lambda: self._place().put(source, name), source.stat().st_size, is_write=True)
+        self._done(lambda place: place.put(source, name), source.stat().st_size, is_write=True)
 
-    def _done(self, call: Callable[[], T], count: int = 0, *, is_write: bool = False) -> T:
+    def _done(self, call: Callable[[Place], T], count: int = 0, *, is_write: bool = False) -> T:
         """What `call` gives, tried again where that may help."""
+        user = os.getpid(), threading.get_ident()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return _within(self._timeout_s + count / _SLOWEST, call)
+                return _within(
+                    self._timeout_s + count / _SLOWEST, lambda: call(self._place(user)))
             except RemoteFailed:
                 raise
             except Exception as error:  # drivers raise whatever the libraries below them raise
@@ -136,12 +138,12 @@ class Transport:
         found += [os.environ.get(name, "") for name in _SECRETS]
         return {form for text in found if len(text) > 3 for form in (text, unquote(text))}
 
-    def _place(self) -> Place:
-        """The place, opened once a process, since no driver outlives a fork."""
-        if self._opened is None or self._opened[0] != os.getpid():
-            place = KINDS[self._scheme].place(self._url, self._timeout_s)
-            self._opened = (os.getpid(), place)
-        return self._opened[1]
+    def _place(self, user: tuple[int, int]) -> Place:
+        """The place as a process and thread use it: no driver outlives a fork, and some serve one
+        thread at a time."""
+        if user not in self._opened:
+            self._opened[user] = KINDS[self._scheme].place(self._url, self._timeout_s)
+        return self._opened[user]
 
 
 def redacted(text: str, secret: Iterable[str] = ()) -> str:

@@ -1,0 +1,69 @@
+"""`doit -n`: several steps at a time, however this system starts processes."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from project import ROOT
+from waiting import wait_for
+
+from sdbuild.store import Store
+
+START = """
+import multiprocessing
+multiprocessing.set_start_method({method!r})
+"""
+
+
+@pytest.fixture(params=["fork", "spawn"])
+def start_method(request, tmp_path, monkeypatch):
+    """How processes of Python start in all that a test runs: `spawn` is a Mac's way."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(START.format(method=request.param))
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    return request.param
+
+
+@pytest.mark.parametrize("words", [(), ("-P", "process")], ids=["as it is", "-P process"])
+def test_steps_run_side_by_side(new_project, built, start_method, words):
+    ran = new_project.ran(*words, "-n", "2", "trace:vae_decoder", "trace:vae_encoder")
+
+    assert ran == {"download:vae_decoder", "download:vae_encoder",
+                   "trace:vae_decoder", "trace:vae_encoder"}
+    known = {record.key: record.digest() for record in Store(built.cache).records()}
+    for record in Store(new_project.cache).records():
+        assert known[record.key] == record.digest()
+
+
+def test_a_step_that_fails_beside_others_is_reported(project, own_checkpoint, start_method):
+    (own_checkpoint / "tokenizer" / "vocab.json").write_text("<html>404</html>")
+
+    printed = project.doit("-n", "2", "bundle", status=1, source=own_checkpoint)
+
+    assert "vocab.json" in printed
+
+
+def test_ctrl_c_ends_steps_that_run_side_by_side(new_project, start_method):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "doit", "-n", "2", *new_project.command("trace")], cwd=ROOT,
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )
+    wait_for(lambda: list(new_project.cache.glob("work/*/in/architecture")), process)
+
+    os.killpg(process.pid, signal.SIGINT)
+    printed = process.communicate()[0]
+
+    assert process.returncode == 130
+    assert "interrupted; what was finished stays" in printed
+    assert "Traceback" not in printed
+    wait_for(lambda: not running(new_project.cache))
+
+
+def running(cache):
+    """The processes of steps in a store."""
+    listed = subprocess.run(["ps", "-axww", "-o", "args="], capture_output=True, text=True,
+                            check=True).stdout
+    return [line for line in listed.splitlines() if "sdbuild.steps" in line and str(cache) in line]
