@@ -51,7 +51,8 @@ def _choice(*allowed: str) -> Callable[[Any], str]:
 def _whole(least: int, most: int) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
         text = str(value)
-        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+        is_whole = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+        if not is_whole or not least <= int(text) <= most:
             raise ValueError(f"a whole number from {least} to {most}")
         return int(text)
     return parse

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sdbuild.errors import RecipeError
+from sdbuild.parsing import shown
 from sdbuild.store.disk import write_file
 
 COMMITS = "commits"
@@ -71,7 +72,7 @@ def parsed(table: Mapping[str, Any], where: str) -> Lock | None:
             isinstance(digest, str) and _DIGEST.fullmatch(digest) for digest in digests.values()
         ):
             raise RecipeError(
-                f"{where}: {part} is {digests!r}, expected a digest for each file", hint=_HINT
+                f"{where}: {part} is {shown(digests)}, expected a digest for each file", hint=_HINT
             )
     if not table:
         return None

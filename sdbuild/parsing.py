@@ -312,11 +312,12 @@ class Fields:
         return self._get(name, default, f"one of {', '.join(known)}",
                          lambda found: isinstance(found, str) and found in known)
 
-    def listed(self, name: str, item: type, *, default: Any = _REQUIRED) -> list[Any]:
-        """A list of values of one type."""
-        return self._get(name, default, f"a list of {item.__name__}",
+    def listed(self, name: str, *items: type, default: Any = _REQUIRED) -> list[Any]:
+        """A list of values of these types."""
+        return self._get(name, default,
+                         f"a list of {' or '.join(item.__name__ for item in items)}",
                          lambda found: isinstance(found, list)
-                         and all(type(part) is item for part in found))
+                         and all(type(part) in items for part in found))
 
     def fields(self, name: str, *, default: Any = _REQUIRED) -> Fields:
         """An object, whose errors name the way to it."""

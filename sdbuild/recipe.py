@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from sdbuild.fields import (
 )
 from sdbuild.filenames import is_system_file, normalized
 from sdbuild.lock import Lock, parsed
+from sdbuild.parsing import Fields, read_file, shown, toml_table
 from sdbuild.sources import at_home, fixed
 from sdbuild.sources.single_file import SUFFIX
 from sdbuild.suggestions import did_you_mean
@@ -231,16 +231,13 @@ def find(model: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not TOML: {error}") from error
+    return toml_table(read_file(path, RecipeError), str(path), RecipeError)
 
 
 def _table(table: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
     found = table.get(name, {})
     if not isinstance(found, dict):
-        raise RecipeError(f"{path}: {name} is {found!r}, expected a table [{name}]")
+        raise RecipeError(f"{path}: {name} is {shown(found)}, expected a table [{name}]")
     return found
 
 
@@ -295,10 +292,7 @@ def _sources(
 
 
 def _family(table: Mapping[str, Any], path: Path) -> Family:
-    name = table.get("family")
-    if name not in FAMILIES:
-        raise RecipeError(f"{path}: family is {name!r}, expected one of {', '.join(FAMILIES)}")
-    return FAMILIES[name]
+    return FAMILIES[Fields(table, str(path), RecipeError).choice("family", tuple(FAMILIES))]
 
 
 def _components(wanted: tuple[str, ...], family: Family) -> tuple[Component, ...]:

@@ -18,9 +18,9 @@ PACKAGE = ROOT / "sdbuild"
 GOLDEN = ROOT / "tests" / "golden" / "step_code.json"
 HEAVY = {"numpy", "torch", "coremltools", "diffusers", "transformers", "huggingface_hub", "PIL",
          "google", "safetensors", "fsspec", "s3fs", "paramiko", "httpx"}
-CORE = {"errors", "suggestions", "units", "digest", "lock", "checkpoints", "family", "fields",
-        "naming", "recipe", "step", "plan", "build", "memory", "cost", "ram", "settings", "install",
-        "show", "check", "why", "weight", "tasks", "versions", "cli"}
+CORE = {"errors", "schedule", "suggestions", "units", "digest", "lock", "checkpoints", "family",
+        "fields", "naming", "recipe", "step", "plan", "build", "memory", "cost", "ram", "settings",
+        "install", "show", "check", "why", "weight", "tasks", "versions", "cli"}
 MAY_IMPORT = {
     "core": {"errors", "parsing", "core", "store", "upkeep", "sharing", "sources", "steps",
              "runtime", "mil"},
@@ -32,8 +32,8 @@ MAY_IMPORT = {
     "mil": {"errors", "parsing", "mil"},
     "models": {"errors", "parsing", "models", "family", "sources"},
     "lowering": {"errors", "parsing", "lowering", "family", "versions", "mil", "sources"},
-    "sources": {"errors", "parsing", "sources"},
-    "runtime": {"errors", "parsing", "runtime", "mil", "recipe"},
+    "sources": {"errors", "schedule", "parsing", "sources"},
+    "runtime": {"errors", "schedule", "parsing", "runtime", "mil", "recipe"},
 }
 EXECUTOR = {"bound.py", "execute.py", "planner.py", "sliced.py"}
 LOWER_LAYERS = ("lowering", "mil", "models", "sources", "runtime")

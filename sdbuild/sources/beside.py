@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from sdbuild.errors import SourceError
-from sdbuild.sources.resources import SCHEDULER, SPECIAL_TOKENS, TOKENIZER_CONFIG, VOCABULARY
+from sdbuild.parsing import decoded_text, json_object, looks_like, shown
+from sdbuild.schedule import check_schedule
+from sdbuild.sources.resources import (
+    MERGES,
+    SCHEDULER,
+    SPECIAL_TOKENS,
+    TOKENIZER_CONFIG,
+    VOCABULARY,
+    check_numbers,
+    vocabulary_file,
+)
 
+START_TOKEN = "<|startoftext|>"
 END_TOKEN = "<|endoftext|>"
 """What ends a prompt. Hosts pad with it, too."""
 
+_NUMBER = re.compile(r"[0-9]{1,8}")
 _SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
              "rescale_betas_zero_snr")
 
@@ -22,7 +34,9 @@ def scheduler(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dict
     Raises:
         SourceError: it is none, or does not say what the U-Net predicts.
     """
-    found = _table(resources, SCHEDULER)
+    # diffusers writes "lambda_min_clipped": -Infinity
+    found = json_object(resources[SCHEDULER], SCHEDULER, SourceError, has_infinities=True)
+    check_schedule(found, SCHEDULER, SourceError)
     if "prediction_type" in params:
         found["prediction_type"] = params["prediction_type"]
     if found.setdefault("prediction_type", "epsilon") is None:
@@ -56,7 +70,7 @@ def padding(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dict[s
     Raises:
         SourceError: the tokenizer's files are not sound, or lack one of these tokens.
     """
-    known = _added(resources) | _table(resources, VOCABULARY)
+    known = _added(resources) | vocabulary_file(VOCABULARY, resources[VOCABULARY])
     found = {"end_token_id": END_TOKEN, "pad_token_id": _pad_token(resources)}
     for token in found.values():
         if type(known.get(token)) is not int:
@@ -72,7 +86,7 @@ def _pad_token(resources: Mapping[str, bytes]) -> str:
         if isinstance(token, str):
             return token
         if found is not None:
-            raise SourceError(f"{name}: pad_token is {found!r}, expected a token")
+            raise SourceError(f"{name}: pad_token is {shown(found)}, expected a token")
     return END_TOKEN
 
 
@@ -83,17 +97,40 @@ def _added(resources: Mapping[str, bytes]) -> dict[str, int]:
     if not isinstance(found, dict):
         return {}
     return {str(token.get("content")): int(number) for number, token in found.items()
-            if number.isdecimal() and isinstance(token, dict)}
+            if _NUMBER.fullmatch(number) and isinstance(token, dict)}
 
 
 def _table(resources: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    return vocabulary_file(name, resources[name])
+
+
+def check_tokenizer(resources: Mapping[str, bytes]) -> None:
+    """Makes sure that a tokenizer's two files can be what hosts read, which crash on others.
+
+    Raises:
+        SourceError: a word has no number, a special token is missing, or a rule is not two words.
+    """
+    vocabulary = vocabulary_file(VOCABULARY, resources[VOCABULARY])
     try:
-        found = json.loads(resources[name])
+        check_numbers(vocabulary)
     except ValueError as error:
-        raise SourceError(f"{name}: not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise SourceError(f"{name}: {type(found).__name__}, expected a JSON object")
-    return found
+        raise SourceError(f"{VOCABULARY}: {error}") from error
+    for token in (START_TOKEN, END_TOKEN):
+        if token not in vocabulary:
+            raise SourceError(f"{VOCABULARY}: no number for {token}, expected CLIP's vocabulary")
+    what, hint = looks_like(resources[MERGES])
+    if what:  # each line of a pointer of Git LFS is two words
+        raise SourceError(f"{MERGES}: {what}, expected the rules of byte pairs", hint=hint)
+    merges = decoded_text(resources[MERGES], MERGES, SourceError)
+    rules = [line for line in merges.split("\n") if line and not line.startswith("#")]
+    for number, rule in enumerate(rules, 1):
+        if len(rule.split(" ")) != 2:
+            raise SourceError(f"{MERGES}: rule {number} is {shown(rule)}, expected two words")
+    if not rules:
+        raise SourceError(f"{MERGES}: no rules, expected CLIP's")
+    for name in (SPECIAL_TOKENS, TOKENIZER_CONFIG):
+        if name in resources:
+            _table(resources, name)
 
 
 Told = Callable[[Mapping[str, bytes], Mapping[str, Any]], Mapping[str, Any] | None]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sdbuild.errors import SourceError
 from sdbuild.filenames import is_system_file
+from sdbuild.parsing import read_file
 from sdbuild.sources import layout
-from sdbuild.sources.resources import Resources
+from sdbuild.sources.resources import LARGEST_BYTES, Resources
 
 if TYPE_CHECKING:
     from sdbuild.sources.tensors import Tensor
@@ -55,7 +56,7 @@ class Folder:
             SourceError: there is none, or it is no JSON object.
         """
         [name] = layout.config_files(self.place, part, self._names())
-        return layout.config(str(self.path / name), (self.path / name).read_bytes())
+        return layout.config(str(self.path / name), read_file(self.path / name, SourceError))
 
     def tensors(self, part: str) -> dict[str, Tensor]:
         """The part's tensors.
@@ -95,7 +96,8 @@ class Folder:
         return self._read(names)
 
     def _read(self, names: Sequence[str]) -> Resources:
-        return Resources(self.place, names, lambda name: (self.path / name).read_bytes())
+        return Resources(self.place, names, lambda name: read_file(
+            self.path / name, SourceError, most_bytes=LARGEST_BYTES))
 
     def _names(self) -> set[str]:
         """The files here and in the folders here; `glob` would pass over what cannot be listed."""
@@ -105,7 +107,7 @@ class Folder:
                 if path.is_file() and not is_system_file(path.name)}
 
     def _shards(self, index: str) -> list[str]:
-        return layout.shard_names(self.place, index, (self.path / index).read_bytes())
+        return layout.shard_names(self.place, index, read_file(self.path / index, SourceError))
 
 
 def _hint(path: Path) -> str:

@@ -14,9 +14,10 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdbuild.errors import Unreachable
+from sdbuild.errors import SourceError, Unreachable
+from sdbuild.parsing import read_file
 from sdbuild.sources import layout
-from sdbuild.sources.resources import Resources
+from sdbuild.sources.resources import LARGEST_BYTES, Resources
 
 if TYPE_CHECKING:
     from sdbuild.sources.folder import DigestOf
@@ -119,7 +120,7 @@ class Hub:
             SourceError: there is none, it is no JSON object, or it cannot be had.
         """
         [name] = layout.config_files(self._where, part, self._files)
-        return layout.config(f"{self.place}: {name}", self._fetch(name).read_bytes())
+        return layout.config(f"{self.place}: {name}", read_file(self._fetch(name), SourceError))
 
     def tensors(self, part: str) -> dict[str, Tensor]:
         """The part's tensors.
@@ -140,13 +141,15 @@ class Hub:
             SourceError: one that is needed is not there.
         """
         names = layout.part_files(self._where, layout.RESOURCES, self._files, self._shards)
-        return Resources(self._where, names, lambda name: self._fetch(name).read_bytes())
+        return Resources(self._where, names, lambda name: read_file(
+            self._fetch(name), SourceError, most_bytes=LARGEST_BYTES))
 
     def _shards(self, index: str) -> list[str]:
         """The files that an index names, a fact since the index belongs to a commit."""
         known = self._facts.get(f"{self.place}/{index}")
         if known is None:
-            known = layout.shard_names(self.place, index, self._fetch(index).read_bytes())
+            content = read_file(self._fetch(index), SourceError)
+            known = layout.shard_names(self.place, index, content)
             self._facts[f"{self.place}/{index}"] = known
         return known
 

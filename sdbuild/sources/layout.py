@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection
 from pathlib import PurePosixPath
 
 from sdbuild.errors import SourceError
+from sdbuild.parsing import Fields, json_object, shown
 from sdbuild.sources.pickles import PICKLES
 from sdbuild.sources.resources import (
     MERGES,
@@ -24,6 +24,7 @@ FOLDERS = ("scheduler", "tokenizer")
 """Those of its folders that are parts, too: what stands there defines some networks."""
 
 _CARDS = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md")
+_SHARD = ".safetensors"
 _STEMS = ("diffusion_pytorch_model", "model")
 _FORMS = (
     ("{stem}.fp16.safetensors", "{stem}.safetensors.index.fp16.json"),
@@ -152,14 +153,18 @@ def shard_names(where: str, index: str, content: bytes) -> list[str]:
     Raises:
         SourceError: it is no index, or leads to files that are not beside it.
     """
-    try:
-        found = set(json.loads(content)["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise SourceError(f"{where}: {index}: not an index of shards: {error!r}") from error
-    for name in found:
-        if not isinstance(name, str) or PurePosixPath(name).name != name:
-            raise SourceError(f"{where}: {index}: {name!r} is not the name of a file beside it")
-    return [str(PurePosixPath(index).with_name(name)) for name in sorted(found)]
+    inside = f"{where}: {index}"
+    found = Fields(json_object(content, inside, SourceError), inside, SourceError)
+    names = found.fields("weight_map").values.values()
+    for name in names:
+        if not isinstance(name, str) or not _is_shard(name):
+            raise SourceError(f"{inside}: {shown(name)} is not the name of a {_SHARD} file "
+                              "beside it")
+    return [str(PurePosixPath(index).with_name(name)) for name in sorted({*names})]
+
+
+def _is_shard(name: str) -> bool:
+    return PurePosixPath(name).name == name and name.endswith(_SHARD) and name != _SHARD
 
 
 def config(where: str, content: bytes) -> dict[str, object]:
@@ -168,13 +173,7 @@ def config(where: str, content: bytes) -> dict[str, object]:
     Raises:
         SourceError: it is no JSON object.
     """
-    try:
-        found = json.loads(content)
-    except ValueError as error:
-        raise SourceError(f"{where}: not the config of a network: {error}") from error
-    if not isinstance(found, dict):
-        raise SourceError(f"{where}: not the config of a network, expected a JSON object")
-    return found
+    return json_object(content, where, SourceError)
 
 
 def _pickled(where: str, name: str) -> SourceError:

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from sdbuild.errors import SourceError
+from sdbuild.parsing import json_object, kind, shown
 
 TOKENIZER = "tokenizer/tokenizer.json"
 """A whole tokenizer in one file."""
@@ -20,6 +21,10 @@ VOCABULARY, MERGES = "tokenizer/vocab.json", "tokenizer/merges.txt"
 SPECIAL_TOKENS = "tokenizer/special_tokens_map.json"
 TOKENIZER_CONFIG = "tokenizer/tokenizer_config.json"
 SCHEDULER = "scheduler/scheduler_config.json"
+LARGEST_BYTES = 32 << 20
+"""Of a file among the resources; vocabularies of other families have 17 MB."""
+
+_MOST_WORDS = 1 << 24
 _END_OF_WORD = "</w>"
 _HEADER = "#version: 0.2"
 
@@ -65,14 +70,14 @@ def two_files(where: str, content: bytes) -> dict[str, bytes]:
         SourceError: it is not a tokenizer like CLIP's, which is what hosts have.
     """
     try:
-        model = json.loads(content)["model"]
+        model = vocabulary_file(where, content)["model"]
         vocabulary, merges = _vocabulary(model), _merges(model)
         words = sorted(vocabulary, key=vocabulary.__getitem__)
         flat = json.dumps({word: vocabulary[word] for word in words},
                           ensure_ascii=False, separators=(",", ":"))
         lines = [_HEADER, *(" ".join(pair) for pair in merges)]
         return {VOCABULARY: flat.encode(), MERGES: ("\n".join(lines) + "\n").encode()}
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         said = f"no {error}" if isinstance(error, KeyError) else error
         raise SourceError(
             f"{where}: not a tokenizer like CLIP's: {said}",
@@ -80,23 +85,42 @@ def two_files(where: str, content: bytes) -> dict[str, bytes]:
         ) from error
 
 
+def vocabulary_file(where: str, content: bytes) -> dict[str, Any]:
+    """The JSON object in a file with a vocabulary, whose words may be any characters.
+
+    Raises:
+        SourceError: it is none.
+    """
+    return json_object(content, where, SourceError, most_bytes=LARGEST_BYTES, has_controls=True)
+
+
 def _vocabulary(model: Mapping[str, Any]) -> dict[str, int]:
     if not isinstance(model, dict):
-        raise ValueError(f"its model is {type(model).__name__}, expected a JSON object")
+        raise ValueError(f"its model is {kind(model)}, expected a JSON object")
     if model["type"] != "BPE":
-        raise ValueError(f"it is {model['type']}, expected BPE")
+        raise ValueError(f"it is {shown(model['type'])}, expected BPE")
     if model.get("end_of_word_suffix") != _END_OF_WORD or model.get("continuing_subword_prefix"):
-        raise ValueError(f"words end with {model.get('end_of_word_suffix')!r}, expected "
-                         f"{_END_OF_WORD!r}, and go on with nothing before them")
+        raise ValueError(f"words end with {shown(model.get('end_of_word_suffix'))}, "
+                         f"expected {_END_OF_WORD!r}, and go on with nothing before them")
     found = model["vocab"]
     if not isinstance(found, dict):
-        raise ValueError(f"vocab is {type(found).__name__}, expected a JSON object")
-    for word, number in found.items():
-        if type(number) is not int or number < 0:
-            raise ValueError(f"{number!r} for {word!r}, expected a whole number")
+        raise ValueError(f"vocab is {kind(found)}, expected a JSON object")
+    check_numbers(found)
     if len(set(found.values())) < len(found):
         raise ValueError("two words have one number")
     return found
+
+
+def check_numbers(vocabulary: Mapping[str, Any]) -> None:
+    """Makes sure that each word has a number.
+
+    Raises:
+        ValueError: names the first that has not.
+    """
+    for word, number in vocabulary.items():
+        if type(number) is not int or not 0 <= number < _MOST_WORDS:
+            raise ValueError(f"{shown(number)} for {shown(word)}, "
+                             f"expected a whole number below {_MOST_WORDS}")
 
 
 def _merges(model: Mapping[str, Any]) -> list[list[str]]:
@@ -108,7 +132,7 @@ def _merges(model: Mapping[str, Any]) -> list[list[str]]:
             isinstance(word, str) and word.split() == [word] for word in pair
         ) and {*pair, "".join(pair)} <= vocabulary.keys()
         if not is_known:
-            raise ValueError(f"merge {number} is {merge!r}, expected two words "
+            raise ValueError(f"merge {number} is {shown(merge)}, expected two words "
                              "that are, as what they make is, in the vocabulary")
         pairs.append(pair)
     return pairs

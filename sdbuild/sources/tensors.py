@@ -18,9 +18,12 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 
 from sdbuild.errors import SourceError
+from sdbuild.parsing import json_object, looks_like, shown
 from sdbuild.sources.pickles import UNPICKLE
 
 _COPY_BYTES = 1 << 22
+_LARGEST_HEADER = 32 << 20
+"""Headers are kilobytes, of LoRAs with their training in the metadata some megabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,21 +93,26 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
             pass
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            return json.loads(file.read(length)), 8 + length
+            text = file.read(length)
     except (SafetensorError, OSError) as error:
         what, hint = _what_it_is(path)
         raise SourceError(
             f"{path}: not a whole safetensors file: {what or error}", hint=hint, file=path.name,
         ) from error
+    found = json_object(text, f"{path}: header", SourceError, most_bytes=_LARGEST_HEADER,
+                        has_controls=True)  # metadata may hold anything
+    for name in found:
+        if not name.isprintable():
+            raise SourceError(f"{path}: the name of a tensor is {shown(name)}, expected one that "
+                              "can be printed")
+    return found, 8 + length
 
 
-_AGAIN = "download it again, logged in if its page asks for that"
 _BEGINNINGS = (
-    (b"version https://git-lfs", "a pointer of Git LFS", "git lfs pull fetches what it points to"),
     (b"PK\x03\x04", "a pickle of PyTorch's, which can run code when it is read", UNPICKLE),
     (b"\x80\x02", "a pickle, which can run code when it is read", UNPICKLE),
-    (b"<", "a web page, saved under its name", _AGAIN),
-    (b"{", "JSON, perhaps the answer of a server that wants a login", _AGAIN),
+    (b"{", "JSON, perhaps the answer of a server that wants a login",
+     "download it again, logged in if its page asks for that"),
 )
 
 
@@ -112,7 +120,9 @@ def _what_it_is(path: Path) -> tuple[str, str]:
     """What a file that is no safetensors looks like, and what helps."""
     start = b""
     with contextlib.suppress(OSError), path.open("rb") as file:
-        start = file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")
+        start = file.read(64)
+    if (found := looks_like(start))[0]:
+        return found
     for beginning, what, hint in _BEGINNINGS:
         if start.startswith(beginning):
             return what, hint

@@ -101,9 +101,11 @@ def _check_lock(place: str, job: Job) -> None:
 def _resources(job: Job, checkpoint: Checkpoint) -> None:
     from sdbuild.sources import beside
 
-    for name, content in checkpoint.resources().items():
+    resources = dict(checkpoint.resources())
+    scheduler = beside.scheduler(resources, job.params)
+    beside.check_tokenizer(resources)
+    for name, content in resources.items():
         (job.output / name.rpartition("/")[2]).write_bytes(content)
-    scheduler = beside.scheduler(checkpoint.resources(), job.params)
     if "prediction_type" in job.params:
         path = job.output / "scheduler_config.json"
         path.write_text(json.dumps(scheduler, indent=2), "utf-8")

@@ -89,7 +89,7 @@ def test_tensors_that_do_not_fit_the_architecture_are_all_named_with_both_shapes
 
 
 @pytest.mark.parametrize("content, message", [
-    ("{", "not the config of a network"), ("[]", "not the config of a network"),
+    ("{", "not JSON"), ("[]", "a list, expected a JSON object"),
     ('{"a": 1}', "it does not name a network"),
 ])
 def test_a_config_that_is_none_is_named(project, own_checkpoint, content, message):

@@ -127,7 +127,21 @@ RECIPE_MISTAKES = {
         'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\ndraw = 1\n',
         "draw is 1, expected a table [draw]",
     ),
-    "no family": ("", "family is None, expected one of sd"),
+    "no family": ("", "family is missing, expected one of sd"),
+    "family that is a list": ('family = ["sd"]', "family is a list, expected one of sd"),
+    "NUL": ('family = "sd"\nsource = "a\\u0000b"\n', "a control character, '\\x00'"),
+    "3,000 nested lists": ("size = " + "[" * 3000 + "]" * 3000, "nested more than 64 levels"),
+    "5,000 digits": ("size = " + "9" * 5000, "a number with too many digits"),
+    "5,000 digits in text": (
+        'family = "sd"\nsource = "x"\ncomponents = ["unet"]\nsize = 64\n[draw]\n'
+        f'seed = "{"9" * 5000}"',
+        "expected a whole number from 0 to 9223372036854775807",
+    ),
+    "digits of another script": (
+        'family = "sd"\nsource = "x"\ncomponents = ["unet"]\nsize = 64\n[draw]\nseed = "²"',
+        "expected a whole number",
+    ),
+    "a page": ("<html></html>", "not TOML: a web page"),
     "no source": ('family = "sd"\n', "no source"),
     "illegal value": ('family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\nquant = 5\n',
                       "quant is 5, expected one of"),

@@ -73,9 +73,19 @@ def test_padding_with_the_end_token_is_not_worth_a_word(files):
     (padding, tokenizer(special={"pad_token": "<pad>"}), "no number for <pad>"),
     (padding, tokenizer(config={"pad_token": {"id": 0}}), "pad_token is .*, expected a token"),
     (padding, tokenizer(vocabulary={"!": 0}), r"no number for <\|endoftext\|>"),
-    (padding, tokenizer(vocabulary=[]), "vocab.json: list, expected a JSON object"),
+    (padding, tokenizer(vocabulary=[]), "vocab.json: a list, expected a JSON object"),
     (prediction, {"scheduler/scheduler_config.json": b"{"}, "scheduler_config.json: not JSON"),
     (prediction, scheduler(prediction_type=None), "does not say what its U-Net predicts"),
+    (prediction, scheduler(prediction_type=["epsilon"]), "prediction_type is a list, expected"),
+    (prediction, scheduler(num_train_timesteps=1e10), "num_train_timesteps is 10000000000.0"),
+    (prediction, scheduler(num_train_timesteps=10**10), "is 10000000000, expected a whole number"),
+    (prediction, scheduler(num_train_timesteps="1000"), "num_train_timesteps is '1000'"),
+    (prediction, scheduler(solver_order=10**9), "'solver_order' is 1000000000, expected at most"),
+    (prediction, scheduler(trained_betas=[0.1] * 20_000), "trained_betas has 20000 numbers"),
+    (prediction, scheduler(trained_betas=["a"]), "trained_betas is a list, expected a list of int"),
+    (prediction, scheduler(beta_end=float("nan")), "beta_end is nan, expected a number from 0"),
+    (prediction, scheduler(shift=float("nan")), "'shift' is nan"),
+    (prediction, {"scheduler/scheduler_config.json": b"[" * 10_000}, "nested more than 64"),
 ])
 def test_a_file_that_is_not_sound_is_named(told, resources, message):
     with pytest.raises(SourceError, match=message):

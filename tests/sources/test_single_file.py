@@ -320,7 +320,7 @@ def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(("content", "what", "hint"), [
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS",
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer",
      "git lfs pull"),
     (b"\n<!DOCTYPE html><html>", "a web page", "logged in"),
     (b'{"error": "login"}' * 9, "JSON", "logged in"),

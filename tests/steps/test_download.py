@@ -17,6 +17,7 @@ from sdbuild.step import Job, stage
 
 CHECKPOINT = Path(__file__).parent.parent.parent / "recipes" / "tiny-emoji"
 UNET = "diffusion_pytorch_model"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 1059962\n"
 
 
 @pytest.fixture
@@ -164,7 +165,12 @@ def test_the_facts_hold_the_digest_of_each_tensor(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"weight_map": 1}', '{"weight_map": {"a": 1}}',
-                                     '{"weight_map": {"a": "../../x.safetensors"}}'])
+                                     '{"weight_map": {"a": "../../x.safetensors"}}',
+                                     '{"weight_map": {"a": ""}}', '{"weight_map": {"a": ".."}}',
+                                     '{"weight_map": {"a": ".safetensors"}}',
+                                     '{"weight_map": {"a": "config.json"}}',
+                                     '{"weight_map": {"a": "a\\u0000.safetensors"}}',
+                                     '{"weight_map": [[["a"]]]}', "[" * 10_000, POINTER.decode()])
 def test_an_index_that_is_none_or_leads_away_is_refused(checkpoint, content):
     rewrite(checkpoint, lambda folder, _: (
         folder / f"{UNET}.safetensors.index.json").write_text(content))
@@ -219,3 +225,39 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path, content):
 
     with pytest.raises(SourceError, match="not a whole safetensors file"):
         tensors.table([tmp_path / "w.safetensors"])
+
+
+@pytest.mark.parametrize("name", ["README.md", "LICENSE"])
+def test_a_card_or_licence_that_is_not_utf_8_is_copied_as_it_is(checkpoint, tmp_path, name):
+    content = "---\nlicense: mit\n---\nPortr\xe4ts, \xa9 2024\n".encode("latin-1")
+    (checkpoint / name).write_bytes(content)
+
+    assert download(checkpoint, tmp_path, "resources")[0][name] == content
+
+
+@pytest.mark.parametrize("name, content, message", [
+    ("tokenizer/vocab.json", POINTER, "vocab.json: not JSON: a Git LFS pointer"),
+    ("tokenizer/merges.txt", POINTER, "merges.txt: a Git LFS pointer"),
+    ("scheduler/scheduler_config.json", b"Entry not found", "the Hub's answer that there is no"),
+    ("tokenizer/merges.txt", b"#version\n\xdf x\n", "merges.txt: not UTF-8 at byte 9"),
+    ("tokenizer/merges.txt", b"#version: 0.2\n", "no rules"),
+    ("tokenizer/vocab.json", b'{"a": 0, "b": 1.5}', "1.5 for 'b', expected a whole number"),
+    ("tokenizer/vocab.json", b'{"a": 0}', r"no number for <\|startoftext\|>"),
+    ("tokenizer/tokenizer_config.json", b'{"pad_token": {"content": "\xe9"}}', "not UTF-8"),
+    ("tokenizer/special_tokens_map.json", b"[]", "expected a JSON object"),
+])
+def test_a_broken_tokenizer_or_scheduler_is_refused_before_any_other_step(
+    checkpoint, tmp_path, name, content, message,
+):
+    (checkpoint / name).write_bytes(content)
+
+    with pytest.raises(SourceError, match=message):
+        download(checkpoint, tmp_path, "resources")
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-1", "²", "1e3", ""])
+def test_added_tokens_with_absurd_numbers_are_ignored(checkpoint, tmp_path, number):
+    (checkpoint / "tokenizer/tokenizer_config.json").write_text(
+        json.dumps({"added_tokens_decoder": {number: {"content": "<pad>"}}}))
+
+    assert download(checkpoint, tmp_path, "text_encoder", beside=["tokenizer"])
