@@ -30,10 +30,11 @@ class From:
 class Step:
     """One stage applied to one component.
 
-    `params` may change the artifact's bytes and are in its key. So are the digests of the files
-    that it `reads` from `source`, parts of a checkpoint by their folders; the place is not. Where a
-    recipe is locked, the digests that its own files must have, `locked`, stand in their stead.
-    `facts` go into the artifact's record, and into nothing else.
+    `params` may change the artifact's bytes and are in its key. So are `reads`, the parts of a
+    checkpoint that it reads from `source`, by their folders, and the digests of the files that
+    these come from; the place is not. Where a recipe is locked, the digests that its own files must
+    have, `locked`, stand in their stead. `facts` go into the artifact's record, and into nothing
+    else.
     """
 
     kind: str
@@ -118,11 +119,13 @@ def ingredients(
 ) -> dict[str, Any]:
     """All that determines the step's bytes: the pre-image of its key, and what `why` compares.
 
+    One file may hold several parts, so that its digest alone does not tell what is read of it.
+
     Args:
         inputs: the digest of each input's content.
         source: the digest of each file that is read from outside, or that is locked.
     """
-    return {
+    found = {
         "schema": SCHEMA,
         "kind": step.kind,
         "version": step.stage.VERSION,
@@ -131,3 +134,4 @@ def ingredients(
         "source": dict(source),
         "tools": tool_versions(step),
     }
+    return found | ({"reads": list(step.reads)} if step.reads else {})

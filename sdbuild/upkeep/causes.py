@@ -14,7 +14,7 @@ from typing import Any
 from sdbuild.store import Record
 from sdbuild.upkeep.lineage import Lineage, component
 
-_ORDER = ("params", "schema", "version", "tools", "source", "inputs")
+_ORDER = ("params", "schema", "version", "tools", "reads", "source", "inputs")
 """What a person did comes before what followed from it."""
 
 
