@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sdbuild.errors import SourceError
-from sdbuild.sources import hub
+from sdbuild.sources import hub, links
 from sdbuild.sources.folder import DigestOf, Folder
 from sdbuild.sources.hub import is_hub
 from sdbuild.sources.layout import RESOURCES
@@ -101,8 +101,8 @@ def at_home(text: str) -> Path:
 
 
 def fixed(place: str, base: Path) -> str:
-    """The place, independent of where one stands: a path becomes absolute."""
-    return place if is_hub(place) else str((base / at_home(place)).resolve())
+    """The place, independent of the current folder: a path becomes absolute."""
+    return place if is_hub(place) else str(links.absolute(base / at_home(place)))
 
 
 def _opened(place: str, facts: Facts, config: str) -> Checkpoint:

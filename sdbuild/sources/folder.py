@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sdbuild.errors import SourceError
 from sdbuild.filenames import is_system_file
 from sdbuild.parsing import read_file
-from sdbuild.sources import layout
+from sdbuild.sources import layout, links
 from sdbuild.sources.resources import LARGEST_BYTES, Resources
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Folder:
             SourceError: one of its files is not there, or its weights are pickles.
         """
         names = layout.part_files(self.place, part, self._names(), self._shards)
-        return {name: digest_of(self.path / name) for name in names}
+        return {name: digest_of(self._file(name)) for name in names}
 
     def config(self, part: str) -> dict[str, Any]:
         """The content of the part's `config.json`.
@@ -56,7 +56,7 @@ class Folder:
             SourceError: there is none, or it is no JSON object.
         """
         [name] = layout.config_files(self.place, part, self._names())
-        return layout.config(str(self.path / name), read_file(self.path / name, SourceError))
+        return layout.config(str(self.path / name), read_file(self._file(name), SourceError))
 
     def tensors(self, part: str) -> dict[str, Tensor]:
         """The part's tensors.
@@ -67,7 +67,7 @@ class Folder:
         from sdbuild.sources.tensors import table
 
         names = layout.weight_files(self.place, part, self._names(), self._shards)
-        return table(self.path / name for name in names)
+        return table(self._file(name) for name in names)
 
     def config_identity(self, part: str, digest_of: DigestOf) -> dict[str, str]:
         """The digest of each file that `config` or `config_resources` reads.
@@ -76,7 +76,7 @@ class Folder:
             SourceError: one of them is not there.
         """
         names = layout.config_files(self.place, part, self._names())
-        return {name: digest_of(self.path / name) for name in names}
+        return {name: digest_of(self._file(name)) for name in names}
 
     def config_resources(self) -> Resources:
         """Tokenizer and scheduler, for a checkpoint that has none.
@@ -97,17 +97,24 @@ class Folder:
 
     def _read(self, names: Sequence[str]) -> Resources:
         return Resources(self.place, names, lambda name: read_file(
-            self.path / name, SourceError, most_bytes=LARGEST_BYTES))
+            self._file(name), SourceError, most_bytes=LARGEST_BYTES))
+
+    def _file(self, name: str) -> Path:
+        return links.inside(self.path, name)
 
     def _names(self) -> set[str]:
-        """The files here and in the folders here; `glob` would pass over what cannot be listed."""
+        """The files here and in the folders here, and links to files that are gone.
+
+        `glob` would ignore a folder that cannot be listed.
+        """
         found = list(self.path.iterdir())
         found += [path for folder in found if folder.is_dir() for path in folder.iterdir()]
         return {path.relative_to(self.path).as_posix() for path in found
-                if path.is_file() and not is_system_file(path.name)}
+                if (path.is_file() or (path.is_symlink() and not path.exists()))
+                and not is_system_file(path.name)}
 
     def _shards(self, index: str) -> list[str]:
-        return layout.shard_names(self.place, index, read_file(self.path / index, SourceError))
+        return layout.shard_names(self.place, index, read_file(self._file(index), SourceError))
 
 
 def _hint(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Configs told from the shapes of tensors, for files that bring none. Names are diffusers'."""
+"""Configs inferred from the shapes of tensors, for files that bring none. Names are diffusers'."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ _CONFIG_HINT = (
 _IN_CHANNELS = {
     5: "for depth to image", 7: "an upscaler", 8: "InstructPix2Pix", 9: "for inpainting",
 }
+_GENERATIONS = {768: 1, 1024: 2}
+"""The generations of Stable Diffusion, by the width of their prompts."""
+
+_OPEN_CLIP_LAYERS = 24
+_LAYERS = "text_model.encoder.layers"
+_TOKENS = "text_model.embeddings.token_embedding.weight"
 _CLIP_HEAD = 64
 _GROUPS = 32
 
@@ -39,7 +45,9 @@ def unet(where: str, shapes: Shapes) -> dict[str, Any]:
     downs, ups = _numbers(shapes, "down_blocks"), _numbers(shapes, "up_blocks")
     channels = [_shape(where, shapes, f"down_blocks.{i}.resnets.0.conv1.weight")[0] for i in downs]
     _expect_groups(where, channels)
-    width = _shape(where, shapes, _first(where, shapes, r".*\.attn2\.to_k\.weight"))[1]
+    if len(downs) != len(ups):
+        raise _unlike(where, f"some of its {len(downs)} up_blocks and as many down_blocks")
+    width = prompt_width(where, "unet", shapes)
     projection = _first(where, shapes, r".*\.attentions\.\d+\.proj_in\.weight")
     layers = [len(_numbers(shapes, f"down_blocks.{i}.resnets")) for i in downs]
     middle = "mid_block.attentions.0.proj_in.weight"
@@ -115,20 +123,76 @@ def vae(where: str, shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def text_encoder(where: str, shapes: Shapes, hidden_act: str) -> dict[str, Any]:
-    """The config of CLIP's text encoder, whose heads are 64 wide in each of its sizes."""
-    vocabulary, width = _shape(where, shapes, "text_model.embeddings.token_embedding.weight")
-    layer = "text_model.encoder.layers"
+def prompt_width(where: str, part: str, shapes: Shapes) -> int:
+    """How wide the prompts are that a U-Net takes, or that a text encoder gives.
+
+    Raises:
+        SourceError: it lacks the tensor that tells.
+    """
+    if part == "unet":
+        return _shape(where, shapes, _first(where, shapes, r".*\.attn2\.to_k\.weight"))[1]
+    return _shape(where, shapes, _TOKENS)[1]
+
+
+def generation(where: str, widths: Mapping[str, int]) -> int:
+    """The generation of Stable Diffusion, 1 or 2, whose prompts are so wide in each part.
+
+    Raises:
+        SourceError: it is neither's, or the parts are of two models.
+    """
+    if len(set(widths.values())) > 1:
+        raise SourceError(
+            f"{where}: its text encoder gives prompts {widths['text_encoder']} wide, and its U-Net "
+            f"takes {widths['unet']}: they are of two models",
+            hint="components=unet,vae_decoder leaves the text encoder out",
+        )
+    found = next((_GENERATIONS.get(width) for width in widths.values()), None)
+    if found is None:
+        raise SourceError(
+            f"{where}: its prompts are {', '.join(map(str, widths.values()))} wide, expected 768 "
+            "(Stable Diffusion 1) or 1024 (2)",
+            hint=_CONFIG_HINT,
+        )
+    return found
+
+
+def used_layers(where: str, shapes: Shapes) -> int:
+    """How many layers of a text encoder are used.
+
+    Stable Diffusion 2 takes what comes out of the last layer but one of OpenCLIP's 24. Files have
+    24, or 23 if the last was left out.
+
+    Raises:
+        SourceError: one of OpenCLIP's width has another number.
+    """
+    count = len(_numbers(shapes, _LAYERS))
+    if _GENERATIONS.get(prompt_width(where, "text_encoder", shapes)) != 2:
+        return count
+    if count not in (_OPEN_CLIP_LAYERS, _OPEN_CLIP_LAYERS - 1):
+        raise SourceError(
+            f"{where}: its text encoder has {count} layers, expected {_OPEN_CLIP_LAYERS}, or "
+            f"{_OPEN_CLIP_LAYERS - 1} without the last one: whether the last is used cannot be "
+            "inferred", hint=_CONFIG_HINT,
+        )
+    return _OPEN_CLIP_LAYERS - 1
+
+
+def text_encoder(where: str, shapes: Shapes, generation: int) -> dict[str, Any]:
+    """The config of CLIP's text encoder, whose heads are 64 wide in each of its sizes.
+
+    Stable Diffusion 2 has OpenCLIP's, which has another activation.
+    """
+    vocabulary, width = _shape(where, shapes, _TOKENS)
     return {
         "architectures": ["CLIPTextModel"],
         "vocab_size": vocabulary,
         "hidden_size": width,
-        "hidden_act": hidden_act,
-        "intermediate_size": _shape(where, shapes, f"{layer}.0.mlp.fc1.weight")[0],
+        "hidden_act": "gelu" if generation == 2 else "quick_gelu",
+        "intermediate_size": _shape(where, shapes, f"{_LAYERS}.0.mlp.fc1.weight")[0],
         "max_position_embeddings":
             _shape(where, shapes, "text_model.embeddings.position_embedding.weight")[0],
         "num_attention_heads": max(1, width // _CLIP_HEAD),
-        "num_hidden_layers": len(_numbers(shapes, layer)),
+        "num_hidden_layers": len(_numbers(shapes, _LAYERS)),
     }
 
 

@@ -36,6 +36,18 @@ _BLOCK = re.compile(r"(input|output)_blocks\.(\d+)\.(\d+)\.(.+)")
 _DOWN = re.compile(r"input_blocks\.(\d+)\.0\.op\.weight")
 _UP = re.compile(r"output_blocks\.(\d+)\.\d+\.conv\.weight")
 
+_EMA = tuple((re.compile(pattern), template) for pattern, template in (
+    (r"^(input_blocks|output_blocks)(\d+)(\d)(?=\D)", r"\1.\2.\3."),
+    (r"^(middle_block|time_embed|out)(\d)(?=\D)", r"\1.\2."),
+    (r"(transformer_blocks|in_layers|out_layers|emb_layers|to_out)(\d+)", r"\1.\2."),
+    (r"(skip_connection|attn[12]|to_[qkv]|proj_in|proj_out|norm[123]?|op|conv)(?=weight|bias|to_)",
+     r"\1."),
+    (r"ffnet(\d)(proj)?", r"ff.net.\1.\2."),
+    (r"\.\.+", "."),
+))
+"""How names without dots are divided, in this order.
+Source: CompVis/stable-diffusion, `ldm/modules/ema.py`, which takes the dots out."""
+
 _VAE = tuple((re.compile(pattern), name) for pattern, name in (
     (r"(encoder|decoder)\.norm_out\.(.+)", r"\1.conv_norm_out.\2"),
     (r"(encoder|decoder)\.mid\.block_1\.(.+)", r"\1.mid_block.resnets.0.\2"),
@@ -59,6 +71,7 @@ _OPEN_CLIP_LAYER = {
     "ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj",
     "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
 }
+_LAYER = re.compile(r"(?:text_model\.)?encoder\.layers\.(\d+)\.")
 _OPEN_CLIP_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)")
 
 
@@ -115,28 +128,46 @@ def vae(found: Mapping[str, Tensor]) -> Tensors:
     return renamed({named(name): tensor for name, tensor in found.items()})
 
 
-def open_clip(found: Mapping[str, Tensor]) -> Tensors:
-    """OpenCLIP's text encoder as CLIP's, as diffusers has it.
+def ema_unet(found: Mapping[str, Tensor]) -> Tensors:
+    """A U-Net's averaged tensors, whose names have lost their dots, by diffusers' names."""
+    return unet({_dotted(name): tensor for name, tensor in found.items()})
 
-    Stable Diffusion 2 takes what comes out of the last block but one, so the last is left out;
-    so is the projection. Query, key and value lie in one tensor, one after the other.
+
+def _dotted(name: str) -> str:
+    """The name with its dots: each part is a word of the U-Net's, or a number before one."""
+    for pattern, template in _EMA:
+        name = pattern.sub(template, name)
+    return name.strip(".")
+
+
+def open_clip(found: Mapping[str, Tensor]) -> Tensors:
+    """OpenCLIP's text encoder as CLIP's, as diffusers has it, with each of its blocks.
+
+    The projection is left out. Query, key and value lie in one tensor, one after the other.
     """
-    last = max((int(m[1]) for n in found if (m := _OPEN_CLIP_BLOCK.fullmatch(n))), default=0)
     made: Tensors = {}
     for name, tensor in found.items():
         block = _OPEN_CLIP_BLOCK.fullmatch(name)
         if name in _OPEN_CLIP_OUTER:
             made[f"text_model.{_OPEN_CLIP_OUTER[name]}"] = tensor
-        elif block and int(block[1]) < last:
+        elif block:
             layer = f"text_model.encoder.layers.{block[1]}"
             if block[2].startswith("attn.in_proj_"):
                 kind = block[2].removeprefix("attn.in_proj_")
-                for part, third in zip("qkv", _thirds(tensor), strict=True):
+                for part, third in zip("qkv", tensor.divided(3), strict=True):
                     made[f"{layer}.self_attn.{part}_proj.{kind}"] = third
             else:
                 inner, _, rest = _split(block[2], _OPEN_CLIP_LAYER)
                 made[f"{layer}.{inner}.{rest}" if inner else f"{layer}.{block[2]}"] = tensor
     return renamed(made)
+
+
+def first_layers(found: Mapping[str, Tensor], count: int) -> Tensors:
+    """A text encoder's tensors without the layers after the first `count`."""
+    return {
+        name: tensor for name, tensor in found.items()
+        if not (layer := _LAYER.match(name)) or int(layer[1]) < count
+    }
 
 
 def _split(name: str, table: Mapping[str, str]) -> tuple[str, str, str]:
@@ -150,15 +181,6 @@ def _split(name: str, table: Mapping[str, str]) -> tuple[str, str, str]:
 def _resnet(rest: str) -> str:
     new, _, tail = _split(rest, _RESNET)
     return f"{new}.{tail}" if new else rest
-
-
-def _thirds(tensor: Tensor) -> list[Tensor]:
-    size = tensor.size_bytes // 3
-    shape = (tensor.shape[0] // 3, *tensor.shape[1:])
-    return [
-        replace(tensor, shape=shape, start=tensor.start + i * size, size_bytes=size)
-        for i in range(3)
-    ]
 
 
 def renamed(found: Mapping[str, Tensor]) -> Tensors:

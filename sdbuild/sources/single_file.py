@@ -8,14 +8,14 @@ the models were trained with. A folder given as `config` says all that instead.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.errors import SourceError
-from sdbuild.sources import form, infer, layout, ldm
+from sdbuild.sources import form, infer, layout, ldm, others, wrapped
 from sdbuild.sources.beside import END_TOKEN
 from sdbuild.sources.folder import DigestOf, Folder
 from sdbuild.sources.resources import MERGES, SCHEDULER, SPECIAL_TOKENS, VOCABULARY
@@ -27,22 +27,55 @@ CLIP = Path(__file__).parent / "clip"
 """CLIP's vocabulary, which all of them share; see its README.md."""
 
 SUFFIX = ".safetensors"
-_UNET, _VAE = "model.diffusion_model.", "first_stage_model."
-_CLIP, _OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
-_OTHERS = tuple((re.compile(pattern), kind, hint) for pattern, kind, hint in (
-    (r"lora_(unet|te)|.*\.lora_[AB]\.|.*[._]lora\.(up|down)\.", "is a LoRA",
-     "lora=FILE merges it into the checkpoint that it was made for"),
-    (r"conditioner\.embedders\.", "is of Stable Diffusion XL", ""),
-    (r"(model\.diffusion_model\.)?joint_blocks\.", "is of Stable Diffusion 3", ""),
-    (r"(model\.diffusion_model\.)?double_blocks\.", "is of FLUX", ""),
-    (r"control_model\.|input_hint_block\.", "is a ControlNet", ""),
-    (r"model\.diffusion_model\.label_emb\.", "takes more than a prompt, as Stable Diffusion XL "
-     "and unCLIP do", ""),
-    (r"(emb_params|string_to_param|clip_[lg])\b", "is an embedding (textual inversion)", ""),
-    (r"(unet\.)?down_blocks\.|(text_model\.)?encoder\.layers\.", "is one component, by diffusers' "
-     "names", "source=FOLDER is a whole checkpoint in diffusers' layout"),
-))
-_NO_MORE = "the models that can be built are Stable Diffusion 1 and 2, text to image"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Home:
+    """Where the tensors of a part may be: behind a prefix, or alone if one has the name `mark`.
+
+    `named` gives them diffusers' names; `note` is recorded if they are taken from here.
+    """
+
+    named: Callable[[Mapping[str, Tensor]], ldm.Tensors]
+    prefix: str = ""
+    mark: str = ""
+    note: str = ""
+
+    def tensors(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors that are here, by the rest of their names."""
+        if self.mark and self.mark not in found:
+            return {}
+        return {name.removeprefix(self.prefix): tensor
+                for name, tensor in found.items() if name.startswith(self.prefix)}
+
+
+_HOMES: Mapping[str, tuple[_Home, ...]] = {
+    "unet": (
+        _Home(prefix="model.diffusion_model.", named=ldm.unet),
+        _Home(prefix="diffusion_model.", named=ldm.unet),
+        _Home(mark="input_blocks.0.0.weight", named=ldm.unet),
+        _Home(mark="time_embedding.linear_1.weight", named=ldm.renamed),
+        _Home(prefix="model_ema.diffusion_model", named=ldm.ema_unet, note="averaged weights"),
+    ),
+    "vae": (
+        _Home(prefix="first_stage_model.", named=ldm.vae),
+        _Home(mark="decoder.conv_in.weight", named=ldm.vae),
+    ),
+    "text_encoder": (
+        _Home(prefix="cond_stage_model.transformer.", named=ldm.renamed),
+        _Home(prefix="cond_stage_model.model.", named=ldm.open_clip),
+        _Home(mark="text_model.embeddings.token_embedding.weight", named=ldm.renamed),
+        _Home(mark="token_embedding.weight", named=ldm.open_clip),
+    ),
+}
+"""The first that has tensors is taken."""
+
+_TITLES = {"unet": "a U-Net", "vae": "an autoencoder", "text_encoder": "a text encoder"}
+_LACKING = {
+    "unet": "source=FILE is a whole checkpoint; vae=FILE takes an autoencoder alone",
+    "vae": layout.FROM_ELSEWHERE,
+    "text_encoder": "components=unet,vae_decoder builds what the file has",
+}
 _SCHEDULER = {
     "_class_name": "PNDMScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear",
     "beta_start": 0.00085, "clip_sample": False, "num_train_timesteps": 1000,
@@ -65,6 +98,7 @@ class SingleFile:
         self.path = path
         self.place = str(path)
         self._config = config
+        self._notes: set[str] = set()
         if not path.is_file():
             raise SourceError(f"{path}: there is no such file")
 
@@ -73,8 +107,8 @@ class SingleFile:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """Nothing: where a file lies on some machine is nobody else's business."""
-        return {}
+        """How its tensors were read, if not as they are; not where it is on some machine."""
+        return {"read": sorted(self._notes)} if self._notes else {}
 
     def identity(self, part: str, digest_of: DigestOf) -> dict[str, str]:
         """The digest of the whole file, and of what else the part is made from."""
@@ -97,7 +131,7 @@ class SingleFile:
         shapes = {tensor.name: tensor.shape for tensor in tensors}
         where = self.place
         if part == "text_encoder":
-            return infer.text_encoder(where, shapes, "gelu" if self._is_second else "quick_gelu")
+            return infer.text_encoder(where, shapes, self._generation)
         return infer.unet(where, shapes) if part == "unet" else infer.vae(where, shapes)
 
     def tensors(self, part: str) -> dict[str, Tensor]:
@@ -106,19 +140,20 @@ class SingleFile:
         Raises:
             SourceError: the part is not in the file, which may be of another model.
         """
-        self._expect(part)
-        if part == "vae":
-            alone = self._tensors if "decoder.conv_in.weight" in self._tensors else {}
-            return ldm.vae(self._behind(_VAE) or alone or self._lacks(part, _VAE))
-        if part == "unet":
-            return ldm.unet(self._behind(_UNET) or self._lacks(part, _UNET))
-        if part != "text_encoder":
+        kinds = "a checkpoint of Stable Diffusion 1 or 2"
+        others.refuse(self.path, self._tensors,
+                      f"an autoencoder, or {kinds}" if part == "vae" else kinds)
+        if part not in _HOMES:
             raise SourceError(
                 f"{self.path}: a single file has no {part}", hint=layout.LEAVE_OUT
             )
-        if found := self._behind(_CLIP):
-            return ldm.renamed(found)
-        return ldm.open_clip(self._behind(_OPEN_CLIP) or self._lacks(part, _CLIP))
+        home = self._home(part)
+        if home is None:
+            raise self._lacks(part)
+        if home.note:
+            self._notes.add(f"{part}: {home.note}")
+        found = home.named(home.tensors(self._tensors))
+        return self._used(found) if part == "text_encoder" else found
 
     def resources(self) -> Mapping[str, bytes]:
         """Tokenizer and scheduler. That of Stable Diffusion 2 does not say what its U-Net
@@ -131,7 +166,7 @@ class SingleFile:
             return self._config.config_resources()
         self.config("unet")
         scheduler = _SCHEDULER | {"prediction_type": self._prediction_type()}
-        pad = "!" if self._is_second else END_TOKEN
+        pad = "!" if self._generation == 2 else END_TOKEN
         return {
             VOCABULARY: (CLIP / "vocab.json").read_bytes(),
             MERGES: (CLIP / "merges.txt").read_bytes(),
@@ -149,39 +184,50 @@ class SingleFile:
             said.get("modelspec.architecture", "").startswith("stable-diffusion-v2-768-v")
         ):
             return "v_prediction"
-        if not self._is_second or kind.startswith("eps") or (
+        if self._generation == 1 or kind.startswith("eps") or (
             said.get("modelspec.architecture") == "stable-diffusion-v2-512"
         ):
             return "epsilon"
         return None
 
-    @property
-    def _is_second(self) -> bool:
-        return any(name.startswith(_OPEN_CLIP) for name in self._tensors)
+    @cached_property
+    def _generation(self) -> int:
+        """1 or 2, by the width of prompts.
+
+        Raises:
+            SourceError: it is neither's, or its networks are of two models.
+        """
+        widths = {}
+        for part in ("unet", "text_encoder"):
+            if home := self._home(part):
+                tensors = form.tensors(part, home.named(home.tensors(self._tensors)).values())
+                shapes = {tensor.name: tensor.shape for tensor in tensors}
+                widths[part] = infer.prompt_width(self.place, part, shapes)
+        return infer.generation(self.place, widths)
+
+    def _used(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The text encoder's tensors without a last layer that Stable Diffusion 2 does not use."""
+        if self._config:
+            count = self._config.config("text_encoder").get("num_hidden_layers")
+            return ldm.first_layers(found, count) if isinstance(count, int) else found
+        shapes = {t.name: t.shape for t in form.tensors("text_encoder", found.values())}
+        return ldm.first_layers(found, infer.used_layers(self.place, shapes))
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
         from sdbuild.sources.tensors import table
 
-        return table([self.path])
+        found, wrappers = wrapped.unwrapped(self.path, table([self.path]))
+        self._notes |= {f"names without {wrapper}." for wrapper in wrappers}
+        return found
 
-    def _expect(self, part: str) -> None:
-        """Refuses a file that is of another model, or of something else."""
-        alone = "an autoencoder, or " if part == "vae" else ""
-        for pattern, kind, hint in _OTHERS:
-            if any(pattern.match(name) for name in self._tensors):
-                raise SourceError(f"{self.path}: the file {kind}, expected {alone}a checkpoint of "
-                                  "Stable Diffusion 1 or 2", hint=hint or _NO_MORE)
+    def _home(self, part: str) -> _Home | None:
+        return next((home for home in _HOMES[part] if home.tensors(self._tensors)), None)
 
-    def _behind(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names begin with the prefix, by the rest of their names."""
-        return {
-            name.removeprefix(prefix): tensor
-            for name, tensor in self._tensors.items() if name.startswith(prefix)
-        }
-
-    def _lacks(self, part: str, prefix: str) -> Mapping[str, Tensor]:
-        raise SourceError(
-            f"{self.path}: it has no {part}: no tensor begins with {prefix}",
-            hint=layout.FROM_ELSEWHERE if part == "vae" else _NO_MORE,
+    def _lacks(self, part: str) -> SourceError:
+        has = " and ".join(title for name, title in _TITLES.items() if self._home(name))
+        return SourceError(
+            f"{self.path}: it has no {part}: no tensor begins with {_HOMES[part][0].prefix}"
+            + (f"; it has {has}" if has else ""),
+            hint=_LACKING[part] if has else others.NO_MORE,
         )

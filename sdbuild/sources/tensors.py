@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,36 @@ class Tensor:
     start: int
     size_bytes: int
 
+    @property
+    def file_bytes(self) -> int:
+        """How many bytes it has in the file."""
+        return self.size_bytes
+
     def chunks(self) -> Iterator[bytes]:
         """Its bytes, some megabytes at a time."""
+        return self.file_chunks()
+
+    def divided(self, count: int) -> list[Tensor]:
+        """Equal parts along the first axis.
+
+        Raises:
+            SourceError: it cannot be divided so.
+        """
+        if not self.shape or self.shape[0] % count:
+            raise SourceError(f"{self.file}: {self.name} has the shape {list(self.shape)}, expected"
+                              f" a first side that {count} divides")
+        return [
+            replace(self, shape=(self.shape[0] // count, *self.shape[1:]),
+                    start=self.start + i * (self.file_bytes // count),
+                    size_bytes=self.size_bytes // count)
+            for i in range(count)
+        ]
+
+    def file_chunks(self) -> Iterator[bytes]:
+        """Its bytes in the file, some megabytes at a time."""
         with self.file.open("rb") as file:
             file.seek(self.start)
-            left = self.size_bytes
+            left = self.file_bytes
             while left:
                 chunk = file.read(min(left, _COPY_BYTES))
                 if not chunk:
@@ -51,11 +76,13 @@ class Tensor:
 
 
 def table(files: Iterable[Path]) -> dict[str, Tensor]:
-    """The tensors of some safetensors files, by name.
+    """The tensors of some safetensors files, by name; those of fp8 as fp16 or fp32.
 
     Raises:
         SourceError: a file is cut short or is not safetensors, or two hold the same tensor.
     """
+    from sdbuild.sources import fp8  # which needs this module
+
     found: dict[str, Tensor] = {}
     for path in files:
         for tensor in _read(path):
@@ -64,7 +91,7 @@ def table(files: Iterable[Path]) -> dict[str, Tensor]:
                     f"the tensor {tensor.name} is in {found[tensor.name].file} and in {path}"
                 )
             found[tensor.name] = tensor
-    return found
+    return fp8.decoded(found)
 
 
 def metadata(path: Path) -> dict[str, str]:

@@ -34,8 +34,10 @@ def download(place, output, part, prefixes=("",), config="", **params):
     return {p.name: p.read_bytes() for p in output.iterdir()}
 
 
-def assert_same(folder, file, tmp_path, config=""):
+def assert_same(folder, file, tmp_path, config="", parts=PARTS):
     for part, halves in PARTS.items():
+        if part not in parts:
+            continue
         for i, prefixes in enumerate(halves):
             wanted = download(folder, tmp_path / "a" / f"{part}{i}", part, prefixes)
             made = download(file, tmp_path / "b" / f"{part}{i}", part, prefixes, config)
@@ -60,7 +62,8 @@ def test_a_file_gives_the_artifacts_of_its_folder(tmp_path, kind, dtype):
     folder, states = small_checkpoint(tmp_path / "folder", kind, dtype)
     file = write(tmp_path / "any name.safetensors", joined(folder, states, kind))
 
-    assert_same(folder, file, tmp_path)
+    assert_same(folder, file, tmp_path / "1", parts=PARTS if kind == "clip" else ("unet", "vae"))
+    assert_same(folder, file, tmp_path / "2", folder, parts=("text_encoder",))
 
 
 def test_tiny_emoji_as_a_file_with_its_configs_gives_the_artifacts_of_its_folder(tmp_path):
@@ -102,7 +105,7 @@ def test_diffusers_reads_the_same_text_encoder_from_the_file(tmp_path, kind):
         model = CLIPTextModel(CLIPTextConfig(hidden_size=width, num_attention_heads=16))
         wanted = theirs.convert_open_clip_checkpoint(model, found)
 
-    download(file, tmp_path / "out", "text_encoder")
+    download(file, tmp_path / "out", "text_encoder", config=folder)
 
     made = load_file(tmp_path / "out" / "weights.safetensors")
     # diffusers knows by number which block is the last one; ours is block 2 here.
@@ -140,7 +143,8 @@ def test_the_real_sizes_have_the_names_shapes_and_configs_of_their_repositories(
     found = {
         "unet": ldm.unet(header(tensors, "model.diffusion_model.")),
         "vae": ldm.vae(header(tensors, "first_stage_model.")),
-        "text_encoder": ldm.open_clip(clip) if kind == "open_clip" else ldm.renamed(clip),
+        "text_encoder": ldm.first_layers(ldm.open_clip(clip), 23) if kind == "open_clip" else
+                        ldm.renamed(clip),
     }
 
     for part, (state, config) in parts.items():
@@ -149,8 +153,8 @@ def test_the_real_sizes_have_the_names_shapes_and_configs_of_their_repositories(
         assert {n.removeprefix(drop): s for n, s in made.items()} == {
             name: tuple(t.shape) for name, t in state.items()
         }
-        act = "gelu" if kind == "open_clip" else "quick_gelu"
-        inferred = (infer.text_encoder("x", made, act) if part == "text_encoder"
+        generation = 2 if kind == "open_clip" else 1
+        inferred = (infer.text_encoder("x", made, generation) if part == "text_encoder"
                     else getattr(infer, part)("x", made))
         assert form.architecture(part, inferred) == form.architecture(part, config)
 
@@ -246,7 +250,7 @@ def test_a_changed_file_changes_the_identity_of_each_part(tmp_path):
     (["control_model.zero_convs.0.0.weight"], "is a ControlNet"),
     (["lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight"], "is a LoRA"),
     (["unet.down_blocks.0.attentions.0.proj_in.lora_A.weight"], "is a LoRA"),
-    (["down_blocks.0.resnets.0.conv1.weight"], "is one component, by diffusers' names"),
+    (["vae.decoder.conv_in.weight"], "is by the names of a whole pipeline in diffusers"),
     (["model.diffusion_model.label_emb.0.0.weight"], "takes more than a prompt"),
     (["emb_params"], "is an embedding"),
     (["something.else"], "it has no unet: no tensor begins with model.diffusion_model."),
