@@ -9,7 +9,7 @@ from typing import Any
 
 from sdbuild.errors import SourceError, Unreachable
 from sdbuild.recipe import Source
-from sdbuild.sources import Checkpoint, is_hub, none_of, open_checkpoint
+from sdbuild.sources import Checkpoint, form, is_hub, none_of, open_checkpoint
 from sdbuild.sources.files import Files
 from sdbuild.step import Step
 from sdbuild.store import Store
@@ -56,22 +56,28 @@ class Checkpoints:
         return found
 
     def reach(self, step: Step) -> None:
-        """Makes sure that the step can read what it needs, at any place that it may read from.
+        """Makes sure that the step can read what it needs, at any place that it may read from,
+        and that it is of networks that can be built.
 
         Raises:
             SourceError: it cannot.
         """
         if step.source is None or not step.locked:
-            self.identity(step)
+            self._check(step)
             return
         problems = []
         for place in step.source.places:
             try:
-                self.identity(replace(step, source=replace(step.source, places=(place,))))
+                self._check(replace(step, source=replace(step.source, places=(place,))))
                 return
             except SourceError as error:
                 problems.append(error)
         raise none_of(problems)
+
+    def _check(self, step: Step) -> None:
+        self.identity(step)
+        if step.source and not step.source.are_files:
+            form.check(self.taken(step.source), step.reads, step.params)
 
     def taken(self, source: Source) -> Checkpoint | Files:
         """The checkpoint at the first of the source's places that has one, or all its files.

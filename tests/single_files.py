@@ -168,9 +168,9 @@ SMALL = {
     "open_clip": (SMALL_UNET | {"cross_attention_dim": 1024, "attention_head_dim": (1, 1, 2),
                                 "use_linear_projection": True}, "gelu"),
 }
-SMALL_VAE = {"block_out_channels": (32, 32, 64), "layers_per_block": 2, "norm_num_groups": 32,
-             "down_block_types": ("DownEncoderBlock2D",) * 3,
-             "up_block_types": ("UpDecoderBlock2D",) * 3, "latent_channels": 4}
+SMALL_VAE = {"block_out_channels": (32, 32, 32, 64), "layers_per_block": 2, "norm_num_groups": 32,
+             "down_block_types": ("DownEncoderBlock2D",) * 4,
+             "up_block_types": ("UpDecoderBlock2D",) * 4, "latent_channels": 4}
 TOKENIZER = {"vocab.json", "merges.txt", "special_tokens_map.json"}
 
 

@@ -13,8 +13,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.errors import SourceError
-from sdbuild.sources.beside import TOLD
+from sdbuild.sources import networks
+from sdbuild.sources.beside import TOLD, scheduler
 from sdbuild.sources.defaults import DEFAULTS
+from sdbuild.sources.layout import RESOURCES
 
 if TYPE_CHECKING:
     from sdbuild.sources import Checkpoint
@@ -58,19 +60,34 @@ def architecture_of(
     return found | {name: what for name, what in told.items() if what is not None}
 
 
+def check(checkpoint: Checkpoint, reads: Sequence[str], params: Mapping[str, Any]) -> None:
+    """Makes sure that what is read describes networks that can be built; reads no weights.
+
+    Raises:
+        SourceError: it does not, or a file that describes one is not sound.
+    """
+    if RESOURCES in reads:
+        scheduler(checkpoint.resources(), params)
+    else:
+        architecture_of(checkpoint, reads, params)
+
+
 def architecture(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """The class of a network and what defines it, from its config.
 
     Raises:
-        SourceError: the config does not name a network.
+        SourceError: the config does not name a network, or names one that cannot be built.
     """
     name = _class_name(part, config)
+    networks.check_class(part, name)
     if name == _CHECKER:
         return {"class": name, "config": _checker(part, config)}
-    found = {**DEFAULTS.get(name, {}), **config}
+    found = {key: _same_for_all(value) if key in _PER_BLOCK else value
+             for key, value in {**DEFAULTS.get(name, {}), **config}.items()}
+    networks.check_fields(part, name, found)
     kept = {
-        key: _same_for_all(value) if key in _PER_BLOCK else value
-        for key, value in found.items() if not key.startswith("_") and key not in _IRRELEVANT
+        key: value for key, value in found.items()
+        if not key.startswith("_") and key not in _IRRELEVANT
     }
     if kept.get("eos_token_id") == 2 and kept.get("vocab_size") == _CLIP_TOKENS:
         # transformers takes 2 for the highest token, which in CLIP's vocabulary is the end token.
@@ -122,8 +139,10 @@ def _checker(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(found, dict):
             raise SourceError(f"{part}/config.json: {field} is {found!r}, expected a JSON object")
         vision |= {name: found[name] for name in vision.keys() & found.keys()}
-    return {"projection_dim": config.get("projection_dim", _CHECKER_PROJECTION),
-            "vision_config": vision}
+    networks.check_fields(part, "CLIPVisionModel", vision)
+    made = {"projection_dim": config.get("projection_dim", _CHECKER_PROJECTION)}
+    networks.check_fields(part, _CHECKER, made)
+    return made | {"vision_config": vision}
 
 
 def tensors(part: str, found: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -40,6 +40,8 @@ def check_place(text: str) -> str:
     Raises:
         ValueError: it is a repository, but written in another way.
     """
+    if "\0" in text:
+        raise ValueError("a folder, a file or hub:owner/name, without the character NUL")
     if (is_hub(text) and not _PLACE.fullmatch(text)) or "://" in text:
         page = _PAGE.fullmatch(text)
         meant = f'; did you mean "hub:{page[1]}"?' if page and "://" in text else ""

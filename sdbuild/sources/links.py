@@ -7,6 +7,7 @@ cache, and where the user named the link itself on the command line.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def absolute(path: Path) -> Path:
     The Hugging Face cache links `x.safetensors` to a blob that is named by its digest alone.
     """
     real = Path(os.path.realpath(path))
-    is_named = path.name not in ("", "..") and not os.path.isdir(real)
+    is_named = path.name not in ("", "..") and not _is_folder(real)
     return Path(os.path.realpath(path.parent)) / path.name if is_named else real
 
 
@@ -63,10 +64,17 @@ def _blobs(root: Path, real: Path) -> list[Path]:
     return [*own, cached] if is_cached else own
 
 
+def _is_folder(path: Path) -> bool:
+    """Whether there is such a folder; a name that is too long is none's."""
+    with contextlib.suppress(OSError, ValueError):
+        return path.is_dir()
+    return False
+
+
 def _cache() -> Path:
     """The Hub's cache, as huggingface_hub finds it."""
-    home = os.environ.get("HF_HOME") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    found = (os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-             or os.path.join(home, "hub"))
-    return Path(os.path.realpath(os.path.expanduser(os.path.expandvars(found))))
+    known = os.environ
+    home = Path(known.get("HF_HOME") or Path(known.get("XDG_CACHE_HOME") or "~/.cache")
+                / "huggingface")
+    found = known.get("HF_HUB_CACHE") or known.get("HUGGINGFACE_HUB_CACHE") or home / "hub"
+    return Path(os.path.realpath(Path(os.path.expandvars(found)).expanduser()))

@@ -20,7 +20,7 @@ from sdbuild.step import Job
 if TYPE_CHECKING:
     from sdbuild.sources import Checkpoint
 
-VERSION = 4
+VERSION = 5
 TOOLS = ()
 CODE = ("steps/download.py", "sources/*.py")
 NEEDS: dict[str, str] = {}
