@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -14,6 +14,20 @@ FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 NUMBERS = FLOATS | {"I64": "<i8", "I32": "<i4"}
 """These and the whole numbers that may stand where one float does."""
+
+
+def expect_floats(tensors: Iterable[Tensor]) -> None:
+    """Makes sure that weights are floats.
+
+    Raises:
+        SourceError: one is something else, such as the whole numbers of a quantized file.
+    """
+    for tensor in tensors:
+        if tensor.dtype not in FLOATS and tensor.dtype != "BF16":
+            raise SourceError(
+                f"{tensor.file}: {tensor.name} is {tensor.dtype}, expected floats",
+                hint="it may be a quantized file: take the fp16 or bf16 file of the same model",
+            )
 
 
 def decoded(data: bytes, tensor: Tensor, types: Mapping[str, str] = FLOATS) -> np.ndarray:

@@ -65,6 +65,7 @@ _HOMES: Mapping[str, tuple[_Home, ...]] = {
         _Home(prefix="cond_stage_model.transformer.", named=ldm.renamed),
         _Home(prefix="cond_stage_model.model.", named=ldm.open_clip),
         _Home(mark="text_model.embeddings.token_embedding.weight", named=ldm.renamed),
+        _Home(mark="embeddings.token_embedding.weight", named=ldm.renamed),
         _Home(mark="token_embedding.weight", named=ldm.open_clip),
     ),
 }

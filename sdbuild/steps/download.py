@@ -113,6 +113,7 @@ def _resources(job: Job, checkpoint: Checkpoint) -> None:
 
 def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     from sdbuild.sources import form, tensors
+    from sdbuild.sources.numbers import expect_floats
 
     part, prefixes = job.reads[0], tuple(job.params["prefixes"])
     found = form.architecture_of(checkpoint, job.reads, job.params)
@@ -126,4 +127,5 @@ def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
             f"{checkpoint.place}: {part}: no tensor begins with {' or '.join(prefixes)}",
             hint=f"its weights are those of another network than {part}", part=part,
         )
+    expect_floats(tensor for tensor in taken if tensor.name.endswith((".weight", ".bias")))
     return {"tensors": tensors.write(job.output / "weights.safetensors", taken)}
