@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sdbuild.errors import SourceError
 from sdbuild.sources.folder import DigestOf
+from sdbuild.sources.lora_config import CONFIG
 from sdbuild.sources.pickles import UNPICKLE
 from sdbuild.sources.single_file import SUFFIX
 
@@ -31,5 +32,11 @@ class Files:
         return ", ".join(self.places)
 
     def identity(self, part: str, digest_of: DigestOf) -> dict[str, str]:
-        """The digest of each, by its place in the order."""
-        return {str(i): digest_of(Path(place)) for i, place in enumerate(self.places)}
+        """The digest of each, by its place in the order, and of what peft writes beside one."""
+        found = {}
+        for i, place in enumerate(self.places):
+            found[str(i)] = digest_of(Path(place))
+            config = Path(place).with_name(CONFIG)
+            if config.is_file():
+                found[f"{i}/{CONFIG}"] = digest_of(config)
+        return found

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 Tensors = dict[str, "Tensor"]
 
-_UNET_OUTER = {
+UNET_OUTER = {
     "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
     "input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out",
     "middle_block.0": "mid_block.resnets.0", "middle_block.1": "mid_block.attentions.0",
     "middle_block.2": "mid_block.resnets.1",
 }
-_RESNET = {
+RESNET = {
     "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj",
     "out_layers.0": "norm2", "out_layers.3": "conv2", "skip_connection": "conv_shortcut",
 }
@@ -86,7 +86,7 @@ def _unet_namer(names: Iterable[str]) -> Callable[[str], str]:
     ups = sorted(int(found[1]) for n in names if (found := _UP.fullmatch(n)))
 
     def named(name: str) -> str:
-        outer, kind, rest = _split(name, _UNET_OUTER)
+        outer, kind, rest = _split(name, UNET_OUTER)
         if outer:
             return f"{outer}.{_resnet(rest)}" if "resnets" in outer else f"{outer}.{rest}"
         found = _BLOCK.fullmatch(name)
@@ -179,7 +179,7 @@ def _split(name: str, table: Mapping[str, str]) -> tuple[str, str, str]:
 
 
 def _resnet(rest: str) -> str:
-    new, _, tail = _split(rest, _RESNET)
+    new, _, tail = _split(rest, RESNET)
     return f"{new}.{tail}" if new else rest
 
 

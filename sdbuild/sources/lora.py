@@ -1,230 +1,242 @@
-"""LoRAs: small files that say how a checkpoint's weights change, by two thin matrices for each.
+"""LoRAs: small files that say how a checkpoint's weights change, by few numbers for each.
 
-Trainers name the same layer in many ways; what is one is told from a name's end, and which layer
-it is from the rest, with every `.` as `_`:
-
-    lora_unet_mid_block_attentions_0_proj_in.lora_down.weight      kohya, and .lora_up, .alpha
-    unet.mid_block.attentions.0.proj_in.lora_A.weight              peft and diffusers, and .lora_B
-    unet.mid_block.attentions.0.proj_in.lora.down.weight           older, and .lora.up
-    unet.mid_block. … .attn1.processor.to_q_lora.down.weight       the oldest
-
-Source:
-    kohya-ss/sd-scripts `networks/lora.py` and KohakuBlueleaf/LyCORIS `locon` (`lora_mid`);
-    diffusers `loaders/lora_conversion_utils.py`, `utils/state_dict_utils.py`; peft `tuners/lora`.
+`lora_names.py` reads the names of their tensors, `deltas.py` has the kinds, `lora_config.py` what
+stands beside the tensors, and `lora_layers.py` the names that a network's layers have.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from sdbuild.errors import SourceError
-
-if TYPE_CHECKING:
-    from sdbuild.sources.tensors import Tensor
+from sdbuild.sources import lora_names
+from sdbuild.sources.deltas import KINDS, Delta, Full, fits
+from sdbuild.sources.lora_config import Adapter, beside, from_metadata
+from sdbuild.sources.lora_layers import layers
+from sdbuild.sources.numbers import NUMBERS, whole
+from sdbuild.sources.tensors import Tensor, metadata, table
 
 _SHOWN = 8
-_PART = re.compile(
-    r"(?P<layer>.+?)[._]?"
-    r"(?P<kind>lora_down|lora_up|lora_mid|lora_A|lora_B|lora\.down|lora\.up|"
-    r"lora_linear_layer\.down|lora_linear_layer\.up)"
-    r"(?:\.default)?\.weight"
-)
-_ROLES = {"A": "down", "B": "up", "down": "down", "up": "up", "mid": "mid"}
-_COMPONENTS = (
-    (re.compile(r"lora_unet_|unet\.|(?=(?:down_blocks|mid_block|up_blocks)\.)"), "unet"),
-    (re.compile(r"lora_te_|text_encoder\."), "text_encoder"),
-)
-_OTHER_MODELS = (
-    (re.compile(r"lora_te[12]_|text_encoder_2\."), "is made for Stable Diffusion XL"),
-    (re.compile(r"transformer\.|lora_transformer_|diffusion_model\."),
-     "is made for a transformer, such as Stable Diffusion 3 or FLUX"),
-    (re.compile(r"base_model\.model\."), "is an adapter as peft writes it, whose strength stands "
-     "in another file"),
-)
-_OTHER_KINDS = (
-    (re.compile(r".*\.hada_"), "LoHa"), (re.compile(r".*\.lokr_"), "LoKr"),
-    (re.compile(r".*(\.dora_scale|lora_magnitude_vector)"), "DoRA"),
-    (re.compile(r".*\.oft_|.*\.(a1|b1)\.weight"), "OFT or GLoRA"),
-    (re.compile(r".*\.diff(_b)?$"), "full differences"),
-    (re.compile(r".*\.on_input$"), "IA3"),
-)
+_LONGEST = 200
+_MAGNITUDES = ("dora_scale", "lora_magnitude_vector")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """What is added to a layer's weight W: scale · up @ down, where scale is alpha / rank.
+    """What is added to the weight or the bias of a layer: scale · delta.
 
-    Shapes:
-        down: (rank, in) or (rank, in, kh, kw); up: (out, rank), or with 1, 1 behind;
-        mid: (rank, rank, kh, kw), between a 1×1 down and up.
+    With a `magnitude` it is a DoRA: the sum is divided by its norm and multiplied with that, for
+    each output or `is_by_input`. `tensors` are all that it is made of.
     """
 
     layer: str
-    down: Tensor
-    up: Tensor
-    mid: Tensor | None
-    alpha: float | None
+    target: str
+    delta: Delta
+    scale: float
+    tensors: tuple[Tensor, ...]
+    magnitude: Tensor | None = None
 
     @property
-    def rank(self) -> int:
-        """The width of the two matrices."""
-        return self.down.shape[0]
+    def is_by_input(self) -> bool:
+        """Whether the magnitude has a number for each input, (1, in, …)."""
+        if self.magnitude is None or "dora_scale" not in self.magnitude.name:
+            return False
+        shape = self.magnitude.shape
+        return len(shape) > 1 and shape[0] == 1
 
     @property
-    def scale(self) -> float:
-        """alpha / rank, 1 where no alpha is given."""
-        return 1.0 if self.alpha is None else self.alpha / self.rank
+    def label(self) -> str:
+        """Its tensors and their shapes, for messages."""
+        return " and ".join(f"{_short(t.name)} {list(t.shape)}" for t in self.tensors)
+
+    def fits(self, weight: tuple[int, ...]) -> bool:
+        """Whether it can be added to a tensor of this shape."""
+        if self.magnitude is not None:
+            side = weight[int(self.is_by_input)] if len(weight) > 1 else 0
+            if prod(self.magnitude.shape) != side:
+                return False
+        return fits(self.delta, weight)
 
 
-def read(path: Path) -> dict[str, list[Update]]:
-    """The updates of a LoRA, by the component that they are for.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora:
+    """The updates of a file by component, and the names of the tensors that are ignored."""
+
+    updates: Mapping[str, list[Update]]
+    ignored: tuple[str, ...]
+
+
+def read(path: Path) -> Lora:
+    """Reads the updates of a LoRA. An embedding that was saved with it is ignored.
 
     Raises:
         SourceError: it is for another model, of another kind, or not whole; names the tensors.
     """
-    from sdbuild.sources.tensors import metadata, table
-
     tensors = table([path])
-    _refuse_others(path, tensors)
-    layers: dict[tuple[str, str], dict[str, Tensor]] = {}
-    strange = []
-    for name, tensor in tensors.items():
-        component, rest = _component(name)
-        role, layer = _role(rest)
-        if not component or not role:
-            strange.append(name)
-        else:
-            layers.setdefault((component, layer), {})[role] = tensor
-    if strange:
-        raise _named(path, "holds what is no part of a LoRA for Stable Diffusion 1 or 2", strange)
-    said = _adapters(path, metadata(path))
+    what, names = lora_names.other(tensors)
+    if what:
+        raise _named(path, what, names)
+    ignored = [name for name in tensors if lora_names.is_bundled(name)]
+    groups = _grouped(path, {n: t for n, t in tensors.items() if n not in ignored})
     found: dict[str, list[Update]] = {}
-    for (component, layer), parts in layers.items():
-        if not {"down", "up"} <= parts.keys():
-            raise _named(path, "lacks the other half of", [t.name for t in parts.values()])
-        alpha = _scalar(parts["alpha"]) if "alpha" in parts else _alpha(said, component, layer)
-        found.setdefault(component, []).append(Update(
-            layer=layer, down=parts["down"], up=parts["up"], mid=parts.get("mid"), alpha=alpha,
-        ))
-    return found
+    adapters = _adapters(path, tensors)
+    for (component, flat), (layer, parts) in groups.items():
+        adapter = adapters.get(component, Adapter())
+        found.setdefault(component, []).extend(_updates(path, flat, layer, parts, adapter))
+    return Lora(updates=found, ignored=tuple(ignored))
 
 
 def matched(
     where: str, updates: Collection[Update], weights: Mapping[str, tuple[int, ...]]
-) -> dict[str, list[Update]]:
-    """The updates by the name of the weight that each changes.
+) -> dict[str, Update]:
+    """The updates by the name of the tensor that each changes.
 
     Args:
         weights: the shapes of the checkpoint's tensors.
 
     Raises:
-        SourceError: updates fit no weight, or their shapes are not its; all are named.
+        SourceError: updates fit no tensor or several, two fit the same, or their shapes are not
+            its; all are named.
     """
-    layers = {_flat(n.removesuffix(".weight")): n for n in weights if n.endswith(".weight")}
-    found: dict[str, list[Update]] = {}
-    lost, unlike = [], []
+    known = layers(weights)
+    found: dict[str, Update] = {}
+    lost, unclear, twice, unlike = [], [], [], []
     for update in updates:
-        flat = _flat(update.layer)
-        name = layers.get(flat) or layers.get(f"{flat}_0")  # to_out was no list once
-        if name is None:
-            lost.append(update.down.name)
-        elif not _fits(update, weights[name]):
-            unlike.append(f"{update.down.name} {list(update.down.shape)} and {update.up.name} "
-                          f"{list(update.up.shape)} for {name} {list(weights[name])}")
+        names = [f"{base}.{update.target}" for base in known.get(update.layer, ())]
+        names = [name for name in names if name in weights]
+        if not names:
+            lost.append(update.tensors[0].name)
+        elif len(names) > 1:
+            unclear.append(f"{update.tensors[0].name} for {' and '.join(names)}")
+        elif names[0] in found:
+            twice.append(f"{found[names[0]].tensors[0].name} and {update.tensors[0].name}")
+        elif not update.fits(weights[names[0]]):
+            unlike.append(f"{update.label} for {names[0]} {list(weights[names[0]])}")
         else:
-            found.setdefault(name, []).append(update)
-    if lost:
-        raise _named(where, "changes layers that the checkpoint does not have", lost)
-    if unlike:
-        raise _named(where, "is made for another checkpoint: its shapes do not fit", unlike)
+            found[names[0]] = update
+    for what, problems in (
+        ("changes layers that the checkpoint does not have", lost),
+        ("has names that fit several layers", unclear),
+        ("changes a layer twice, under two names", twice),
+        ("is made for another checkpoint: its shapes do not fit", unlike),
+    ):
+        if problems:
+            raise _named(where, what, problems)
     return found
 
 
-def _fits(update: Update, weight: tuple[int, ...]) -> bool:
-    out, inner = weight[0], weight[1:]
-    if update.mid is not None:
-        down = (update.rank, inner[0], *update.mid.shape[2:])
-        between = update.mid.shape[:2] == (update.up.shape[1], update.rank)
-    else:
-        down, between = update.down.shape, update.up.shape[1] == update.rank
-    return between and update.up.shape[0] == out and _trimmed(down[1:]) == _trimmed(inner)
+_Groups = dict[tuple[str, str], tuple[str, dict[str, Tensor]]]
+"""By component and flat layer: the layer as the file names it, and its tensors by their roles."""
 
 
-def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a linear layer or a 1×1 convolution, which are the same."""
-    return shape[:1] if all(side == 1 for side in shape[1:]) else shape
+def _grouped(path: Path, tensors: Mapping[str, Tensor]) -> _Groups:
+    groups: _Groups = {}
+    strange, empty, twice = [], [], []
+    for name, tensor in tensors.items():
+        part = lora_names.part(name)
+        if part is None:
+            strange.append(name)
+            continue
+        if 0 in tensor.shape or (tensor.shape == () and part.role != "alpha"):
+            empty.append(f"{name} {list(tensor.shape)}")
+        _, roles = groups.setdefault((part.component, part.flat), (part.layer, {}))
+        if part.role in roles:
+            twice.append(f"{roles[part.role].name} and {name}")
+        roles[part.role] = tensor
+    for what, names in (
+        ("has tensors that are no part of a LoRA for Stable Diffusion 1 or 2", strange),
+        ("has tensors without rows or columns", empty),
+        ("has two tensors for the same, perhaps of two adapters", twice),
+    ):
+        if names:
+            raise _named(path, what, names)
+    return groups
 
 
-def _component(name: str) -> tuple[str, str]:
-    for pattern, component in _COMPONENTS:
-        if found := pattern.match(name):
-            return component, name[found.end():]
-    return "", name
+def _updates(
+    path: Path, flat: str, layer: str, parts: Mapping[str, Tensor], adapter: Adapter
+) -> Iterator[Update]:
+    """The updates of a layer: of its weight, of its bias, or of both."""
+    biases = {"lora_bias", "diff_b"}
+    kinds = {role.partition("_")[0] for role in parts.keys() - biases} & KINDS.keys()
+    magnitudes = [parts[role] for role in _MAGNITUDES if role in parts]
+    if len(kinds) > 1 or len(magnitudes) > 1:
+        raise _named(path, "changes a layer in two ways", [t.name for t in parts.values()])
+    if not kinds and not parts.keys() <= {"diff_b"}:
+        raise _named(path, "lacks the factors that belong to", [t.name for t in parts.values()])
+    scale = 1.0
+    for kind in kinds:
+        try:
+            delta = KINDS[kind](parts)
+        except KeyError:
+            raise _named(path, "lacks the other half of",
+                         [t.name for t in parts.values()]) from None
+        if adapter.is_dora and not magnitudes:
+            raise _named(path, "is a DoRA by its metadata, and lacks the magnitudes of",
+                         [t.name for t in parts.values()])
+        scale = _scale(parts, delta, adapter, layer) if kind != "diff" else 1.0
+        yield Update(layer=flat, target="weight", delta=delta, scale=scale,
+                     tensors=_sorted(parts, kind, magnitudes),
+                     magnitude=magnitudes[0] if magnitudes else None)
+    for role in sorted(biases & parts.keys()):
+        yield Update(layer=flat, target="bias", delta=Full(parts[role]), tensors=(parts[role],),
+                     scale=scale if role == "lora_bias" else 1.0)
 
 
-def _role(name: str) -> tuple[str, str]:
-    """What the tensor is of its layer, and the layer."""
-    if name.endswith(".alpha"):
-        return "alpha", name.removesuffix(".alpha").removesuffix(".lora")
-    found = _PART.fullmatch(name)
-    if not found:
-        return "", name
-    return _ROLES[re.split(r"[._]", found["kind"])[-1]], found["layer"]
+def _sorted(
+    parts: Mapping[str, Tensor], kind: str, magnitudes: Collection[Tensor]
+) -> tuple[Tensor, ...]:
+    factors = [parts[role] for role in sorted(parts)
+               if role.startswith(kind) and role not in (*_MAGNITUDES, "lora_bias", "diff_b")]
+    return (*factors, *magnitudes)
 
 
-def _flat(layer: str) -> str:
-    flat = layer.replace(".processor.", ".").replace(".", "_")
-    return flat.removeprefix("text_model_")
-
-
-def _refuse_others(path: Path, names: Collection[str]) -> None:
-    for table, verb in ((_OTHER_MODELS, ""), (_OTHER_KINDS, "is of the kind ")):
-        for pattern, what in table:
-            if found := [name for name in names if pattern.match(name)]:
-                raise _named(path, f"{verb}{what}", found)
-
-
-def _adapters(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What diffusers says of the adapters: {"unet.lora_alpha": 8, …}."""
-    try:
-        said = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError as error:
-        raise SourceError(f"{path}: lora_adapter_metadata is no JSON: {error}") from error
-    for name in said:
-        if name.endswith((".use_dora", ".use_rslora")) and said[name]:
-            raise SourceError(f"{path}: it has {name}, which is not known here")
-    return dict(said)
-
-
-def _alpha(said: Mapping[str, Any], component: str, layer: str) -> float | None:
-    """The layer's alpha by the adapter's metadata: its pattern's, or that of all."""
-    for pattern, alpha in (said.get(f"{component}.alpha_pattern") or {}).items():
-        if re.fullmatch(rf"(?:.*\.)?(?:{pattern})", layer):
-            return float(alpha)
-    alpha = said.get(f"{component}.lora_alpha")
-    return None if alpha is None else float(alpha)
+def _scale(parts: Mapping[str, Tensor], delta: Delta, adapter: Adapter, layer: str) -> float:
+    """alpha / rank; a layer's own alpha counts before what is said of the adapter."""
+    if "alpha" not in parts:
+        return adapter.scale(layer, delta.rank)
+    alpha = _scalar(parts["alpha"])
+    return alpha / delta.rank if delta.rank else 1.0
 
 
 def _scalar(tensor: Tensor) -> float:
-    from sdbuild.sources.numbers import NUMBERS, whole
+    if prod(tensor.shape) != 1:
+        raise SourceError(f"{tensor.file}: {_short(tensor.name)} has the shape "
+                          f"{list(tensor.shape)}, expected one number")
+    found = float(whole(tensor, NUMBERS).reshape(-1)[0])
+    if not math.isfinite(found):
+        raise SourceError(f"{tensor.file}: {_short(tensor.name)} is {found}, expected a number",
+                          hint="it is damaged, or was saved from a run that diverged")
+    return found
 
-    array = whole(tensor, NUMBERS)
-    if array.size != 1:
-        raise SourceError(f"{tensor.file}: {tensor.name} has {array.size} numbers, expected one")
-    return float(array.reshape(-1)[0])
+
+def _adapters(path: Path, tensors: Collection[str]) -> dict[str, Adapter]:
+    """What is said of the adapter of each component."""
+    said = from_metadata(path, metadata(path))
+    if not said and any(map(lora_names.is_peft, tensors)) and not any(
+        name.endswith(".alpha") for name in tensors
+    ):
+        adapter = beside(path)
+        return {"unet": adapter, "text_encoder": adapter}
+    return said
 
 
 def _named(where: object, what: str, names: Collection[str]) -> SourceError:
-    names = sorted(names)
-    more = f"\n  and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    shown = [_short(name) for name in sorted(names)]
+    more = f"\n  and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return SourceError(
-        f"{where}: the LoRA {what}:\n  " + "\n  ".join(names[:_SHOWN]) + more,
+        f"{where}: the LoRA {what}:\n  " + "\n  ".join(shown[:_SHOWN]) + more,
         hint="a LoRA changes the checkpoints of the model that it was made for: here one of "
              "Stable Diffusion 1 or 2, for its U-Net and text encoder",
-        names=names,
+        names=shown[:_SHOWN],
     )
+
+
+def _short(name: str) -> str:
+    """A name that a terminal can show."""
+    name = name if name.isprintable() else ascii(name)
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"

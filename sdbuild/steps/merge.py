@@ -11,8 +11,9 @@ from sdbuild.step import Job
 
 VERSION = 1
 TOOLS = ("numpy",)
-CODE = ("steps/merge.py", "sources/lora.py", "sources/merged.py", "sources/numbers.py",
-        "sources/pickles.py", "sources/tensors.py")
+CODE = ("steps/merge.py", "sources/lora*.py", "sources/deltas.py", "sources/merged.py",
+        "sources/ldm.py", "sources/numbers.py", "sources/pickles.py", "sources/tensors.py",
+        "parsing.py")
 NEEDS = {"checkpoint": "checkpoint"}
 GIVES = "checkpoint"
 
@@ -36,9 +37,10 @@ def source(recipe: Recipe, component: Component) -> dict[str, Any]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Writes the checkpoint anew; the facts say how many weights each LoRA changes.
+    """Writes the checkpoint anew; the facts say how many tensors each LoRA changes.
 
-    A LoRA may leave a component as it is: many are for the U-Net alone.
+    They also name what was ignored in the files. A LoRA may leave a component as it is: many are
+    for the U-Net alone.
     """
     from pathlib import Path
 
@@ -49,13 +51,14 @@ def run(job: Job) -> dict[str, Any]:
     weights = tensors.table([checkpoint / "weights.safetensors"])
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     updates: dict[str, list[tuple[float, lora.Update]]] = {}
-    counts = []
+    counts, ignored = [], []
     for place, strength in zip(job.places, job.params["strengths"], strict=True):
-        mine = lora.read(Path(place)).get(job.params["component"], [])
-        found = lora.matched(place, mine, shapes)
+        read = lora.read(Path(place))
+        found = lora.matched(place, read.updates.get(job.params["component"], []), shapes)
         counts.append(len(found))
-        for name, added in found.items():
-            updates.setdefault(name, []).extend((strength, update) for update in added)
+        ignored += read.ignored
+        for name, update in found.items():
+            updates.setdefault(name, []).append((strength, update))
     made = [
         Merged(name=t.name, dtype=t.dtype, shape=t.shape, file=t.file, start=t.start,
                size_bytes=t.size_bytes, updates=tuple(updates[t.name]))
@@ -63,4 +66,4 @@ def run(job: Job) -> dict[str, Any]:
     ]
     os.link(checkpoint / "architecture.json", job.output / "architecture.json")
     digests = tensors.write(job.output / "weights.safetensors", made)
-    return {"merged": counts, "tensors": digests}
+    return {"merged": counts, "ignored": ignored, "tensors": digests}
