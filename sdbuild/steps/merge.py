@@ -12,8 +12,8 @@ from sdbuild.step import Job
 VERSION = 1
 TOOLS = ("numpy",)
 CODE = ("steps/merge.py", "sources/lora*.py", "sources/deltas.py", "sources/merged.py",
-        "sources/ldm.py", "sources/numbers.py", "sources/pickles.py", "sources/tensors.py",
-        "parsing.py")
+        "sources/fp8.py", "sources/ldm.py", "sources/numbers.py", "sources/pickles.py",
+        "sources/tensors.py", "parsing.py")
 NEEDS = {"checkpoint": "checkpoint"}
 GIVES = "checkpoint"
 
