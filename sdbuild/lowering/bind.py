@@ -103,7 +103,7 @@ def bind(
         destination,
         specification_version=lowered.spec.specificationVersion,
         description=description,
-        program=_with_values(decode_program(lowered.spec.mlProgram), inline),
+        program=with_values(decode_program(lowered.spec.mlProgram), inline),
         weights=weights,
     )
 
@@ -167,7 +167,7 @@ def _cast(array: np.ndarray, dtype: str, name: str, is_small: bool) -> np.ndarra
     return made
 
 
-def _with_values(program: Program, values: Mapping[str, bytes]) -> Program:
+def with_values(program: Program, values: Mapping[str, bytes]) -> Program:
     """The program with constants written in place replaced, by the name of their output."""
     def change(operation: Operation) -> Operation:
         name = operation.outputs[0].name if operation.outputs else ""

@@ -9,7 +9,7 @@ from sdbuild.recipe import Recipe
 from sdbuild.step import Job
 from sdbuild.steps import PACKAGE_CODE
 
-VERSION = 3
+VERSION = 4
 TOOLS = ("torch", "coremltools", "numpy")
 CODE = ("steps/lower.py", "lowering/*.py", "family.py", "versions.py",
         "sources/numbers.py", "sources/pickles.py", "sources/tensors.py", "mil/edit.py",
@@ -35,14 +35,10 @@ def run(job: Job) -> dict[str, Any]:
     import torch
 
     from sdbuild.family import FAMILIES
-    from sdbuild.lowering import bind, coreml, place, standins
+    from sdbuild.lowering import bind, once
 
     component = FAMILIES[job.params["family"]].component(job.params["component"])
     program = torch.export.load(job.inputs["graph"] / "graph.pt2")
-    shapes = {name: tuple(tensor.shape) for name, tensor in program.state_dict.items()}
-    stand_ins = standins.StandIns(shapes)
-    with standins.recording() as written:
-        spec, _ = coreml.lower(program, stand_ins.tensors(), component, job.params["target"])
-    lowered = place.lowered(stand_ins, written, spec, job.output)
+    lowered = once.lower(program, component, job.params["target"], job.output)
     bind.write_lowered(job.output, lowered)
-    return {"parameters": len(shapes), "bindings": len(lowered.bindings)}
+    return {"parameters": len(lowered.parameters), "bindings": len(lowered.bindings)}

@@ -12,14 +12,16 @@ from torch import nn
 
 from sdbuild.errors import SourceError, StepError
 from sdbuild.family import Component, Port
-from sdbuild.lowering import bind, place, standins
+from sdbuild.lowering import bind
+from sdbuild.lowering.standins import StandIns
 from sdbuild.mil.decode import decode_program
 from sdbuild.mil.package import write_package
 from sdbuild.sources.tensors import table
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from sdbuild.lowering import coreml
+    from sdbuild.lowering import coreml, once
+    from sdbuild.lowering.recording import recording
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 COMPONENT = Component(
@@ -83,10 +85,7 @@ def direct(network_class, tensors, folder):
 def lowered(network_class, folder):
     folder.mkdir()
     program = graph(network_class)
-    stand_ins = standins.StandIns({n: tuple(t.shape) for n, t in program.state_dict.items()})
-    with standins.recording() as written:
-        spec, _ = coreml.lower(program, stand_ins.tensors(), COMPONENT, "iOS16")
-    bind.write_lowered(folder, place.lowered(stand_ins, written, spec, folder))
+    bind.write_lowered(folder, once.lower(program, COMPONENT, "iOS16", folder))
     return bind.read_lowered(folder)
 
 
@@ -157,7 +156,7 @@ def test_small_numbers_are_rounded_as_coremltools_rounds_them(small, tmp_path):
 
 
 def test_a_stand_in_costs_four_bytes_a_row():
-    tensor = standins.StandIns({"w": (8, 1000, 1000)}).tensors()["w"]
+    tensor = StandIns({"w": (8, 1000, 1000)}).tensors()["w"]
 
     assert tensor.shape == (8, 1000, 1000)
     assert tensor.untyped_storage().nbytes() == 32
@@ -202,38 +201,8 @@ def test_a_repeated_constant_is_too_large_for_fp16_where_coremltools_says_so(
     assert 0 in operation.y.val.strides
 
     assert FP16ComputePrecision.fp16_overflow(operation) == is_too_large
-    with standins.recording():
+    with recording():
         assert FP16ComputePrecision.fp16_overflow(operation) == is_too_large
-
-
-def test_stand_ins_survive_the_cast_to_fp16():
-    for rows in standins.StandIns({f"w{i}": (50, 3) for i in range(50)}).rows.values():
-        assert (rows == rows.astype(np.float16)).all()
-
-
-def test_a_transposed_stand_in_is_told():
-    stand_ins = standins.StandIns({"a": (3, 5), "b": (3, 5)})
-    array = stand_ins.tensors()["b"].numpy()
-
-    assert stand_ins.parameter(array) == ("b", False)
-    assert stand_ins.parameter(array.T) == ("b", True)
-    assert stand_ins.parameter(array.reshape(3, 5, 1, 1)) == ("b", False)
-    assert stand_ins.parameter(np.full((3, 5), 0.1, np.float32)) is None
-
-
-def test_a_stand_in_that_was_changed_is_an_error_and_not_a_guess():
-    stand_ins = standins.StandIns({"a": (3, 5)})
-
-    with pytest.raises(StepError, match="the parameter a of shape \\[3, 5\\] is in the lowered"):
-        stand_ins.parameter(stand_ins.tensors()["a"].numpy().reshape(5, 3))
-
-
-def test_a_constant_that_begins_with_the_number_of_a_stand_in_is_a_constant():
-    stand_ins = standins.StandIns({"a": (3, 5)})
-    constant = np.linspace(0, 1, 1000, dtype=np.float16)
-    constant[0] = stand_ins.rows["a"][0]
-
-    assert stand_ins.parameter(constant) is None
 
 
 def test_a_parameter_that_is_not_in_the_program_is_named(tmp_path):

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sdbuild.family import Component, Port
-from sdbuild.lowering import bind, place, standins
+from sdbuild.lowering import bind
 from sdbuild.mil.compile import compile_package
 from sdbuild.mil.decode import decode_program
 from sdbuild.mil.execute import Executor
@@ -26,7 +26,7 @@ from sdbuild.sources.tensors import table
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from sdbuild.lowering import coreml
+    from sdbuild.lowering import coreml, once
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 HEADS, CHANNELS, TOKENS, WORDS = 4, 64, 1100, 77
@@ -157,10 +157,7 @@ def test_bound_to_a_lowered_program_it_is_the_directly_converted_one_byte_for_by
 ):
     """The matrices have become kernels of convolutions, whose axes of size 1 bear no bytes."""
     program = block_graph(None)
-    stand_ins = standins.StandIns({n: tuple(t.shape) for n, t in program.state_dict.items()})
-    with standins.recording() as written:
-        spec, _ = coreml.lower(program, stand_ins.tensors(), COMPONENT, "iOS16")
-    found = place.lowered(stand_ins, written, spec, tmp_path)
+    found = once.lower(program, COMPONENT, "iOS16", tmp_path)
     save_file(weights(program), tmp_path / "w.safetensors")
 
     bind.bind(found, table([tmp_path / "w.safetensors"]), tmp_path / "Block.mlpackage",
