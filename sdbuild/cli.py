@@ -10,11 +10,16 @@ from collections.abc import Sequence
 
 from sdbuild import commands
 from sdbuild.errors import RecipeError, SDBuildError
+from sdbuild.printable import printed_safely
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; the exit status: 0 done, 1 failed, 2 asked for wrongly."""
-    options = _parsed(arguments)
+    with printed_safely():
+        return _run(_parsed(arguments))
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         return options.run(options)
     except SDBuildError as error:

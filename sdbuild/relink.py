@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,8 +12,9 @@ from sdbuild.build import Builder, State
 from sdbuild.digest import digest, digest_file
 from sdbuild.errors import BundleError, CorruptArtifact
 from sdbuild.install import check_replaceable, install
+from sdbuild.parsing import Fields
 from sdbuild.recipe import Recipe
-from sdbuild.runtime.bundle import load_bundle
+from sdbuild.runtime.bundle import load_bundle, read_manifest
 from sdbuild.step import stage
 from sdbuild.store import Record, Store
 from sdbuild.store.disk import give
@@ -35,7 +35,10 @@ def relink(folder: Path, component: str, builder: Builder) -> Record:
     """
     load_bundle(folder)
     check_replaceable(folder)
-    manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    fields = read_manifest(folder)
+    for entry in fields.listed("made_from", dict):
+        Fields(entry, f"{fields.where}: made_from", BundleError).text("step")
+    manifest = fields.values
     _check_known(component, manifest["components"], f"{folder} has no component")
     _check_known(component, builder.plan.steps["bundle"].inputs, "the recipe makes no component")
     step = builder.plan.steps["bundle"].inputs[component].step

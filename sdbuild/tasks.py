@@ -30,6 +30,7 @@ from sdbuild.build import PATIENT, Builder
 from sdbuild.check import report
 from sdbuild.errors import OutOfMemory, SDBuildError, SourceError
 from sdbuild.install import amiss, check_replaceable, install, remove
+from sdbuild.printable import Printable, printable, printed_safely
 from sdbuild.settings import PROJECT, Settings, settings
 from sdbuild.show import made, notes
 from sdbuild.step import Step
@@ -68,7 +69,7 @@ def load() -> Iterator[dict[str, Any]]:
         check_replaceable(found.bundle)
         builder = Builder.of(found)
     except SDBuildError as error:
-        sys.stderr.write(f"ERROR: {error}\n")
+        sys.stderr.write(printable(f"ERROR: {error}\n"))
         raise SystemExit(2) from None
     return tasks(builder, found)
 
@@ -213,7 +214,8 @@ def _guarded(run: Action) -> Action:
     """The action, its errors told by doit without a traceback."""
     def action() -> TaskFailed | None:
         try:
-            return run()
+            with printed_safely():
+                return run()
         except SDBuildError as error:
             return TaskFailed(str(error))
     return action
@@ -241,7 +243,7 @@ class _Clean(PythonAction):
             try:
                 clean()
             except SDBuildError as error:
-                sys.stderr.write(f"ERROR: {error}\n")
+                sys.stderr.write(printable(f"ERROR: {error}\n"))
                 raise SystemExit(1) from None
         super().__init__(action)
         self._what = what
@@ -269,7 +271,7 @@ class Reporter(ConsoleReporter):
     desc = "sdbuild's own: what ran and what it cost"
 
     def __init__(self, outstream: Any, options: dict[str, Any]) -> None:
-        super().__init__(outstream, options)
+        super().__init__(Printable(outstream), options)
         self.up_to_date: dict[str, Record | None] = {}
         self.builder: Builder | None = None
         self.has_run = False
@@ -343,7 +345,7 @@ class RunWithin(Run):
                 builder.reach_sources(names)
                 builder.refuse_too_large(names)
             except (SourceError, OutOfMemory) as error:
-                sys.stderr.write(f"ERROR: {error}\n")
+                sys.stderr.write(printable(f"ERROR: {error}\n"))
                 return 1
             except SDBuildError:
                 pass  # running the step will say what is wrong, where doit can report it

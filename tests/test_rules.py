@@ -20,7 +20,7 @@ HEAVY = {"numpy", "torch", "coremltools", "diffusers", "transformers", "huggingf
          "google", "safetensors", "fsspec", "s3fs", "paramiko", "httpx"}
 CORE = {"errors", "schedule", "suggestions", "units", "digest", "lock", "checkpoints", "family",
         "fields", "naming", "recipe", "step", "plan", "build", "memory", "cost", "ram", "settings",
-        "install", "show", "check", "why", "weight", "tasks", "versions", "cli"}
+        "install", "show", "check", "why", "weight", "tasks", "versions", "printable", "cli"}
 MAY_IMPORT = {
     "core": {"errors", "parsing", "core", "store", "upkeep", "sharing", "sources", "steps",
              "runtime", "mil"},

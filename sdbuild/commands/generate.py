@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from sdbuild.errors import RecipeError
-from sdbuild.fields import DRAW_FIELDS, VARIABLES, parse
+from sdbuild.errors import BundleError, RecipeError
+from sdbuild.fields import DRAW_FIELDS, VARIABLES, Field, parse
+from sdbuild.runtime.bundle import MANIFEST, Bundle, load_bundle
 from sdbuild.suggestions import did_you_mean
 
 HELP = "draw pictures from a finished bundle"
@@ -27,7 +29,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Draws and prints the paths of the pictures."""
     from sdbuild.recipe import Request
-    from sdbuild.runtime.bundle import load_bundle
     from sdbuild.runtime.generate import generate
     from sdbuild.runtime.predictor import PREDICTORS
 
@@ -37,13 +38,22 @@ def run(options: argparse.Namespace) -> int:
             f"{did_you_mean(options.predictor, PREDICTORS)}"
         )
     bundle = load_bundle(options.bundle)
-    chosen = {f.name: getattr(options, f.name) for f in DRAW_FIELDS}
-    words = bundle.defaults | {k: v for k, v in chosen.items() if v is not None}
-    request = Request(**{f.name: parse(f, words[f.name], "on the command line")
-                         for f in DRAW_FIELDS})
+    request = Request(**{f.name: _setting(f, options, bundle) for f in DRAW_FIELDS})
     wanted = f"images/{bundle.name}.png" if options.out is None else options.out
     out = Path(parse(VARIABLES["out"], wanted, "on the command line"))
     for path in generate(bundle, request, out, options.report, options.predictor,
                          options.weight_bytes):
         print(path)
     return 0
+
+
+def _setting(field: Field, options: argparse.Namespace, bundle: Bundle) -> Any:
+    """A setting of the picture: the user's, else the bundle's."""
+    asked = getattr(options, field.name)
+    if asked is not None:
+        return parse(field, asked, "on the command line")
+    where = f"{bundle.folder / MANIFEST}: draw"
+    if field.name not in bundle.defaults:
+        raise BundleError(f"{where}: {field.name} is missing",
+                          hint=f"say what you want: --{field.name}=…")
+    return parse(field, bundle.defaults[field.name], where)

@@ -38,7 +38,8 @@ def generate(
     pipeline = Pipeline(bundle, predictor, weight_bytes)
     _warn_of_what_is_left_out(pipeline, request)
     steps = request.count * request.steps
-    with tqdm(total=steps, unit="step", disable=not sys.stderr.isatty(), leave=False) as bar:
+    with tqdm(total=steps, unit="step", disable=not sys.stderr.isatty(), leave=False,
+              file=sys.__stderr__) as bar:  # which steers the terminal
         results = list(pipeline.draw(request, bar.update))
     numbered = [out.with_stem(f"{out.stem}-{i}") for i in range(1, request.count + 1)]
     files = [out] if request.count == 1 else numbered

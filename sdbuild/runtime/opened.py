@@ -5,8 +5,7 @@ What cannot be read is not an error here: it is kept as a `problem`, for the rul
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,11 @@ from sdbuild.errors import MILError
 from sdbuild.filenames import is_system_file
 from sdbuild.mil.coremldata import unpack_description
 from sdbuild.mil.proto import Message
+from sdbuild.parsing import json_value, read_file, shown
 
 SUFFIX = ".mlmodelc"
+_LARGEST_BYTES = 1 << 28
+"""Far above any file of a bundle but weights, which nobody reads here."""
 _DTYPES = {65568: "fp32", 65552: "fp16", 131104: "int32", 65600: "fp64"}
 """`ArrayFeatureType` in `FeatureTypes.proto` of the Core ML specification."""
 
@@ -88,12 +90,23 @@ def read_json(path: Path) -> Any:
     Raises:
         ValueError: there is none, or it is not JSON; the message is short.
     """
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ValueError(error.strerror or "cannot be read") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON ({error})") from error
+    return json_value(read_bytes(path), shown(path), _short(path), has_controls=True)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        ValueError: there is none, or it is no file, or far too large; the message is short.
+    """
+    return read_file(path, _short(path), most_bytes=_LARGEST_BYTES)
+
+
+def _short(path: Path) -> Callable[..., ValueError]:
+    """Makes errors that do not name the path, as whoever reports them does."""
+    def error(message: str, **_: str) -> ValueError:
+        return ValueError(message.removeprefix(f"{shown(path)}: "))
+    return error
 
 
 def _manifest(path: Path) -> Mapping[str, Any]:
@@ -106,10 +119,10 @@ def _manifest(path: Path) -> Mapping[str, Any]:
 
 def _open_model(path: Path) -> Compiled:
     try:
-        data = (path / "coremldata.bin").read_bytes()
+        data = read_bytes(path / "coremldata.bin")
         _, description = unpack_description(data, "coremldata.bin")
-    except OSError as error:
-        return _broken(path, f"coremldata.bin: {error.strerror}")
+    except ValueError as error:
+        return _broken(path, f"coremldata.bin: {error}")
     except MILError as error:
         return _broken(path, error.message)
     return Compiled(

@@ -17,7 +17,7 @@ from PIL import Image
 
 from sdbuild.errors import BundleError
 from sdbuild.recipe import Request
-from sdbuild.runtime.bundle import Bundle
+from sdbuild.runtime.bundle import MANIFEST, Bundle
 from sdbuild.runtime.predictor import Chain, load
 from sdbuild.runtime.safety_checker import SafetyChecker
 
@@ -28,6 +28,14 @@ SCHEDULERS = {
     "pndm": "PNDMScheduler",
 }
 """diffusers' class of each scheduler."""
+
+_RANKS = {
+    "text_encoder": {"input_ids": 2},
+    "unet": {"sample": 4, "timestep": 1, "encoder_hidden_states": 4},
+    "vae_decoder": {"z": 4},
+    "safety_checker": {"clip_input": 4, "images": 4, "adjustment": 1},
+}
+"""The inputs that each component must have, with the number of their dimensions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +76,37 @@ class Pipeline:
         self.load_s = time.monotonic() - started
 
     def _load(self, component: str, predictor: str) -> Chain:
+        """The models of a component, with the inputs that it is given here."""
         if component not in self.bundle.models:
             raise BundleError(
                 f"{self.bundle.folder}: no {component}, which drawing needs",
                 hint="build it with components=text_encoder,unet,vae_decoder",
             )
-        return load(self.bundle.models[component], predictor, self.bundle.attention,
-                    self._weight_bytes)
+        chain = load(self.bundle.models[component], predictor, self.bundle.attention,
+                     self._weight_bytes)
+        found = {name: len(shape) for name, shape in chain.shapes.items()}
+        if not _RANKS[component].items() <= found.items():
+            raise self._misfit(component, "inputs", found, _RANKS[component])
+        return chain
+
+    def _output(
+        self, component: str, chain: Chain, inputs: Mapping[str, np.ndarray], name: str,
+        shape: tuple[int | None, ...],
+    ) -> np.ndarray:
+        """What a component gives under a name, of this shape (None: any size)."""
+        found = chain.predict(inputs)
+        sizes = found[name].shape if name in found else ()
+        if len(sizes) != len(shape) or any(
+                wanted not in (None, size) for size, wanted in zip(sizes, shape, strict=True)):
+            raise self._misfit(component, f"output {name}", sizes or "nothing", shape)
+        return found[name]
+
+    def _misfit(self, component: str, what: str, found: object, expected: object) -> BundleError:
+        return BundleError(
+            f"{self.bundle.folder}: {component}: {what}: found {found}, "
+            f"expected {expected}",
+            hint=f"python -m sdbuild contract {self.bundle.folder} says what else is wrong",
+        )
 
     def draw(
         self, request: Request, progress: Callable[[], object] = lambda: None
@@ -120,8 +152,9 @@ class Pipeline:
         tokens = self._tokenizer(
             prompt, padding="max_length", max_length=length, truncation=True
         ).input_ids
-        found = self._text_encoder.predict({"input_ids": np.array([tokens], np.float32)})
-        embedding = found["last_hidden_state"]  # (1, S, D)
+        embedding = self._output(
+            "text_encoder", self._text_encoder, {"input_ids": np.array([tokens], np.float32)},
+            "last_hidden_state", (1, None, None))
         return embedding.transpose(0, 2, 1)[:, :, None]  # -> (1, D, 1, S)
 
     def denoise(
@@ -132,8 +165,7 @@ class Pipeline:
         Shapes:
             embeddings: (2, D, 1, S), the negative prompt first; returns (1, C, h, w).
         """
-        scheduler = _scheduler(request.scheduler, self.bundle)
-        scheduler.set_timesteps(request.steps)
+        scheduler = _scheduler(request.scheduler, self.bundle, request.steps)
         batch, *cells = self._unet.shapes["sample"]
         # As in diffusers, weights up to 1 mean the prompt's own prediction.
         is_guided = request.guidance > 1
@@ -159,11 +191,11 @@ class Pipeline:
             sample: (1, C, h, w); embeddings: (N, D, 1, S); returns (N, C, h, w).
         """
         found = [
-            self._unet.predict({
+            self._output("unet", self._unet, {
                 "sample": sample.repeat(batch, 1, 1, 1).numpy(),
                 "timestep": np.full((batch,), float(timestep), np.float32),
                 "encoder_hidden_states": embeddings[start:start + batch],
-            })["noise_pred"]
+            }, "noise_pred", (batch, *sample.shape[1:]))
             for start in range(0, len(embeddings), batch)
         ]
         return torch.from_numpy(np.concatenate(found).astype(np.float32))
@@ -177,7 +209,8 @@ class Pipeline:
             BundleError: the decoder gave NaN or infinity, which would be a black picture.
         """
         z = (latents / self.bundle.scale_factor).numpy().astype(np.float32)
-        found = self._decoder.predict({"z": z})["image"][0]  # (3, H, W)
+        found = self._output("vae_decoder", self._decoder, {"z": z}, "image",
+                             (1, 3, None, None))[0]
         if not np.isfinite(found).all():
             raise BundleError(
                 f"{self.bundle.name}: the decoder gave numbers that are not finite",
@@ -188,15 +221,33 @@ class Pipeline:
 
 
 def _tokenizer(bundle: Bundle) -> Any:
-    """CLIP's tokenizer from the bundle's own two files."""
+    """CLIP's tokenizer from the bundle's own two files.
+
+    Raises:
+        BundleError: they are none; transformers says so in many ways.
+    """
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer.from_pretrained(str(bundle.folder), pad_token=bundle.pad_token)
+    try:
+        return CLIPTokenizer.from_pretrained(str(bundle.folder), pad_token=bundle.pad_token)
+    except Exception as error:
+        raise BundleError(f"{bundle.folder}: vocab.json and merges.txt are no tokenizer: {error}",
+                          hint=f"python -m sdbuild contract {bundle.folder} says why") from error
 
 
-def _scheduler(name: str, bundle: Bundle) -> Any:
-    """diffusers' scheduler `name` with the config of the checkpoint's, for what the U-Net gives."""
+def _scheduler(name: str, bundle: Bundle, steps: int) -> Any:
+    """diffusers' scheduler `name` with the config of the checkpoint's, for what the U-Net gives.
+
+    Raises:
+        BundleError: diffusers does not take the config.
+    """
     import diffusers
 
     config = {**bundle.scheduler, "prediction_type": bundle.prediction_type}
-    return getattr(diffusers, SCHEDULERS[name]).from_config(config)
+    try:
+        scheduler = getattr(diffusers, SCHEDULERS[name]).from_config(config)
+        scheduler.set_timesteps(steps)
+    except Exception as error:
+        raise BundleError(f"{bundle.folder / MANIFEST}: scheduler: {name} cannot take it for "
+                          f"{steps} steps: {error}", hint="take another scheduler") from error
+    return scheduler

@@ -13,6 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
+from sdbuild.errors import BundleError
+
 PREDICTORS = ("auto", "coreml", "portable")
 
 
@@ -34,10 +36,18 @@ class Chain:
         self.shapes = predictors[0].shapes
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs of the last model."""
+        """The outputs of the last model.
+
+        Raises:
+            BundleError: a model takes an input that is neither given nor made before it.
+        """
         values = dict(inputs)
         outputs: dict[str, np.ndarray] = {}
         for predictor in self.predictors:
+            lost = sorted(predictor.shapes.keys() - values.keys())
+            if lost:
+                raise BundleError(f"a model takes {', '.join(lost)}; "
+                                  f"what there is: {', '.join(sorted(values))}")
             outputs = predictor.predict({name: values[name] for name in predictor.shapes})
             values |= outputs
         return outputs

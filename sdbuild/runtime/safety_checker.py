@@ -31,7 +31,7 @@ class SafetyChecker:
         """Whether it finds one of its concepts in a picture.
 
         Raises:
-            BundleError: its scores are not finite, which would let every picture pass.
+            BundleError: it gives no scores, or none that are finite: every picture would pass.
         """
         shapes = self._chain.shapes
         found = self._chain.predict({
@@ -39,6 +39,9 @@ class SafetyChecker:
             "images": np.zeros(shapes["images"], np.float32),  # not ours: hosts send some too
             "adjustment": np.zeros(shapes["adjustment"], np.float32),
         })
+        if not {"concept_scores", "has_nsfw_concepts"} <= found.keys():
+            raise BundleError(f"{self._name}: the safety checker gave {', '.join(found)}, "
+                              "expected concept_scores and has_nsfw_concepts")
         if not np.isfinite(found["concept_scores"]).all():
             raise BundleError(
                 f"{self._name}: the safety checker gave scores that are not finite",

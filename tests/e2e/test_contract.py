@@ -107,7 +107,7 @@ WHOLE = {
         "descriptions_can_be_read", "ends inside its header"),
     "no description": (
         lambda b: b.remove("Unet.mlmodelc/coremldata.bin"), "descriptions_can_be_read",
-        "coremldata.bin: No such file"),
+        "coremldata.bin: no such file"),
     "no program": (
         lambda b: b.remove("Unet.mlmodelc/model.mil"), "programs_are_there",
         "Unet.mlmodelc/model.mil: found nothing"),
@@ -181,7 +181,7 @@ WHOLE = {
     "a page in place of the vocabulary": (
         lambda b: b.write("vocab.json", b"<html>"), "vocabulary_is_flat", "found not JSON"),
     "no vocabulary": (
-        lambda b: b.remove("vocab.json"), "vocabulary_is_flat", "No such file"),
+        lambda b: b.remove("vocab.json"), "vocabulary_is_flat", "no such file"),
     "a vocabulary of strings": (
         lambda b: b.edit("vocab.json", b'"<|endoftext|>":', b'"<|endoftext|>":0.'),
         "vocabulary_is_flat", "expected a whole number"),
@@ -199,7 +199,7 @@ WHOLE = {
         "found no line feed at its end"),
     "no metadata": (
         lambda b: b.remove("Unet.mlmodelc/metadata.json"), "metadata_can_be_read",
-        "Unet.mlmodelc/metadata.json: found No such file"),
+        "Unet.mlmodelc/metadata.json: found no such file"),
     "metadata of another kind": (
         lambda b: b.write("Unet.mlmodelc/metadata.json", b"{}"), "metadata_can_be_read",
         "found another form, expected a list of one entry"),

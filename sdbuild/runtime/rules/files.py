@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from sdbuild.runtime.opened import SUFFIX, Compiled, Opened
+from sdbuild.runtime.opened import SUFFIX, Compiled, Opened, read_bytes
 from sdbuild.runtime.rules.rule import APPS, ERROR, PYTHON, SWIFT, WARNING, Finding, names, rule
 
 _CHUNKS = ("UnetChunk1", "UnetChunk2")
@@ -84,7 +84,7 @@ def weights_are_there(bundle: Opened) -> Iterator[Finding]:
     for model in bundle.models.values():
         for file in sorted(set(_WEIGHTS.findall(_program(model)))):
             name = file.decode("utf-8", "replace")
-            if not (model.path / name).is_file():
+            if ".." in name.split("/") or not (model.path / name).is_file():
                 yield Finding(f"{model.file}/{name}", "no file", "the weights that model.mil names")
 
 
@@ -97,8 +97,8 @@ def has_a_vae_encoder(bundle: Opened) -> Iterator[Finding]:
 
 def _program(model: Compiled) -> bytes:
     try:
-        return (model.path / "model.mil").read_bytes()
-    except OSError:
+        return read_bytes(model.path / "model.mil")
+    except ValueError:
         return b""
 
 

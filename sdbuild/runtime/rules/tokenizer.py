@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from sdbuild.runtime.opened import Opened, read_json
+from sdbuild.runtime.opened import Opened, read_bytes, read_json
 from sdbuild.runtime.rules.rule import ERROR, SWIFT, Finding, rule
 
 _PAIR = re.compile(rb" *[^ \r]+ +[^ \r]+ *")
@@ -65,8 +65,8 @@ def merges_end_their_last_line(bundle: Opened) -> Iterator[Finding]:
 
 def _merges(folder: Path) -> list[bytes] | None:
     try:
-        return (folder / "merges.txt").read_bytes().split(b"\n")
-    except OSError:
+        return read_bytes(folder / "merges.txt").split(b"\n")
+    except ValueError:
         return None
 
 
