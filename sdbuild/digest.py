@@ -1,7 +1,12 @@
-"""What identifies content: canonical encoding, digests of values and of files (xxh3-128)."""
+"""What identifies content: canonical encoding, digests of values and of files.
+
+xxh3-128 names what sdbuild makes itself; it is fast, and finding two contents with one digest is
+easy. SHA-256 names what others made: sources and locks.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -32,3 +37,9 @@ def digest_file(path: Path) -> str:
         while count := file.readinto(buffer):
             hasher.update(buffer[:count])
     return hasher.hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, which whoever made the file cannot find twice."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

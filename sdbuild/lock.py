@@ -25,13 +25,15 @@ _COMMENT = (
     "Written by `python -m sdbuild lock`."
 )
 _HEADER = re.compile(r"\s*\[+\s*(?P<first>[^\].]*)")
-_DIGEST = re.compile(r"[0-9a-f]{32,64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_XXH3 = re.compile(r"[0-9a-f]{32}")
 _HINT = "take the table [lock] out of the recipe and write it anew: python -m sdbuild lock RECIPE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lock:
-    """The digests of what download writes: `parts[step's component][file]`.
+    """The SHA-256 of what download writes: `parts[step's component][file]`.
 
     `commits` holds the commit of each repository of the Hub, by its place in the recipe.
     """
@@ -68,9 +70,12 @@ def parsed(table: Mapping[str, Any], where: str) -> Lock | None:
         RecipeError: it is not what `text` writes.
     """
     for part, digests in table.items():
-        if not isinstance(digests, dict) or not digests or not all(
-            isinstance(digest, str) and _DIGEST.fullmatch(digest) for digest in digests.values()
-        ):
+        if _are(_XXH3, digests):
+            raise RecipeError(
+                f"{where}: {part} has digests that can be forged, xxh3 of an older sdbuild; "
+                "expected SHA-256", hint=_HINT
+            )
+        if not _are(_COMMIT if part == COMMITS else _SHA256, digests):
             raise RecipeError(
                 f"{where}: {part} is {shown(digests)}, expected a digest for each file", hint=_HINT
             )
@@ -79,6 +84,13 @@ def parsed(table: Mapping[str, Any], where: str) -> Lock | None:
     return Lock(
         parts={part: digests for part, digests in table.items() if part != COMMITS},
         commits=table.get(COMMITS, {}),
+    )
+
+
+def _are(kind: re.Pattern[str], digests: object) -> bool:
+    """Whether it is a table of digests of this kind, and not empty."""
+    return isinstance(digests, dict) and bool(digests) and all(
+        isinstance(digest, str) and kind.fullmatch(digest) for digest in digests.values()
     )
 
 

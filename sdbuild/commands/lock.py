@@ -23,6 +23,7 @@ def run(options: argparse.Namespace) -> int:
     """Downloads every part and writes the digests of what came, or prints them."""
     from sdbuild import lock, recipe
     from sdbuild.build import Builder
+    from sdbuild.digest import sha256_file
     from sdbuild.plan import plan
     from sdbuild.settings import settings
     from sdbuild.store import Store
@@ -39,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
     builder.reach_sources(names)
     records = {name: builder.make_all(name) for name in names}
     made = lock.Lock(
-        parts={name.partition(":")[2]: {entry.path: entry.digest for entry in record.tree}
+        parts={name.partition(":")[2]: {entry.path: sha256_file(builder.file(record, entry.path))
+                                        for entry in record.tree}
                for name, record in records.items()},
         commits=builder.checkpoints.commits(found.recipe.sources),
     )

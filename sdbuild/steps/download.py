@@ -10,7 +10,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sdbuild.digest import canonical, digest_file
+from sdbuild.digest import canonical, sha256_file
 from sdbuild.errors import DigestMismatch, SourceError
 from sdbuild.family import Component
 from sdbuild.recipe import Recipe
@@ -87,7 +87,7 @@ def _taken_from(place: str, job: Job) -> dict[str, Any]:
 def _check_lock(place: str, job: Job) -> None:
     """Makes sure that what was written is what is locked."""
     part = job.reads[0]
-    found = {path.name: digest_file(path) for path in job.output.iterdir()}
+    found = {path.name: sha256_file(path) for path in job.output.iterdir()}
     for name in sorted(found.keys() | job.locked.keys()):
         if found.get(name) != job.locked.get(name):
             raise DigestMismatch(

@@ -10,21 +10,23 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from sdbuild.digest import digest_file
+from sdbuild.digest import sha256_file
 from sdbuild.store.notes import Notes
 from sdbuild.store.store import Store
 
 _RACY_NS = 2_000_000_000
+_KIND = "sha256:"
+"""What digests begin with, as the Hub's do. Those of older stores, xxh3, have nothing there."""
 
 
 def source_digest(path: Path, store: Store) -> str:
-    """The digest of the file at `path`; it is read only if its stamp is new."""
+    """The SHA-256 of the file at `path`; it is read only if its stamp is new."""
     notes = Notes(store, "stamps")
     stamp = _stamp(path)
     known = notes.get(str(path))
-    if known and known[0] == stamp:
+    if known and known[0] == stamp and str(known[1]).startswith(_KIND):
         return str(known[1])
-    found = digest_file(path)
+    found = _KIND + sha256_file(path)
     if _stamp(path) == stamp and max(stamp[1], stamp[2]) + _RACY_NS < time.time_ns():
         notes[str(path)] = [stamp, found]
     return found

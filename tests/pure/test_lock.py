@@ -10,8 +10,8 @@ from sdbuild.plan import plan
 from sdbuild.recipe import load
 
 LOCK = Lock(
-    parts={"unet": {"architecture.json": "0a" * 16, "weights.safetensors": "1b" * 16},
-           "resources": {"vocab.json": "2c" * 16}},
+    parts={"unet": {"architecture.json": "0a" * 32, "weights.safetensors": "1b" * 32},
+           "resources": {"vocab.json": "2c" * 32}},
     commits={"hub:owner/name": "3d" * 20},
 )
 RECIPE = """\
@@ -39,7 +39,7 @@ def test_a_lock_is_appended_and_everything_else_stays():
 
 
 def test_a_second_lock_takes_the_place_of_the_first():
-    other = Lock(parts={"unet": {"weights.safetensors": "ff" * 16}}, commits={})
+    other = Lock(parts={"unet": {"weights.safetensors": "ff" * 32}}, commits={})
 
     assert written(written(RECIPE, other), LOCK) == written(RECIPE, LOCK)
     assert written(written(RECIPE, LOCK), LOCK) == written(RECIPE, LOCK)
@@ -127,3 +127,11 @@ def test_a_recipe_keeps_its_mode_when_it_is_locked(tmp_path):
     write(path, LOCK)
 
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_lock_of_an_older_sdbuild_is_refused_with_the_way_to_write_it_anew():
+    """xxh3-128 has 32 digits; whoever makes a file can make another with the same."""
+    with pytest.raises(RecipeError, match="digests that can be forged") as refused:
+        parsed({"unet": {"weights.safetensors": "1b" * 16}}, "mine.toml: [lock]")
+
+    assert "python -m sdbuild lock RECIPE" in refused.value.hint

@@ -1,8 +1,13 @@
 """Files outside the store are read again where they may have changed."""
 
-import xxhash
+import hashlib
 
+from sdbuild.store.notes import Notes
 from sdbuild.store.stamps import source_digest
+
+
+def sha256(content):
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def test_a_file_outside_is_read_again_only_if_its_stamp_changed(store, tmp_path, monkeypatch):
@@ -11,8 +16,8 @@ def test_a_file_outside_is_read_again_only_if_its_stamp_changed(store, tmp_path,
     reads = []
     from sdbuild.store import stamps
 
-    real = stamps.digest_file
-    monkeypatch.setattr(stamps, "digest_file", lambda p: reads.append(p) or real(p))
+    real = stamps.sha256_file
+    monkeypatch.setattr(stamps, "sha256_file", lambda p: reads.append(p) or real(p))
     monkeypatch.setattr(stamps.time, "time_ns", lambda: path.stat().st_ctime_ns + 10**10)
 
     first = source_digest(path, store)
@@ -20,7 +25,7 @@ def test_a_file_outside_is_read_again_only_if_its_stamp_changed(store, tmp_path,
     assert len(reads) == 1
 
     path.write_text("two")
-    assert source_digest(path, store) == xxhash.xxh3_128_hexdigest(b"two")
+    assert source_digest(path, store) == sha256(b"two")
     assert len(reads) == 2
 
 
@@ -40,4 +45,14 @@ def test_broken_memory_of_stamps_costs_a_read_and_nothing_else(store, tmp_path):
     store.root.mkdir()
     (store.root / "stamps.json").write_text("{")
 
-    assert source_digest(path, store) == xxhash.xxh3_128_hexdigest(b"one")
+    assert source_digest(path, store) == sha256(b"one")
+
+
+def test_a_digest_of_another_kind_that_an_older_sdbuild_remembers_is_not_taken(store, tmp_path):
+    path = tmp_path / "weights"
+    path.write_text("one")
+    status = path.stat()
+    stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    Notes(store, "stamps")[str(path)] = [stamp, "0a" * 16]
+
+    assert source_digest(path, store) == sha256(b"one")
