@@ -1,0 +1,67 @@
+"""A single file gives the bundle of the folder that diffusers converts it to, byte for byte."""
+
+from pathlib import Path
+
+import pytest
+from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from single_files import config_of, single_file, small_checkpoint, write
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from sdbuild.build import Builder
+from sdbuild.plan import plan
+from sdbuild.recipe import load
+from sdbuild.store import Store
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+ROOT = Path(__file__).parent.parent.parent
+RECIPE = """
+family = "sd"
+source = "none"
+size = "64x64"
+components = ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
+"""
+SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+             "skip_prk_steps": True, "steps_offset": 1, "set_alpha_to_one": False}
+
+
+def converted(file, folder, target):
+    """What diffusers makes of the file, saved as a pipeline."""
+    parts = {
+        part: network.from_single_file(str(file), config=str(folder), subfolder=part,
+                                       local_files_only=True)
+        for part, network in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL))
+    }
+    pipeline = StableDiffusionPipeline(
+        **parts, text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(ROOT / "recipes" / "tiny-emoji" / "tokenizer"),
+        scheduler=PNDMScheduler(**SCHEDULER), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False)
+    pipeline.save_pretrained(target)
+    return target
+
+
+def contents(folder, source):
+    """The files of the bundle of a source, by their paths, without its manifest, which tells where
+    they are from, and without the comment that `merges.txt` begins with."""
+    recipe = load({"model": str(folder / "small.toml"), "source": str(source)})
+    store = Store(folder / "cache")
+    record = Builder(plan(recipe), store).make_all("bundle")
+    place = folder / f"bundle of {source.name}"
+    store.checkout(record, place)
+    found = {p.relative_to(place).as_posix(): p.read_bytes()
+             for p in place.rglob("*") if p.is_file()}
+    del found["manifest.json"]
+    return found | {"merges.txt": found["merges.txt"].partition(b"\n")[2]}
+
+
+def test_the_bundle_of_a_file_is_that_of_the_folder_diffusers_makes_of_it(tmp_path):
+    folder, states = small_checkpoint(tmp_path / "folder", "clip")
+    file = write(tmp_path / "file.safetensors", single_file(
+        (states["unet"], config_of(folder, "unet")), (states["vae"], config_of(folder, "vae")),
+        (states["text_encoder"], "clip")))
+    (tmp_path / "small.toml").write_text(RECIPE)
+
+    made = contents(tmp_path, file)
+    wanted = contents(tmp_path, converted(file, folder, tmp_path / "theirs"))
+
+    assert [n for n in made.keys() | wanted.keys() if made.get(n) != wanted.get(n)] == []
