@@ -11,13 +11,13 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from sdbuild.apple import compiler_version
 from sdbuild.memory import machine_bytes, processors, usable_bytes
 from sdbuild.settings import PROJECT
 from sdbuild.units import size
@@ -185,7 +185,7 @@ def _cores() -> Finding:
 
 def _compiler() -> Finding:
     """Who writes `.mlmodelc`: Apple's compiler where Xcode is, ours everywhere."""
-    version = _run(["xcrun", "coremlcompiler", "version"])
+    version = compiler_version()
     if version:
         return Finding(name="compiler", state=OK, found=f"Apple's coremlcompiler {version}")
     is_mac = sys.platform == "darwin"
@@ -193,15 +193,6 @@ def _compiler() -> Finding:
         name="compiler", state=NOTE if is_mac else OK, found="sdbuild's own (compiler=portable)",
         hint="for Apple's own, install Xcode and run xcode-select -s" if is_mac else "",
     )
-
-
-def _run(command: Sequence[str]) -> str:
-    """What a program prints, or nothing if it is not here, fails, or hangs."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
 
 
 def _core_ml() -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from pathlib import Path
 
 _SYSTEM = frozenset({
     ".DS_Store", ".localized", "Icon\r", ".VolumeIcon.icns", ".apdisk", "__MACOSX",
@@ -18,6 +19,17 @@ def is_system_file(name: str) -> bool:
     part of a store, a bundle, a package or a checkpoint: they are never read, copied or reported.
     """
     return name in _SYSTEM or name.startswith("._")
+
+
+def contents(folder: Path, suffix: str = "") -> list[Path]:
+    """The files and folders in a folder, in order, or those whose names end in `suffix`; what
+    macOS adds is left out.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    found = (path for path in folder.iterdir() if path.name.endswith(suffix))
+    return sorted(path for path in found if not is_system_file(path.name))
 
 
 def normalized(name: str) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdbuild import naming
+from sdbuild import apple, naming
 from sdbuild.errors import RecipeError
 from sdbuild.family import FAMILIES, Component, Family, Floor
 from sdbuild.fields import (
@@ -23,7 +21,7 @@ from sdbuild.fields import (
     check_variables,
     parse,
 )
-from sdbuild.filenames import is_system_file, normalized
+from sdbuild.filenames import contents, normalized
 from sdbuild.lock import Lock, parsed
 from sdbuild.parsing import Fields, read_file, shown, toml_table
 from sdbuild.sources import at_home, fixed
@@ -115,6 +113,7 @@ class Recipe:
     target: str
     lower: str
     compiler: str
+    notes: tuple[str, ...]
     asked: Mapping[str, Any]
     draw: Request
     request: Request
@@ -156,7 +155,7 @@ class Recipe:
 
 def names() -> list[str]:
     """The recipes that come with sdbuild, by name."""
-    return sorted(path.stem for path in RECIPES.glob("*.toml") if not is_system_file(path.name))
+    return [path.stem for path in contents(RECIPES, ".toml")]
 
 
 def load(words: Mapping[str, str]) -> Recipe:
@@ -196,7 +195,8 @@ def load(words: Mapping[str, str]) -> Recipe:
         chunks=fields["chunk"],
         target=TARGETS[fields["target"]],
         lower=fields["lower"],
-        compiler=_compiler(fields["compiler"]),
+        compiler=apple.compiler(fields["compiler"]),
+        notes=apple.notes(fields["compiler"]),
         asked=_asked(fields, sources, words, path),
         draw=Request(**_fields(DRAW_FIELDS, _DRAW_DEFAULTS, draw, {}, where)),
         request=Request(**_fields(DRAW_FIELDS, _DRAW_DEFAULTS, draw, words, where)),
@@ -320,12 +320,6 @@ def _asked(
     }
     asked = {name: found.get(name, fields[name]) for name in _TAGGED if name in words}
     return asked | ({"model": str(path)} if path.parent != RECIPES else {})
-
-
-def _compiler(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    return "apple" if sys.platform == "darwin" and shutil.which("xcrun") else "portable"
 
 
 def _floors(table: Mapping[str, Any], family: Family, path: Path) -> dict[str, Floor]:

@@ -344,12 +344,21 @@ class RunWithin(Run):
                 builder.store.sweep_work()
                 builder.reach_sources(names)
                 builder.refuse_too_large(names)
+                _tell_notes(builder, names)
             except (SourceError, OutOfMemory) as error:
                 sys.stderr.write(printable(f"ERROR: {error}\n"))
                 return 1
             except SDBuildError:
                 pass  # running the step will say what is wrong, where doit can report it
         return super()._execute(**options | {"par_type": "thread"})
+
+
+def _tell_notes(builder: Builder, names: list[str]) -> None:
+    """Prints what is worth knowing of the recipe before its models are compiled."""
+    states = builder.states(names).values()
+    if any(state.record is None and state.step.kind == "compile" for state in states):
+        for note in builder.plan.recipe.notes:
+            print(f"   note: {note}", flush=True)
 
 
 class ForgetRecords(Forget):

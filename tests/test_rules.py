@@ -18,9 +18,10 @@ PACKAGE = ROOT / "sdbuild"
 GOLDEN = ROOT / "tests" / "golden" / "step_code.json"
 HEAVY = {"numpy", "torch", "coremltools", "diffusers", "transformers", "huggingface_hub", "PIL",
          "google", "safetensors", "fsspec", "s3fs", "paramiko", "httpx"}
-CORE = {"errors", "schedule", "suggestions", "units", "digest", "lock", "checkpoints", "family",
-        "fields", "naming", "recipe", "step", "plan", "build", "memory", "cost", "ram", "settings",
-        "install", "show", "check", "why", "weight", "tasks", "versions", "printable", "cli"}
+CORE = {"errors", "apple", "schedule", "suggestions", "units", "digest", "lock", "checkpoints",
+        "family", "fields", "naming", "recipe", "step", "plan", "build", "memory", "cost", "ram",
+        "settings", "install", "show", "check", "why", "weight", "tasks", "versions", "printable",
+        "cli"}
 MAY_IMPORT = {
     "core": {"errors", "parsing", "core", "store", "upkeep", "sharing", "sources", "steps",
              "runtime", "mil"},

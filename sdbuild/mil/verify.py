@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sdbuild.errors import MILError
-from sdbuild.filenames import is_system_file
+from sdbuild.filenames import contents
 from sdbuild.mil.blob import BlobReader
 from sdbuild.mil.package import Model
 from sdbuild.mil.program import Block, Function, StateType
@@ -51,9 +51,9 @@ def _files(models: Iterable[Model]) -> Iterator[Problem]:
     """Weight files that are broken, and blobs that no program refers to."""
     used: dict[Path, set[int]] = {}
     for model in models:
-        for path in (model.root / "weights").glob("*.bin"):
-            if not is_system_file(path.name):
-                used.setdefault(path, set())
+        weights = model.root / "weights"
+        for path in contents(weights, ".bin") if weights.is_dir() else ():
+            used.setdefault(path, set())
         for file, offsets in _references(model).items():
             try:
                 used.setdefault(model.weight_path(file), set()).update(offsets)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sdbuild.errors import MILError
-from sdbuild.filenames import is_system_file
+from sdbuild.filenames import contents
 from sdbuild.mil.coremldata import unpack_description
 from sdbuild.mil.proto import Message
 from sdbuild.parsing import json_value, read_file, shown
@@ -72,7 +72,7 @@ class Opened:
 
 def open_bundle(folder: Path) -> Opened:
     """The bundle in a folder, whatever its state."""
-    found = frozenset(p.name for p in folder.iterdir() if not is_system_file(p.name))
+    found = frozenset(path.name for path in contents(folder))
     return Opened(
         folder=folder,
         names=found,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.errors import SourceError
-from sdbuild.filenames import is_system_file
+from sdbuild.filenames import contents
 from sdbuild.parsing import read_file
 from sdbuild.sources import layout, links
 from sdbuild.sources.resources import LARGEST_BYTES, Resources
@@ -107,11 +107,10 @@ class Folder:
 
         `glob` would ignore a folder that cannot be listed.
         """
-        found = list(self.path.iterdir())
-        found += [path for folder in found if folder.is_dir() for path in folder.iterdir()]
+        found = contents(self.path)
+        found += [path for folder in found if folder.is_dir() for path in contents(folder)]
         return {path.relative_to(self.path).as_posix() for path in found
-                if (path.is_file() or (path.is_symlink() and not path.exists()))
-                and not is_system_file(path.name)}
+                if path.is_file() or (path.is_symlink() and not path.exists())}
 
     def _shards(self, index: str) -> list[str]:
         return layout.shard_names(self.place, index, read_file(self._file(index), SourceError))

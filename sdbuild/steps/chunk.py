@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sdbuild.family import Component
+from sdbuild.filenames import contents
 from sdbuild.recipe import Recipe
 from sdbuild.step import Job
 from sdbuild.steps import PACKAGE_CODE
@@ -32,7 +33,7 @@ def run(job: Job) -> dict[str, Any]:
     """Writes `<name>Chunk1.mlpackage`, `<name>Chunk2.mlpackage`; the facts say where it was cut."""
     from sdbuild.mil.chunk import chunk
 
-    (source,) = job.inputs["package"].glob("*.mlpackage")
+    (source,) = contents(job.inputs["package"], ".mlpackage")
     numbers = range(1, job.params["chunks"] + 1)
     targets = [job.output / f"{source.stem}Chunk{number}.mlpackage" for number in numbers]
     return asdict(chunk(source, targets))

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sdbuild.apple import COMMAND, HINT, MISSING, compiler_version
 from sdbuild.errors import StepError, ToolMissing
 from sdbuild.family import Component
+from sdbuild.filenames import contents
 from sdbuild.recipe import Recipe
 from sdbuild.step import Job
 from sdbuild.steps import PACKAGE_CODE
@@ -34,20 +36,28 @@ def params(recipe: Recipe, component: Component) -> dict[str, Any]:
 
 
 def tools(params: Mapping[str, Any]) -> dict[str, str]:
-    """The version of Apple's compiler, if it is the one that is asked for."""
+    """The version of Apple's compiler, if it is the one that is asked for.
+
+    Raises:
+        ToolMissing: it is asked for and not here.
+    """
     if params["compiler"] == "portable":
         return {}
-    return {"coremlcompiler": _xcrun("version").strip()}
+    version = compiler_version()
+    if not version:
+        raise ToolMissing(f"compiler=apple: {MISSING}", hint=HINT)
+    return {"coremlcompiler": version}
 
 
 def run(job: Job) -> None:
-    """Writes a `.mlmodelc` for each package."""
-    for source in sorted(job.inputs["package"].glob("*.mlpackage")):
+    """Writes a `.mlmodelc` for each package.
+
+    Raises:
+        StepError: Apple's compiler does not compile one.
+    """
+    for source in contents(job.inputs["package"], ".mlpackage"):
         if job.params["compiler"] == "apple":
-            _xcrun("compile", str(source), str(job.output))
-            made = job.output / f"{source.stem}.mlmodelc"
-            if not made.is_dir():
-                raise StepError(f"coremlcompiler reported success but wrote no {made.name}")
+            _by_apple(source, job.output)
         else:
             _portable(source, job.output / f"{source.stem}.mlmodelc")
 
@@ -58,23 +68,14 @@ def _portable(source: Path, target: Path) -> None:
     compile_package(source, target, is_linked=True)  # the store's files are read only
 
 
-def _xcrun(*arguments: str) -> str:
-    """What `xcrun coremlcompiler` prints.
-
-    Raises:
-        ToolMissing: there is no xcrun, as on every machine but a Mac.
-        StepError: it ended with another status than 0.
-    """
-    command = ["xcrun", "coremlcompiler", *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise ToolMissing(
-            "compiler=apple: there is no xcrun here; it comes with Xcode, on a Mac",
-            hint="compiler=portable makes the same files on any machine",
-        ) from error
+def _by_apple(source: Path, folder: Path) -> None:
+    command = [*COMMAND, "compile", str(source), str(folder)]
+    done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
+        said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
         raise StepError(
-            f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr.strip()}"
-        )
-    return done.stdout
+            f"{source.stem}: {' '.join(COMMAND)} compile: exit status {done.returncode}\n{said}",
+            hint="compiler=portable compiles without Apple's tools")
+    made = folder / f"{source.stem}.mlmodelc"
+    if not made.is_dir():
+        raise StepError(f"coremlcompiler reported success but wrote no {made.name}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sdbuild.digest import canonical, sha256_file
 from sdbuild.errors import DigestMismatch, SourceError
 from sdbuild.family import Component
+from sdbuild.filenames import contents
 from sdbuild.recipe import Recipe
 from sdbuild.sources import RESOURCES, none_of, open_checkpoint
 from sdbuild.step import Job
@@ -87,7 +88,7 @@ def _taken_from(place: str, job: Job) -> dict[str, Any]:
 def _check_lock(place: str, job: Job) -> None:
     """Makes sure that what was written is what is locked."""
     part = job.reads[0]
-    found = {path.name: sha256_file(path) for path in job.output.iterdir()}
+    found = {path.name: sha256_file(path) for path in contents(job.output)}
     for name in sorted(found.keys() | job.locked.keys()):
         if found.get(name) != job.locked.get(name):
             raise DigestMismatch(

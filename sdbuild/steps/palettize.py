@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdbuild.family import Component
+from sdbuild.filenames import contents
 from sdbuild.memory import processors
 from sdbuild.recipe import Recipe
 from sdbuild.step import Job
@@ -40,7 +41,7 @@ def run(job: Job) -> dict[str, Any]:
     """Writes the package with palettized weights; the facts are a report of each tensor."""
     from sdbuild.mil.palettize import palettize
 
-    (source,) = job.inputs["package"].glob("*.mlpackage")
+    (source,) = contents(job.inputs["package"], ".mlpackage")
     reports = palettize(
         source, job.output / source.name, nbits=job.params["nbits"],
         skip_types=job.params.get("skip_types", ()), workers=_workers(job, source),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.family import Component
+from sdbuild.filenames import contents
 from sdbuild.recipe import Recipe
 from sdbuild.step import Job
 
@@ -63,7 +64,7 @@ def run(job: Job) -> None:
     config = {**architecture.config, **network.read_latents(checkpoint)}
     samples = list(network.module(component).samples(component, config, dims, rng))
     originals = _originals(component, architecture, checkpoint / "weights.safetensors", samples)
-    models = sorted(job.inputs["compiled"].glob("*.mlmodelc"))
+    models = contents(job.inputs["compiled"], ".mlmodelc")
     chain = load(models, "portable", "original", _weight_bytes(job))
     found: list[dict[str, Any]] = []
     nonfinite: list[str] = []

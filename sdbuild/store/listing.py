@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sdbuild.filenames import is_system_file
+from sdbuild.filenames import contents
 from sdbuild.store.disk import file_error
 
 
 def entries(folder: Path) -> list[Path]:
-    """The files and folders in a folder, in no order; none if it is not there.
+    """The files and folders in a folder, in order; none if it is not there.
 
     What macOS adds to folders is left out (`filenames.py`).
 
@@ -21,7 +21,7 @@ def entries(folder: Path) -> list[Path]:
         StoreError: it cannot be listed now, which says nothing of it.
     """
     try:
-        return [path for path in folder.iterdir() if not is_system_file(path.name)]
+        return contents(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

@@ -139,7 +139,7 @@ def test_apples_compiler_is_missed_clearly(project):
         pytest.skip("it may be here")
     printed = project.doit("build", "compiler=apple", status=1)
 
-    assert "there is no xcrun here; it comes with Xcode" in printed
+    assert "compiler=apple: coremlcompiler is not here: it comes with Xcode" in printed
 
 
 def test_a_folder_that_is_no_bundle_is_never_replaced(project, tmp_path):

@@ -128,7 +128,7 @@ def test_the_compiler_is_apples_where_xcode_is(
     tmp_path, monkeypatch, platform, printed, state, text,
 ):
     monkeypatch.setattr(doctor.sys, "platform", platform)
-    monkeypatch.setattr(doctor, "_run", lambda command: printed)
+    monkeypatch.setattr(doctor, "compiler_version", lambda: printed)
 
     compiler = found(tmp_path, "compiler")
 
