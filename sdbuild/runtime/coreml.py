@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from sdbuild.errors import ToolMissing
+from sdbuild.errors import BundleError, SDBuildError, ToolMissing
 from sdbuild.mil.read import read_model
 
 _FLOAT16 = 65552
@@ -33,11 +34,32 @@ class CoreML:
             for name, feature in model.inputs.items()
         }
         units = ct.ComputeUnit.CPU_AND_GPU if attention == "original" else ct.ComputeUnit.CPU_AND_NE
-        self._model = ct.models.CompiledMLModel(str(path), compute_units=units)
+        self._name = path.stem
+        with translated(f"{self._name}: Core ML cannot load it on {units.name}"):
+            self._model = ct.models.CompiledMLModel(str(path), compute_units=units)
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs for some inputs, cast to the types that the model declares."""
-        return self._model.predict({k: v.astype(self._types[k]) for k, v in inputs.items()})
+        values = {k: v.astype(self._types[k]) for k, v in inputs.items()}
+        with translated(f"{self._name}: Core ML cannot run it"):
+            return self._model.predict(values)
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Raises what Core ML raises as an error of ours; coremltools has no classes for it.
+
+    Raises:
+        BundleError: Core ML or the Neural Engine's compiler failed.
+    """
+    try:
+        yield
+    except SDBuildError:
+        raise
+    except Exception as error:
+        said = str(error).strip() or type(error).__name__
+        raise BundleError(f"{what}: {said}",
+                          hint="predictor=portable runs it without Core ML") from error
 
 
 def load(path: Path, attention: str, weight_bytes: int | None) -> CoreML:
