@@ -9,7 +9,6 @@ come with a shared store, tell the time only.
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from sdbuild.checkpoints import Checkpoints
 from sdbuild.digest import canonical
 from sdbuild.errors import MissingArtifact, SDBuildError
 from sdbuild.memory import processors
+from sdbuild.parsing import Malformed, json_object
 from sdbuild.plan import Plan
 from sdbuild.sources import RESOURCES, form
 from sdbuild.step import Step
@@ -238,7 +238,8 @@ def _size(files: Iterable[Path], prefixes: Sequence[str]) -> _Size:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             with path.open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(min(length, _LARGEST_HEADER)))
+                header = json_object(file.read(min(length, _LARGEST_HEADER)), path.name, Malformed,
+                                     most_bytes=_LARGEST_HEADER, has_controls=True)
             counts += [
                 prod(entry["shape"]) for name, entry in header.items()
                 if name.startswith(tuple(prefixes)) and name != "__metadata__"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from sdbuild.errors import BundleError
 from sdbuild.filenames import is_system_file, normalized
+from sdbuild.parsing import Malformed, json_file
 from sdbuild.store import Record, Store, roots
 from sdbuild.store.disk import exchange, make_folder, sweep
 from sdbuild.store.listing import entries
@@ -142,7 +142,7 @@ def _contents(folder: Path) -> Iterator[str]:
 def _own_files(folder: Path) -> set[str] | None:
     """The files that the manifest of a bundle names, and itself; None if it is no bundle."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        manifest = json_file(folder / MANIFEST, Malformed, has_infinities=True)
         return {MANIFEST, *map(normalized, manifest["files"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -50,6 +50,13 @@ Error = Callable[..., Exception]
 """Makes the caller's error from a message and a `hint`; usually a class of `SDBuildError`."""
 
 
+class Malformed(ValueError):
+    """The error for readers that go on without what cannot be read; its hint is left out."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+
+
 def looks_like(content: bytes) -> tuple[str, str]:
     """What a file that cannot be parsed seems to be instead, and a hint; empty if unknown.
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from sdbuild.cost import Cost
-from sdbuild.errors import OutOfMemory
+from sdbuild.errors import OutOfMemory, SDBuildError
+from sdbuild.parsing import Fields, json_object
 from sdbuild.step import Step
 from sdbuild.store import Store
 from sdbuild.store.listing import entries
@@ -84,7 +85,7 @@ class Ram:
             handle = grab(path)
             if handle is None:
                 with contextlib.suppress(FileNotFoundError):  # it has just ended
-                    found.append(Held(**json.loads(path.read_bytes())))
+                    found.append(_held(path.read_bytes()))
             else:
                 path.unlink(missing_ok=True)
                 os.close(handle)
@@ -108,6 +109,15 @@ class Ram:
                 os.close(handle)
                 raise
         return handle, path, count
+
+
+def _held(content: bytes) -> Held:
+    """A reservation as its holder wrote it; of one that cannot be read nothing is known."""
+    try:
+        found = Fields(json_object(content, "a reservation"), "a reservation")
+        return Held(step=found.text("step"), bytes=found.integer("bytes"), pid=found.integer("pid"))
+    except SDBuildError:
+        return Held(step="an unknown step", bytes=0, pid=0)
 
 
 def refuse_too_large(step: Step, cost: Cost, limit: int) -> None:

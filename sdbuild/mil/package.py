@@ -23,6 +23,7 @@ from sdbuild.mil.decode import decode_program, located
 from sdbuild.mil.encode import encode_program
 from sdbuild.mil.program import Blob, Program
 from sdbuild.mil.proto import Message, messages, serialize
+from sdbuild.parsing import Malformed, json_object
 
 MANIFEST_FILE = "Manifest.json"
 MODEL_PATH = "@model_path"
@@ -197,12 +198,13 @@ def _root_item(manifest: Path) -> str:
         size = manifest.stat().st_size
         if size > _LARGEST_MANIFEST_BYTES:
             raise ValueError(f"{size} bytes, expected at most {_LARGEST_MANIFEST_BYTES}")
-        content = json.loads(manifest.read_text("utf-8"))
+        content = json_object(manifest.read_bytes(), MANIFEST_FILE, Malformed,
+                              most_bytes=_LARGEST_MANIFEST_BYTES)
         return str(content["itemInfoEntries"][content["rootModelIdentifier"]]["path"])
     except FileNotFoundError:
         raise InvalidProgram(
             f"{manifest.parent}: no {MANIFEST_FILE}, so not an .mlpackage") from None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise InvalidProgram(f"{manifest}: not a package manifest: {error!r}") from error
 
 

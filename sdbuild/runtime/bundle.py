@@ -87,7 +87,7 @@ def read_manifest(folder: Path) -> Fields:
             f"{shown(folder)}: no {MANIFEST}, expected the folder of a finished bundle",
             hint="doit build puts bundles below bundles/",
         )
-    found = json_file(path, BundleError)
+    found = json_file(path, BundleError, has_infinities=True)  # as scheduler configs have
     if found.get("schema") != SCHEMA:
         raise BundleError(f"{shown(path)}: not a manifest of schema {SCHEMA}")
     return Fields(found, shown(path), BundleError)

@@ -90,7 +90,8 @@ def read_json(path: Path) -> Any:
     Raises:
         ValueError: there is none, or it is not JSON; the message is short.
     """
-    return json_value(read_bytes(path), shown(path), _short(path), has_controls=True)
+    return json_value(read_bytes(path), shown(path), _short(path), has_infinities=True,
+                      has_controls=True)
 
 
 def read_bytes(path: Path) -> bytes:

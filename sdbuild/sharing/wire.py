@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sdbuild.digest import canonical
+from sdbuild.parsing import Malformed, json_object
 from sdbuild.store import Entry, Record
 from sdbuild.store import key as key_of
 
@@ -61,7 +62,8 @@ def decoded(content: bytes, key: str, ingredients: Mapping[str, Any], secret: st
         Unsound: it is not what it must be.
     """
     try:
-        found = json.loads(content)
+        found = json_object(content, key, Malformed, most_bytes=LARGEST_BYTES,
+                            has_infinities=True, has_controls=True)
         record, mac = found["record"], found["mac"]
         if secret and not hmac.compare_digest(str(mac), _mac(record, secret)):
             raise Unsound("it is not signed with this SDBUILD_REMOTE_SECRET")

@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sdbuild.digest import digest
+from sdbuild.parsing import Malformed, json_object
 from sdbuild.store.disk import file_error, is_read_only, make_folder
 from sdbuild.store.private import private_folder
 
@@ -143,7 +144,7 @@ def _sign(handle: int, what: str) -> None:
 def _holder(path: Path, handle: int) -> str:
     """Who holds a lock, as far as is known."""
     try:
-        found = json.loads(os.pread(handle, 1000, 0))
+        found = json_object(os.pread(handle, 1000, 0), path.name, Malformed)
         return (f"{found['what']} of process {found['pid']} on {found['host']}, "
                 f"since {found['since']}")
     except (OSError, ValueError, KeyError, TypeError):  # a folder, or just being signed

@@ -9,8 +9,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from sdbuild.errors import StoreError
+from sdbuild.parsing import Malformed, json_object
 from sdbuild.store.disk import write_file
 from sdbuild.store.store import Store
+
+_LARGEST_BYTES = 256 << 20
 
 
 class Notes(MutableMapping[str, Any]):
@@ -58,10 +61,11 @@ class Notes(MutableMapping[str, Any]):
     def _read(self) -> dict[str, Any]:
         """What is written over next, so that what only cannot be read now is not lost."""
         try:
-            found = json.loads((self._store.root / f"{self._name}.json").read_bytes())
+            content = (self._store.root / f"{self._name}.json").read_bytes()
+            return json_object(content, self._name, Malformed, most_bytes=_LARGEST_BYTES,
+                               has_infinities=True)
         except (FileNotFoundError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
 
     def _write(self, content: dict[str, Any]) -> None:
         path = self._store.root / f"{self._name}.json"

@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sdbuild.digest import digest
+from sdbuild.parsing import Malformed, json_object
 
 
 def key(ingredients: Mapping[str, Any]) -> str:
     """The key of an artifact that is made of these ingredients."""
     return digest("step", ingredients)
+
+_LARGEST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def decoded(content: bytes, key: str) -> Record:
     Raises:
         ValueError, TypeError, KeyError, AttributeError: there is none.
     """
-    found = json.loads(content)
+    found = json_object(content, key, Malformed, most_bytes=_LARGEST_BYTES, has_infinities=True)
     tree = tuple(Entry(*row) for row in found.pop("tree"))
     record = Record(tree=tree, **found)
     if record.key != key or not _is_sound(record):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sdbuild.digest import digest
 from sdbuild.errors import StoreError
+from sdbuild.parsing import Malformed, json_object
 from sdbuild.store.disk import file_error, sweep, write_file
 from sdbuild.store.listing import entries
 from sdbuild.store.record import Record
@@ -73,7 +74,7 @@ def _notes(store: Store) -> list[Path]:
 def _read(path: Path, store: Store) -> Root | None:
     """The bundle that a note tells of, if it stands."""
     try:
-        note = json.loads(path.read_bytes())
+        note = json_object(path.read_bytes(), path.name, Malformed)
         folder, record = Path(note["folder"]), store.find(note["key"])
     except (ValueError, KeyError, TypeError):
         return None

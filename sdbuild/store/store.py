@@ -34,6 +34,7 @@ from pathlib import Path
 from sdbuild.digest import digest_file
 from sdbuild.errors import CorruptArtifact, MissingArtifact
 from sdbuild.filenames import normalized
+from sdbuild.parsing import Malformed, json_value
 from sdbuild.store.disk import (
     drop,
     file_error,
@@ -273,7 +274,8 @@ class Store:
     def given_up(self) -> set[str]:
         """The digests of files that were removed on purpose, or never were here."""
         try:
-            return set(json.loads((self.root / "gone.json").read_bytes()))
+            content = (self.root / "gone.json").read_bytes()
+            return set(json_value(content, "gone.json", Malformed, most_bytes=256 << 20))
         except (FileNotFoundError, ValueError, TypeError):
             return set()
 
