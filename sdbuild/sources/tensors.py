@@ -100,7 +100,7 @@ def metadata(path: Path) -> dict[str, str]:
     Raises:
         SourceError: the file is cut short or is not safetensors.
     """
-    found = _header(path)[0].get("__metadata__", {})
+    found = _header(path)[0].get("__metadata__") or {}  # safetensors allows null
     return {str(name): str(value) for name, value in found.items()}
 
 

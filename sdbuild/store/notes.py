@@ -63,7 +63,7 @@ class Notes(MutableMapping[str, Any]):
         try:
             content = (self._store.root / f"{self._name}.json").read_bytes()
             return json_object(content, self._name, Malformed, most_bytes=_LARGEST_BYTES,
-                               has_infinities=True)
+                               has_infinities=True, has_controls=True)
         except (FileNotFoundError, ValueError):
             return {}
 

@@ -78,7 +78,8 @@ def decoded(content: bytes, key: str) -> Record:
     Raises:
         ValueError, TypeError, KeyError, AttributeError: there is none.
     """
-    found = json_object(content, key, Malformed, most_bytes=_LARGEST_BYTES, has_infinities=True)
+    found = json_object(content, key, Malformed, most_bytes=_LARGEST_BYTES, has_infinities=True,
+                        has_controls=True)
     tree = tuple(Entry(*row) for row in found.pop("tree"))
     record = Record(tree=tree, **found)
     if record.key != key or not _is_sound(record):

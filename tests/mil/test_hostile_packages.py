@@ -45,7 +45,8 @@ def test_manifests_that_name_no_file_of_the_package_are_refused(place, tmp_path)
     (package / "Data").mkdir(parents=True)
     (tmp_path / "secret.mlmodel").write_bytes(b"")
 
-    with pytest.raises(InvalidProgram, match="which is not a file of the package"):
+    with pytest.raises(InvalidProgram, match=r"which is not a file of the package|"
+                       r"a control character|half a surrogate pair"):
         read_package(named(place, package))
 
 
