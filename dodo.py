@@ -1,7 +1,7 @@
-"""doit's way in: `doit build model=tiny-emoji quant=6`. The tasks are in `sdbuild/tasks.py`."""
+"""doit's way in: `doit build model=tiny-emoji quant=6`. The tasks are in `sdbuild/cli/tasks.py`."""
 
-from sdbuild.settings import database
-from sdbuild.tasks import Reporter, load
+from sdbuild.cli.tasks import Reporter, load
+from sdbuild.recipe.settings import database
 
 DOIT_CONFIG = {
     "default_tasks": ["build"],

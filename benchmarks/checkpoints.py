@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from sdbuild.family import STABLE_DIFFUSION
 from sdbuild.models import network
-from sdbuild.recipe import RECIPES
+from sdbuild.recipe.families import STABLE_DIFFUSION
+from sdbuild.recipe.recipe import RECIPES
 
 _UNET = {
     "_class_name": "UNet2DConditionModel", "act_fn": "silu", "center_input_sample": False,

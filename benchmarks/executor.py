@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.measure import alone, sampled_memory, work_folder
 from benchmarks.unet import FULL, convert, make_step, write_checkpoint
-from sdbuild.family import FAMILIES
+from sdbuild.recipe.families import FAMILIES
 
 SLIM = {
     "sample_size": 64, "in_channels": 4, "out_channels": 4, "cross_attention_dim": 1024,
@@ -128,8 +128,8 @@ def _eager(checkpoint: Path, latents: int) -> Run:
 
 def _portable(package: Path, latents: int, ceiling: int | None) -> Run:
     """A step of the package in the executor."""
-    from sdbuild.mil.execute import Executor
-    from sdbuild.mil.read import read_model
+    from sdbuild.mil.execute.execute import Executor
+    from sdbuild.mil.files.read import read_model
 
     executor = Executor(read_model(next(package.glob("*.mlpackage"))), weight_bytes=ceiling)
     given = _samples(latents)

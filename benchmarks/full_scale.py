@@ -23,12 +23,12 @@ from pathlib import Path
 
 from benchmarks.checkpoints import CONFIGS, write_checkpoint
 from benchmarks.measure import work_folder
-from sdbuild.build import Builder
-from sdbuild.family import STABLE_DIFFUSION
-from sdbuild.plan import plan
-from sdbuild.recipe import load
+from sdbuild.base.units import size
+from sdbuild.engine.build import Builder
+from sdbuild.engine.plan import plan
+from sdbuild.recipe.families import STABLE_DIFFUSION
+from sdbuild.recipe.recipe import load
 from sdbuild.store import Store
-from sdbuild.units import size
 
 _GROUPS = Path("/sys/fs/cgroup/memory")
 _RECIPE = """family = "sd"

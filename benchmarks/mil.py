@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _our_read(source: Path, folder: Path, workers: int) -> Callable[[], object]:
-    from sdbuild.mil.package import read_package
+    from sdbuild.mil.files.package import read_package
 
     return lambda: read_package(source)
 
@@ -82,20 +82,20 @@ class _OurPalettes:
     bits: int
 
     def __call__(self, source: Path, folder: Path, workers: int) -> Callable[[], object]:
-        from sdbuild.mil.palettize import palettize
+        from sdbuild.mil.compress.palettize import palettize
 
         target = folder / "Unet.mlpackage"
         return lambda: palettize(source, target, nbits=self.bits, workers=workers)
 
 
 def _our_chunks(source: Path, folder: Path, workers: int) -> Callable[[], object]:
-    from sdbuild.mil.chunk import chunk
+    from sdbuild.mil.edit.chunk import chunk
 
     return lambda: chunk(source, [folder / f"chunk{n}.mlpackage" for n in (1, 2)])
 
 
 def _our_compile(source: Path, folder: Path, workers: int) -> Callable[[], object]:
-    from sdbuild.mil.compile import compile_package
+    from sdbuild.mil.compile.compile import compile_package
 
     return lambda: compile_package(source, folder / "Unet.mlmodelc")
 
@@ -147,7 +147,7 @@ def _their_chunks(source: Path, folder: Path, workers: int) -> Callable[[], obje
 
 def _copied_text(source: Path, folder: Path, workers: int) -> Callable[[], object]:
     """What can not be done without: the package's program read, one as long written."""
-    from sdbuild.mil.compile import compile_package
+    from sdbuild.mil.compile.compile import compile_package
 
     compile_package(source, folder / "Unet.mlmodelc")
     (folder / "copy").mkdir()

@@ -22,14 +22,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.judge import Judge, Verdict
-from sdbuild.build import Builder
-from sdbuild.install import install
-from sdbuild.plan import plan
-from sdbuild.recipe import RECIPES, Recipe, Request
-from sdbuild.runtime.bundle import load_bundle
+from sdbuild.bundle.install import install
+from sdbuild.bundle.manifest import load_bundle
+from sdbuild.engine.build import Builder
+from sdbuild.engine.plan import plan
+from sdbuild.recipe.recipe import RECIPES, Recipe, Request
+from sdbuild.recipe.settings import settings
 from sdbuild.runtime.generate import contact_sheet
 from sdbuild.runtime.pipeline import SCHEDULERS, Pipeline
-from sdbuild.settings import settings
 from sdbuild.store import Store
 
 DEFAULT_VARIANTS = (

@@ -9,6 +9,6 @@ import sys
 if not sys.flags.safe_path:
     del sys.path[0]
 
-from sdbuild.cli import main
+from sdbuild.cli.main import main
 
 raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""Fixtures for every folder of tests; makes `strategies` importable from all of them."""
+"""Fixtures and options for every folder of tests."""
 
 import signal
 
@@ -12,7 +12,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_addoption(parser):
     parser.addoption("--accept", action="store_true", help="write golden files anew")
     parser.addoption("--clouds", action="store_true", help="test shared stores on emulators of "
-                     "Google Cloud Storage and Azure too (tests/remote/clouds.py)")
+                     "Google Cloud Storage and Azure too (tests/store/remote/clouds.py)")
     parser.addoption("--every", type=int, metavar="K",
                      help="let the tests of faults try every K-th place: 1 with --accept, else few")
 
@@ -20,7 +20,7 @@ def pytest_addoption(parser):
 @pytest.fixture(scope="session")
 def s3_server():
     """A server that speaks S3, started when a test first asks for it."""
-    from s3_server import S3
+    from tests.s3_server import S3
 
     server = S3()
     yield server
@@ -35,3 +35,11 @@ def s3(s3_server, monkeypatch, tmp_path):
     monkeypatch.delenv("SDBUILD_REMOTE_SECRET", raising=False)
     s3_server.begin(tmp_path.name)
     return s3_server
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty store."""
+    from sdbuild.store import Store
+
+    return Store(tmp_path / "store")

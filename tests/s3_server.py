@@ -5,7 +5,8 @@ import urllib.request
 
 import boto3
 from moto.server import ThreadedMotoServer
-from wire import Wire
+
+from tests.wire import Wire
 
 DENIED = (
     b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nContent-Length: 76\r\n"

@@ -5,8 +5,8 @@ import struct
 
 from hypothesis import strategies as st
 
-from sdbuild.mil.dtype import DTYPES, FLOATS
-from sdbuild.mil.program import (
+from sdbuild.mil.ir.dtype import DTYPES, FLOATS
+from sdbuild.mil.ir.program import (
     Blob,
     Block,
     DictType,

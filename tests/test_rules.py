@@ -5,45 +5,31 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from sdbuild.plan import STAGES
-from sdbuild.step import stage
+from sdbuild.engine.plan import STAGES
+from sdbuild.engine.step import stage
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sdbuild"
 GOLDEN = ROOT / "tests" / "golden" / "step_code.json"
 HEAVY = {"numpy", "torch", "coremltools", "diffusers", "transformers", "huggingface_hub", "PIL",
          "google", "safetensors", "fsspec", "s3fs", "paramiko", "httpx"}
-CORE = {"errors", "apple", "schedule", "suggestions", "units", "digest", "lock", "checkpoints",
-        "family", "fields", "naming", "recipe", "step", "plan", "build", "memory", "cost", "ram",
-        "settings", "install", "show", "check", "why", "weight", "tasks", "versions", "printable",
-        "cli"}
-MAY_IMPORT = {
-    "core": {"errors", "parsing", "core", "store", "upkeep", "sharing", "sources", "steps",
-             "runtime", "mil"},
-    "store": {"errors", "parsing", "digest", "store"},
-    "upkeep": {"errors", "parsing", "suggestions", "units", "store", "upkeep"},
-    "sharing": {"errors", "parsing", "digest", "suggestions", "units", "store", "sharing"},
-    "steps": {"errors", "parsing", "core", "store", "models", "lowering", "mil", "sources",
-              "runtime", "steps"},
-    "mil": {"errors", "parsing", "mil"},
-    "models": {"errors", "parsing", "models", "family", "sources"},
-    "lowering": {"errors", "parsing", "lowering", "family", "versions", "mil", "sources"},
-    "sources": {"errors", "schedule", "parsing", "sources"},
-    "runtime": {"errors", "schedule", "parsing", "runtime", "mil", "recipe"},
-}
-EXECUTOR = {"bound.py", "execute.py", "planner.py", "sliced.py"}
-LOWER_LAYERS = ("lowering", "mil", "models", "sources", "runtime")
+LAYERS = ("base", "safetensors", "store", "mil", "checkpoints", "bundle", "recipe", "engine",
+          "models", "lowering", "runtime", "steps", "reports", "cli")
+"""The folders of the package. Each imports itself and those before it, and nothing else."""
+
+ONLY = {"mil": {"base"}}
+"""Folders that import fewer than those before them: `mil` could be published alone."""
+
+MIL_LAYERS = ("ir", "text", "files", "edit", "compress", "compile", "execute", "inspect", "cli")
+LIGHT = {"base", "store", "recipe", "engine", "reports", "cli", "steps"}
+"""Folders that import nothing heavy before it is used."""
+
+MAKE_BYTES = ("safetensors", "mil", "checkpoints", "bundle", "models", "lowering", "runtime")
 ALL_MODULES = sorted(PACKAGE.rglob("*.py"))
-
-
-def layer(module):
-    first = module.split(".")[0]
-    return first if first in MAY_IMPORT else "core"
 
 
 def imports(path, top_level_only=False):
@@ -61,31 +47,49 @@ def module_name(path):
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
+def allowed(own, layers, only):
+    """The folders that code of `own` may import."""
+    return only.get(own, set(layers[:layers.index(own)])) | {own}
+
+
 @pytest.mark.parametrize("path", ALL_MODULES, ids=module_name)
-def test_each_layer_imports_only_what_lies_below_it(path):
-    own = layer(module_name(path))
+def test_each_folder_imports_only_what_stands_before_it(path):
+    parts = module_name(path).split(".")
+    if parts in (["__init__"], ["__main__"]):
+        pytest.skip("the package itself")
     for name, line in imports(path):
-        if not name.startswith("sdbuild."):
+        target = name.split(".")
+        if target[0] != "sdbuild" or len(target) == 1:
             continue
-        target = name.removeprefix("sdbuild.")
-        allowed = MAY_IMPORT[own] | {"filenames"}
-        known = {target, layer(target)} | ({"core"} if target.split(".")[0] in CORE else set())
-        assert known & allowed, f"{path}:{line}: {own} imports {name}"
+        assert target[1] in allowed(parts[0], LAYERS, ONLY), f"{path}:{line}: imports {name}"
+        if parts[0] == target[1] == "mil" and len(parts) > 2 and len(target) > 2:
+            assert target[2] in allowed(parts[1], MIL_LAYERS, {}), f"{path}:{line}: imports {name}"
 
 
 @pytest.mark.parametrize("path", ALL_MODULES, ids=module_name)
-def test_the_light_layers_import_nothing_heavy_at_module_level(path):
-    if layer(module_name(path)) not in ("core", "steps"):
-        pytest.skip("a heavy layer")
+def test_the_light_folders_import_nothing_heavy_at_module_level(path):
+    if module_name(path).split(".")[0] not in LIGHT:
+        pytest.skip("a heavy folder")
     heavy = [n for n, _ in imports(path, top_level_only=True) if n.split(".")[0] in HEAVY]
     assert heavy == []
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "mil").glob("*.py")), ids=module_name)
+@pytest.mark.parametrize("path", sorted((PACKAGE / "mil").rglob("*.py")), ids=module_name)
 def test_torch_is_only_in_the_executor_and_coremltools_is_never_imported(path):
     names = {name.split(".")[0] for name, _ in imports(path)}
     assert "coremltools" not in names
-    assert "torch" not in names or path.name in EXECUTOR
+    assert "torch" not in names or module_name(path).startswith("mil.execute.")
+
+
+def test_every_folder_of_the_package_has_its_place_in_the_table():
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert set(LAYERS) == folders
+    assert set(MIL_LAYERS) == {path.parent.name for path in PACKAGE.glob("mil/*/__init__.py")}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=module_name)
+def test_every_folder_says_what_lives_there(path):
+    assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
 
 
 def loaded(code):
@@ -107,20 +111,46 @@ def test_doit_starts_without_anything_heavy(command, tmp_path):
     assert found & HEAVY == set()
 
 
+FOUND_BY_NAME = {"models/network.py": "models/*.py", "mil/execute/ops/__init__.py":
+                 "mil/execute/ops/*.py"}
+"""Modules that import others by a name that they compute."""
+
+
+def modules_of(path):
+    """The files of ours that a file imports by name, in functions too."""
+    for pattern in [FOUND_BY_NAME.get(path.relative_to(PACKAGE).as_posix())]:
+        yield from PACKAGE.glob(pattern) if pattern else ()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sdbuild"):
+            module = PACKAGE.joinpath(*node.module.split(".")[1:])
+            for name in (module, *(module / alias.name for alias in node.names)):
+                yield from (f for f in (name.with_suffix(".py"), name / "__init__.py")
+                            if f.is_file())
+
+
+def code_of(path, seen):
+    """The files that make a stage's bytes: its own, and those of `MAKE_BYTES` that it imports,
+    directly or not."""
+    seen.add(path)
+    for found in modules_of(path):
+        if found.relative_to(PACKAGE).parts[0] in MAKE_BYTES and found not in seen:
+            code_of(found, seen)
+    return seen
+
+
 def code_digest(stage_module):
     """A digest of the syntax of the files that make a stage's bytes, without docstrings."""
     hasher = hashlib.sha256()
-    for pattern in stage_module.CODE:
-        paths = sorted(PACKAGE.glob(pattern))
-        assert paths, f"{stage_module.__name__}: no file matches {pattern}"
-        for path in paths:
-            tree = ast.parse(path.read_text("utf-8"))
-            for node in ast.walk(tree):
-                body = getattr(node, "body", None)
-                first = body[0] if isinstance(body, list) and body else None
-                if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                    body[0] = ast.Pass()
-            hasher.update(f"{path.name}\n{ast.unparse(tree)}\n".encode())
+    for path in sorted(code_of(Path(stage_module.__file__), set())):
+        tree = ast.parse(path.read_text("utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            first = body[0] if isinstance(body, list) and body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                body[0] = ast.Pass()
+            if isinstance(node, ast.ImportFrom):
+                node.module = ""  # where a name lives changes no byte
+        hasher.update(f"{ast.unparse(tree)}\n".encode())
     return hasher.hexdigest()[:16]
 
 
@@ -139,28 +169,6 @@ def test_code_that_makes_artifacts_changes_only_with_the_version_of_its_step(kin
     )
 
 
-def closure(path, seen):
-    """The files of the lower layers that a file imports, directly or not."""
-    for name, _ in imports(path):
-        parts = name.removeprefix("sdbuild.").split(".")
-        target = PACKAGE.joinpath(*parts).with_suffix(".py")
-        is_lower = parts[0] in LOWER_LAYERS and len(parts) > 1
-        if name.startswith("sdbuild.") and is_lower and target not in seen:
-            seen.add(target)
-            closure(target, seen)
-    return seen
-
-
-@pytest.mark.parametrize("kind", [*STAGES, "bundle"])
-def test_a_step_declares_all_the_code_that_makes_its_bytes(kind):
-    module = stage(kind)
-    declared = {path for pattern in module.CODE for path in PACKAGE.glob(pattern)}
-
-    missing = closure(Path(module.__file__), set()) - declared
-
-    assert not missing, f"{kind}: CODE lacks {sorted(map(module_name, missing))}"
-
-
 @pytest.mark.parametrize("path", ALL_MODULES, ids=module_name)
 def test_modules_and_functions_stay_small(path):
     text = path.read_text("utf-8")
@@ -169,10 +177,3 @@ def test_modules_and_functions_stay_small(path):
         if isinstance(node, ast.FunctionDef):
             lines = node.end_lineno - node.lineno + 1
             assert lines <= 60, f"{path}:{node.lineno}: {node.name} has {lines} lines"
-
-
-def test_no_two_test_files_share_a_name():
-    """pytest imports them by their names alone."""
-    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
-
-    assert [name for name, count in names.items() if count > 1] == []

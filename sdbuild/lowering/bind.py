@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sdbuild.errors import StepError
-from sdbuild.mil.blob import BlobReader, BlobWriter
-from sdbuild.mil.decode import decode_program
-from sdbuild.mil.package import write_package
-from sdbuild.mil.program import Function, Operation, Program, TensorType
-from sdbuild.mil.proto import Message, messages, serialize
-from sdbuild.mil.traverse import rebuilt, walk
-from sdbuild.sources.numbers import decoded, whole
-from sdbuild.sources.tensors import Tensor
+from sdbuild.base.errors import StepError
+from sdbuild.mil.files.blob import BlobReader, BlobWriter
+from sdbuild.mil.files.package import write_package
+from sdbuild.mil.ir.decode import decode_program
+from sdbuild.mil.ir.program import Function, Operation, Program, TensorType
+from sdbuild.mil.ir.proto import Message, messages, serialize
+from sdbuild.mil.ir.traverse import rebuilt, walk
+from sdbuild.safetensors.decode import decoded, whole
+from sdbuild.safetensors.tensors import Tensor
 
 _UNDERFLOW_CHECKED = 400
 _SMALLEST = np.float16(2**-24)

@@ -11,10 +11,10 @@ import coremltools as ct
 import numpy as np
 import torch
 
-from sdbuild.errors import SDBuildError, StepError
-from sdbuild.family import Component
-from sdbuild.mil.proto import Message, messages
-from sdbuild.versions import public_torch
+from sdbuild.base.errors import SDBuildError, StepError
+from sdbuild.base.versions import public_torch
+from sdbuild.mil.ir.proto import Message, messages
+from sdbuild.recipe.families import Component
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation

@@ -10,7 +10,7 @@ from typing import Any
 
 import coremltools
 
-from sdbuild.errors import StepError
+from sdbuild.base.errors import StepError
 
 MAJOR_VERSION = "9"
 """Of coremltools, whose functions are replaced."""

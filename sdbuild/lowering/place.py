@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from sdbuild.errors import StepError
+from sdbuild.base.errors import StepError
 from sdbuild.lowering.bind import Binding, Lowered, inline_constants, with_values
 from sdbuild.lowering.recording import Written
 from sdbuild.lowering.standins import StandIns
-from sdbuild.mil.blob import BlobWriter
-from sdbuild.mil.decode import decode_program
-from sdbuild.mil.encode import encode_program
-from sdbuild.mil.proto import Message
+from sdbuild.mil.files.blob import BlobWriter
+from sdbuild.mil.ir.decode import decode_program
+from sdbuild.mil.ir.encode import encode_program
+from sdbuild.mil.ir.proto import Message
 
 HINT = "lower=direct converts without stand-ins"
 

@@ -16,7 +16,7 @@ from coremltools.converters.mil.mil.passes.defs.quantization import FP16ComputeP
 from coremltools.converters.mil.mil.types.type_mapping import string_to_nptype
 
 from sdbuild.lowering.patched import Patch, patched
-from sdbuild.mil.blob import Layout
+from sdbuild.mil.files.blob import Layout
 
 _UNDERFLOW_CHECKED = 400
 """coremltools looks for values that fp16 makes zero only in tensors of fewer elements."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Set
 import numpy as np
 import torch
 
-from sdbuild.errors import StepError
+from sdbuild.base.errors import StepError
 
 SEED = 8128
 

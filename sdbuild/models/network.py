@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from sdbuild.errors import SDBuildError, SourceError
-from sdbuild.family import Component, Dims
-from sdbuild.sources.fit import check_fit
+from sdbuild.base.errors import SDBuildError, SourceError
+from sdbuild.recipe.families import Component, Dims
+from sdbuild.safetensors.shapes import check_fit
 
 NET = "net."
 """What the names of a wrapped network's parameters begin with."""

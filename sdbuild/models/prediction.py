@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 from torch import nn
 from torch.nn import functional as F
 
-from sdbuild.errors import SourceError
+from sdbuild.base.errors import SourceError
 
 _MOST_TIMESTEPS = 2048
 """The timestep is an fp16 input, which holds whole numbers to 2048."""

@@ -10,9 +10,9 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from torch import nn
 from transformers import CLIPConfig
 
-from sdbuild.errors import SourceError
-from sdbuild.family import CHECKED_PX, Component, Dims
+from sdbuild.base.errors import SourceError
 from sdbuild.models.network import Architecture, expect_class, unwrapped
+from sdbuild.recipe.families import CHECKED_PX, Component, Dims
 
 _LEAST_SCORE = 0.0005
 """diffusers rounds scores to three decimals before it asks whether they are above zero."""

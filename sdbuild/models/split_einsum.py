@@ -23,7 +23,7 @@ from diffusers.models.transformers.dual_transformer_2d import DualTransformer2DM
 from torch import nn
 from torch.nn import functional as F
 
-from sdbuild.errors import SourceError
+from sdbuild.base.errors import SourceError
 from sdbuild.models.replace import replace_each
 from sdbuild.models.unet import UNet
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from sdbuild.errors import SourceError
-from sdbuild.family import TOKENS, Component, Dims
+from sdbuild.base.errors import SourceError
 from sdbuild.models.network import Architecture, expect_class, unwrapped
+from sdbuild.recipe.families import TOKENS, Component, Dims
 
 
 class TextEncoder(nn.Module):

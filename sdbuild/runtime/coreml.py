@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sdbuild.errors import BundleError, SDBuildError, ToolMissing
-from sdbuild.mil.read import read_model
+from sdbuild.base.errors import BundleError, SDBuildError, ToolMissing
+from sdbuild.mil.files.read import read_model
 
 _FLOAT16 = 65552
 """`ArrayFeatureType.FLOAT16` in `FeatureTypes.proto`."""

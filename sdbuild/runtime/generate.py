@@ -13,9 +13,9 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from sdbuild import __version__
-from sdbuild.errors import SDBuildError
-from sdbuild.recipe import Request
-from sdbuild.runtime.bundle import Bundle
+from sdbuild.base.errors import SDBuildError
+from sdbuild.bundle.manifest import Bundle
+from sdbuild.recipe.recipe import Request
 from sdbuild.runtime.pipeline import Pipeline, Result
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sdbuild.errors import BundleError
-from sdbuild.recipe import Request
-from sdbuild.runtime.bundle import MANIFEST, Bundle
+from sdbuild.base.errors import BundleError
+from sdbuild.bundle.manifest import MANIFEST, Bundle
+from sdbuild.recipe.recipe import Request
 from sdbuild.runtime.predictor import Chain, load
 from sdbuild.runtime.safety_checker import SafetyChecker
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sdbuild.mil.execute import Executor
-from sdbuild.mil.read import read_model
+from sdbuild.mil.execute.execute import Executor
+from sdbuild.mil.files.read import read_model
 
 
 class Portable:

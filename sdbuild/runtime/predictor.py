@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sdbuild.errors import BundleError
+from sdbuild.base.errors import BundleError
 
 PREDICTORS = ("auto", "coreml", "portable")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from sdbuild.errors import BundleError
+from sdbuild.base.errors import BundleError
 from sdbuild.runtime.predictor import Chain
 
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)

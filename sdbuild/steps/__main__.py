@@ -15,9 +15,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from sdbuild.errors import OutOfMemory, SDBuildError
-from sdbuild.ram import hint
-from sdbuild.step import Job, stage
+from sdbuild.base.errors import OutOfMemory, SDBuildError
+from sdbuild.engine.memory_budget import hint
+from sdbuild.engine.step import Job, stage
 from sdbuild.store.disk import file_error
 
 

@@ -12,20 +12,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sdbuild.digest import digest, digest_file
-from sdbuild.errors import SourceError
-from sdbuild.parsing import json_value
-from sdbuild.recipe import Recipe
-from sdbuild.sources.beside import END_TOKEN
-from sdbuild.step import Job
+from sdbuild.base.digest import digest, digest_file
+from sdbuild.base.errors import SourceError
+from sdbuild.base.parsing import json_value
+from sdbuild.checkpoints.sidecar_configs import END_TOKEN
+from sdbuild.engine.step import Job
+from sdbuild.recipe.recipe import Recipe
 from sdbuild.store.disk import give
-from sdbuild.store.listing import files
+from sdbuild.store.scan import files
 
 VERSION = 3
 TOOLS = ()
-CODE = ("steps/bundle.py", "runtime/contract.py", "runtime/opened.py", "runtime/rules/*.py",
-        "mil/__init__.py", "mil/coremldata.py", "mil/dtype.py", "mil/program.py", "mil/proto.py",
-        "sources/beside.py", "sources/resources.py")
 NEEDS_PROVENANCE = True
 """Its inputs are joined by a list of how they were made, `provenance`."""
 
@@ -75,7 +72,7 @@ def run(job: Job) -> dict[str, Any]:
         ContractBroken: a host would crash or draw wrongly on it.
         SourceError: the checkpoint's tokenizer or configs are not sound.
     """
-    from sdbuild.runtime.contract import require
+    from sdbuild.bundle.contract import require
 
     for name in job.params["components"]:
         _link_tree(job.inputs[name], job.output)

@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from sdbuild.family import Component
-from sdbuild.filenames import contents
-from sdbuild.recipe import Recipe
-from sdbuild.step import Job
-from sdbuild.steps import PACKAGE_CODE
+from sdbuild.base.filenames import contents
+from sdbuild.engine.step import Job
+from sdbuild.recipe.families import Component
+from sdbuild.recipe.recipe import Recipe
 
 VERSION = 1
 TOOLS = ("coremltools",)
-CODE = ("steps/chunk.py", "mil/chunk.py", "mil/cuts.py", "mil/destination.py", "mil/sound.py",
-        "mil/edit.py", "mil/traverse.py", *PACKAGE_CODE)
 NEEDS = {"package": "package"}
 GIVES = "package"
 
@@ -31,7 +28,7 @@ def params(recipe: Recipe, component: Component) -> dict[str, Any]:
 
 def run(job: Job) -> dict[str, Any]:
     """Writes `<name>Chunk1.mlpackage`, `<name>Chunk2.mlpackage`; the facts say where it was cut."""
-    from sdbuild.mil.chunk import chunk
+    from sdbuild.mil.edit.chunk import chunk
 
     (source,) = contents(job.inputs["package"], ".mlpackage")
     numbers = range(1, job.params["chunks"] + 1)

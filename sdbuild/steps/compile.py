@@ -7,20 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sdbuild.apple import COMMAND, HINT, MISSING, compiler_version
-from sdbuild.errors import StepError, ToolMissing
-from sdbuild.family import Component
-from sdbuild.filenames import contents
-from sdbuild.recipe import Recipe
-from sdbuild.step import Job
-from sdbuild.steps import PACKAGE_CODE
+from sdbuild.base.apple import COMMAND, HINT, MISSING, compiler_version
+from sdbuild.base.errors import StepError, ToolMissing
+from sdbuild.base.filenames import contents
+from sdbuild.engine.step import Job
+from sdbuild.recipe.families import Component
+from sdbuild.recipe.recipe import Recipe
 
 VERSION = 2
 TOOLS = ("coremltools",)
-CODE = ("steps/compile.py", "mil/compile.py", "mil/coremldata.py", "mil/histogram.py",
-        "mil/destination.py", "mil/edit.py", "mil/traverse.py", "mil/literals.py",
-        "mil/metadata.py", "mil/precisions.py", "mil/schemas.py", "mil/sound.py", "mil/text.py",
-        *PACKAGE_CODE)
 NEEDS = {"package": "package"}
 GIVES = "compiled"
 
@@ -63,7 +58,7 @@ def run(job: Job) -> None:
 
 
 def _portable(source: Path, target: Path) -> None:
-    from sdbuild.mil.compile import compile_package
+    from sdbuild.mil.compile.compile import compile_package
 
     compile_package(source, target, is_linked=True)  # the store's files are read only
 

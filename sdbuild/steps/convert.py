@@ -10,17 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sdbuild.family import FAMILIES, Component
-from sdbuild.recipe import Recipe
-from sdbuild.step import Job
-from sdbuild.steps import PACKAGE_CODE
-from sdbuild.versions import installed
+from sdbuild.base.versions import installed
+from sdbuild.engine.step import Job
+from sdbuild.recipe.families import FAMILIES, Component
+from sdbuild.recipe.recipe import Recipe
 
 VERSION = 3
 TOOLS = ("coremltools", "numpy")
-CODE = ("steps/convert.py", "lowering/*.py", "models/*.py", "family.py", "versions.py",
-        "sources/fit.py", "sources/numbers.py", "sources/pickles.py", "sources/tensors.py",
-        "mil/destination.py", "mil/edit.py", "mil/traverse.py", *PACKAGE_CODE)
 GIVES = "package"
 
 
@@ -57,8 +53,8 @@ def run(job: Job) -> dict[str, Any]:
 
 def _bind(job: Job, component: Component) -> dict[str, Any]:
     from sdbuild.lowering import bind
-    from sdbuild.sources.fit import check_fit
-    from sdbuild.sources.tensors import table
+    from sdbuild.safetensors.shapes import check_fit
+    from sdbuild.safetensors.tensors import table
 
     lowered = bind.read_lowered(job.inputs["lowered"])
     tensors = {
@@ -82,8 +78,8 @@ def _direct(job: Job, component: Component) -> dict[str, Any]:
     import torch
 
     from sdbuild.lowering import coreml
-    from sdbuild.mil.decode import decode_program
-    from sdbuild.mil.package import write_package
+    from sdbuild.mil.files.package import write_package
+    from sdbuild.mil.ir.decode import decode_program
     from sdbuild.models import network
 
     program = torch.export.load(job.inputs["graph"] / "graph.pt2")

@@ -10,20 +10,19 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sdbuild.digest import canonical, sha256_file
-from sdbuild.errors import DigestMismatch, SourceError
-from sdbuild.family import Component
-from sdbuild.filenames import contents
-from sdbuild.recipe import Recipe
-from sdbuild.sources import RESOURCES, none_of, open_checkpoint
-from sdbuild.step import Job
+from sdbuild.base.digest import canonical, sha256_file
+from sdbuild.base.errors import DigestMismatch, SourceError
+from sdbuild.base.filenames import contents
+from sdbuild.checkpoints import RESOURCES, none_of, open_checkpoint
+from sdbuild.engine.step import Job
+from sdbuild.recipe.families import Component
+from sdbuild.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from sdbuild.sources import Checkpoint
+    from sdbuild.checkpoints import Checkpoint
 
 VERSION = 5
 TOOLS = ()
-CODE = ("steps/download.py", "sources/*.py")
 NEEDS: dict[str, str] = {}
 GIVES = "checkpoint"
 
@@ -100,11 +99,11 @@ def _check_lock(place: str, job: Job) -> None:
 
 
 def _resources(job: Job, checkpoint: Checkpoint) -> None:
-    from sdbuild.sources import beside
+    from sdbuild.checkpoints import sidecar_configs
 
     resources = dict(checkpoint.resources())
-    scheduler = beside.scheduler(resources, job.params)
-    beside.check_tokenizer(resources)
+    scheduler = sidecar_configs.scheduler(resources, job.params)
+    sidecar_configs.check_tokenizer(resources)
     for name, content in resources.items():
         (job.output / name.rpartition("/")[2]).write_bytes(content)
     if "prediction_type" in job.params:
@@ -113,15 +112,16 @@ def _resources(job: Job, checkpoint: Checkpoint) -> None:
 
 
 def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
-    from sdbuild.sources import form, tensors
-    from sdbuild.sources.numbers import expect_floats
+    from sdbuild.checkpoints import normalize
+    from sdbuild.safetensors import tensors
+    from sdbuild.safetensors.decode import expect_floats
 
     part, prefixes = job.reads[0], tuple(job.params["prefixes"])
-    found = form.architecture_of(checkpoint, job.reads, job.params)
+    found = normalize.architecture_of(checkpoint, job.reads, job.params)
     (job.output / "architecture.json").write_bytes(canonical(found))
-    if latents := form.latents(part, checkpoint.config(part)):
+    if latents := normalize.latents(part, checkpoint.config(part)):
         (job.output / "latents.json").write_bytes(canonical(latents))
-    tables = form.tensors(part, checkpoint.tensors(part).values())
+    tables = normalize.tensors(part, checkpoint.tensors(part).values())
     taken = [tensor for tensor in tables if tensor.name.startswith(prefixes)]
     if not taken:
         raise SourceError(

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sdbuild.family import Component
-from sdbuild.recipe import Recipe
-from sdbuild.step import Job
-from sdbuild.steps import PACKAGE_CODE
+from sdbuild.engine.step import Job
+from sdbuild.recipe.families import Component
+from sdbuild.recipe.recipe import Recipe
 
 VERSION = 4
 TOOLS = ("torch", "coremltools", "numpy")
-CODE = ("steps/lower.py", "lowering/*.py", "family.py", "versions.py",
-        "sources/numbers.py", "sources/pickles.py", "sources/tensors.py", "mil/edit.py",
-        "mil/traverse.py", *PACKAGE_CODE)
 NEEDS = {"graph": "graph"}
 GIVES = "lowered"
 
@@ -34,8 +30,8 @@ def run(job: Job) -> dict[str, Any]:
     """Writes the lowered program and its bindings."""
     import torch
 
-    from sdbuild.family import FAMILIES
     from sdbuild.lowering import bind, once
+    from sdbuild.recipe.families import FAMILIES
 
     component = FAMILIES[job.params["family"]].component(job.params["component"])
     program = torch.export.load(job.inputs["graph"] / "graph.pt2")

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from sdbuild.family import Component
-from sdbuild.recipe import Recipe, Source
-from sdbuild.step import Job
+from sdbuild.engine.step import Job
+from sdbuild.recipe.families import Component
+from sdbuild.recipe.recipe import Recipe, Source
 
 VERSION = 1
 TOOLS = ("numpy",)
-CODE = ("steps/merge.py", "sources/lora*.py", "sources/deltas.py", "sources/merged.py",
-        "sources/fp8.py", "sources/ldm.py", "sources/numbers.py", "sources/pickles.py",
-        "sources/tensors.py", "parsing.py")
 NEEDS = {"checkpoint": "checkpoint"}
 GIVES = "checkpoint"
 
@@ -44,8 +41,9 @@ def run(job: Job) -> dict[str, Any]:
     """
     from pathlib import Path
 
-    from sdbuild.sources import lora, tensors
-    from sdbuild.sources.merged import Merged
+    from sdbuild.checkpoints.loras import lora
+    from sdbuild.checkpoints.loras.merged import Merged
+    from sdbuild.safetensors import tensors
 
     checkpoint = job.inputs["checkpoint"]
     weights = tensors.table([checkpoint / "weights.safetensors"])

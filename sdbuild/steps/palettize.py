@@ -6,18 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sdbuild.family import Component
-from sdbuild.filenames import contents
-from sdbuild.memory import processors
-from sdbuild.recipe import Recipe
-from sdbuild.step import Job
-from sdbuild.steps import PACKAGE_CODE
+from sdbuild.base.filenames import contents
+from sdbuild.base.machine import processors
+from sdbuild.engine.step import Job
+from sdbuild.recipe.families import Component
+from sdbuild.recipe.recipe import Recipe
 
 VERSION = 2
 TOOLS = ("coremltools", "numpy")
-CODE = ("steps/palettize.py", "mil/palettize.py", "mil/compress.py", "mil/packed.py",
-        "mil/kmeans.py", "mil/partition.py", "mil/destination.py", "mil/sound.py",
-        "mil/edit.py", "mil/traverse.py", "mil/arrays.py", *PACKAGE_CODE)
 NEEDS = {"package": "package"}
 GIVES = "package"
 
@@ -39,7 +35,7 @@ def params(recipe: Recipe, component: Component) -> dict[str, Any]:
 
 def run(job: Job) -> dict[str, Any]:
     """Writes the package with palettized weights; the facts are a report of each tensor."""
-    from sdbuild.mil.palettize import palettize
+    from sdbuild.mil.compress.palettize import palettize
 
     (source,) = contents(job.inputs["package"], ".mlpackage")
     reports = palettize(
@@ -51,8 +47,8 @@ def run(job: Job) -> dict[str, Any]:
 
 def _workers(job: Job, source: Path) -> int:
     """As many threads as there are processors, and as have room for the largest weight."""
-    from sdbuild.mil.blob import BlobReader
-    from sdbuild.mil.package import WEIGHT_FILE, read_package
+    from sdbuild.mil.files.blob import BlobReader
+    from sdbuild.mil.files.package import WEIGHT_FILE, read_package
 
     file = read_package(source).weight_path(WEIGHT_FILE)
     largest = max((record.count for record in BlobReader(file).records()), default=1)

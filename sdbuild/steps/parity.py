@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdbuild.family import Component
-from sdbuild.filenames import contents
-from sdbuild.recipe import Recipe
-from sdbuild.step import Job
+from sdbuild.base.filenames import contents
+from sdbuild.engine.step import Job
+from sdbuild.recipe.families import Component
+from sdbuild.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 VERSION = 4
 TOOLS = ("torch", "diffusers", "transformers", "numpy")
-CODE = ("steps/parity.py", "models/*.py", "family.py", "sources/fit.py", "mil/*.py", "mil/ops/*.py",
-        "runtime/predictor.py", "runtime/portable.py")
 NEEDS = {"compiled": "compiled", "checkpoint": "checkpoint"}
 GIVES = "parity"
 
@@ -52,8 +50,8 @@ def run(job: Job) -> None:
     import numpy as np
     import torch
 
-    from sdbuild.family import FAMILIES
     from sdbuild.models import network
+    from sdbuild.recipe.families import FAMILIES
     from sdbuild.runtime.predictor import load
 
     component = FAMILIES[job.params["family"]].component(job.params["component"])
@@ -105,8 +103,8 @@ def _weight_bytes(job: Job) -> int | None:
 
 def _first_nonfinite(models: Sequence[Path], inputs: dict[str, np.ndarray]) -> str:
     """The first operation that made NaN or infinity, in models that run in a row."""
-    from sdbuild.mil.execute import Executor, first_nonfinite
-    from sdbuild.mil.read import read_model
+    from sdbuild.mil.execute.execute import Executor, first_nonfinite
+    from sdbuild.mil.files.read import read_model
 
     values = dict(inputs)
     for path in models:

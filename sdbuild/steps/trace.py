@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sdbuild.errors import StepError
-from sdbuild.family import Component
-from sdbuild.recipe import Recipe
-from sdbuild.step import Job
-from sdbuild.versions import public_torch
+from sdbuild.base.errors import StepError
+from sdbuild.base.versions import public_torch
+from sdbuild.engine.step import Job
+from sdbuild.recipe.families import Component
+from sdbuild.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
 
 VERSION = 4
 TOOLS = ("torch", "diffusers", "transformers")
-CODE = ("steps/trace.py", "models/*.py", "family.py", "versions.py")
 NEEDS = {"architecture": ("checkpoint", "architecture.json")}
 GIVES = "graph"
 
@@ -41,10 +40,10 @@ def run(job: Job) -> dict[str, Any]:
     """Writes `graph.pt2`, an exported program whose tensors have no numbers."""
     import torch
 
-    from sdbuild.family import FAMILIES
     from sdbuild.models import network
     from sdbuild.models.group_norm import replace_group_norms
     from sdbuild.models.upsample import replace_upsamples
+    from sdbuild.recipe.families import FAMILIES
 
     component = FAMILIES[job.params["family"]].component(job.params["component"])
     architecture = network.read_architecture(job.inputs["architecture"], job.params)

@@ -4,7 +4,7 @@
 `notes.py`, `stamps.py` and `roots.py` remember what can be found out again.
 """
 
-from sdbuild.store.place import check_place
+from sdbuild.store.location import check_place
 from sdbuild.store.record import Entry, Record, key
 from sdbuild.store.store import Store
 

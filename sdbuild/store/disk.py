@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from sdbuild.errors import StoreError
+from sdbuild.base.errors import StoreError
 
 TAKEN_NS = 946_684_800 * 10**9
 """The modification time of every file in the pool, 1 January 2000: another one means that it was

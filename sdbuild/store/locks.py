@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from sdbuild.digest import digest
-from sdbuild.parsing import Malformed, json_object
+from sdbuild.base.digest import digest
+from sdbuild.base.parsing import Malformed, json_object
 from sdbuild.store.disk import file_error, is_read_only, make_folder
 from sdbuild.store.private import private_folder
 

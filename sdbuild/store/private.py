@@ -11,7 +11,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from sdbuild.errors import StoreError
+from sdbuild.base.errors import StoreError
 from sdbuild.store.disk import file_error
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO

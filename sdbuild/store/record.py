@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sdbuild.digest import digest
-from sdbuild.parsing import Malformed, json_object
+from sdbuild.base.digest import digest
+from sdbuild.base.parsing import Malformed, json_object
 
 
 def key(ingredients: Mapping[str, Any]) -> str:

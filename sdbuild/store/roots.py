@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdbuild.digest import digest
-from sdbuild.errors import StoreError
-from sdbuild.parsing import Malformed, json_object
+from sdbuild.base.digest import digest
+from sdbuild.base.errors import StoreError
+from sdbuild.base.parsing import Malformed, json_object
 from sdbuild.store.disk import file_error, sweep, write_file
-from sdbuild.store.listing import entries
+from sdbuild.store.integrity import LOST, fault
 from sdbuild.store.record import Record
+from sdbuild.store.scan import entries
 from sdbuild.store.store import Store
-from sdbuild.store.whole import LOST, fault
 
 MANIFEST = "manifest.json"
 

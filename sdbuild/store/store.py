@@ -31,10 +31,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from sdbuild.digest import digest_file
-from sdbuild.errors import CorruptArtifact, MissingArtifact
-from sdbuild.filenames import normalized
-from sdbuild.parsing import Malformed, json_value
+from sdbuild.base.digest import digest_file
+from sdbuild.base.errors import CorruptArtifact, MissingArtifact
+from sdbuild.base.filenames import normalized
+from sdbuild.base.parsing import Malformed, json_value
 from sdbuild.store.disk import (
     drop,
     file_error,
@@ -45,10 +45,10 @@ from sdbuild.store.disk import (
     touch,
     write_file,
 )
-from sdbuild.store.listing import entries, files
+from sdbuild.store.integrity import DAMAGED, LOST, fault, flaw, is_laid_out, is_same, is_whole
 from sdbuild.store.locks import is_held, locked
 from sdbuild.store.record import Entry, Record, decoded, encoded
-from sdbuild.store.whole import DAMAGED, LOST, fault, flaw, is_laid_out, is_same, is_whole
+from sdbuild.store.scan import entries, files
 
 _USED_EVERY_S = 3600
 """How exactly the time of last use is kept."""

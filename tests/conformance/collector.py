@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
 
-from sdbuild.errors import UnsupportedOp
+from sdbuild.base.errors import UnsupportedOp
 from tests.conformance.outcomes import Outcome, operation_of, sampled
 from tests.conformance.seam import NotApplicable, Proxy
 

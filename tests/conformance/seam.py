@@ -15,8 +15,8 @@ from unittest.mock import patch
 import coremltools
 import numpy as np
 
-from sdbuild.mil.execute import Executor
-from sdbuild.mil.package import read_package
+from sdbuild.mil.execute.execute import Executor
+from sdbuild.mil.files.package import read_package
 
 VERSION = "9.0"
 """The coremltools that the names below were read in."""

@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hub_checkpoints import content
-from hub_server import Hub
-from project import ROOT, Project
+
+from tests.e2e.hub_checkpoints import content
+from tests.e2e.project import ROOT, Project
+from tests.hub_server import Hub
 
 
 @pytest.fixture(scope="session")

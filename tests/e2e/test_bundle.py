@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from benchmarks.judge import Judge
-from sdbuild.mil.package import read_package
-from sdbuild.mil.read import read_model
-from sdbuild.recipe import load
-from sdbuild.runtime.bundle import load_bundle
+from sdbuild.bundle.manifest import load_bundle
+from sdbuild.mil.files.package import read_package
+from sdbuild.mil.files.read import read_model
+from sdbuild.recipe.recipe import load
 from sdbuild.runtime.pipeline import Pipeline
 from sdbuild.store import Store
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sdbuild.mil.coremldata import unpack_description
-from sdbuild.mil.read import read_model
-from sdbuild.runtime.bundle import load_bundle
-from sdbuild.runtime.contract import violations
+from sdbuild.bundle.contract import violations
+from sdbuild.bundle.manifest import load_bundle
+from sdbuild.mil.files.coremldata import unpack_description
+from sdbuild.mil.files.read import read_model
 from sdbuild.runtime.predictor import load
 from sdbuild.store import Store
 from tests.checkers import embeddings, seen, small_checker, verdicts

@@ -9,9 +9,9 @@ import shutil
 
 import pytest
 
-from sdbuild.errors import BundleError, ContractBroken
-from sdbuild.mil.coremldata import pack_description, unpack_description
-from sdbuild.runtime.contract import require, violations
+from sdbuild.base.errors import BundleError, ContractBroken
+from sdbuild.bundle.contract import require, violations
+from sdbuild.mil.files.coremldata import pack_description, unpack_description
 
 FLOAT16, FLOAT32, INT32 = 65552, 65568, 131104
 
@@ -347,7 +347,7 @@ def test_the_task_checks_the_bundle_in_place(built):
 
 
 def test_the_command_gives_json_and_status_1_for_errors(whole, capsys):
-    from sdbuild.cli import main
+    from sdbuild.cli.main import main
 
     whole.remove("merges.txt")
 
@@ -358,7 +358,7 @@ def test_the_command_gives_json_and_status_1_for_errors(whole, capsys):
 
 
 def test_the_command_gives_status_0_for_warnings(whole, capsys):
-    from sdbuild.cli import main
+    from sdbuild.cli.main import main
 
     whole.remove("VAEEncoder.mlmodelc")
 

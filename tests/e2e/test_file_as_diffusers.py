@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from single_files import config_of, single_file, small_checkpoint, write
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from sdbuild.build import Builder
-from sdbuild.plan import plan
-from sdbuild.recipe import load
+from sdbuild.engine.build import Builder
+from sdbuild.engine.plan import plan
+from sdbuild.recipe.recipe import load
 from sdbuild.store import Store
+from tests.single_files import config_of, single_file, small_checkpoint, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 ROOT = Path(__file__).parent.parent.parent

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from single_files import config_of, single_file, write
+
+from tests.single_files import config_of, single_file, write
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -5,7 +5,11 @@ import os
 
 import numpy as np
 import pytest
-from hub_checkpoints import (
+from safetensors.numpy import load, save
+from transformers import CLIPTokenizer
+
+from sdbuild.store import Store
+from tests.e2e.hub_checkpoints import (
     CHECKPOINT,
     PLACE,
     SCHEDULER,
@@ -16,10 +20,6 @@ from hub_checkpoints import (
     sharded,
     with_other_weights,
 )
-from safetensors.numpy import load, save
-from transformers import CLIPTokenizer
-
-from sdbuild.store import Store
 
 
 def test_a_place_on_the_hub_gives_the_same_artifacts_as_the_folder(project, hub, tiny):

@@ -9,11 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_checkpoints import PLACE, UNET, content, files_asked_for, record, with_other_weights
-from project import ROOT
 from safetensors.numpy import load_file, save
 
 from sdbuild.store import Store
+from tests.e2e.hub_checkpoints import (
+    PLACE,
+    UNET,
+    content,
+    files_asked_for,
+    record,
+    with_other_weights,
+)
+from tests.e2e.project import ROOT
 
 # what goes wrong, before anything starts
 

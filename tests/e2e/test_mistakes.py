@@ -229,7 +229,7 @@ def generate(*arguments, status):
 @pytest.fixture
 def own_bundle(built, tmp_path):
     """A copy of the finished bundle that a test may break."""
-    from sdbuild.install import install
+    from sdbuild.bundle.install import install
 
     store = Store(built.cache)
     record = max((r for r in store.records() if r.step == "bundle"

@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from project import ROOT
-from waiting import wait_for
 
 from sdbuild.store import Store
+from tests.e2e.project import ROOT
+from tests.waiting import wait_for
 
 START = """
 import multiprocessing

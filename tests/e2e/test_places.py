@@ -8,10 +8,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hub_checkpoints import CHECKPOINT, PLACE, UNET, record, with_other_weights
 from safetensors.numpy import save
 
 from sdbuild.store import Store
+from tests.e2e.hub_checkpoints import CHECKPOINT, PLACE, UNET, record, with_other_weights
 
 # several places
 

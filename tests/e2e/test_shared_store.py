@@ -8,15 +8,15 @@ import sys
 from importlib import metadata
 
 import pytest
-from project import ROOT, Project, run
 
 from sdbuild.store import Store
+from tests.e2e.project import ROOT, Project, run
 
 XCRUN = f"""#!{sys.executable}
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
-from sdbuild.mil.compile import compile_package
+from sdbuild.mil.compile.compile import compile_package
 match sys.argv[1:]:
     case ["coremlcompiler", "version"]:
         print("3600.1.2")

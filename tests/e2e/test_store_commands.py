@@ -12,13 +12,13 @@ import time
 
 import pytest
 import xxhash
-from project import ROOT, Project, run
 
-from sdbuild import build
-from sdbuild.plan import plan
-from sdbuild.recipe import load
-from sdbuild.settings import settings
+from sdbuild.engine import build
+from sdbuild.engine.plan import plan
+from sdbuild.recipe.recipe import load
+from sdbuild.recipe.settings import settings
 from sdbuild.store import Store
+from tests.e2e.project import ROOT, Project, run
 
 
 def sdbuild(project, *words, status=0):

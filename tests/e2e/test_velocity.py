@@ -8,15 +8,15 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from checkpoints import write_checkpoint
 from transformers import CLIPTokenizer
 
-from sdbuild.build import Builder
-from sdbuild.plan import plan
-from sdbuild.recipe import load
-from sdbuild.runtime.bundle import load_bundle
+from sdbuild.bundle.manifest import load_bundle
+from sdbuild.engine.build import Builder
+from sdbuild.engine.plan import plan
+from sdbuild.recipe.recipe import load
 from sdbuild.runtime.pipeline import Pipeline
 from sdbuild.store import Store
+from tests.tiny_checkpoints import write_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 WIDTH, HEIGHT = 72, 64  # nine columns of latents, which no halving divides

@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from project import ROOT, run
 from safetensors.numpy import load_file
 
 from sdbuild.store import Store
+from tests.e2e.project import ROOT, run
 
 CHECKPOINT = ROOT / "recipes" / "tiny-emoji"
 FILES = {"text_encoder": "text_encoder/model.safetensors",

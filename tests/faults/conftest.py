@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("scenes", "walk")
+pytest.register_assert_rewrite("tests.faults.scenes", "tests.faults.walk")
 
-import tally  # noqa: E402
-import watch  # noqa: E402
-from scenes import Stage  # noqa: E402
+from tests.faults import tally, watch  # noqa: E402
+from tests.faults.scenes import Stage  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from watch import RENAME_EXCHANGE
+from tests.faults.watch import RENAME_EXCHANGE
 
 LOST, ZEROS, KEPT = "lost", "zeros", "kept"
 _DULL = re.compile(r"/\.new-\w+$|/cache/(locks|work)(/|$)")

@@ -6,8 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import reader
-from watch import Watcher
+from tests.faults import reader
+from tests.faults.watch import Watcher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

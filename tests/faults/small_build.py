@@ -10,23 +10,23 @@ import traceback
 import types
 from pathlib import Path
 
-from sdbuild import build as building
-from sdbuild import relink as relinking
-from sdbuild.build import Builder
-from sdbuild.digest import digest
-from sdbuild.errors import SDBuildError
-from sdbuild.install import install
-from sdbuild.plan import Plan
-from sdbuild.recipe import Source
-from sdbuild.sources import RESOURCES
-from sdbuild.step import From, Step
+from sdbuild.base.digest import digest
+from sdbuild.base.errors import SDBuildError
+from sdbuild.bundle.install import install
+from sdbuild.checkpoints import RESOURCES
+from sdbuild.engine import build as building
+from sdbuild.engine import relink as relinking
+from sdbuild.engine.build import Builder
+from sdbuild.engine.plan import Plan
+from sdbuild.engine.step import From, Step
+from sdbuild.recipe.recipe import Source
+from sdbuild.reports.gc import collect
+from sdbuild.reports.verify import verify
 from sdbuild.steps import __main__ as step_process
 from sdbuild.steps.bundle import write_manifest
 from sdbuild.store import Store
 from sdbuild.store.disk import give
-from sdbuild.store.listing import files
-from sdbuild.upkeep.collect import collect
-from sdbuild.upkeep.verify import verify
+from sdbuild.store.scan import files
 
 RUNS = "SDBUILD_TEST_RUNS"
 """The variable that names the file in which each run of a stage is noted."""
@@ -71,7 +71,7 @@ def stage(kind, run, gives, **more):
         run(job)
         note(f"end {os.getppid()} {key}")
     module = types.ModuleType(f"sdbuild.steps.{kind}")
-    vars(module).update(VERSION=1, TOOLS=(), CODE=(), NEEDS={}, GIVES=gives, run=noted, **more)
+    vars(module).update(VERSION=1, TOOLS=(), NEEDS={}, GIVES=gives, run=noted, **more)
     sys.modules[module.__name__] = module
 
 

@@ -4,8 +4,8 @@ import platform
 from collections import defaultdict
 from pathlib import Path
 
-from scenes import SCENES
-from walk import Walk
+from tests.faults.scenes import SCENES
+from tests.faults.walk import Walk
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 BEGIN, END = "<!-- written by pytest tests/faults --accept -->\n", "<!-- until here -->\n"

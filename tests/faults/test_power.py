@@ -4,9 +4,10 @@ import errno
 from pathlib import Path
 
 import pytest
-import walk
-from power import Disk
-from scenes import SCENES
+
+from tests.faults import walk
+from tests.faults.power import Disk
+from tests.faults.scenes import SCENES
 
 
 def states(stage, scene, decide, forgets):

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import reader
-from walk import Walk
-from watch import KILL
+
+from tests.faults import reader
+from tests.faults.walk import Walk
+from tests.faults.watch import KILL
 
 PROJECT = Path(__file__).parents[2]
 

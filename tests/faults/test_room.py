@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 import pytest
-import reader
-from scenes import BUILD, SCENES
-from walk import Walk
+
+from tests.faults import reader
+from tests.faults.scenes import BUILD, SCENES
+from tests.faults.walk import Walk
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not sys.platform.startswith("linux"), reason="needs root, to mount")

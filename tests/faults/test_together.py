@@ -5,10 +5,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import reader
-from scenes import SCENES
-from walk import Walk
-from watch import KILL, Watcher
+
+from tests.faults import reader
+from tests.faults.scenes import SCENES
+from tests.faults.walk import Walk
+from tests.faults.watch import KILL, Watcher
 
 BITS = (2, 3, 2, 4, 3, 2)
 """Of each build: they share downloads, some the rest as well."""

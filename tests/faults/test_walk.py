@@ -5,10 +5,10 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import reader
-import walk
-from scenes import BUILD, SCENES
-from watch import KILL, RENAME_EXCHANGE
+
+from tests.faults import reader, walk
+from tests.faults.scenes import BUILD, SCENES
+from tests.faults.watch import KILL, RENAME_EXCHANGE
 
 
 def disturbed(fault, stages, name, every):

@@ -6,8 +6,8 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from scenes import SCENES
-from watch import HALF, KILL, Call
+from tests.faults.scenes import SCENES
+from tests.faults.watch import HALF, KILL, Call
 
 NEVER = Call(name="never reached", paths=(), pid=0)
 

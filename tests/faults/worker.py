@@ -9,11 +9,11 @@ import sys
 import tempfile
 import traceback
 
-import watch
+from tests.faults import watch
 
 
 def main(connection):
-    import small_build
+    from tests.faults import small_build
 
     while head := connection.recv(4):
         (size,) = struct.unpack("=I", head)

@@ -7,21 +7,21 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["sdbuild"]):
-    from sdbuild.errors import MILError
-    from sdbuild.mil.arrays import to_array
-    from sdbuild.mil.blob import BlobReader
-    from sdbuild.mil.coremldata import unpack_description
-    from sdbuild.mil.decode import decode_program
-    from sdbuild.mil.encode import encode_program
-    from sdbuild.mil.package import MANIFEST_FILE, model_file
-    from sdbuild.mil.parse import parse_program
-    from sdbuild.mil.program import Value
-    from sdbuild.mil.proto import messages, serialize
-    from sdbuild.mil.sound import blocks
-    from sdbuild.mil.survey import read_models
-    from sdbuild.mil.text import DIALECTS, format_program
-    from sdbuild.mil.traverse import walk
-    from sdbuild.mil.verify import verify
+    from sdbuild.base.errors import MILError
+    from sdbuild.mil.files.arrays import to_array
+    from sdbuild.mil.files.blob import BlobReader
+    from sdbuild.mil.files.coremldata import unpack_description
+    from sdbuild.mil.files.package import MANIFEST_FILE, model_file
+    from sdbuild.mil.files.validate import blocks
+    from sdbuild.mil.inspect.summary import read_models
+    from sdbuild.mil.inspect.verify import verify
+    from sdbuild.mil.ir.decode import decode_program
+    from sdbuild.mil.ir.encode import encode_program
+    from sdbuild.mil.ir.program import Value
+    from sdbuild.mil.ir.proto import messages, serialize
+    from sdbuild.mil.ir.traverse import walk
+    from sdbuild.mil.text.parse import parse_program
+    from sdbuild.mil.text.printer import DIALECTS, format_program
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
 MODEL_PLACE = "com.apple.CoreML/model.mlmodel"

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sdbuild.errors import SourceError, StepError
-from sdbuild.family import Component, Port
+from sdbuild.base.errors import SourceError, StepError
 from sdbuild.lowering import bind
 from sdbuild.lowering.standins import StandIns
-from sdbuild.mil.decode import decode_program
-from sdbuild.mil.package import write_package
-from sdbuild.sources.tensors import table
+from sdbuild.mil.files.package import write_package
+from sdbuild.mil.ir.decode import decode_program
+from sdbuild.recipe.families import Component, Port
+from sdbuild.safetensors.tensors import table
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from sdbuild.errors import StepError
+from sdbuild.base.errors import StepError
 from sdbuild.lowering.patched import Patch, patched
 from sdbuild.lowering.recording import patches, recording
 

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from sdbuild.cli import main
+from sdbuild.cli.main import main
 
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory):
     """A package of two convolutions. Read only: tests edit copies."""
-    from packages import convolutions
+    from tests.mil.packages import convolutions
 
     return convolutions(tmp_path_factory.mktemp("source") / "source.mlpackage", layers=2)
 

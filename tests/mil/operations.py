@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sdbuild.mil.arrays import pack_bits
-from sdbuild.mil.dtype import DTYPES
-from sdbuild.mil.execute import Executor
-from sdbuild.mil.package import Model
-from sdbuild.mil.program import (
+from sdbuild.mil.execute.execute import Executor
+from sdbuild.mil.files.arrays import pack_bits
+from sdbuild.mil.files.package import Model
+from sdbuild.mil.ir.dtype import DTYPES
+from sdbuild.mil.ir.program import (
     Block,
     Function,
     NamedType,

@@ -14,10 +14,10 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 from coremltools.optimize import coreml as cto
 
-from sdbuild.mil.arrays import to_array
-from sdbuild.mil.package import model_file, read_package
-from sdbuild.mil.proto import Message, messages, serialize
-from sdbuild.mil.traverse import walk
+from sdbuild.mil.files.arrays import to_array
+from sdbuild.mil.files.package import model_file, read_package
+from sdbuild.mil.ir.proto import Message, messages, serialize
+from sdbuild.mil.ir.traverse import walk
 
 IOS15, IOS16, IOS17, IOS18 = (
     ct.target.iOS15, ct.target.iOS16, ct.target.iOS17, ct.target.iOS18,

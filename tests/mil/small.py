@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from sdbuild.mil.package import write_package
-from sdbuild.mil.parse import parse_program
-from sdbuild.mil.proto import messages
+from sdbuild.mil.files.package import write_package
+from sdbuild.mil.ir.proto import messages
+from sdbuild.mil.text.parse import parse_program
 
 FLOAT32 = 65568
 RELU = "relu(x = input)"

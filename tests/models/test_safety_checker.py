@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from sdbuild.errors import SourceError
-from sdbuild.family import STABLE_DIFFUSION
+from sdbuild.base.errors import SourceError
+from sdbuild.checkpoints import normalize
 from sdbuild.models import network
-from sdbuild.sources import form
+from sdbuild.recipe.families import STABLE_DIFFUSION
 from tests.checkers import NEVER, embeddings, published, seen, small_checker, verdicts
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -20,7 +20,7 @@ def architecture(checker, **changed):
     config = checker.config.to_dict()
     config |= {"architectures": [type(checker).__name__],
                "vision_config": config["vision_config"] | changed}
-    found = form.architecture("safety_checker", config)
+    found = normalize.architecture("safety_checker", config)
     return network.Architecture(class_name=found["class"], config=found["config"])
 
 

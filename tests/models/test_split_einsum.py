@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
-from sdbuild.errors import SourceError
+from sdbuild.base.errors import SourceError
 from sdbuild.models import split_einsum, split_einsum_v2
 from sdbuild.models.prediction import to_noise
 from sdbuild.models.unet import UNet

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from checkpoints import STYLES, TOKENIZER
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from sdbuild.errors import SourceError
-from sdbuild.family import FAMILIES
+from sdbuild.base.errors import SourceError
 from sdbuild.models.network import Architecture
 from sdbuild.models.text_encoder import TextEncoder, build, end_token, samples
+from sdbuild.recipe.families import FAMILIES
+from tests.tiny_checkpoints import STYLES, TOKENIZER
 
 END, BANG = 49407, 0
 PROMPTS = ["", "a red fox, on a hill", "fox " * 75, "fox " * 100]

@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from checkpoints import STYLES, randomized
 from diffusers import UNet2DConditionModel
 from diffusers.models.upsampling import Upsample2D
 
 from sdbuild.models.unet import UNet
 from sdbuild.models.upsample import Upsample, replace_upsamples
+from tests.tiny_checkpoints import STYLES, randomized
 
 
 @pytest.mark.parametrize("size", [None, (10, 14), (9, 14), (10, 13), (9, 13)])

@@ -9,11 +9,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from sdbuild.digest import digest_file
-from sdbuild.errors import SourceError
-from sdbuild.sources import tensors
-from sdbuild.sources.folder import Folder
-from sdbuild.step import Job, stage
+from sdbuild.base.digest import digest_file
+from sdbuild.base.errors import SourceError
+from sdbuild.checkpoints.folder import Folder
+from sdbuild.engine.step import Job, stage
+from sdbuild.safetensors import tensors
 
 CHECKPOINT = Path(__file__).parent.parent.parent / "recipes" / "tiny-emoji"
 UNET = "diffusion_pytorch_model"

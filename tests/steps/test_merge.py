@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from loras import (
+from safetensors.torch import load_file, save_file
+
+from sdbuild.base.errors import SourceError
+from tests.loras import (
     CLIP,
     CONV,
     LAYERS,
@@ -19,9 +22,6 @@ from loras import (
     save,
     text_encoder,
 )
-from safetensors.torch import load_file, save_file
-
-from sdbuild.errors import SourceError
 
 
 def beside(net, factors, scale):

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdbuild.digest import canonical
-from sdbuild.recipe import load
-from sdbuild.sources.form import architecture
-from sdbuild.step import Job, stage
+from sdbuild.base.digest import canonical
+from sdbuild.checkpoints.normalize import architecture
+from sdbuild.engine.step import Job, stage
+from sdbuild.recipe.recipe import load
 
 CHECKPOINT = Path(__file__).parent.parent.parent / "recipes" / "tiny-emoji"
 

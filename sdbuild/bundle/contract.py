@@ -1,0 +1,70 @@
+"""The contract with hosts: what apple/ml-stable-diffusion's Swift package, and the apps around
+it, expect of a bundle of Stable Diffusion 1.x or 2.x; checked on a folder, on any machine.
+
+The rules are in `sdbuild/runtime/rules/`, as read from the Swift package at e12202c and
+MochiDiffusion at e686551. `docs/contract.md` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from sdbuild.base.errors import BundleError, ContractBroken
+from sdbuild.bundle.bundle_reader import open_bundle
+from sdbuild.bundle.rules.apps import APP_RULES
+from sdbuild.bundle.rules.cross_model import TOGETHER
+from sdbuild.bundle.rules.files import FILES
+from sdbuild.bundle.rules.ports import PORTS
+from sdbuild.bundle.rules.rule import ERROR, Violation
+from sdbuild.bundle.rules.settings import SETTINGS
+from sdbuild.bundle.rules.tokenizer import TOKENIZER
+
+BAR = "\\|"
+"""A bar within a cell of a table in Markdown."""
+
+RULES = (*FILES, *PORTS, *TOGETHER, *TOKENIZER, *APP_RULES, *SETTINGS)
+
+
+def violations(folder: Path) -> tuple[Violation, ...]:
+    """Every rule that the bundle in a folder breaks, errors first.
+
+    Raises:
+        BundleError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: there is no such folder, expected that of a bundle")
+    bundle = open_bundle(folder)
+    found = [violation for rule in RULES for violation in rule.violations(bundle)]
+    return tuple(sorted(found, key=lambda violation: violation.level != ERROR))
+
+
+def require(folder: Path) -> tuple[Violation, ...]:
+    """The warnings of the bundle in a folder, if it has no errors.
+
+    Raises:
+        ContractBroken: it has errors; names each, its host, and what that host would do.
+    """
+    found = violations(folder)
+    errors = [violation for violation in found if violation.level == ERROR]
+    if errors:
+        raise ContractBroken(
+            f"hosts cannot use this bundle:\n{told(errors)}",
+            hint="docs/contract.md lists the rules; single components can be built by their "
+                 "steps: doit compile:unet",
+            violations=[asdict(violation) for violation in errors],
+        )
+    return found
+
+
+def told(found: Iterable[Violation]) -> str:
+    """Violations as people read them, two lines each."""
+    return "\n".join(map(str, found))
+
+
+def table() -> str:
+    """The rules as a table in Markdown, for `docs/contract.md`."""
+    cells = ((rule.level, rule.what, f"{rule.host} {rule.otherwise}") for rule in RULES)
+    rows = (f"| {' | '.join(text.replace('|', BAR) for text in row)} |" for row in cells)
+    return "\n".join(("| | rule | if it is broken |", "| --- | --- | --- |", *rows))

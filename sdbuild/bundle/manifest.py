@@ -1,0 +1,149 @@
+"""A finished bundle: a folder that describes itself in `manifest.json`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdbuild.base.errors import BundleError
+from sdbuild.base.parsing import Fields, json_file, shown
+from sdbuild.bundle.inside import check_inside
+from sdbuild.checkpoints.schedule import check_schedule
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+_LARGEST_PX = 1 << 14
+_LEAST_SCALE = 1e-3
+_LONGEST_NAME = 200
+"""In bytes: file systems have 255, and a number and a suffix come after it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """What a host needs to know of a bundle.
+
+    `models` maps each component to its compiled models, the chunks in order. `scheduler` is
+    diffusers' config of the checkpoint's own, whose `prediction_type` may be another than the
+    bundle's; `defaults` are the settings that the bundle draws best with.
+    """
+
+    folder: Path
+    name: str
+    family: str
+    width_px: int
+    height_px: int
+    attention: str
+    scale_factor: float
+    pad_token: str
+    prediction_type: str
+    scheduler: Mapping[str, Any]
+    models: Mapping[str, tuple[Path, ...]]
+    defaults: Mapping[str, Any]
+    description: str
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """The bundle in a folder, which may be of anybody: whatever it names lies in it.
+
+    Raises:
+        BundleError: there is none, a field of its manifest is not what it must be, a file is
+            missing or has another size, or something leads out of it; says which.
+    """
+    fields = read_manifest(folder)
+    check_inside(folder)
+    _check_files(folder, fields.fields("files").values)
+    components = _components(fields)
+    scheduler = fields.fields("scheduler")
+    check_schedule(scheduler.values, scheduler.where, BundleError)
+    return Bundle(
+        folder=folder,
+        name=_name(fields),
+        family=fields.text("family"),
+        width_px=fields.integer("width_px", low=1, high=_LARGEST_PX),
+        height_px=fields.integer("height_px", low=1, high=_LARGEST_PX),
+        attention=fields.text("attention"),
+        scale_factor=fields.number("scale_factor", low=_LEAST_SCALE, high=1 / _LEAST_SCALE),
+        pad_token=fields.text("pad_token"),
+        prediction_type=fields.text("prediction_type"),
+        scheduler=scheduler.values,
+        models={name: _models(folder, entry) for name, entry in components.items()},
+        defaults=fields.fields("draw").values,
+        description=_describe(fields, components),
+    )
+
+
+def read_manifest(folder: Path) -> Fields:
+    """The fields of a bundle's manifest.
+
+    Raises:
+        BundleError: there is none, or it is not of this schema.
+    """
+    path = folder / MANIFEST
+    if not os.path.lexists(path):
+        raise BundleError(
+            f"{shown(folder)}: no {MANIFEST}, expected the folder of a finished bundle",
+            hint="doit build puts bundles below bundles/",
+        )
+    found = json_file(path, BundleError, has_infinities=True)  # as scheduler configs have
+    if found.get("schema") != SCHEMA:
+        raise BundleError(f"{shown(path)}: not a manifest of schema {SCHEMA}")
+    return Fields(found, shown(path), BundleError)
+
+
+def _name(fields: Fields) -> str:
+    """The bundle's name, which pictures are called after: one that stays in their folder."""
+    name = fields.text("name")
+    if (name.startswith((".", "-")) or set(name) & set("/\\:\n\t")
+            or len(name.encode()) > _LONGEST_NAME):
+        raise BundleError(f"{fields.where}: name is {shown(name)}, expected the name of a file")
+    return name
+
+
+def _components(fields: Fields) -> dict[str, Fields]:
+    found = fields.fields("components")
+    return {name: found.fields(name) for name in found.values}
+
+
+def _models(folder: Path, entry: Fields) -> tuple[Path, ...]:
+    """The compiled models of a component, each a folder in the bundle."""
+    names = entry.listed("models", str)
+    for name in names:
+        if not _is_inside(name) or not (folder / name).is_dir():
+            raise BundleError(f"{entry.where}: models has {shown(name)}, "
+                              "expected the folder of a model in the bundle")
+    if not names:
+        raise BundleError(f"{entry.where}: no models, expected at least one")
+    return tuple(folder / name for name in names)
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a path in a manifest is one below the manifest's folder, as far as it tells."""
+    return all(part not in ("", ".", "..") for part in name.split("/")) and "\\" not in name
+
+
+def _check_files(folder: Path, files: Mapping[str, Any]) -> None:
+    for name, entry in files.items():
+        if not _is_inside(name) or not isinstance(entry, list) or len(entry) != 2:
+            raise BundleError(f"{shown(folder / MANIFEST)}: files has {shown(name)} with "
+                              f"{shown(entry)}, expected a file in it with its size and digest")
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(
+                f"{folder}: {name} is missing", hint="build the bundle again", file=name
+            )
+        if path.stat().st_size != entry[0]:
+            raise BundleError(
+                f"{path}: {path.stat().st_size} bytes, expected {shown(entry[0])}",
+                hint="build the bundle again", file=name,
+            )
+
+
+def _describe(fields: Fields, components: Mapping[str, Fields]) -> str:
+    """The bundle in a few words, for the pictures that it draws."""
+    bits = [entry.integer("nbits", low=1, high=16, default=0) for entry in components.values()]
+    weights = f"{max(bits)} bit" if any(bits) else "fp16"
+    return (f"{fields.text('name')}, {weights}, {fields.text('attention')}, "
+            f"{fields.text('target')}")

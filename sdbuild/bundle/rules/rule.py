@@ -1,0 +1,85 @@
+"""The nouns of the contract: a rule, what it finds, and what is said of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from sdbuild.bundle.bundle_reader import Opened
+
+ERROR = "error"
+"""A host crashes, cannot use the bundle, or draws wrongly."""
+WARNING = "warning"
+"""A host does less than it could, or needs a setting that it does not find in the bundle."""
+
+SWIFT = "Apple's Swift package"
+PYTHON = "Apple's Python pipeline"
+APPS = "MochiDiffusion"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A place where a rule does not hold: what is there, and what was expected."""
+
+    where: str
+    found: str
+    expected: str
+
+
+Check = Callable[[Opened], Iterator[Finding]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """A rule that a bundle breaks, where, and what that does to which host."""
+
+    rule: str
+    level: str
+    what: str
+    where: str
+    found: str
+    expected: str
+    host: str
+    otherwise: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.level}: {self.where}: found {self.found}, expected {self.expected}\n"
+            f"    {self.what} {self.host} {self.otherwise}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Something that hosts expect of a bundle: `what` they do, and what they do `otherwise`."""
+
+    name: str
+    what: str
+    level: str
+    host: str
+    otherwise: str
+    check: Check
+
+    def violations(self, bundle: Opened) -> Iterator[Violation]:
+        """What a bundle breaks it with."""
+        for finding in self.check(bundle):
+            yield Violation(
+                rule=self.name, level=self.level, what=self.what, where=finding.where,
+                found=finding.found, expected=finding.expected, host=self.host,
+                otherwise=self.otherwise,
+            )
+
+
+def rule(level: str, host: str, otherwise: str) -> Callable[[Check], Rule]:
+    """Makes a rule of a check, with the check's name and docstring."""
+    def made(check: Check) -> Rule:
+        return Rule(
+            name=check.__name__, what=" ".join((check.__doc__ or "").split()), level=level,
+            host=host, otherwise=otherwise, check=check,
+        )
+    return made
+
+
+def names(found: Iterable[str]) -> str:
+    """Some names for a message: `a, b`, or `none`."""
+    return ", ".join(sorted(found)) or "none"

@@ -1,0 +1,131 @@
+"""Where checkpoints come from: one file a kind of place, found by `_opened`.
+
+A place is opened as a `Checkpoint`, which gives every part of a pipeline in diffusers' terms,
+whatever form it is kept in. A part is the folder of a component (`unet`, `vae`), or `RESOURCES`;
+`scheduler` and `tokenizer`, which are among these, have an identity of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sdbuild.base.errors import SourceError
+from sdbuild.checkpoints import links
+from sdbuild.checkpoints.folder import DigestOf, Folder
+from sdbuild.checkpoints.hub import hub
+from sdbuild.checkpoints.hub.hub import is_hub
+from sdbuild.checkpoints.layout import RESOURCES
+from sdbuild.checkpoints.single_file import SUFFIX, SingleFile
+from sdbuild.safetensors.pickles import PICKLES, UNPICKLE
+
+if TYPE_CHECKING:
+    from sdbuild.safetensors.tensors import Tensor
+
+__all__ = ["RESOURCES", "Checkpoint", "Facts", "at_home", "check_place", "fixed", "is_hub",
+           "none_of", "open_checkpoint"]
+
+Facts = MutableMapping[str, Any]
+"""What was found out about places and stays true, such as what a commit holds. It may outlive the
+process, and grows: a place that is known needs no network."""
+
+
+class Checkpoint(Protocol):
+    """A checkpoint at one place."""
+
+    place: str
+    """Where it is, so that it can be opened again and be the same."""
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """What a record keeps of where it came from."""
+
+    def identity(self, part: str, digest_of: DigestOf) -> Mapping[str, str]:
+        """What the part's content depends on: a digest for each name. Light; part of a key."""
+
+    def config(self, part: str) -> Mapping[str, Any]:
+        """The part's config, as diffusers writes it in `config.json`."""
+
+    def tensors(self, part: str) -> Mapping[str, Tensor]:
+        """The part's tensors, by diffusers' names."""
+
+    def resources(self) -> Mapping[str, bytes]:
+        """The files that are no networks, by their paths in diffusers' layout."""
+
+
+def open_checkpoint(places: Sequence[str], facts: Facts, config: str = "") -> Checkpoint:
+    """The checkpoint at the first of the places that has one.
+
+    Args:
+        config: a folder that says what a single file does not.
+
+    Raises:
+        SourceError: none of them has; says of each why not.
+    """
+    problems = []
+    for place in places:
+        try:
+            return _opened(place, facts, config)
+        except SourceError as error:
+            problems.append(error)
+    raise none_of(problems)
+
+
+def none_of(problems: Sequence[SourceError]) -> SourceError:
+    """What is wrong with every place, as one error; of their kind if it is the same."""
+    if len(problems) == 1:
+        return problems[0]
+    kinds = {type(error) for error in problems}
+    kind = kinds.pop() if len(kinds) == 1 else SourceError
+    return kind(
+        "no place has the checkpoint:\n  " + "\n  ".join(e.message for e in problems),
+        hint="\n      ".join(dict.fromkeys(e.hint for e in problems if e.hint)),
+    )
+
+
+def check_place(text: str) -> str:
+    """The text, if it can name a place.
+
+    Raises:
+        ValueError: it cannot; says what is expected.
+    """
+    return hub.check_place(text)
+
+
+def at_home(text: str) -> Path:
+    """The path, with `~` for a home; `~` before the name of no user is a name like any other."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def fixed(place: str, base: Path) -> str:
+    """The place, independent of the current folder: a path becomes absolute."""
+    return place if is_hub(place) else str(links.absolute(base / at_home(place)))
+
+
+def _opened(place: str, facts: Facts, config: str) -> Checkpoint:
+    """The checkpoint at one place, by the kind that its name tells."""
+    if is_hub(place):
+        return hub.open_hub(place, facts)
+    path = Path(place)
+    if path.suffix == SUFFIX and not path.is_dir():
+        return SingleFile(path, _config_folder(config) if config else None)
+    if path.suffix in PICKLES and path.is_file():
+        raise SourceError(
+            f"{place} is a pickle, which can run code when it is read; expected {SUFFIX}",
+            hint=UNPICKLE,
+        )
+    if path.is_file():
+        raise SourceError(f"{place}: expected a folder or a {SUFFIX} file")
+    return Folder(path)
+
+
+def _config_folder(config: str) -> Folder:
+    if not Path(config).is_dir():
+        raise SourceError(f"config={config}: there is no such folder",
+                          hint="config=FOLDER, in diffusers' layout, says what a single file does "
+                               "not; without it, that is told from the file")
+    return Folder(Path(config))

@@ -1,0 +1,186 @@
+"""diffusers' layout: which files of a checkpoint make a part, told from their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import PurePosixPath
+
+from sdbuild.base.errors import SourceError
+from sdbuild.base.parsing import Fields, json_object, shown
+from sdbuild.checkpoints.resources import (
+    MERGES,
+    SCHEDULER,
+    SPECIAL_TOKENS,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    VOCABULARY,
+)
+from sdbuild.safetensors.pickles import PICKLES
+
+RESOURCES = "resources"
+"""The part of a checkpoint that is no network: tokenizer, scheduler, card."""
+
+FOLDERS = ("scheduler", "tokenizer")
+"""Those of its folders that are parts, too: what stands there defines some networks."""
+
+_CARDS = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md")
+_SHARD = ".safetensors"
+_STEMS = ("diffusion_pytorch_model", "model")
+_FORMS = (
+    ("{stem}.fp16.safetensors", "{stem}.safetensors.index.fp16.json"),
+    ("{stem}.safetensors", "{stem}.safetensors.index.json"),
+)
+"""The names of weights, whole and in shards: what will be fp16 in the end need not come as fp32.
+Source: diffusers and transformers, `_add_variant`."""
+
+A_CHECKPOINT = "a folder as diffusers' save_pretrained writes it, or a copy of a repository"
+FROM_ELSEWHERE = "vae=PLACE takes the autoencoder from elsewhere"
+LEAVE_OUT = (
+    "what a checkpoint does not have can be left out: components=text_encoder,unet,vae_decoder"
+)
+"""The hint for a part that is missing; many fine-tunes come without a safety checker."""
+
+ShardsOf = Callable[[str], list[str]]
+"""The files that an index names."""
+
+
+def part_files(
+    where: str, part: str, names: Collection[str], shards_of: ShardsOf
+) -> list[str]:
+    """The files of a part: of a component its config first and then its weights.
+
+    `scheduler` and `tokenizer` are parts as well, of what is among the resources.
+
+    Args:
+        where: the checkpoint, for messages.
+        names: the files that it has, by their paths with `/`.
+
+    Raises:
+        SourceError: one that is needed is not there, or the weights are pickles.
+    """
+    if part == RESOURCES:
+        return config_files(where, part, names) + [name for name in _CARDS if name in names]
+    if part in FOLDERS:
+        return config_files(where, part, names)
+    return [*config_files(where, part, names), *weight_files(where, part, names, shards_of)]
+
+
+def config_files(where: str, part: str, names: Collection[str]) -> list[str]:
+    """The files of a part that say what it is: of a component its config alone.
+
+    A component that is kept alone has its files where others have a folder for it.
+
+    Raises:
+        SourceError: one that is needed is not there.
+    """
+    if part == RESOURCES:
+        needed = [_existing(where, name, names) for name in (*_tokenizer(names), SCHEDULER)]
+        return needed + [name for name in (SPECIAL_TOKENS, TOKENIZER_CONFIG) if name in names]
+    if part in FOLDERS:
+        resources = config_files(where, RESOURCES, names)
+        return [name for name in resources if name.startswith(f"{part}/")]
+    folders = {name.partition("/")[0] for name in names if "/" in name}
+    if folders and part not in folders and "config.json" not in names:
+        raise SourceError(
+            f"{where}: no {part}, only {', '.join(sorted(folders))}",
+            hint=_lacking(part),
+            part=part,
+        )
+    return [_existing(where, _inside(part, "config.json", names), names)]
+
+
+def _lacking(part: str) -> str:
+    """What helps where a checkpoint has no folder for a part."""
+    if part == "vae":
+        return FROM_ELSEWHERE
+    return A_CHECKPOINT if part in ("unet", "text_encoder") else LEAVE_OUT
+
+
+def _tokenizer(names: Collection[str]) -> tuple[str, ...]:
+    """Its two files or, as transformers 5 writes it, its only one."""
+    two = (VOCABULARY, MERGES)
+    return (TOKENIZER,) if TOKENIZER in names and not all(n in names for n in two) else two
+
+
+def _inside(part: str, name: str, names: Collection[str]) -> str:
+    is_alone = f"{part}/config.json" not in names and "config.json" in names
+    return name if is_alone else f"{part}/{name}"
+
+
+def weight_files(
+    where: str, part: str, names: Collection[str], shards_of: ShardsOf
+) -> list[str]:
+    """The weights of a component: one file, or the shards that its index names.
+
+    Raises:
+        SourceError: there are none, a shard is missing, or they are pickles.
+    """
+    for stem in _STEMS:
+        for whole, index in _FORMS:
+            if (name := _inside(part, whole.format(stem=stem), names)) in names:
+                return [name]
+            if (name := _inside(part, index.format(stem=stem), names)) in names:
+                return [_existing(where, shard, names) for shard in shards_of(name)]
+    folder = PurePosixPath(_inside(part, "", names))
+    for name in sorted(names):
+        path = PurePosixPath(name)
+        if path.parent == folder and path.suffix in PICKLES:
+            raise _pickled(where, name)
+    expected = " or ".join(f"{stem}.safetensors" for stem in _STEMS)
+    raise SourceError(f"{where}: {part} has no weights, expected {expected}")
+
+
+def _existing(where: str, name: str, names: Collection[str]) -> str:
+    """The name, if the checkpoint has such a file.
+
+    Raises:
+        SourceError: it has not.
+    """
+    if name not in names:
+        raise SourceError(
+            f"{where}: no {name}, expected a checkpoint in diffusers' layout",
+            hint="it is a folder of one network; if that is an autoencoder: vae=FOLDER"
+            if "config.json" in names else
+            A_CHECKPOINT,
+            file=name,
+        )
+    return name
+
+
+def shard_names(where: str, index: str, content: bytes) -> list[str]:
+    """The files that an index names, by their paths in the checkpoint.
+
+    Raises:
+        SourceError: it is no index, or leads to files that are not beside it.
+    """
+    inside = f"{where}: {index}"
+    found = Fields(json_object(content, inside, SourceError), inside, SourceError)
+    names = found.fields("weight_map").values.values()
+    for name in names:
+        if not isinstance(name, str) or not _is_shard(name):
+            raise SourceError(f"{inside}: {shown(name)} is not the name of a {_SHARD} file "
+                              "beside it")
+    return [str(PurePosixPath(index).with_name(name)) for name in sorted({*names})]
+
+
+def _is_shard(name: str) -> bool:
+    return PurePosixPath(name).name == name and name.endswith(_SHARD) and name != _SHARD
+
+
+def config(where: str, content: bytes) -> dict[str, object]:
+    """The content of a `config.json`.
+
+    Raises:
+        SourceError: it is no JSON object.
+    """
+    return json_object(content, where, SourceError)
+
+
+def _pickled(where: str, name: str) -> SourceError:
+    return SourceError(
+        f"{where}: {name} is a pickle, which can run code when it is read; expected safetensors",
+        hint="on a machine that may be lost, load it with diffusers and write it anew: "
+             "DiffusionPipeline.from_pretrained(...).save_pretrained(..., "
+             "safe_serialization=True)",
+        file=name,
+    )

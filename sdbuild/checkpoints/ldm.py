@@ -1,0 +1,188 @@
+"""The names that Stable Diffusion's first code gave its tensors, and what diffusers calls them.
+
+Civitai and A1111 keep checkpoints under those names. Each function takes the tensors of a part by
+their names behind its prefix, and gives them by diffusers'. Nothing is read: a tensor that holds
+several is divided by offsets. A name that the part does not know stays as it is.
+
+Source:
+    CompVis/stable-diffusion, `ldm/modules/diffusionmodules/openaimodel.py` and `model.py`;
+    mlfoundations/open_clip, `transformer.py`; what diffusers names them: its networks.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sdbuild.safetensors.tensors import Tensor
+
+Tensors = dict[str, "Tensor"]
+
+UNET_OUTER = {
+    "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
+    "input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out",
+    "middle_block.0": "mid_block.resnets.0", "middle_block.1": "mid_block.attentions.0",
+    "middle_block.2": "mid_block.resnets.1",
+}
+RESNET = {
+    "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2", "out_layers.3": "conv2", "skip_connection": "conv_shortcut",
+}
+_BLOCK = re.compile(r"(input|output)_blocks\.(\d+)\.(\d+)\.(.+)")
+_DOWN = re.compile(r"input_blocks\.(\d+)\.0\.op\.weight")
+_UP = re.compile(r"output_blocks\.(\d+)\.\d+\.conv\.weight")
+
+_EMA = tuple((re.compile(pattern), template) for pattern, template in (
+    (r"^(input_blocks|output_blocks)(\d+)(\d)(?=\D)", r"\1.\2.\3."),
+    (r"^(middle_block|time_embed|out)(\d)(?=\D)", r"\1.\2."),
+    (r"(transformer_blocks|in_layers|out_layers|emb_layers|to_out)(\d+)", r"\1.\2."),
+    (r"(skip_connection|attn[12]|to_[qkv]|proj_in|proj_out|norm[123]?|op|conv)(?=weight|bias|to_)",
+     r"\1."),
+    (r"ffnet(\d)(proj)?", r"ff.net.\1.\2."),
+    (r"\.\.+", "."),
+))
+"""How names without dots are divided, in this order.
+Source: CompVis/stable-diffusion, `ldm/modules/ema.py`, which takes the dots out."""
+
+_VAE = tuple((re.compile(pattern), name) for pattern, name in (
+    (r"(encoder|decoder)\.norm_out\.(.+)", r"\1.conv_norm_out.\2"),
+    (r"(encoder|decoder)\.mid\.block_1\.(.+)", r"\1.mid_block.resnets.0.\2"),
+    (r"(encoder|decoder)\.mid\.block_2\.(.+)", r"\1.mid_block.resnets.1.\2"),
+    (r"(encoder|decoder)\.mid\.attn_1\.norm\.(.+)", r"\1.mid_block.attentions.0.group_norm.\2"),
+    (r"(encoder|decoder)\.mid\.attn_1\.proj_out\.(.+)", r"\1.mid_block.attentions.0.to_out.0.\2"),
+    (r"(encoder|decoder)\.mid\.attn_1\.([qkv])\.(.+)", r"\1.mid_block.attentions.0.to_\2.\3"),
+    (r"encoder\.down\.(\d+)\.block\.(.+)", r"encoder.down_blocks.\1.resnets.\2"),
+    (r"encoder\.down\.(\d+)\.downsample\.(.+)", r"encoder.down_blocks.\1.downsamplers.0.\2"),
+    (r"decoder\.up\.(\d+)\.block\.(.+)", r"decoder.up_blocks.\1.resnets.\2"),
+    (r"decoder\.up\.(\d+)\.upsample\.(.+)", r"decoder.up_blocks.\1.upsamplers.0.\2"),
+))
+_LEVEL = re.compile(r"decoder\.up\.(\d+)\.")
+
+_OPEN_CLIP_OUTER = {
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "token_embedding.weight": "embeddings.token_embedding.weight",
+    "ln_final.weight": "final_layer_norm.weight", "ln_final.bias": "final_layer_norm.bias",
+}
+_OPEN_CLIP_LAYER = {
+    "ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
+}
+_LAYER = re.compile(r"(?:text_model\.)?encoder\.layers\.(\d+)\.")
+_OPEN_CLIP_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)")
+
+
+def _unet_namer(names: Iterable[str]) -> Callable[[str], str]:
+    """What a U-Net with tensors of these names calls each of them in diffusers.
+
+    Its blocks are numbered in a row; diffusers groups them by resolution, where the picture's
+    size changes.
+    """
+    names = list(names)
+    downs = sorted(int(found[1]) for n in names if (found := _DOWN.fullmatch(n)))
+    ups = sorted(int(found[1]) for n in names if (found := _UP.fullmatch(n)))
+
+    def named(name: str) -> str:
+        outer, kind, rest = _split(name, UNET_OUTER)
+        if outer:
+            return f"{outer}.{_resnet(rest)}" if "resnets" in outer else f"{outer}.{rest}"
+        found = _BLOCK.fullmatch(name)
+        if not found:
+            return name
+        kind, number, place, rest = found[1], int(found[2]), int(found[3]), found[4]
+        changes = downs if kind == "input" else ups
+        level = bisect_left(changes, number)
+        first = changes[level - 1] + 1 if level else (1 if kind == "input" else 0)
+        block = f"{'down' if kind == 'input' else 'up'}_blocks.{level}"
+        if rest.startswith("op."):
+            return f"{block}.downsamplers.0.conv.{rest.removeprefix('op.')}"
+        if place and rest.startswith("conv."):
+            return f"{block}.upsamplers.0.{rest}"
+        if place:
+            return f"{block}.attentions.{number - first}.{rest}"
+        return f"{block}.resnets.{number - first}.{_resnet(rest)}"
+
+    return named
+
+
+def unet(found: Mapping[str, Tensor]) -> Tensors:
+    """A U-Net's tensors, by diffusers' names."""
+    named = _unet_namer(found)
+    return renamed({named(name): tensor for name, tensor in found.items()})
+
+
+def vae(found: Mapping[str, Tensor]) -> Tensors:
+    """An autoencoder's tensors, by diffusers' names; its decoder counts levels from below."""
+    top = max((int(m[1]) for name in found if (m := _LEVEL.match(name))), default=0)
+
+    def named(name: str) -> str:
+        name = _LEVEL.sub(lambda m: f"decoder.up.{top - int(m[1])}.", name)
+        for pattern, template in _VAE:
+            if match := pattern.fullmatch(name):
+                return match.expand(template).replace("nin_shortcut", "conv_shortcut")
+        return name
+
+    return renamed({named(name): tensor for name, tensor in found.items()})
+
+
+def ema_unet(found: Mapping[str, Tensor]) -> Tensors:
+    """A U-Net's averaged tensors, whose names have lost their dots, by diffusers' names."""
+    return unet({_dotted(name): tensor for name, tensor in found.items()})
+
+
+def _dotted(name: str) -> str:
+    """The name with its dots: each part is a word of the U-Net's, or a number before one."""
+    for pattern, template in _EMA:
+        name = pattern.sub(template, name)
+    return name.strip(".")
+
+
+def open_clip(found: Mapping[str, Tensor]) -> Tensors:
+    """OpenCLIP's text encoder as CLIP's, as diffusers has it, with each of its blocks.
+
+    The projection is left out. Query, key and value lie in one tensor, one after the other.
+    """
+    made: Tensors = {}
+    for name, tensor in found.items():
+        block = _OPEN_CLIP_BLOCK.fullmatch(name)
+        if name in _OPEN_CLIP_OUTER:
+            made[f"text_model.{_OPEN_CLIP_OUTER[name]}"] = tensor
+        elif block:
+            layer = f"text_model.encoder.layers.{block[1]}"
+            if block[2].startswith("attn.in_proj_"):
+                kind = block[2].removeprefix("attn.in_proj_")
+                for part, third in zip("qkv", tensor.divided(3), strict=True):
+                    made[f"{layer}.self_attn.{part}_proj.{kind}"] = third
+            else:
+                inner, _, rest = _split(block[2], _OPEN_CLIP_LAYER)
+                made[f"{layer}.{inner}.{rest}" if inner else f"{layer}.{block[2]}"] = tensor
+    return renamed(made)
+
+
+def first_layers(found: Mapping[str, Tensor], count: int) -> Tensors:
+    """A text encoder's tensors without the layers after the first `count`."""
+    return {
+        name: tensor for name, tensor in found.items()
+        if not (layer := _LAYER.match(name)) or int(layer[1]) < count
+    }
+
+
+def _split(name: str, table: Mapping[str, str]) -> tuple[str, str, str]:
+    """What the table says for the beginning of a name, that beginning, and the rest."""
+    for old, new in table.items():
+        if name.startswith(f"{old}."):
+            return new, old, name.removeprefix(f"{old}.")
+    return "", "", name
+
+
+def _resnet(rest: str) -> str:
+    new, _, tail = _split(rest, RESNET)
+    return f"{new}.{tail}" if new else rest
+
+
+def renamed(found: Mapping[str, Tensor]) -> Tensors:
+    """The tensors with the names that they are found by."""
+    return {name: replace(tensor, name=name) for name, tensor in found.items()}

@@ -1,0 +1,1 @@
+"""LoRAs: read, matched to the weights that they change, and merged by streaming."""

@@ -1,0 +1,163 @@
+"""The networks that can be built: what each field of a config may be, and what another value means.
+
+The one table of them. A network that is built one day has its rule here widened; what no rule
+allows is refused before any work, by its name, and never left to the libraries to trip over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sdbuild.base.errors import SourceError
+from sdbuild.checkpoints.rules import Rule, either, list_of, number, only, per_block, shown, whole
+
+_HINT = "the models that can be built are Stable Diffusion 1 and 2, text to image"
+
+CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel",
+           "safety_checker": "StableDiffusionSafetyChecker"}
+"""The class of each part."""
+
+_OTHERS = {
+    "AutoencoderTiny": "a small autoencoder (TAESD), which previews are made with",
+    "AsymmetricAutoencoderKL": "an autoencoder for inpainting",
+    "CLIPTextModelWithProjection": "the second text encoder of Stable Diffusion XL",
+    "ControlNetModel": "a ControlNet",
+    "FluxTransformer2DModel": "a transformer, as FLUX has",
+    "SD3Transformer2DModel": "a transformer, as Stable Diffusion 3 has",
+    "T5EncoderModel": "a text encoder of Stable Diffusion 3, FLUX or DeepFloyd",
+    "UNetMotionModel": "a U-Net for video (AnimateDiff)",
+    "VQModel": "an autoencoder of the first latent diffusion models",
+}
+
+_NONE = only(None)
+_FLAG = only(True, False)
+_ACTIVATION = only("silu", "swish", "mish", "gelu", "relu")
+_CHANNELS, _LAYERS, _GROUPS = whole(1, 8192), whole(1, 16), whole(1, 1024)
+_HEADS = whole(1, 2048)
+_EPSILON = number(0, 1)
+_DEEPFLOYD = "it has layers of DeepFloyd IF"
+_EXTRA = "it takes more than a prompt, as Stable Diffusion XL and unCLIP do"
+_INPUTS = {
+    3: "it works on pixels", 5: "it is for depth to image", 7: "it is an upscaler",
+    8: "it is InstructPix2Pix", 9: "it is for inpainting", 16: "it is of a model with 16 latents",
+}
+
+_UNET = {
+    "act_fn": _ACTIVATION,
+    "addition_embed_type": only(None, otherwise=_EXTRA),
+    "attention_head_dim": per_block(_HEADS),
+    "attention_type": only("default", otherwise="it takes places for objects, as GLIGEN does"),
+    "block_out_channels": list_of(_CHANNELS),
+    "center_input_sample": _FLAG,
+    "class_embed_type": only(None, otherwise=_EXTRA),
+    "class_embeddings_concat": only(False, otherwise=_EXTRA),
+    "conv_in_kernel": whole(1, 9),
+    "conv_out_kernel": whole(1, 9),
+    "cross_attention_dim": _CHANNELS,
+    "cross_attention_norm": only(None, otherwise=_DEEPFLOYD),
+    "down_block_types": per_block(only("CrossAttnDownBlock2D", "DownBlock2D")),
+    "downsample_padding": whole(0, 1),
+    "dual_cross_attention": only(False, otherwise="it is Versatile Diffusion"),
+    "encoder_hid_dim": only(None, otherwise="it projects prompts first"),
+    "encoder_hid_dim_type": only(None, otherwise="it projects prompts or pictures first, as "
+                                                  "IP-Adapter and Kandinsky do"),
+    "flip_sin_to_cos": _FLAG,
+    "freq_shift": number(0, 1),
+    "in_channels": only(4, otherwise=_INPUTS),
+    "layers_per_block": per_block(_LAYERS),
+    "mid_block_only_cross_attention": only(None, False, otherwise=_DEEPFLOYD),
+    "mid_block_scale_factor": number(0.01, 100),
+    "mid_block_type": only("UNetMidBlock2DCrossAttn", None),
+    "norm_eps": _EPSILON,
+    "norm_num_groups": _GROUPS,
+    "num_attention_heads": either(_NONE, per_block(_HEADS)),
+    "num_class_embeds": only(None, otherwise="it takes classes, as upscalers do"),
+    "only_cross_attention": per_block(_FLAG),
+    "out_channels": only(4, otherwise="it predicts more than noise"),
+    "resnet_out_scale_factor": number(0.01, 100),
+    "resnet_skip_time_act": only(False, otherwise=_DEEPFLOYD),
+    "resnet_time_scale_shift": only("default", otherwise=_DEEPFLOYD),
+    "reverse_transformer_layers_per_block": _NONE,
+    "time_cond_proj_dim": only(None, otherwise="it takes its guidance as an input, as distilled "
+                                                "models (LCM) do"),
+    "time_embedding_act_fn": either(_NONE, _ACTIVATION),
+    "time_embedding_dim": either(_NONE, whole(1, 65536)),
+    "time_embedding_type": only("positional"),
+    "timestep_post_act": either(_NONE, _ACTIVATION),
+    "transformer_layers_per_block": per_block(_LAYERS),
+    "up_block_types": per_block(only("CrossAttnUpBlock2D", "UpBlock2D")),
+    "use_linear_projection": _FLAG,
+}
+_AUTOENCODER = {
+    "act_fn": _ACTIVATION,
+    "block_out_channels": list_of(_CHANNELS, 4, 4),
+    "down_block_types": per_block(only("DownEncoderBlock2D")),
+    "in_channels": only(3),
+    "latent_channels": only(4, otherwise={16: "it belongs to Stable Diffusion 3 or FLUX"}),
+    "latents_mean": only(None, otherwise="its latents are shifted, as other models' are"),
+    "latents_std": only(None, otherwise="its latents are scaled one by one"),
+    "layers_per_block": _LAYERS,
+    "mid_block_add_attention": _FLAG,
+    "norm_num_groups": _GROUPS,
+    "out_channels": only(3),
+    "shift_factor": only(None, 0.0, otherwise="its latents are shifted, as those of FLUX are"),
+    "up_block_types": per_block(only("UpDecoderBlock2D")),
+    "use_post_quant_conv": _FLAG,
+    "use_quant_conv": _FLAG,
+}
+_TRANSFORMER = {
+    "hidden_act": only("quick_gelu", "gelu"),
+    "hidden_size": _CHANNELS,
+    "intermediate_size": whole(1, 65536),
+    "layer_norm_eps": _EPSILON,
+    "num_attention_heads": _HEADS,
+    "num_hidden_layers": whole(1, 128),
+}
+_CLIP_TEXT = _TRANSFORMER | {
+    "eos_token_id": whole(0, 1_000_000),
+    "max_position_embeddings": whole(77, 100_000),
+    "vocab_size": whole(1, 1_000_000),
+}
+_CLIP_VISION = _TRANSFORMER | {
+    "image_size": whole(1, 4096), "num_channels": only(3), "patch_size": whole(1, 1024),
+}
+_RULES: Mapping[str, Mapping[str, Rule]] = {
+    "UNet2DConditionModel": _UNET, "AutoencoderKL": _AUTOENCODER, "CLIPTextModel": _CLIP_TEXT,
+    "CLIPVisionModel": _CLIP_VISION,
+    "StableDiffusionSafetyChecker": {"projection_dim": _CHANNELS},
+}
+
+
+def check_class(part: str, name: str) -> None:
+    """Makes sure that a part's network is of the class that can be built.
+
+    Raises:
+        SourceError: it is of another, or of one that nobody knows.
+    """
+    expected = CLASSES.get(part, name)
+    if name != expected:
+        what = f", {_OTHERS[name]}" if name in _OTHERS else ""
+        raise SourceError(
+            f"{part}/config.json: its network is {shown(name)}{what}; expected {expected}",
+            hint=_HINT, part=part,
+        )
+
+
+def check_fields(part: str, name: str, config: Mapping[str, Any]) -> None:
+    """Makes sure that a network of the class `name` with such a config can be built.
+
+    Raises:
+        SourceError: a field says that it cannot; names each, what it is and what was expected.
+    """
+    problems = [
+        f"{field} is {shown(config[field])}, expected {rule.expected}"
+        + (f": {meaning}" if (meaning := rule.meaning(config[field])) else "")
+        for field, rule in _RULES.get(name, {}).items()
+        if field in config and not rule.allows(config[field])
+    ]
+    if problems:
+        raise SourceError(
+            f"{part}/config.json: the network cannot be built:\n  " + "\n  ".join(problems),
+            hint=_HINT, part=part, problems=problems,
+        )

@@ -1,0 +1,178 @@
+"""The one form of a part, whatever wrote it: what defines its network, and its tensors' names.
+
+The same network has been written down in many ways: libraries add fields with the years, save
+what they then leave out, and rename. Here each way becomes one, so that the same tensors give the
+same artifact, and all checkpoints of an architecture share a trace.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sdbuild.base.errors import SourceError
+from sdbuild.checkpoints import networks
+from sdbuild.checkpoints.defaults import DEFAULTS
+from sdbuild.checkpoints.layout import RESOURCES
+from sdbuild.checkpoints.sidecar_configs import TOLD, scheduler
+
+if TYPE_CHECKING:
+    from sdbuild.checkpoints import Checkpoint
+    from sdbuild.safetensors.tensors import Tensor
+
+_IRRELEVANT = frozenset({
+    "architectures", "dtype", "model_type", "torch_dtype", "transformers_version",
+    "initializer_factor", "initializer_range",           # of a training that begins
+    "attention_dropout", "dropout",                      # of training
+    "bos_token_id", "pad_token_id", "projection_dim",    # of others than the network
+    "sample_size",                                       # a recipe's size decides
+    "latents_mean", "latents_std", "scaling_factor", "shift_factor",  # of latents: `latents`
+    "force_upcast", "upcast_attention",                  # casts to fp32, in which graphs are anyway
+})
+_PER_BLOCK = ("attention_head_dim", "cross_attention_dim", "layers_per_block",
+              "num_attention_heads", "only_cross_attention", "transformer_layers_per_block")
+_CLIP_TOKENS, _CLIP_END = 49408, 49407
+_CLIP_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
+_CHECKER = "StableDiffusionSafetyChecker"
+_CHECKER_PROJECTION = 512  # transformers' default
+_VISION = "vision_model."
+_VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_VAE_ATTENTION = re.compile(r"(.*\.attentions\.\d+)\.(query|key|value|proj_attn)\.(\w+)")
+
+
+def architecture_of(
+    checkpoint: Checkpoint, reads: Sequence[str], params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The architecture of the first part that is read, and what those beside it say of it.
+
+    Args:
+        params: of the download, which may know better.
+
+    Raises:
+        SourceError: the config does not name a network, or a file beside it is not sound.
+    """
+    part, *beside = reads
+    resources = checkpoint.resources() if beside else {}
+    told = {TOLD[folder][0]: TOLD[folder][1](resources, params) for folder in beside}
+    found = architecture(part, checkpoint.config(part))
+    return found | {name: what for name, what in told.items() if what is not None}
+
+
+def check(checkpoint: Checkpoint, reads: Sequence[str], params: Mapping[str, Any]) -> None:
+    """Makes sure that what is read describes networks that can be built; reads no weights.
+
+    Raises:
+        SourceError: it does not, or a file that describes one is not sound.
+    """
+    if RESOURCES in reads:
+        scheduler(checkpoint.resources(), params)
+    else:
+        architecture_of(checkpoint, reads, params)
+
+
+def architecture(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The class of a network and what defines it, from its config.
+
+    Raises:
+        SourceError: the config does not name a network, or names one that cannot be built.
+    """
+    name = _class_name(part, config)
+    networks.check_class(part, name)
+    if name == _CHECKER:
+        return {"class": name, "config": _checker(part, config)}
+    found = {key: _same_for_all(value) if key in _PER_BLOCK else value
+             for key, value in {**DEFAULTS.get(name, {}), **config}.items()}
+    networks.check_fields(part, name, found)
+    kept = {
+        key: value for key, value in found.items()
+        if not key.startswith("_") and key not in _IRRELEVANT
+    }
+    if kept.get("eos_token_id") == 2 and kept.get("vocab_size") == _CLIP_TOKENS:
+        # transformers takes 2 for the highest token, which in CLIP's vocabulary is the end token.
+        kept["eos_token_id"] = _CLIP_END
+    return {"class": name, "config": kept}
+
+
+def latents(part: str, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How an autoencoder's latents are scaled for the U-Net, which the networks themselves do not
+    know; None for other parts.
+
+    Raises:
+        SourceError: the config does not name a network, or the scale is no number above 0.
+    """
+    defaults = DEFAULTS.get(_class_name(part, config), {})
+    if "scaling_factor" not in defaults:
+        return None
+    found = config.get("scaling_factor", defaults["scaling_factor"])
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 1e3:
+        raise SourceError(
+            f"{part}/config.json: scaling_factor is {found!r}, expected one above 0")
+    return {"scaling_factor": float(found)}
+
+
+def _class_name(part: str, config: Mapping[str, Any]) -> str:
+    try:
+        return str(config.get("_class_name") or config["architectures"][0])
+    except (KeyError, IndexError, TypeError) as error:
+        raise SourceError(f"{part}/config.json: it does not name a network") from error
+
+
+def _same_for_all(value: Any) -> Any:
+    """A value for each block, as one if all are the same: diffusers takes either."""
+    if isinstance(value, list) and value and all(v == value[0] for v in value):
+        return value[0]
+    return value
+
+
+def _checker(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What defines a safety checker: CLIP's vision model and a projection; not the text model that
+    its config describes beside them, nor how to write sentences, as older ones have it.
+
+    Raises:
+        SourceError: what it says of the vision model is no JSON object.
+    """
+    vision = dict(DEFAULTS["CLIPVisionModel"])
+    for field in ("vision_config", "vision_config_dict"):  # transformers lets the second win
+        found = config.get(field) or {}
+        if not isinstance(found, dict):
+            raise SourceError(f"{part}/config.json: {field} is {found!r}, expected a JSON object")
+        vision |= {name: found[name] for name in vision.keys() & found.keys()}
+    networks.check_fields(part, "CLIPVisionModel", vision)
+    made = {"projection_dim": config.get("projection_dim", _CHECKER_PROJECTION)}
+    networks.check_fields(part, _CHECKER, made)
+    return made | {"vision_config": vision}
+
+
+def tensors(part: str, found: Iterable[Tensor]) -> Iterator[Tensor]:
+    """A part's tensors by the names, and with the shapes, that its network is now written with."""
+    for tensor in found:
+        if part == "vae":
+            yield _vae_tensor(tensor)
+        elif part not in _CLIP_NAMES:
+            yield tensor
+        elif not tensor.name.endswith(".position_ids"):  # a table of 0, 1, 2, …
+            yield replace(tensor, name=_CLIP_NAMES[part](tensor.name))
+
+
+def _clip_name(name: str) -> str:
+    return f"text_model.{name}" if name.startswith(_CLIP_PARTS) else name
+
+
+def _checker_name(name: str) -> str:
+    """transformers 5 writes `vision_model.…` where files had `vision_model.vision_model.…`."""
+    is_short = name.startswith(_VISION) and not name.startswith(_VISION * 2)
+    return _VISION + name if is_short else name
+
+
+_CLIP_NAMES = {"text_encoder": _clip_name, "safety_checker": _checker_name}
+"""How the tensors of CLIP's models are named, by part."""
+
+
+def _vae_tensor(tensor: Tensor) -> Tensor:
+    """Attention was written as 1×1 convolutions once, and named otherwise (diffusers < 0.18)."""
+    found = _VAE_ATTENTION.fullmatch(tensor.name)
+    name = f"{found[1]}.{_VAE_NAMES[found[2]]}.{found[3]}" if found else tensor.name
+    is_linear = ".attentions." in name and tensor.shape[2:] in ((1,), (1, 1))
+    return replace(tensor, name=name, shape=tensor.shape[:2] if is_linear else tensor.shape)

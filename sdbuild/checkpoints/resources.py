@@ -1,0 +1,138 @@
+"""The files of a checkpoint that are no networks, and the two forms that a tokenizer comes in.
+
+Hosts read a vocabulary and merges from two files, `vocab.json` and `merges.txt`. transformers 5
+saves neither: both are in `tokenizer.json`, the form of the library tokenizers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from sdbuild.base.errors import SourceError
+from sdbuild.base.parsing import json_object, kind, shown
+
+TOKENIZER = "tokenizer/tokenizer.json"
+"""A whole tokenizer in one file."""
+
+VOCABULARY, MERGES = "tokenizer/vocab.json", "tokenizer/merges.txt"
+SPECIAL_TOKENS = "tokenizer/special_tokens_map.json"
+TOKENIZER_CONFIG = "tokenizer/tokenizer_config.json"
+SCHEDULER = "scheduler/scheduler_config.json"
+LARGEST_BYTES = 32 << 20
+"""Of a file among the resources; vocabularies of other families have 17 MB."""
+
+_MOST_WORDS = 1 << 24
+_END_OF_WORD = "</w>"
+_HEADER = "#version: 0.2"
+
+
+class Resources(Mapping[str, bytes]):
+    """The content of files by their paths in diffusers' layout, each read when it is asked for.
+
+    A tokenizer in one file is given as the two that hosts read.
+    """
+
+    def __init__(self, where: str, names: Sequence[str], read: Callable[[str], bytes]) -> None:
+        self._where = where
+        self._read = read
+        self._is_split = TOKENIZER in names
+        kept = [name for name in names if name != TOKENIZER]
+        self._names = [VOCABULARY, MERGES, *kept] if self._is_split else kept
+
+    def __getitem__(self, name: str) -> bytes:
+        if name not in self._names:
+            raise KeyError(name)
+        if self._is_split and name in (VOCABULARY, MERGES):
+            return self._two_files[name]
+        return self._read(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @cached_property
+    def _two_files(self) -> dict[str, bytes]:
+        return two_files(f"{self._where}: {TOKENIZER}", self._read(TOKENIZER))
+
+
+def two_files(where: str, content: bytes) -> dict[str, bytes]:
+    """`vocab.json` and `merges.txt`, by their paths, from a `tokenizer.json`.
+
+    Raises:
+        SourceError: it is not a tokenizer like CLIP's, which is what hosts have.
+    """
+    try:
+        model = vocabulary_file(where, content)["model"]
+        vocabulary, merges = _vocabulary(model), _merges(model)
+        words = sorted(vocabulary, key=vocabulary.__getitem__)
+        flat = json.dumps({word: vocabulary[word] for word in words},
+                          ensure_ascii=False, separators=(",", ":"))
+        lines = [_HEADER, *(" ".join(pair) for pair in merges)]
+        return {VOCABULARY: flat.encode(), MERGES: ("\n".join(lines) + "\n").encode()}
+    except (ValueError, LookupError, TypeError) as error:
+        said = f"no {error}" if isinstance(error, KeyError) else error
+        raise SourceError(
+            f"{where}: not a tokenizer like CLIP's: {said}",
+            hint="of Stable Diffusion 1 and 2, a tokenizer is byte pairs with </w> at a word's end",
+        ) from error
+
+
+def vocabulary_file(where: str, content: bytes) -> dict[str, Any]:
+    """The JSON object in a file with a vocabulary, whose words may be any characters.
+
+    Raises:
+        SourceError: it is none.
+    """
+    return json_object(content, where, SourceError, most_bytes=LARGEST_BYTES, has_controls=True)
+
+
+def _vocabulary(model: Mapping[str, Any]) -> dict[str, int]:
+    if not isinstance(model, dict):
+        raise ValueError(f"its model is {kind(model)}, expected a JSON object")
+    if model["type"] != "BPE":
+        raise ValueError(f"it is {shown(model['type'])}, expected BPE")
+    if model.get("end_of_word_suffix") != _END_OF_WORD or model.get("continuing_subword_prefix"):
+        raise ValueError(f"words end with {shown(model.get('end_of_word_suffix'))}, "
+                         f"expected {_END_OF_WORD!r}, and go on with nothing before them")
+    found = model["vocab"]
+    if not isinstance(found, dict):
+        raise ValueError(f"vocab is {kind(found)}, expected a JSON object")
+    check_numbers(found)
+    if len(set(found.values())) < len(found):
+        raise ValueError("two words have one number")
+    return found
+
+
+def check_numbers(vocabulary: Mapping[str, Any]) -> None:
+    """Makes sure that each word has a number.
+
+    Raises:
+        ValueError: names the first that has not.
+    """
+    for word, number in vocabulary.items():
+        if type(number) is not int or not 0 <= number < _MOST_WORDS:
+            raise ValueError(f"{shown(number)} for {shown(word)}, "
+                             f"expected a whole number below {_MOST_WORDS}")
+
+
+def _merges(model: Mapping[str, Any]) -> list[list[str]]:
+    """The pairs, in order: each is a text with a space, or, since tokenizers 0.20, a list."""
+    vocabulary, pairs = model["vocab"], []
+    for number, merge in enumerate(model["merges"], 1):
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        is_known = isinstance(pair, list) and len(pair) == 2 and all(
+            isinstance(word, str) and word.split() == [word] for word in pair
+        ) and {*pair, "".join(pair)} <= vocabulary.keys()
+        if not is_known:
+            raise ValueError(f"merge {number} is {shown(merge)}, expected two words "
+                             "that are, as what they make is, in the vocabulary")
+        pairs.append(pair)
+    return pairs

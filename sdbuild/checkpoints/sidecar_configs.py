@@ -1,0 +1,142 @@
+"""What the files beside a network say of it: what its output is, what its input is padded with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sdbuild.base.errors import SourceError
+from sdbuild.base.parsing import decoded_text, json_object, looks_like, shown
+from sdbuild.checkpoints.resources import (
+    MERGES,
+    SCHEDULER,
+    SPECIAL_TOKENS,
+    TOKENIZER_CONFIG,
+    VOCABULARY,
+    check_numbers,
+    vocabulary_file,
+)
+from sdbuild.checkpoints.schedule import check_schedule
+
+START_TOKEN = "<|startoftext|>"
+END_TOKEN = "<|endoftext|>"
+"""What ends a prompt. Hosts pad with it, too."""
+
+_NUMBER = re.compile(r"[0-9]{1,8}")
+_SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
+             "rescale_betas_zero_snr")
+
+
+def scheduler(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The scheduler's config; a download's `prediction_type` is put in the place of its own.
+
+    Raises:
+        SourceError: it is none, or does not say what the U-Net predicts.
+    """
+    # diffusers writes "lambda_min_clipped": -Infinity
+    found = json_object(resources[SCHEDULER], SCHEDULER, SourceError, has_infinities=True)
+    check_schedule(found, SCHEDULER, SourceError)
+    if "prediction_type" in params:
+        found["prediction_type"] = params["prediction_type"]
+    if found.setdefault("prediction_type", "epsilon") is None:
+        raise SourceError(
+            "a file of Stable Diffusion 2 does not say what its U-Net predicts, "
+            "and a wrong guess draws noise",
+            hint="prediction_type=v_prediction for models made for 768x768, "
+                 "prediction_type=epsilon for those (-base) made for 512x512",
+        )
+    return found
+
+
+def prediction(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a U-Net predicts, and the schedule of noise that this is said in; None if it is noise.
+
+    Raises:
+        SourceError: the scheduler's config is none, or does not say it.
+    """
+    found = scheduler(resources, params)
+    if found["prediction_type"] == "epsilon":
+        return None
+    schedule = {name: found[name] for name in _SCHEDULE if found.get(name) is not None}
+    return {"type": found["prediction_type"], "schedule": schedule}
+
+
+def padding(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dict[str, int] | None:
+    """The numbers of the tokens that end and pad prompts; None if they are the same.
+
+    Stable Diffusion 2.x was trained on prompts padded with `!`.
+
+    Raises:
+        SourceError: the tokenizer's files are not sound, or lack one of these tokens.
+    """
+    known = _added(resources) | vocabulary_file(VOCABULARY, resources[VOCABULARY])
+    found = {"end_token_id": END_TOKEN, "pad_token_id": _pad_token(resources)}
+    for token in found.values():
+        if type(known.get(token)) is not int:
+            raise SourceError(f"{VOCABULARY}: no number for {token}")
+    numbers = {name: known[token] for name, token in found.items()}
+    return numbers if len(set(numbers.values())) == 2 else None
+
+
+def _pad_token(resources: Mapping[str, bytes]) -> str:
+    for name in (SPECIAL_TOKENS, TOKENIZER_CONFIG):
+        found = _table(resources, name).get("pad_token") if name in resources else None
+        token = found.get("content") if isinstance(found, dict) else found
+        if isinstance(token, str):
+            return token
+        if found is not None:
+            raise SourceError(f"{name}: pad_token is {shown(found)}, expected a token")
+    return END_TOKEN
+
+
+def _added(resources: Mapping[str, bytes]) -> dict[str, int]:
+    """The tokens that the tokenizer's config numbers: `{"49408": {"content": "<pad>", …}, …}`."""
+    config = _table(resources, TOKENIZER_CONFIG) if TOKENIZER_CONFIG in resources else {}
+    found = config.get("added_tokens_decoder")
+    if not isinstance(found, dict):
+        return {}
+    return {str(token.get("content")): int(number) for number, token in found.items()
+            if _NUMBER.fullmatch(number) and isinstance(token, dict)}
+
+
+def _table(resources: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    return vocabulary_file(name, resources[name])
+
+
+def check_tokenizer(resources: Mapping[str, bytes]) -> None:
+    """Makes sure that a tokenizer's two files can be what hosts read, which crash on others.
+
+    Raises:
+        SourceError: a word has no number, a special token is missing, or a rule is not two words.
+    """
+    vocabulary = vocabulary_file(VOCABULARY, resources[VOCABULARY])
+    try:
+        check_numbers(vocabulary)
+    except ValueError as error:
+        raise SourceError(f"{VOCABULARY}: {error}") from error
+    for token in (START_TOKEN, END_TOKEN):
+        if token not in vocabulary:
+            raise SourceError(f"{VOCABULARY}: no number for {token}, expected CLIP's vocabulary")
+    what, hint = looks_like(resources[MERGES])
+    if what:  # each line of a pointer of Git LFS is two words
+        raise SourceError(f"{MERGES}: {what}, expected the rules of byte pairs", hint=hint)
+    merges = decoded_text(resources[MERGES], MERGES, SourceError)
+    rules = [line for line in merges.split("\n") if line and not line.startswith("#")]
+    for number, rule in enumerate(rules, 1):
+        if len(rule.split(" ")) != 2:
+            raise SourceError(f"{MERGES}: rule {number} is {shown(rule)}, expected two words")
+    if not rules:
+        raise SourceError(f"{MERGES}: no rules, expected CLIP's")
+    for name in (SPECIAL_TOKENS, TOKENIZER_CONFIG):
+        if name in resources:
+            _table(resources, name)
+
+
+Told = Callable[[Mapping[str, bytes], Mapping[str, Any]], Mapping[str, Any] | None]
+
+TOLD: Mapping[str, tuple[str, Told]] = {
+    "scheduler": ("prediction", prediction),
+    "tokenizer": ("padding", padding),
+}
+"""What the files of each folder tell, by its name in an architecture."""

@@ -1,0 +1,1 @@
+"""The only faces: commands, doit tasks, and what they print."""

@@ -1,0 +1,204 @@
+"""What this machine can build and run, and what helps where it cannot.
+
+Nothing is imported to find out: versions come from the metadata of installed packages, ranges from
+sdbuild's own metadata (`pyproject.toml`), tested versions from `constraints.txt` and
+`constraints-oldest.txt`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from sdbuild.base.apple import compiler_version
+from sdbuild.base.machine import machine_bytes, processors, usable_bytes
+from sdbuild.base.units import size
+from sdbuild.recipe.settings import PROJECT
+
+OK = "ok"
+NOTE = "note"
+"""Something is slower, smaller or done in another way than elsewhere."""
+BAD = "bad"
+"""Nothing can be built before it is mended."""
+
+_CONSTRAINTS = PROJECT / "constraints.txt"
+_OLDEST = PROJECT / "constraints-oldest.txt"
+_BOUND = re.compile(r"(>=|<=|==|!=|<|>)\s*([\d.]+)")
+_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*([^;]*)(.*)")
+_COMPARE = {
+    ">=": lambda a, b: a >= b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b,
+    "<": lambda a, b: a < b, "==": lambda a, b: a == b, "!=": lambda a, b: a != b,
+}
+
+_ENOUGH_MEMORY = 2_000_000_000
+"""The U-Net of Stable Diffusion 2.1 takes 0.8 GB at most; mapped libraries and files the rest."""
+_LEAST_DISK = 200_000_000
+"""Three times what the store of the built-in model takes, in bytes."""
+_ENOUGH_DISK = 10_000_000_000
+"""For the 1.3 billion parameters of Stable Diffusion 2.1, in bytes: checkpoint in fp32 (5.2 GB),
+packages in fp16 (2.6 GB), palettes and chunks in 6 bits (1 GB each)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing about this machine; `hint` says what helps."""
+
+    name: str
+    state: str
+    found: str
+    expected: str = ""
+    hint: str = ""
+
+
+def examine(cache: Path) -> tuple[Finding, ...]:
+    """All that matters of this machine, for a store at `cache`."""
+    return (*_versions(), _memory(), _disk(cache), _cores(), _compiler(), _core_ml())
+
+
+def can_build(found: Sequence[Finding]) -> bool:
+    """Whether nothing is in the way of a build."""
+    return all(finding.state != BAD for finding in found)
+
+
+def told(found: Sequence[Finding]) -> str:
+    """Findings as people read them: a line each, what helps, and what it comes to."""
+    lines = []
+    for finding in found:
+        expected = f"  ({finding.expected})" if finding.expected else ""
+        lines.append(f"{finding.state:<6}{finding.name:<18}{finding.found}{expected}")
+        lines += [f"      hint: {finding.hint}"] if finding.hint else []
+    able = "can build" if can_build(found) else "cannot build yet"
+    host = f"{platform.system()} {platform.machine()}"
+    return "\n".join([*lines, f"\nThis machine ({host}) {able}."])
+
+
+def _versions() -> Iterator[Finding]:
+    try:
+        own = metadata.metadata("sdbuild")
+    except metadata.PackageNotFoundError:
+        yield Finding(name="sdbuild", state=BAD, found="not installed",
+                      hint="scripts/setup installs it with all that it needs")
+        return
+    yield _python(str(own["Requires-Python"]))
+    newest, oldest = _pins(_CONSTRAINTS), _pins(_OLDEST)
+    for requirement in own.get_all("Requires-Dist") or ():
+        name, bounds, marker = _parsed(requirement)
+        if "extra" not in marker:
+            pins = (oldest.get(_plain(name)), newest.get(_plain(name)))
+            yield _package(name, bounds, " and ".join(dict.fromkeys(filter(None, pins))))
+
+
+def _python(bounds: str) -> Finding:
+    found = platform.python_version()
+    is_fit = is_within(found, bounds)
+    return Finding(
+        name="Python", state=OK if is_fit else BAD, found=found, expected=f"in {bounds}",
+        hint="" if is_fit else "make .venv anew with a Python in that range: scripts/setup",
+    )
+
+
+def _package(name: str, bounds: str, tested: str) -> Finding:
+    expected = f"in {bounds or 'any version'}" + (f", tested {tested}" if tested else "")
+    fix = f"pip install '{name}{bounds}'" + (" -c constraints.txt" if tested else "")
+    try:
+        found = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Finding(name=name, state=BAD, found="missing", expected=expected, hint=fix)
+    if not is_within(found, bounds):
+        return Finding(name=name, state=BAD, found=found, expected=expected, hint=fix)
+    return Finding(name=name, state=OK, found=found, expected=expected)
+
+
+def _parsed(requirement: str) -> tuple[str, str, str]:
+    """Name, bounds and marker of a requirement: `torch<2.15,>=2.7; extra == "x"`."""
+    match = _REQUIREMENT.match(requirement)
+    name, bounds, marker = match.groups() if match else (requirement, "", "")
+    return name, bounds.strip(" ()"), marker
+
+
+def _pins(constraints: Path) -> dict[str, str]:
+    """Versions that CI builds with, by plain name; none where the file is not shipped."""
+    try:
+        lines = constraints.read_text("utf-8").splitlines()
+    except OSError:
+        return {}
+    pins = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    return {_plain(name): version.strip() for name, version in pins}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower().strip()
+
+
+def is_within(version: str, bounds: str) -> bool:
+    """Whether a version lies in bounds such as `>=2.7,<2.15`, by its numbers alone."""
+    found = _numbers(version)
+    return all(_COMPARE[how](found, _numbers(bound)) for how, bound in _BOUND.findall(bounds))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """`2.13.0+cpu` as (2, 13): zeros at the end mean nothing."""
+    match = re.match(r"\d+(\.\d+)*", version)
+    numbers = [int(part) for part in match[0].split(".")] if match else []
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def _memory() -> Finding:
+    total = machine_bytes()
+    is_enough = total >= _ENOUGH_MEMORY
+    return Finding(
+        name="memory", state=OK if is_enough else NOTE,
+        found=f"{size(total)}, of which steps use {size(usable_bytes())}",
+        expected=f"{size(_ENOUGH_MEMORY)} for the first build of a Stable Diffusion",
+        hint="ram=SIZE sets how much, such as ram=6G" if is_enough
+        else "small models only; close other programs",
+    )
+
+
+def _disk(cache: Path) -> Finding:
+    place = next(p for p in (cache.absolute(), *cache.absolute().parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    expected = f"{size(_ENOUGH_DISK)} for a Stable Diffusion with everything before its bundle"
+    if not os.access(place, os.W_OK):
+        return Finding(name="disk", state=BAD, found=f"{place} cannot be written to",
+                       expected=expected, hint="choose another place: doit build cache=FOLDER")
+    state = BAD if free < _LEAST_DISK else OK if free >= _ENOUGH_DISK else NOTE
+    hint = "" if state == OK else "make room, or put the store elsewhere: doit build cache=FOLDER"
+    return Finding(name="disk", state=state, found=f"{size(free)} free at {place}",
+                   expected=expected, hint=hint)
+
+
+def _cores() -> Finding:
+    count = processors()
+    return Finding(name="cores", state=OK, found=str(count),
+                   hint="" if count < 2 else f"doit -n {min(count, 4)} uses several")
+
+
+def _compiler() -> Finding:
+    """Who writes `.mlmodelc`: Apple's compiler where Xcode is, ours everywhere."""
+    version = compiler_version()
+    if version:
+        return Finding(name="compiler", state=OK, found=f"Apple's coremlcompiler {version}")
+    is_mac = sys.platform == "darwin"
+    return Finding(
+        name="compiler", state=NOTE if is_mac else OK, found="sdbuild's own (compiler=portable)",
+        hint="for Apple's own, install Xcode and run xcode-select -s" if is_mac else "",
+    )
+
+
+def _core_ml() -> Finding:
+    if sys.platform == "darwin":
+        return Finding(name="Core ML", state=OK, found=f"macOS {platform.mac_ver()[0]}")
+    return Finding(
+        name="Core ML", state=OK, found="none; pictures are drawn by the portable executor",
+        expected="a Mac only runs them faster",
+    )

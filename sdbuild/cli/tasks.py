@@ -1,0 +1,383 @@
+"""A plan as doit tasks. The only module that knows doit.
+
+One task a step (`convert:unet`), and `build`, `contract`, `check` and `generate` above them. The
+store says what is up to date; doit's own database may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from doit import doit_cmd
+from doit.action import PythonAction
+from doit.cmd_base import subtasks_iter, tasks_and_deps_iter
+from doit.cmd_forget import Forget
+from doit.cmd_run import Run
+from doit.exceptions import InvalidCommand, TaskFailed
+from doit.reporter import ConsoleReporter
+from doit.task import Task
+
+from sdbuild.base.errors import OutOfMemory, SDBuildError, SourceError
+from sdbuild.base.printable import Printable, printable, printed_safely
+from sdbuild.base.units import counted
+from sdbuild.bundle.install import amiss, check_replaceable, install, remove
+from sdbuild.cli.format import made, notes
+from sdbuild.engine.build import PATIENT, Builder
+from sdbuild.engine.step import Step
+from sdbuild.recipe.settings import PROJECT, Settings, settings
+from sdbuild.reports.check import report
+from sdbuild.store import Record, Store, check_place
+
+Action = Callable[[], TaskFailed | None]
+
+GROUPS = {
+    "download": "copy and verify the checkpoint of each component",
+    "merge": "add LoRAs to the checkpoint's weights",
+    "trace": "capture the graph of each network, without weights",
+    "lower": "graph to an ML Program, with stand-ins for weights",
+    "convert": "program and weights to an .mlpackage in fp16",
+    "palettize": "weights to lookup tables and indices",
+    "chunk": "cut the U-Net into programs that run in a row",
+    "compile": ".mlpackage to .mlmodelc",
+    "parity": "measure each compiled component against its PyTorch original",
+}
+
+
+def variables() -> dict[str, str]:
+    """The `name=value` words of doit's command line.
+
+    doit gives one variable at a time by its name; an unknown name shows only in the whole table.
+    """
+    return dict(doit_cmd._CMDLINE_VARS or {})
+
+
+def load() -> Iterator[dict[str, Any]]:
+    """The tasks for doit's command line; a mistake in it ends doit with status 2."""
+    sys.excepthook = _tell_interrupt
+    try:
+        found = settings(variables())
+        check_place(found.cache)
+        check_replaceable(found.bundle)
+        builder = Builder.of(found)
+    except SDBuildError as error:
+        sys.stderr.write(printable(f"ERROR: {error}\n"))
+        raise SystemExit(2) from None
+    return tasks(builder, found)
+
+
+def _tell_interrupt(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Says one line for Ctrl-C, which doit leaves to Python's traceback."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("\ninterrupted; what was finished stays, so the same command goes on\n")
+        sys.stderr.flush()
+        os._exit(130)  # the threads of `doit -n` would report that their steps ended
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def tasks(builder: Builder, found: Settings) -> Iterator[dict[str, Any]]:
+    """A task for each step, and `build`, `contract`, `check` and `generate`."""
+    for kind in dict.fromkeys(step.kind for step in builder.plan.steps.values() if step.component):
+        yield {"basename": kind, "name": None, "doc": GROUPS[kind]}
+    for step in builder.plan.steps.values():
+        yield _step_task(builder, step)
+    yield _build_task(builder, found)
+    yield _contract_task(found)
+    yield _check_task(builder, found)
+    yield _generate_task(found)
+
+
+def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
+    def run() -> TaskFailed | None:
+        _keep_in_use(builder.store)
+        builder.make(step.name)
+        return None
+
+    def is_made() -> bool:
+        return builder.is_made(step.name)
+
+    def drop_record() -> None:
+        state = builder.state(step.name)
+        if state.key and builder.store.forget(state.key):
+            print(f"{step.name}: record {state.key[:8]} dropped")
+
+    doc = "collect everything that a host loads" if not step.component else None
+    name = {"basename": step.kind} | ({"name": step.component} if step.component else {})
+    return name | {
+        "actions": [_guarded(run)],
+        "uptodate": [_surely(is_made)],
+        "task_dep": list(dict.fromkeys(source.step for source in step.inputs.values())),
+        "clean": [_Clean("drop its record", drop_record)],
+        "doc": doc or f"{GROUPS[step.kind]}: {step.component}",
+        "meta": {"builder": builder, "step": step.name},
+        "io": {"capture": False},
+    }
+
+
+def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
+    store = builder.store
+
+    def is_installed() -> bool:
+        record = builder.state("bundle").record
+        return record is not None and not amiss(record, store, found.bundle)
+
+    def run() -> TaskFailed | None:
+        def put(record: Record) -> Record:
+            install(record, store, found.bundle)
+            return record
+
+        _keep_in_use(builder.store)
+        for warning in builder.deliver("bundle", put).facts.get("warnings", ()):
+            print(warning)
+        return None
+
+    def remove_bundle() -> None:
+        if remove(found.bundle):
+            print(f"{_relative(found.bundle)} removed")
+
+    return {
+        "basename": "build",
+        "actions": [_guarded(run)],
+        "uptodate": [_surely(is_installed)],
+        "task_dep": ["bundle"],
+        "clean": [_Clean("take the bundle away", remove_bundle)],
+        "doc": "make the bundle and put it in place",
+        "title": lambda task: f"build  {_relative(found.bundle)}",
+        "io": {"capture": False},
+    }
+
+
+def _contract_task(found: Settings) -> dict[str, Any]:
+    return {
+        "basename": "contract",
+        "actions": [_command("contract", str(found.bundle))],
+        "task_dep": ["build"],
+        "doc": "hold the finished bundle against what hosts expect of it",
+        "verbosity": 2,
+        "io": {"capture": False},
+    }
+
+
+def _check_task(builder: Builder, found: Settings) -> dict[str, Any]:
+    names = [name for name in builder.plan.steps if name.startswith("parity:")]
+
+    def run() -> TaskFailed | None:
+        records = {name.partition(":")[2]: builder.make(name) for name in names}
+        print(report(records, builder.store, found.recipe))
+        return None
+
+    return {
+        "basename": "check",
+        "actions": [_guarded(run)],
+        "task_dep": names,
+        "doc": "hold each component's parity against its floor",
+        "verbosity": 2,
+        "io": {"capture": False},
+    }
+
+
+def _generate_task(found: Settings) -> dict[str, Any]:
+    options = asdict(found.recipe.request) | {"out": found.out, "report": found.report}
+    words = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    return {
+        "basename": "generate",
+        "actions": [_command("generate", str(found.bundle), *words)],
+        "task_dep": ["build"],
+        "doc": "draw from the finished bundle",
+        "verbosity": 2,
+        "io": {"capture": False},
+    }
+
+
+def _command(name: str, *words: str) -> Action:
+    """An action that runs a command of sdbuild, which imports what doit must not."""
+    def action() -> TaskFailed | None:
+        done = subprocess.run(
+            [sys.executable, "-m", "sdbuild", name, *words],
+            cwd=PROJECT, env=os.environ | PATIENT, check=False,
+        )
+        status = done.returncode
+        return TaskFailed(f"{name} ended with status {status}", report=False) if status else None
+    return action
+
+
+def _guarded(run: Action) -> Action:
+    """The action, its errors told by doit without a traceback."""
+    def action() -> TaskFailed | None:
+        try:
+            with printed_safely():
+                return run()
+        except SDBuildError as error:
+            return TaskFailed(str(error))
+    return action
+
+
+def _surely(holds: Callable[[], bool]) -> Callable[[], bool]:
+    """The condition, false where it cannot be told: running the task will say what is wrong."""
+    def condition() -> bool:
+        try:
+            return holds()
+        except SDBuildError:
+            return False
+    return condition
+
+
+class _Clean(PythonAction):
+    """An action of `doit clean`, which has no failures: its errors are told and end doit.
+
+    Args:
+        what: it does, in words: doit tells it.
+    """
+
+    def __init__(self, what: str, clean: Callable[[], None]) -> None:
+        def action() -> None:
+            try:
+                clean()
+            except SDBuildError as error:
+                sys.stderr.write(printable(f"ERROR: {error}\n"))
+                raise SystemExit(1) from None
+        super().__init__(action)
+        self._what = what
+
+    def __str__(self) -> str:
+        return self._what
+
+
+@functools.cache
+def _keep_in_use(store: Store) -> AbstractContextManager[None]:
+    """Keeps collectors out from the first step to the end of the process: what a step made is
+    there for the next one."""
+    held = store.in_use("a build")
+    held.__enter__()
+    return held
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+class Reporter(ConsoleReporter):
+    """Tells of each step what it cost; of what is up to date only how much there was."""
+
+    desc = "sdbuild's own: what ran and what it cost"
+
+    def __init__(self, outstream: Any, options: dict[str, Any]) -> None:
+        super().__init__(Printable(outstream), options)
+        self.up_to_date: dict[str, Record | None] = {}
+        self.builder: Builder | None = None
+        self.has_run = False
+
+    def execute_task(self, task: Task) -> None:
+        """Says that a task starts."""
+        if not self.has_run:
+            self.has_run = True
+            self.up_to_date = self._records(list(self.up_to_date))
+        if task.actions:
+            self.write(f".  {task.title()}\n")
+            self.outstream.flush()
+
+    def add_success(self, task: Task) -> None:
+        """Says what a step cost."""
+        if task.meta and task.executed:
+            record = task.meta["builder"].state(task.meta["step"]).record
+            if record is not None:
+                self.write(f"   {record.step:<22}{made(record)}\n")
+                for note in notes(record):
+                    self.write(f"   {'':<24}{note}\n")
+
+    def skip_uptodate(self, task: Task) -> None:
+        """Counts, and names only what was asked for."""
+        if task.meta:
+            name, self.builder = task.meta["step"], task.meta["builder"]
+            self.up_to_date |= self._records([name]) if self.has_run else {name: None}
+        elif task.actions:
+            self.write(f"-- {task.title()}\n")
+
+    def complete_run(self) -> None:
+        """Says how many steps needed nothing, and what doit itself has to say."""
+        count = len(self.up_to_date)
+        if self.has_run:  # what seemed up to date was run again where its content was lost
+            now = self._records(list(self.up_to_date))
+            count = sum(now[name] == record for name, record in self.up_to_date.items())
+        if count:
+            self.write(f"   {counted(count, 'step')} up to date\n")
+        for message in self.runtime_errors:
+            self.write(f"{message}\n")
+
+    def _records(self, names: list[str]) -> dict[str, Record | None]:
+        with contextlib.suppress(SDBuildError):
+            if self.builder is not None:
+                states = self.builder.states(names)
+                return {name: states[name].record for name in names}
+        return dict.fromkeys(names)
+
+    def _write_failure(self, result: dict[str, Any], write_exception: bool = True) -> None:
+        self.write(f"ERROR in {result['task'].name}:\n{result['exception'].get_msg()}\n")
+
+
+class RunWithin(Run):
+    """`doit run`, which refuses before anything starts what cannot be read or held in memory.
+
+    `doit -n` runs tasks in threads: steps are processes of their own, and tasks cannot be handed
+    to processes that are spawned, as on a Mac (`docs/decisions/0028-macs.md`).
+    """
+
+    name = "run"
+
+    @functools.wraps(Run._execute)  # doit looks at the signature
+    def _execute(self, **options: Any) -> int:
+        by_name = {task.name: task for task in self.task_list}
+        chosen = [name for name in self.sel_tasks or by_name if name in by_name]
+        wanted = [t.meta for t in tasks_and_deps_iter(by_name, chosen) if t.meta]
+        if wanted:
+            builder, names = wanted[0]["builder"], [meta["step"] for meta in wanted]
+            try:
+                builder.store.sweep_work()
+                builder.reach_sources(names)
+                builder.refuse_too_large(names)
+                _tell_notes(builder, names)
+            except (SourceError, OutOfMemory) as error:
+                sys.stderr.write(printable(f"ERROR: {error}\n"))
+                return 1
+            except SDBuildError:
+                pass  # running the step will say what is wrong, where doit can report it
+        return super()._execute(**options | {"par_type": "thread"})
+
+
+def _tell_notes(builder: Builder, names: list[str]) -> None:
+    """Prints what is worth knowing of the recipe before its models are compiled."""
+    states = builder.states(names).values()
+    if any(state.record is None and state.step.kind == "compile" for state in states):
+        for note in builder.plan.recipe.notes:
+            print(f"   note: {note}", flush=True)
+
+
+class ForgetRecords(Forget):
+    """`doit forget`: drops the records of steps, so that they run again."""
+
+    name = "forget"
+    doc_purpose = "drop the records of steps, so that they run again"
+
+    def _execute(self, forget_sub: bool, forget_disable_default: bool, forget_all: bool) -> None:
+        by_name = {task.name: task for task in self.task_list}
+        chosen = [by_name[n] for n in (by_name if forget_all else self.sel_tasks) if n in by_name]
+        tasks = [each for task in chosen for each in (task, *subtasks_iter(by_name, task))]
+        found = [(t.meta["builder"], t.meta["step"]) for t in tasks if t.meta]
+        # All keys before any record goes: a step's key is unknown without those before it.
+        try:
+            keys = [(builder.store, builder.state(step).key) for builder, step in found]
+            for store, key in keys:
+                if key:
+                    store.forget(key)
+        except SDBuildError as error:
+            raise InvalidCommand(str(error)) from error
+        super()._execute(forget_sub, forget_disable_default, forget_all)

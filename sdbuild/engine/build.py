@@ -1,0 +1,373 @@
+"""The builder: which steps of a plan are made, and the one place where a step is executed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeGuard, TypeVar
+
+import sdbuild.base.errors
+from sdbuild.base.errors import (
+    CorruptArtifact,
+    MissingArtifact,
+    OutOfMemory,
+    SDBuildError,
+    SourceError,
+    StepError,
+)
+from sdbuild.base.machine import usable_bytes, wait
+from sdbuild.base.units import several, size
+from sdbuild.engine.cost import Costs
+from sdbuild.engine.memory_budget import Ram, hint, refuse_too_large
+from sdbuild.engine.plan import Plan, plan
+from sdbuild.engine.sources import Checkpoints
+from sdbuild.engine.step import From, Step, ingredients
+from sdbuild.recipe.settings import PROJECT, Settings
+from sdbuild.store import Record, Store, key
+from sdbuild.store.disk import file_error
+from sdbuild.store.remote.remote import Remote, remote_at
+
+T = TypeVar("T")
+
+PATIENT = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+"""Lets torch's idle threads sleep. Spinning, they cost a busy machine ten times the work."""
+
+_FULL_BYTES = 1 << 20
+"""A disk with less room than this is full."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What is known of a step now: its ingredients and key if all its inputs are made, its record
+    if it is made itself. `waits_for` names the inputs that are not.
+    """
+
+    step: Step
+    ingredients: Mapping[str, Any] = field(default_factory=dict)
+    key: str | None = None
+    record: Record | None = None
+    waits_for: tuple[str, ...] = ()
+
+
+class Builder:
+    """Builds the steps of a plan in a store.
+
+    Args:
+        ram_bytes: what steps may hold together; else what this machine has to give.
+        remote: a store that is shared with other machines.
+    """
+
+    def __init__(
+        self, plan: Plan, store: Store, ram_bytes: int | None = None, remote: Remote | None = None
+    ) -> None:
+        self.plan = plan
+        self.store = store
+        self.remote = remote
+        self.ram = Ram(store, usable_bytes() if ram_bytes is None else ram_bytes)
+        self.checkpoints = Checkpoints(store)
+
+    @classmethod
+    def of(cls, found: Settings) -> Builder:
+        """The builder that a command line asks for."""
+        store = Store(found.cache)
+        return cls(plan(found.recipe), store, found.ram_bytes, remote_at(found.remote, store))
+
+    def __repr__(self) -> str:
+        return f"{self.plan.recipe.variant} in {self.store.root}"
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What steps will cost, by what the store knew when this was first asked."""
+        return Costs(self.plan, self.store, self.checkpoints, self._record)
+
+    def states(self, names: list[str] | None = None) -> dict[str, State]:
+        """The state of every step, or of those that `names` are made from, by name."""
+        wanted = None if names is None else {s.name for n in names for s in self.plan.needed_by(n)}
+        found: dict[str, State] = {}
+        for step in self.plan.steps.values():
+            if wanted is None or step.name in wanted:
+                found[step.name] = self._state(step, found)
+        return found
+
+    def _record(self, name: str) -> Record | None:
+        """The record of a step."""
+        return self.state(name).record
+
+    def state(self, name: str) -> State:
+        """The state of one step."""
+        return self.states([name])[name]
+
+    def _state(self, step: Step, before: Mapping[str, State]) -> State:
+        records = {name: before[source.step].record for name, source in step.inputs.items()}
+        missing = tuple(step.inputs[name].step for name, found in records.items() if found is None)
+        if missing:
+            return State(step=step, waits_for=missing)
+        inputs = {
+            name: record.digest(step.inputs[name].path)
+            for name, record in records.items() if record is not None
+        }
+        if getattr(step.stage, "NEEDS_PROVENANCE", False):
+            inputs["provenance"] = step.stage.provenance_digest(self.provenance(step, before))
+        found = ingredients(step, inputs, self.checkpoints.digests(step))
+        made = key(found)
+        record = self.store.find(made)
+        if record is None and self.remote is not None:
+            record = self.remote.find(made, found)
+        return State(step=step, ingredients=found, key=made, record=record)
+
+    def provenance(self, step: Step, states: Mapping[str, State]) -> list[dict[str, Any]]:
+        """How everything that `step` is made from was made, in order; no time, no place."""
+        return [
+            self.provenance_of(states[s.name])
+            for s in self.plan.needed_by(step.name)[:-1] if states[s.name].record is not None
+        ]
+
+    def provenance_of(self, state: State) -> dict[str, Any]:
+        """How a step that is made was made; no time, no place."""
+        assert state.record is not None
+        found = {k: v for k, v in state.ingredients.items() if k != "schema"}
+        return {"step": state.step.name, "key": state.key, "output": state.record.digest(), **found}
+
+    def reach_sources(self, names: list[str]) -> None:
+        """Makes sure that what steps will read can be had, before any of them starts.
+
+        Raises:
+            SourceError: no place has it.
+        """
+        for state in self.states(names).values():
+            if state.record is None:
+                self.checkpoints.reach(state.step)
+
+    def refuse_too_large(self, names: list[str]) -> None:
+        """Refuses steps that have to run and cannot fit, before anything starts.
+
+        A step whose inputs are not made yet may turn out to be made, if it was made before.
+
+        Raises:
+            OutOfMemory: names the first of them.
+        """
+        for state in self.states(names).values():
+            if state.record is None:
+                cost = self.costs.expected(state.step.name)
+                if state.key is not None or not cost.is_measured:
+                    refuse_too_large(state.step, cost, self.ram.limit)
+
+    def is_made(self, name: str) -> bool:
+        """Whether the step has a record, so that it need not run."""
+        return self.state(name).record is not None
+
+    def make(self, name: str, path: str = "") -> Record:
+        """The record of a step whose inputs are made, with its content, or one path of that.
+
+        Runs the step unless it is made already, here or where the remote is.
+
+        Raises:
+            StepError: an input is not made, or the step fails.
+        """
+        states = self.states([name])
+        state = states[name]
+        if state.key is None:
+            raise StepError(f"{name}: not made yet: {', '.join(state.waits_for)}",
+                            hint=f"doit {name} makes it with everything that it needs")
+        with self.store.in_use(name):
+            if not self._is_whole(state.record, path):
+                try:
+                    return self._make(state, states, path)
+                except _OtherInput:
+                    return self.make_all(name, path)
+            self.store.used(state.record)
+            return state.record
+
+    def _make(self, state: State, states: Mapping[str, State], path: str) -> Record:
+        with self.store.locked(str(state.key), state.step.name):
+            record = self.store.find(str(state.key))  # another build may just have made it
+            if self._is_whole(record, path) or self._is_fetched(record, path):
+                return record
+            self._tell_flaws(state, path)
+            record = self._run(state, states)
+            if self.remote is not None:
+                self.remote.push(record)
+            return record
+
+    def _tell_flaws(self, state: State, path: str) -> None:
+        """Says why a step runs that was made before."""
+        flaws = self.store.flaws(str(state.key), path)
+        if flaws:
+            print(f"   {state.step.name:<22}runs again: {several(flaws)}", flush=True)
+
+    def file(self, record: Record, path: str) -> Path:
+        """A file of an artifact, to read only; fetched if only the remote has it.
+
+        Raises:
+            MissingArtifact: nobody has it.
+        """
+        if not self.store.has_content(record, path) and self.remote is not None:
+            with self.store.in_use(record.step), self.store.locked(record.key, record.step):
+                self.remote.fetch(record, path)
+        return self.store.file(record, path)
+
+    def adopt(self, name: str, record: Record) -> None:
+        """Takes the record of another key for that of a step whose inputs are made."""
+        state = self.state(name)
+        self.store.keep(
+            replace(record, key=str(state.key), ingredients=state.ingredients)
+        )
+
+    def _is_whole(self, record: Record | None, path: str) -> TypeGuard[Record]:
+        return record is not None and self.store.has_content(record, path)
+
+    def _is_fetched(self, record: Record | None, path: str) -> TypeGuard[Record]:
+        return (record is not None and self.remote is not None
+                and self.remote.fetch(record, path))
+
+    def make_all(self, name: str, path: str = "") -> Record:
+        """The record of a step, after making everything that it is made from."""
+        *before, last = self.plan.needed_by(name)
+        for step in before:
+            if not self.is_made(step.name):
+                self.make(step.name)
+        return self.make(last.name, path)
+
+    def deliver(self, name: str, give: Callable[[Record], T], path: str = "") -> T:
+        """Makes a step and whatever it needs, and gives its artifact away, or one path of it.
+
+        Content that turns out to be missing or damaged is made anew, once.
+        """
+        with self.store.in_use(name):
+            try:
+                return give(self.make_all(name, path))
+            except (MissingArtifact, CorruptArtifact):
+                return give(self.make_all(name, path))
+
+    def _run(self, state: State, states: Mapping[str, State]) -> Record:
+        step, made = state.step, str(state.key)
+        with self.store.workspace(made) as work:
+            job = self._job(state, states, work)
+            cost = self.costs.expected(step.name)
+            refuse_too_large(step, cost, self.ram.limit)
+            with self.ram.reserved(step.name, cost) as memory:
+                started = time.monotonic()
+                job["resources"] = {"memory_bytes": memory}
+                facts, peak = run_step(step.kind, job, work)
+                seconds = time.monotonic() - started
+            if self.checkpoints.digests(step) != state.ingredients["source"]:
+                raise SourceError(f"{step.name}: the checkpoint changed while it was read")
+            return self.store.put(work / "out", Record(
+                key=made,
+                step=step.name,
+                ingredients=state.ingredients,
+                tree=(),
+                seconds=round(seconds, 3),
+                peak_bytes=peak,
+                made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                host=platform.node(),
+                facts=facts | dict(step.facts),
+            ))
+
+    def _laid_out(self, source: From, place: Path, expected: str) -> Path:
+        """Lays an input out, which must be the one that the step's key is of."""
+        def give(record: Record) -> Path:
+            if record.digest(source.path) != expected:
+                raise _OtherInput
+            return self.store.checkout(record, place, source.path)
+
+        return self.deliver(source.step, give, source.path)
+
+    def _job(self, state: State, states: Mapping[str, State], work: Path) -> dict[str, Any]:
+        """Lays out the step's inputs in its workspace and says where everything is."""
+        step = state.step
+        inputs = {
+            name: str(self._laid_out(source, work / "in" / name, state.ingredients["inputs"][name]))
+            for name, source in step.inputs.items()
+        }
+        if getattr(step.stage, "NEEDS_PROVENANCE", False):
+            path = work / "in" / "provenance"
+            path.write_text(json.dumps(self.provenance(step, states)), "utf-8")
+            inputs["provenance"] = str(path)
+        (work / "out").mkdir()
+        return {
+            "params": dict(step.params), "inputs": inputs, "output": str(work / "out"),
+            **self.checkpoints.job(step),
+        }
+
+
+class _OtherInput(Exception):
+    """An input that had to be made again is not what its record said: the keys after it change."""
+
+
+def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, Any], int]:
+    """Runs a stage in a process of its own; its facts, and the most memory it held, in bytes.
+
+    Raises:
+        SDBuildError: what the stage raised; OutOfMemory if its process was killed; StepError if it
+        died otherwise, with the end of what it printed.
+    """
+    (work / "job.json").write_text(json.dumps(job), "utf-8")
+    with (work / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "sdbuild.steps", kind, str(work)],
+            stdin=subprocess.PIPE, stdout=log, stderr=log,
+            env=os.environ | PATIENT | {"PYTHONPATH": os.pathsep.join(_module_folders())},
+        )
+        try:
+            process.returncode, peak = wait(process.pid)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            process.stdin.close()
+    result = _result(work / "result.json")
+    if "error" in result:
+        raise _raised(result["error"])
+    if process.returncode != 0 or "facts" not in result:
+        raise _died(kind, process.returncode, peak, job["params"], work / "log")
+    return result["facts"], peak
+
+
+def _module_folders() -> list[str]:
+    """Where a step's process finds modules: this package, and what is found from here; never the
+    current folder, which may be anybody's."""
+    return [str(PROJECT), *(folder for folder in sys.path if folder not in ("", str(PROJECT)))]
+
+
+def _result(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):  # it died before, or while it wrote
+        return {}
+
+
+def _raised(error: Mapping[str, Any]) -> SDBuildError:
+    kind = getattr(sdbuild.errors, error["type"], StepError)
+    return kind(error["message"], hint=error["hint"], **error["facts"])
+
+
+def _died(
+    kind: str, code: int, peak: int, params: Mapping[str, Any], log: Path
+) -> SDBuildError:
+    if code == -signal.SIGKILL:
+        return OutOfMemory(
+            f"{kind}: its process was killed, most likely for want of memory; "
+            f"it held {size(peak)}",
+            hint=hint(kind, params), peak_bytes=peak,
+        )
+    if shutil.disk_usage(log.parent).free < _FULL_BYTES:  # libraries tell it in their own ways
+        code = errno.ENOSPC
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return file_error(OSError(code, os.strerror(code)), log.parent.parent)
+    tail = log.read_text("utf-8", "replace").strip().splitlines()[-15:]
+    cause = f"signal {-code}" if code < 0 else f"exit status {code}"
+    return StepError(f"{kind}: its process ended with {cause}\n" + "\n".join(tail))

@@ -1,0 +1,247 @@
+"""What a step will cost before it runs: as measured before, or from the size of its network.
+
+A record tells what a step will hold if it was made by the same steps with the same parameters from
+a checkpoint of the same architecture: the weights themselves change neither time nor memory.
+Another machine's memory is measured in another way and used by other libraries: its records, which
+come with a shared store, tell the time only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, prod
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from sdbuild.base.digest import canonical
+from sdbuild.base.errors import MissingArtifact, SDBuildError
+from sdbuild.base.machine import processors
+from sdbuild.base.parsing import Malformed, json_object
+from sdbuild.checkpoints import RESOURCES, normalize
+from sdbuild.engine.plan import Plan
+from sdbuild.engine.sources import Checkpoints
+from sdbuild.engine.step import Step
+from sdbuild.store import Record, Store
+from sdbuild.store.record import Entry, tree_digest
+
+ARCHITECTURE = "architecture.json"
+WEIGHTS = "weights.safetensors"
+_LARGEST_HEADER = 100_000_000
+"""Bytes; safetensors itself takes no larger one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a step will cost: measured, or else an estimate.
+
+    Some steps can do with less memory than they can make use of: between `least_bytes` and
+    `most_bytes`. Of the others these are the peak.
+
+    Units:
+        seconds: wall clock, None if nothing like it ran yet; bytes: anonymous memory of its
+        process.
+    """
+
+    seconds: float | None
+    peak_bytes: int
+    is_measured: bool
+    least_bytes: int
+    most_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Size:
+    """How large a network is: the elements of all its tensors, and of the largest."""
+
+    all: int = 0
+    largest: int = 0
+
+    def __add__(self, other: _Size) -> _Size:
+        return _Size(all=self.all + other.all, largest=max(self.largest, other.largest))
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Memory in bytes: a base, and so many for each parameter, and for each of the largest."""
+
+    base: int
+    each: float = 0.0
+    largest: float = 0.0
+
+    def at(self, size: _Size) -> int:
+        return int(self.base + self.each * size.all + self.largest * size.largest)
+
+
+_NEEDS = {
+    "download": _Line(40_000_000),                # streams
+    "merge": _Line(100_000_000, largest=0.5),     # streams; a LoRA's two matrices are held whole
+    "trace": _Line(500_000_000),                  # torch and diffusers; weights have no numbers
+    "lower": _Line(400_000_000, 0.1),             # a stand-in takes four bytes a row
+    "convert": _Line(80_000_000, largest=8),      # streams; a transposed tensor is held whole
+    "direct": _Line(1_000_000_000, 7.0),          # coremltools copies every weight in fp32
+    "palettize": _Line(80_000_000, largest=8),    # one tensor at a time
+    "chunk": _Line(60_000_000),                   # copies blobs
+    "compile": _Line(80_000_000),                 # links them
+    "parity": _Line(1_000_000_000, 4.0),          # the original in fp32
+    "bundle": _Line(60_000_000),
+}
+"""What a step needs that was never measured."""
+
+_USES = {
+    "palettize": _Line(80_000_000, largest=12 * processors()),  # a tensor for each processor
+    "parity": _Line(2_000_000_000, 4.0),          # all weights of the program decoded
+}
+"""What a step can make use of, where that is more."""
+
+
+class Costs:
+    """The costs of a plan's steps, as far as the records of a store tell.
+
+    The records are read once: what the build itself adds will not run again.
+
+    Args:
+        record_of: gives the record of a step of the plan, or None if it is not made.
+    """
+
+    def __init__(
+        self, plan: Plan, store: Store, checkpoints: Checkpoints,
+        record_of: Callable[[str], Record | None],
+    ) -> None:
+        self._plan = plan
+        self._store = store
+        self._checkpoints = checkpoints
+        self._record_of = record_of
+        self._of_step: dict[str, list[Record]] = {}
+        self._by_output: dict[str, list[Record]] = {}
+        self._architectures: dict[str, str | None] = {}
+        self._sizes: dict[str, _Size] = {}
+        paths = {source.path for step in plan.steps.values() for source in step.inputs.values()}
+        for record in store.records():
+            self._of_step.setdefault(record.step, []).append(record)
+            for path in {"", *paths}:
+                if record.part(path):
+                    self._by_output.setdefault(record.digest(path), []).append(record)
+
+    def expected(self, name: str) -> Cost:
+        """What the step called `name` will cost."""
+        step = self._plan.steps[name]
+        known = sorted(
+            ((self._distance(record, step), record) for record in self._of_step.get(name, ())),
+            key=lambda pair: pair[0],
+        )
+        here = platform.node()
+        same = [r for distance, r in known if distance == 0 and r.host == here]
+        near = known[0][1].seconds if known and known[0][0] < inf else None
+        least, most = self._estimates(step)
+        if not same:
+            return Cost(seconds=near, peak_bytes=most, is_measured=False,
+                        least_bytes=least, most_bytes=most)
+        newest = max(same, key=lambda record: record.made_at)
+        peak = max(record.peak_bytes for record in same)
+        return Cost(seconds=newest.seconds, peak_bytes=peak, is_measured=True,
+                    least_bytes=min(least, peak) if most > least else peak,
+                    most_bytes=max(most, peak) if most > least else peak)
+
+    def _distance(self, record: Record, step: Step) -> float:
+        """In how many parameters the record's making differs from the plan's; infinite if it
+        cannot be compared: another architecture, other steps, another version of one.
+        """
+        found = record.ingredients
+        if record.step != step.name or found.get("version") != step.stage.VERSION:
+            return inf
+        if step.kind == "download":
+            same = RESOURCES in step.reads or self._architecture(step) == _architecture(record)
+            return 0 if same else inf
+        total: float = _differing(found.get("params", {}), step.params)
+        for name, source in step.inputs.items():
+            makers = self._by_output.get(found.get("inputs", {}).get(name, ""), ())
+            maker = self._plan.steps[source.step]
+            total += min((self._distance(r, maker) for r in makers), default=inf)
+        return total
+
+    def _architecture(self, step: Step) -> str | None:
+        """The digest of the architecture that a download gives; None if it is not known yet."""
+        if step.name not in self._architectures:
+            with contextlib.suppress(SDBuildError):
+                record = self._record_of(step.name)
+                self._architectures[step.name] = (
+                    _architecture(record) if record else self._digest_of_config(step)
+                )
+        return self._architectures.setdefault(step.name, None)
+
+    def _digest_of_config(self, step: Step) -> str | None:
+        """The digest of the file that a download from this machine would write."""
+        if step.source is None or RESOURCES in step.reads or not self._local_files(step):
+            return None
+        checkpoint = self._checkpoints.taken(step.source)
+        content = canonical(normalize.architecture_of(checkpoint, step.reads, step.params))
+        digest = xxhash.xxh3_128_hexdigest(content)
+        return tree_digest((Entry(ARCHITECTURE, digest, len(content)),))
+
+    def _local_files(self, step: Step) -> list[Path]:
+        """The files of the checkpoint that the step would read, those that are on this machine."""
+        found: list[Path] = []
+
+        def note(path: Path) -> str:
+            found.append(path)
+            return ""
+
+        if step.source is not None:
+            with contextlib.suppress(SDBuildError):
+                checkpoint = self._checkpoints.taken(step.source)
+                for part in step.reads:
+                    checkpoint.identity(part, note)
+        return found
+
+    def _estimates(self, step: Step) -> tuple[int, int]:
+        """What the step needs, and what it can make use of, by the size of its network."""
+        kind = "direct" if step.params.get("lower") == "direct" else step.kind
+        needs, uses = _NEEDS[kind], _USES.get(kind, _NEEDS[kind])
+        downloads = [s for s in self._plan.needed_by(step.name) if s.kind == "download"]
+        network = sum(map(self._size, downloads), start=_Size())
+        return needs.at(network), uses.at(network)
+
+    def _size(self, step: Step) -> _Size:
+        """The size of a download's network; nothing if it is not known yet."""
+        if step.name not in self._sizes:
+            self._sizes[step.name] = _size(*self._weights(step))
+        return self._sizes[step.name]
+
+    def _weights(self, step: Step) -> tuple[list[Path], Sequence[str]]:
+        """Files of this machine with the network's tensors, and how their names begin there."""
+        wanted = self._architecture(step)
+        for record in self._of_step.get(step.name, ()):
+            if wanted is not None and _architecture(record) == wanted:
+                with contextlib.suppress(MissingArtifact):  # its content may be elsewhere
+                    return [self._store.file(record, WEIGHTS)], [""]
+        files = [path for path in self._local_files(step) if path.suffix == ".safetensors"]
+        return files, step.params.get("prefixes", ())
+
+
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
+    return sum(before.get(name) != after.get(name) for name in {*before, *after})
+
+
+def _architecture(record: Record) -> str | None:
+    return record.digest(ARCHITECTURE) if record.part(ARCHITECTURE) else None
+
+
+def _size(files: Iterable[Path], prefixes: Sequence[str]) -> _Size:
+    """The size of a network, from the headers of its safetensors files."""
+    counts = [0]
+    for path in files:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header = json_object(file.read(min(length, _LARGEST_HEADER)), path.name, Malformed,
+                                     most_bytes=_LARGEST_HEADER, has_controls=True)
+            counts += [
+                prod(entry["shape"]) for name, entry in header.items()
+                if name.startswith(tuple(prefixes)) and name != "__metadata__"
+            ]
+    return _Size(all=sum(counts), largest=max(counts))

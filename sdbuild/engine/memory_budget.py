@@ -1,0 +1,151 @@
+"""Memory as a promise: no step starts that cannot fit, and none beside others that it does not fit.
+
+What steps hold is reserved in the store, so that the promise holds for all that build in it: a file
+for each step that runs, `locks/ram/<pid>-<n>`, whose lock goes with the process. Nothing here
+changes an artifact's bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sdbuild.base.errors import OutOfMemory, SDBuildError
+from sdbuild.base.parsing import Fields, json_object
+from sdbuild.base.units import size
+from sdbuild.engine.cost import Cost
+from sdbuild.engine.step import Step
+from sdbuild.store import Store
+from sdbuild.store.locks import grab
+from sdbuild.store.scan import entries
+
+_LOOK_EVERY_S = 0.25
+_CLEARLY = 1.25
+"""How far an estimate must exceed the limit to be believed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Memory that a step holds while it runs."""
+
+    step: str
+    bytes: int
+    pid: int
+
+    def __str__(self) -> str:
+        return f"{self.step} ({size(self.bytes)}, process {self.pid})"
+
+
+class Ram:
+    """The memory that steps may hold together, in all builds that share a store.
+
+    Units:
+        limit: bytes.
+    """
+
+    def __init__(self, store: Store, limit: int) -> None:
+        self.limit = limit
+        self._store = store
+        self._folder = store.root / "locks" / "ram"
+
+    @contextlib.contextmanager
+    def reserved(self, step: str, cost: Cost) -> Iterator[int]:
+        """Holds memory for a step and gives how many bytes; waits until there are enough.
+
+        They are all that the step can use, if so many are free, and never less than it needs. A
+        step that would be alone never waits. Standard error is told once for whom it waits.
+        """
+        has_told = False
+        while isinstance(found := self._claim(step, cost), list):
+            if not has_told:
+                print(f"   {step} waits for {size(cost.least_bytes)} of the "
+                      f"{size(self.limit)} of memory, held by {', '.join(map(str, found))}",
+                      file=sys.stderr, flush=True)
+                has_told = True
+            time.sleep(_LOOK_EVERY_S)
+        handle, path, count = found
+        try:
+            yield count
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(handle)
+
+    def _held(self) -> list[Held]:
+        """What running steps hold; what a kill left behind goes. Hold the store's lock."""
+        found = []
+        for path in sorted(entries(self._folder)):
+            handle = grab(path)
+            if handle is None:
+                with contextlib.suppress(FileNotFoundError):  # it has just ended
+                    found.append(_held(path.read_bytes()))
+            else:
+                path.unlink(missing_ok=True)
+                os.close(handle)
+        return found
+
+    def _claim(self, step: str, cost: Cost) -> tuple[int, Path, int] | list[Held]:
+        """A reservation and its bytes; or who holds what, if there is too little left."""
+        with self._store.locked("memory"):
+            others = self._held()
+            free = self.limit - sum(held.bytes for held in others)
+            if others and cost.least_bytes > free:
+                return others
+            count = min(cost.most_bytes, max(cost.least_bytes, free))
+            path = self._folder / f"{os.getpid()}-{threading.get_ident()}"
+            handle = grab(path)
+            assert handle is not None  # no other has our name
+            try:
+                path.write_text(json.dumps(asdict(Held(step=step, bytes=count, pid=os.getpid()))))
+            except OSError:
+                path.unlink(missing_ok=True)
+                os.close(handle)
+                raise
+        return handle, path, count
+
+
+def _held(content: bytes) -> Held:
+    """A reservation as its holder wrote it; of one that cannot be read nothing is known."""
+    try:
+        found = Fields(json_object(content, "a reservation"), "a reservation")
+        return Held(step=found.text("step"), bytes=found.integer("bytes"), pid=found.integer("pid"))
+    except SDBuildError:
+        return Held(step="an unknown step", bytes=0, pid=0)
+
+
+def refuse_too_large(step: Step, cost: Cost, limit: int) -> None:
+    """Refuses a step that cannot fit.
+
+    Raises:
+        OutOfMemory: it held more than `limit` bytes before, or is estimated to clearly need more.
+    """
+    if cost.least_bytes <= limit * (1 if cost.is_measured else _CLEARLY):
+        return
+    found = "holds" if cost.is_measured else "probably holds"
+    source = "as measured before" if cost.is_measured else "an estimate from its size"
+    raise OutOfMemory(
+        f"{step.name} {found} {size(cost.least_bytes)} of memory ({source}), "
+        f"more than the {size(limit)} that it may",
+        hint=hint(step.kind, step.params), step=step.name,
+        needed_bytes=cost.least_bytes, limit_bytes=limit,
+    )
+
+
+def hint(kind: str, params: Mapping[str, Any]) -> str:
+    """What helps where a step has too little memory."""
+    ways = []
+    if params.get("lower") == "direct":
+        ways.append("lower=once needs a fraction of it")
+    if "width_px" in params:
+        ways.append("a smaller size= needs less")
+    if kind in ("trace", "lower"):
+        ways.append("another machine can make it once for all checkpoints of the architecture")
+    ways.append("close other programs, and allow what the machine has with ram=SIZE")
+    return "; ".join(ways)

@@ -1,0 +1,138 @@
+"""Another build's component in a finished bundle: everything else stays as it is, byte for byte."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sdbuild.base.digest import digest, digest_file
+from sdbuild.base.errors import BundleError, CorruptArtifact
+from sdbuild.base.parsing import Fields
+from sdbuild.base.suggestions import did_you_mean
+from sdbuild.bundle.install import check_replaceable, install
+from sdbuild.bundle.manifest import load_bundle, read_manifest
+from sdbuild.engine.build import Builder, State
+from sdbuild.engine.step import stage
+from sdbuild.recipe.recipe import Recipe
+from sdbuild.store import Record, Store
+from sdbuild.store.disk import give
+from sdbuild.store.roots import MANIFEST, roots
+
+
+def relink(folder: Path, component: str, builder: Builder) -> Record:
+    """Puts the component that the builder's plan made into the bundle at `folder`.
+
+    The new bundle is laid out beside the old one, held against the contract, and then takes its
+    place; whatever fails before that leaves the old one as it was.
+
+    Raises:
+        BundleError: no bundle, no such component in it or in the plan, or it was not made yet.
+        CorruptArtifact: a file of the bundle is not what its manifest says.
+        ContractBroken: a host could not use the bundle with this component.
+    """
+    load_bundle(folder)
+    check_replaceable(folder)
+    fields = read_manifest(folder)
+    for entry in fields.listed("made_from", dict):
+        Fields(entry, f"{fields.where}: made_from", BundleError).text("step")
+    manifest = fields.values
+    _check_known(component, manifest["components"], f"{folder} has no component")
+    _check_known(component, builder.plan.steps["bundle"].inputs, "the recipe makes no component")
+    step = builder.plan.steps["bundle"].inputs[component].step
+    states = builder.states([step])
+    if states[step].record is None:
+        raise BundleError(f"{step} is not made yet, with these settings",
+                          hint=f"make it first: doit {step}, with the same name=value words")
+    found = _ingredients(folder, manifest, component, states[step], builder)
+    key = digest("relink", found)
+    store = builder.store
+    with store.in_use("relink"), store.locked(key, "relink"), store.workspace(key) as work:
+        out = builder.deliver(step, lambda record: store.checkout(record, work / "out"))
+        _keep(folder, out, manifest, component)
+        made_from = [builder.provenance_of(state) for state in states.values()]
+        changed = _changed(manifest, component, builder.plan.recipe, made_from)
+        stage("bundle").write_manifest(out, changed)
+        made = store.put(out, Record(
+            key=key, step=f"relink:{component}", ingredients=found, tree=(), seconds=0.0,
+            peak_bytes=0, made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            host=platform.node(),
+            facts={"warnings": _warnings(out), "variant": f"{folder.name} (relinked)"},
+        ))
+        install(made, store, folder)
+    return made
+
+
+def _check_known(component: str, known: Mapping[str, object], message: str) -> None:
+    if component not in known:
+        raise BundleError(f"{message} {component!r}{did_you_mean(component, known)}",
+                          hint=f"it has {', '.join(known)}")
+
+
+def _ingredients(
+    folder: Path, manifest: Mapping[str, Any], component: str, state: State, builder: Builder
+) -> dict[str, Any]:
+    """What the bundle will be made of; as of a step, so that its history is known like theirs."""
+    record = _record_at(folder, builder.store)
+    before = dict(record.ingredients["inputs"]) if record else {}
+    assert state.record is not None
+    return {
+        "kind": "relink", "version": 1, "source": {}, "tools": {},
+        "params": {
+            **{name: manifest[name] for name in (
+                "name", "family", "width_px", "height_px", "attention", "target")},
+            "components": manifest["components"] | {
+                component: _entry(component, builder.plan.recipe)},
+        },
+        "inputs": before | {component: state.record.digest(),
+                            "bundle": digest_file(folder / MANIFEST)},
+    }
+
+
+def _record_at(folder: Path, store: Store) -> Record | None:
+    """The record of the bundle at `folder`, if it came from this store."""
+    for root in roots(store):
+        if root.folder == folder:
+            return root.record
+    return None
+
+
+def _entry(component: str, recipe: Recipe) -> dict[str, Any]:
+    """What the manifest says of the component, if the recipe made it."""
+    return dict(stage("bundle").params(recipe)["components"][component])
+
+
+def _keep(folder: Path, out: Path, manifest: Mapping[str, Any], component: str) -> None:
+    """Lays out everything of the old bundle but the component, each file read and found whole."""
+    models = set(manifest["components"][component]["models"])
+    for name, (_, wanted) in manifest["files"].items():
+        if name.partition("/")[0] in models:
+            continue
+        if digest_file(folder / name) != wanted:
+            raise CorruptArtifact(f"{folder / name} is damaged", hint="build the bundle again")
+        give(folder / name, out / name)
+
+
+def _changed(
+    manifest: Mapping[str, Any], component: str, recipe: Recipe, made_from: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The manifest of the bundle with the component of the recipe."""
+    before = manifest["made_from"]
+    others = [e for e in before if e["step"].partition(":")[2] != component]
+    place = next((i for i, entry in enumerate(before) if entry not in others), len(others))
+    has_layouts = recipe.family.component(component).has_layouts
+    return {
+        **manifest,
+        "attention": recipe.attention if has_layouts else manifest["attention"],
+        "target": max(manifest["target"], recipe.target),
+        "components": manifest["components"] | {component: _entry(component, recipe)},
+        "made_from": [*others[:place], *made_from, *others[place:]],
+    }
+
+
+def _warnings(out: Path) -> list[str]:
+    from sdbuild.bundle.contract import require
+
+    return [str(violation) for violation in require(out)]

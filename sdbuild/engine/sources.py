@@ -1,0 +1,153 @@
+"""Checkpoints as steps read them: which place is taken, and what of it goes into a step's key."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from sdbuild.base.errors import SourceError, Unreachable
+from sdbuild.checkpoints import Checkpoint, is_hub, none_of, normalize, open_checkpoint
+from sdbuild.checkpoints.files import Files
+from sdbuild.engine.step import Step
+from sdbuild.recipe.recipe import Source
+from sdbuild.store import Store
+from sdbuild.store.json_cache import Notes
+from sdbuild.store.stat_cache import source_digest
+
+
+class Checkpoints:
+    """The checkpoints that the steps of a build read. A place that fails is tried once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._facts = Notes(store, "hub")
+        self._opened: dict[Source, Checkpoint | Files | SourceError] = {}
+
+    def __repr__(self) -> str:
+        return ", ".join(map(str, self._opened.values()))
+
+    def digests(self, step: Step) -> dict[str, str]:
+        """What the step's key holds of what it reads: its lock, or the digest of each file.
+
+        Raises:
+            SourceError: no place has it.
+        """
+        return dict(step.locked) if step.locked else self.identity(step)
+
+    def identity(self, step: Step) -> dict[str, str]:
+        """The digest of each file that the step reads, at the place that is taken.
+
+        Raises:
+            SourceError: no place has it, or it cannot be read.
+        """
+        if step.source is None:
+            return {}
+        found: dict[str, str] = {}
+        try:
+            checkpoint = self.taken(step.source)
+            for part in step.reads:
+                found |= checkpoint.identity(part, lambda path: source_digest(path, self._store))
+        except OSError as error:
+            what = error.filename or ", ".join(step.source.places)
+            raise SourceError(f"{what}: {error.strerror or error}",
+                              hint="see that it can be read, then try again") from error
+        return found
+
+    def reach(self, step: Step) -> None:
+        """Makes sure that the step can read what it needs, at any place that it may read from,
+        and that it is of networks that can be built.
+
+        Raises:
+            SourceError: it cannot.
+        """
+        if step.source is None or not step.locked:
+            self._check(step)
+            return
+        problems = []
+        for place in step.source.places:
+            try:
+                self._check(replace(step, source=replace(step.source, places=(place,))))
+                return
+            except SourceError as error:
+                problems.append(error)
+        raise none_of(problems)
+
+    def _check(self, step: Step) -> None:
+        self.identity(step)
+        if step.source and not step.source.are_files:
+            normalize.check(self.taken(step.source), step.reads, step.params)
+
+    def taken(self, source: Source) -> Checkpoint | Files:
+        """The checkpoint at the first of the source's places that has one, or all its files.
+
+        Raises:
+            SourceError: none has.
+        """
+        if source not in self._opened:
+            try:
+                self._opened[source] = self._open(source)
+            except SourceError as error:
+                self._opened[source] = error
+        found = self._opened[source]
+        if isinstance(found, SourceError):
+            raise found
+        return found
+
+    def _open(self, source: Source) -> Checkpoint | Files:
+        if source.are_files:
+            return Files(source.places)
+        return open_checkpoint(source.places, self._facts, source.config)
+
+    def commit(self, place: str) -> str:
+        """The commit that a place is known to be at; empty if it has none, or was never asked."""
+        return str(self._facts.get(place, "")).partition("@")[2]
+
+    def commits(self, sources: Iterable[Source]) -> dict[str, str]:
+        """The commit of each place on the Hub that can be had and is not at one by its name."""
+        found = {}
+        for place in _on_hub(sources):
+            with contextlib.suppress(SourceError):
+                pinned = open_checkpoint([place], self._facts).place
+                if pinned != place:
+                    found[place] = pinned.partition("@")[2]
+        return found
+
+    def refresh(self, sources: Iterable[Source]) -> list[tuple[str, str, str]]:
+        """Asks again what places are at; (place, commit before, commit now) of each that can move.
+
+        Raises:
+            SourceError: a place cannot be had; what was known of it stays.
+        """
+        moves = []
+        for place in _on_hub(sources):
+            fresh: dict[str, Any] = {}
+            before, now = self.commit(place), open_checkpoint([place], fresh).place
+            if now != place:
+                if place not in fresh:  # the cache stood in
+                    raise Unreachable(f"{place}: the Hub does not answer",
+                                      hint="what was known of it stays; try again later")
+                self._facts.update(fresh)
+                moves.append((place, before, now.partition("@")[2]))
+        return moves
+
+    def job(self, step: Step) -> dict[str, Any]:
+        """What the process of a step is told: from where it reads which parts of a checkpoint.
+
+        A locked one may come from any place, for it is held against the lock; another from the
+        place that its key is of.
+        """
+        if step.source is None:
+            return {}
+        places = step.source.places
+        if not step.locked and not step.source.are_files:
+            places = (self.taken(step.source).place,)
+        return {
+            "places": places, "config": step.source.config, "facts": dict(self._facts),
+            "reads": step.reads, "locked": dict(step.locked),
+        }
+
+
+def _on_hub(sources: Iterable[Source]) -> list[str]:
+    return [place for source in sources for place in source.places if is_hub(place)]

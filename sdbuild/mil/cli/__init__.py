@@ -1,0 +1,1 @@
+"""`sdbuild mil …`: the commands for single models."""

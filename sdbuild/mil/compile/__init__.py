@@ -1,0 +1,1 @@
+"""Packages compiled to `.mlmodelc`, as Apple's compiler does it."""

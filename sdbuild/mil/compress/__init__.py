@@ -1,0 +1,1 @@
+"""Weights replaced by packed ones: palettes, small integers, sparse weights."""

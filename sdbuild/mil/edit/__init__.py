@@ -1,0 +1,1 @@
+"""Edits of programs, package to package: blobs are copied, never decoded."""

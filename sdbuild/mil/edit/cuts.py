@@ -1,0 +1,180 @@
+"""Where a program is cut: which values cross each place, and how many bytes lie before it.
+
+`Layout` is what the choice needs to know, from one pass over the operations; a cut is a position
+among those that compute. Constants belong to no side: each goes with whoever uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+from sdbuild.base.errors import MILError
+from sdbuild.mil.files.package import Model
+from sdbuild.mil.ir.dtype import packed_bytes
+from sdbuild.mil.ir.program import Blob, Block, Operation, TensorType, Type
+from sdbuild.mil.ir.traverse import blobs, is_constant, uses, walk
+
+TOLERANCE = 0.15
+"""How far from an equal share of the bytes a chunk may be for the sake of a smaller crossing."""
+
+_FEATURES = {"fp16": "fp32", "fp32": "fp32", "int32": "int32"}
+"""How a value crosses: as the data type that hosts expect of a feature."""
+
+_MOST_DIMENSIONS = 5  # of a feature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crossing:
+    """A value that one chunk gives to the next, and the feature that carries it."""
+
+    value: str
+    type: TensorType
+    feature: str
+
+    @property
+    def feature_type(self) -> TensorType:
+        """The type of the feature: floats cross as fp32."""
+        return replace(self.type, dtype=_FEATURES[self.type.dtype])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """A block's operations, in the terms of where it can be cut.
+
+    `computing` are the operations that are no constants; `made` and `last_used` are positions
+    among them, a value that leaves the block being used at the end. Cut `c` lies before
+    `computing[c]`. `constants` are the operations by the names that they give.
+    """
+
+    block: Block
+    computing: tuple[Operation, ...]
+    constants: Mapping[str, Operation]
+    types: Mapping[str, Type]
+    made: Mapping[str, int]
+    last_used: Mapping[str, int]
+
+
+def layout_of(block: Block) -> Layout:
+    """What there is to know of a block before it is cut."""
+    computing = tuple(op for op in block.operations if not is_constant(op))
+    made = {out.name: at for at, op in enumerate(computing) for out in op.outputs}
+    last = {name: at for at, op in enumerate(computing) for name in uses(op) if name in made}
+    last |= {name: len(computing) for name in block.outputs if name in made}
+    constants = {out.name: op for op in block.operations if is_constant(op) for out in op.outputs}
+    types = {out.name: out.type for op in computing for out in op.outputs}
+    return Layout(block=block, computing=computing, constants=constants, types=types, made=made,
+                  last_used=last)
+
+
+def best_cuts(model: Model, layout: Layout, chunks: int) -> tuple[int, ...]:
+    """The positions of the cuts, ascending."""
+    legal, crossing = _costs(layout)
+    before = _bytes_before(model, layout)
+    places = [cut for cut in range(1, len(layout.computing)) if legal[cut]]
+    if len(places) < chunks - 1:
+        raise MILError(
+            f"{model.source}: {len(places)} places to cut, expected {chunks - 1} or more: at all"
+            " others a value crosses that cannot be a feature", hint="use fewer chunks",
+        )
+    share = before[-1] / chunks
+    slack = TOLERANCE * share / (1 if chunks == 2 else 2)  # a middle chunk has two movable ends
+    cuts: list[int] = []
+    for number in range(1, chunks):
+        free = places[:len(places) - (chunks - 1 - number)]  # leaves one for each cut to come
+        free = [cut for cut in free if not cuts or cut > cuts[-1]]
+        cuts.append(_best(free, before, crossing, number * share, slack))
+    return tuple(cuts)
+
+
+def _best(
+    free: Sequence[int], before: Sequence[int], crossing: Sequence[int], wanted: float, slack: float
+) -> int:
+    """The cut that crosses least among those near `wanted` bytes, or else the nearest."""
+    near = [cut for cut in free if abs(before[cut] - wanted) <= slack]
+    if near:
+        return min(near, key=lambda cut: (crossing[cut], abs(before[cut] - wanted), cut))
+    return min(free, key=lambda cut: (abs(before[cut] - wanted), crossing[cut], cut))
+
+
+def _costs(layout: Layout) -> tuple[list[bool], list[int]]:
+    """For each cut, whether it is legal, and the bytes that cross it as features."""
+    size = len(layout.computing) + 1
+    illegal, crossing = [0] * (size + 1), [0] * (size + 1)
+    for name, last in layout.last_used.items():
+        first, kind = layout.made[name] + 1, layout.types[name]
+        target, amount = (crossing, _feature_bytes(kind)) if _can_cross(kind) else (illegal, 1)
+        target[first] += amount
+        target[last + 1] -= amount
+    return [not count for count in accumulate(illegal)], list(accumulate(crossing))
+
+
+def _can_cross(kind: Type) -> bool:
+    return (
+        isinstance(kind, TensorType)
+        and kind.dtype in _FEATURES
+        and 1 <= len(kind.shape) <= _MOST_DIMENSIONS
+        and kind.count is not None
+    )
+
+
+def _feature_bytes(kind: Type) -> int:
+    return packed_bytes(_FEATURES[kind.dtype], kind.count)
+
+
+def _bytes_before(model: Model, layout: Layout) -> list[int]:
+    """For each cut, the bytes of the blobs that the operations before it use, each once."""
+    seen: set[Blob] = set()
+    total, before = 0, [0]
+    for operation in layout.computing:
+        for blob in _blobs(layout, operation):
+            if blob not in seen:
+                seen.add(blob)
+                total += model.reader(blob.file).record(blob.offset).size_bytes
+        before.append(total)
+    return before
+
+
+def _blobs(layout: Layout, operation: Operation) -> Iterator[Blob]:
+    """The blobs of an operation and of the constants that it uses, directly or not."""
+    yield from blobs(operation)
+    for name in constants_of(layout, uses(operation)):
+        yield from blobs(layout.constants[name])
+
+
+def constants_of(layout: Layout, names: Iterator[str] | Sequence[str]) -> set[str]:
+    """The names of constants among `names`, and of those that these are made of."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in layout.constants and name not in found:
+            found.add(name)
+            waiting.extend(uses(layout.constants[name]))
+    return found
+
+
+def crossings_at(
+    model: Model, layout: Layout, cuts: Sequence[int]
+) -> tuple[tuple[Crossing, ...], ...]:
+    """What crosses each cut, in the order in which it is made, under names of its own."""
+    made = sorted(layout.last_used, key=layout.made.__getitem__)
+    tag = _tag(model, layout)
+    return tuple(
+        tuple(
+            Crossing(value=name, type=layout.types[name], feature=f"{name}{tag}{number}")
+            for name in made if layout.made[name] < cut <= layout.last_used[name]
+        )
+        for number, cut in enumerate(cuts, 1)
+    )
+
+
+def _tag(model: Model, layout: Layout) -> str:
+    """What marks the names of features between chunks; no name of the program contains it."""
+    names = {item.name for item in model.program.main.inputs}
+    names.update(out.name for op in walk(layout.block) for out in op.outputs)
+    tag = "_chunk"
+    while any(tag in name for name in names):
+        tag += "_"
+    return tag

@@ -1,0 +1,1 @@
+"""The portable executor: ML Programs run with torch on the CPU. Operations are in `ops/`."""

@@ -1,0 +1,1 @@
+"""Models summarized, compared and verified. Nothing is computed or written."""

@@ -1,0 +1,217 @@
+"""The nouns of an ML Program, with the words of `MIL.proto`.
+
+Plain frozen values: nothing here reads files, and an edit is a new program made with
+`dataclasses.replace`. Readers and writers: `proto.py` (protobuf) and `text.py` (`model.mil`).
+`extra` is what a noun's message held beside the noun's own fields, serialized: fields newer than
+ours, and the rare ones that nothing here needs. It is written back as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import EllipsisType
+
+from sdbuild.base.errors import InvalidProgram
+
+Dim = int | None | EllipsisType
+"""A dimension: its size, `None` if unknown, `...` for any number of unknown ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """A tensor of one data type; rank 0 is a scalar."""
+
+    dtype: str
+    shape: tuple[Dim, ...] = ()
+    extra: bytes = field(default=b"", repr=False, compare=False)
+
+    @property
+    def count(self) -> int | None:
+        """The number of elements, or None if a dimension is unknown."""
+        total = 1
+        for dim in self.shape:
+            if not isinstance(dim, int):
+                return None
+            total *= dim
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class ListType:
+    """A list of one type of value."""
+
+    element: Type
+    length: Dim
+
+
+@dataclass(frozen=True, slots=True)
+class TupleType:
+    """A fixed number of values, each of its own type."""
+
+    elements: tuple[Type, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DictType:
+    """A dictionary."""
+
+    key: Type
+    value: Type
+
+
+@dataclass(frozen=True, slots=True)
+class StateType:
+    """A tensor that lives on between predictions."""
+
+    wrapped: Type
+
+
+Type = TensorType | ListType | TupleType | DictType | StateType
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Where a value lies in a weight file: the offset of its metadata record, in bytes."""
+
+    file: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A constant.
+
+    `data` is, by type: for tensors the little-endian packed elements, a tuple of strings, or a
+    `Blob`; for lists and tuples a tuple of values; for dictionaries a tuple of (key, value) pairs.
+    """
+
+    type: Type
+    data: bytes | Blob | tuple
+    extra: bytes = field(default=b"", repr=False)
+
+
+Binding = str | Value
+"""What an argument is bound to: the name of a value, or a constant written in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedType:
+    """The name and type of an input or an output."""
+
+    name: str
+    type: Type
+    extra: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One operation; `inputs` maps each argument to its bindings (several if variadic)."""
+
+    type: str
+    inputs: Mapping[str, tuple[Binding, ...]] = field(default_factory=dict)
+    outputs: tuple[NamedType, ...] = ()
+    attributes: Mapping[str, Value] = field(default_factory=dict)
+    blocks: tuple[Block, ...] = ()
+    extra: bytes = field(default=b"", repr=False)
+
+    @property
+    def name(self) -> str:
+        """The operation's own name, or that of its first output if it has none."""
+        value = self.attributes.get("name")
+        if value is not None and isinstance(value.data, tuple) and value.data:
+            return str(value.data[0])
+        return self.outputs[0].name if self.outputs else ""
+
+    def references(self) -> Iterator[str]:
+        """The names that its arguments refer to, in order of the arguments."""
+        for bindings in self.inputs.values():
+            for binding in bindings:
+                if isinstance(binding, str):
+                    yield binding
+
+    def constants(self) -> Iterator[Value]:
+        """The constants in its arguments and attributes, not those in its blocks."""
+        for bindings in self.inputs.values():
+            for binding in bindings:
+                if isinstance(binding, Value):
+                    yield binding
+        yield from self.attributes.values()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Operations in order; `outputs` names the values that leave."""
+
+    operations: tuple[Operation, ...]
+    outputs: tuple[str, ...]
+    inputs: tuple[NamedType, ...] = ()
+    attributes: Mapping[str, Value] = field(default_factory=dict)
+    extra: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """A function: its inputs, its opset (`CoreML6` is iOS 16), and a block for each opset."""
+
+    inputs: tuple[NamedType, ...]
+    opset: str
+    blocks: Mapping[str, Block]
+    attributes: Mapping[str, Value] = field(default_factory=dict)
+    extra: bytes = field(default=b"", repr=False)
+
+    @property
+    def block(self) -> Block:
+        """The block of the function's own opset, the one that runs."""
+        return self.blocks[self.opset]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """An ML Program: named functions, usually only `main`.
+
+    `unwritable` says what its message held that no noun can, so that it must not be written; empty
+    for all programs but those with unknown fields in the smallest messages.
+    """
+
+    functions: Mapping[str, Function]
+    version: int = 1
+    attributes: Mapping[str, Value] = field(default_factory=dict)
+    doc_string: str = ""
+    extra: bytes = field(default=b"", repr=False)
+    unwritable: str = ""
+
+    @property
+    def main(self) -> Function:
+        """The function called `main`, or the only one.
+
+        Raises:
+            InvalidProgram: there is neither.
+        """
+        if "main" in self.functions:
+            return self.functions["main"]
+        if len(self.functions) != 1:
+            found = ", ".join(self.functions) or "none"
+            raise InvalidProgram(f"functions {found}, expected main or a single one")
+        return next(iter(self.functions.values()))
+
+
+def string(text: str) -> Value:
+    """A constant string, as names and modes are written."""
+    return Value(TensorType("string"), (text,))
+
+
+def type_text(kind: Type) -> str:
+    """A type of the program, as short as it can be read: `fp16 [1, ?, 64]`."""
+    match kind:
+        case TensorType(dtype, shape):
+            dims = ["?" if dim is None else "..." if dim is ... else str(dim) for dim in shape]
+            return f"{dtype} [{', '.join(dims)}]"
+        case StateType(wrapped):
+            return f"state {type_text(wrapped)}"
+        case ListType(element):
+            return f"list of {type_text(element)}"
+        case TupleType(elements):
+            return f"tuple of {', '.join(map(type_text, elements))}"
+        case DictType(key, value):
+            return f"dictionary of {type_text(key)} to {type_text(value)}"

@@ -1,0 +1,1 @@
+"""MIL text, the `model.mil` of compiled models: printed and parsed."""

@@ -1,0 +1,354 @@
+"""Recipes: which bundle is wanted. TOML and command-line variables in, frozen nouns out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdbuild.base import apple
+from sdbuild.base.errors import RecipeError
+from sdbuild.base.filenames import contents, normalized
+from sdbuild.base.parsing import Fields, read_file, shown, toml_table
+from sdbuild.base.suggestions import did_you_mean
+from sdbuild.checkpoints import at_home, fixed
+from sdbuild.checkpoints.single_file import SUFFIX
+from sdbuild.recipe import naming
+from sdbuild.recipe.families import FAMILIES, Component, Family, Floor
+from sdbuild.recipe.fields import (
+    DRAW_FIELDS,
+    FLOOR_FIELD,
+    MODEL_FIELD,
+    QUANTS,
+    RECIPE_FIELDS,
+    TARGETS,
+    Field,
+    check_variables,
+    parse,
+)
+from sdbuild.recipe.lockfile import Lock, parsed
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+DEFAULT_MODEL = "tiny-emoji"
+_DEFAULTS: dict[str, Any] = {
+    "batch": 2, "prediction": "epsilon", "attention": "original", "quant": "none",
+    "palettize": ["text_encoder", "unet"], "chunk": 1, "target": "iOS16", "lower": "once",
+    "compiler": "auto", "config": None, "vae": None, "lora": None,
+    "prediction_type": None,
+}
+_TAGGED = ("source", "config", "vae", "lora", "prediction_type", "prediction", "components",
+           "palettize")
+"""The variables that make another bundle, and that its name tells only where they are given."""
+OF_CHECKPOINT = ("source", "config", "vae", "prediction_type")
+"""The fields that say which checkpoint is built: given on the command line, the recipe's lock is of
+another one and does not hold."""
+_DRAW_DEFAULTS: dict[str, Any] = {
+    "prompt": "a photograph of a cat", "negative": "", "seed": 1, "steps": 25, "guidance": 7.5,
+    "scheduler": "dpm", "count": 1,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a checkpoint lies: places in the order in which they are tried.
+
+    `config` is a folder that says what a single file does not, or empty. If it is of plain files,
+    all of them are read.
+    """
+
+    places: tuple[str, ...]
+    config: str = ""
+    are_files: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora:
+    """A LoRA that is merged into the checkpoint, and how strongly."""
+
+    place: str
+    strength: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The pictures that are asked for; picture i of `count` has the seed `seed + i`."""
+
+    prompt: str
+    negative: str
+    seed: int
+    steps: int
+    guidance: float
+    scheduler: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A wanted bundle, and the pictures to draw with it.
+
+    `asked` is what tells it from others of its name beside what all variants have: another source,
+    other components, a recipe from elsewhere. `draw` holds the settings that the recipe names,
+    which go into the bundle; `request` is what the command line makes of them, which does not.
+    `lock` holds for the recipe's own source only. Components that the recipe gives no floor have
+    their family's.
+    """
+
+    name: str
+    summary: str
+    family: Family
+    source: Source
+    lock: Lock | None
+    vae: Source | None
+    loras: tuple[Lora, ...]
+    prediction_type: str | None
+    width_px: int
+    height_px: int
+    batch: int
+    prediction: str
+    components: tuple[Component, ...]
+    attention: str
+    nbits: int | None
+    palettized: tuple[str, ...]
+    chunks: int
+    target: str
+    lower: str
+    compiler: str
+    notes: tuple[str, ...]
+    asked: Mapping[str, Any]
+    draw: Request
+    request: Request
+    floors: Mapping[str, Floor]
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """All places that the recipe reads from."""
+        return (self.source, self.vae) if self.vae else (self.source,)
+
+    def source_of(self, component: Component) -> Source:
+        """Where the component's checkpoint lies."""
+        return self.vae if self.vae and component.folder == "vae" else self.source
+
+    def nbits_of(self, component: Component) -> int | None:
+        """The bits of the component's weights, or None for fp16."""
+        return self.nbits if component.name in self.palettized else None
+
+    def attention_of(self, component: Component) -> str:
+        """The layout of the component's attention."""
+        return self.attention if component.has_layouts else "original"
+
+    def network_params(self, component: Component) -> dict[str, Any]:
+        """What decides the component's network beside its architecture; what does not is left out,
+        so that variants which differ in it share the network's steps."""
+        found: dict[str, Any] = {name: getattr(self, name) for name in component.sizes}
+        return found | ({"prediction": self.prediction} if component.is_denoiser else {})
+
+    @property
+    def variant(self) -> str:
+        """A name that tells this bundle from other variants of the recipe."""
+        quant = f"{self.nbits}bit" if self.nbits and self.palettized else "fp16"
+        size = f"{self.width_px}x{self.height_px}"
+        batch = "-batch1" if self.batch == 1 else ""
+        chunks = f"-{self.chunks}chunks" if self.chunks > 1 else ""
+        return (f"{self.name}{naming.words(self.asked)}-{size}-{self.attention}-{quant}{batch}"
+                f"{chunks}-{self.target}{naming.tag(self.asked)}")
+
+
+def names() -> list[str]:
+    """The recipes that come with sdbuild, by name."""
+    return [path.stem for path in contents(RECIPES, ".toml")]
+
+
+def load(words: Mapping[str, str]) -> Recipe:
+    """The recipe that the `name=value` words of a command line ask for.
+
+    Raises:
+        RecipeError: an unknown recipe or variable, or a value that is not allowed; says where.
+    """
+    check_variables(words)
+    model = parse(MODEL_FIELD, words.get("model", DEFAULT_MODEL), "on the command line")
+    path = find(model)
+    table = _read(path)
+    known = {"summary", "family", "draw", "floors", "lock", *(f.name for f in RECIPE_FIELDS)}
+    _check_keys(table, known, str(path))
+    family = _family(table, path)
+    fields = _fields(RECIPE_FIELDS, _DEFAULTS, table, words, str(path))
+    draw = _table(table, "draw", path)
+    where = f"{path}: [draw]"
+    _check_keys(draw, {field.name for field in DRAW_FIELDS}, where)
+    sources = _sources(fields, words, path.parent)
+    recipe = Recipe(
+        name=normalized(path.stem),
+        summary=str(table.get("summary", "")),
+        family=family,
+        **sources,
+        lock=None if any(name in words for name in OF_CHECKPOINT)
+        else parsed(_table(table, "lock", path), f"{path}: [lock]"),
+        prediction_type=fields["prediction_type"],
+        width_px=fields["size"][0],
+        height_px=fields["size"][1],
+        batch=fields["batch"],
+        prediction=fields["prediction"],
+        components=_components(fields["components"], family),
+        attention=fields["attention"],
+        nbits=fields["quant"],
+        palettized=tuple(c.name for c in _components(fields["palettize"], family)),
+        chunks=fields["chunk"],
+        target=TARGETS[fields["target"]],
+        lower=fields["lower"],
+        compiler=apple.compiler(fields["compiler"]),
+        notes=apple.notes(fields["compiler"]),
+        asked=_asked(fields, sources, words, path),
+        draw=Request(**_fields(DRAW_FIELDS, _DRAW_DEFAULTS, draw, {}, where)),
+        request=Request(**_fields(DRAW_FIELDS, _DRAW_DEFAULTS, draw, words, where)),
+        floors=_floors(_table(table, "floors", path), family, path),
+    )
+    _check_together(recipe)
+    return recipe
+
+
+def find(model: str) -> Path:
+    """The file of the recipe that is called `model`, or that `model` names.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    path = at_home(model)
+    if path.is_dir() and model not in names():
+        raise RecipeError(f"model={model}: a folder, expected a recipe's name or its file",
+                          hint="a checkpoint in a folder is source=FOLDER", model=model)
+    if model.endswith(".toml"):
+        if not path.is_file():
+            raise RecipeError(f"model={model}: there is no such file: {path.absolute()}")
+        return path.resolve()
+    path = RECIPES / f"{model}.toml"
+    if model not in names():
+        raise RecipeError(
+            f"unknown model {model!r}{did_you_mean(model, names())}",
+            hint=f"the recipes are: {', '.join(names())}; a file of your own is model=FILE.toml",
+            model=model,
+        )
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return toml_table(read_file(path, RecipeError), str(path), RecipeError)
+
+
+def _table(table: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    found = table.get(name, {})
+    if not isinstance(found, dict):
+        raise RecipeError(f"{path}: {name} is {shown(found)}, expected a table [{name}]")
+    return found
+
+
+def _check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise RecipeError(
+                f"{where}: unknown field {key!r}{did_you_mean(key, known)}",
+                hint=f"the fields are: {', '.join(sorted(known))}",
+            )
+
+
+def _fields(
+    fields: tuple[Field, ...], defaults: Mapping[str, Any], table: Mapping[str, Any],
+    words: Mapping[str, str], where: str,
+) -> dict[str, Any]:
+    """The value of each field: from the command line, else the recipe, else the default."""
+    values = {}
+    for field in fields:
+        if field.name in words:
+            values[field.name] = parse(field, words[field.name], "on the command line")
+        elif field.name in table or field.name in defaults:
+            found = table.get(field.name, defaults.get(field.name))
+            values[field.name] = None if found is None else parse(field, found, where)
+        else:
+            raise RecipeError(f"{where}: no {field.name}", hint=f"it is {field.meaning}")
+    return values
+
+
+def _sources(
+    fields: Mapping[str, Any], words: Mapping[str, str], folder: Path
+) -> dict[str, Any]:
+    """Where everything lies that comes from outside.
+
+    A path is relative to where its user stands: the recipe in its `folder`, or the command line.
+    """
+    def absolute(name: str, place: str) -> str:
+        return fixed(place, Path.cwd() if name in words else folder)
+
+    def places(name: str) -> tuple[str, ...]:
+        return tuple(absolute(name, place) for place in fields[name] or ())
+
+    config = absolute("config", fields["config"]) if fields["config"] else ""
+    return {
+        "source": Source(places=places("source"), config=config),
+        "vae": Source(places=places("vae"), config=config) if fields["vae"] else None,
+        "loras": tuple(
+            Lora(place=absolute("lora", place), strength=strength)
+            for place, strength in fields["lora"] or ()
+        ),
+    }
+
+
+def _family(table: Mapping[str, Any], path: Path) -> Family:
+    return FAMILIES[Fields(table, str(path), RecipeError).choice("family", tuple(FAMILIES))]
+
+
+def _components(wanted: tuple[str, ...], family: Family) -> tuple[Component, ...]:
+    known = [component.name for component in family.components]
+    for name in wanted:
+        if name not in known:
+            raise RecipeError(
+                f"unknown component {name!r}{did_you_mean(name, known)}",
+                hint=f"the components of {family.title} are: {', '.join(known)}",
+            )
+    return tuple(c for c in family.components if c.name in wanted)
+
+
+def _asked(
+    fields: Mapping[str, Any], sources: Mapping[str, Any], words: Mapping[str, str], path: Path
+) -> dict[str, Any]:
+    """What the command line asks for beside what every name tells; as it is found, not spelled."""
+    found = {
+        "source": sources["source"].places,
+        "config": sources["source"].config,
+        "vae": sources["vae"].places if sources["vae"] else (),
+        "lora": [(lora.place, lora.strength) for lora in sources["loras"]],
+        "components": sorted(fields["components"]),
+        "palettize": sorted(fields["palettize"]),
+    }
+    asked = {name: found.get(name, fields[name]) for name in _TAGGED if name in words}
+    return asked | ({"model": str(path)} if path.parent != RECIPES else {})
+
+
+def _floors(table: Mapping[str, Any], family: Family, path: Path) -> dict[str, Floor]:
+    floors = {component.name: component.floor for component in family.components}
+    for name, entry in table.items():
+        where = f"{path}: [floors.{name}]"
+        _components((name,), family)
+        if not isinstance(entry, dict) or not entry.get("reason"):
+            raise RecipeError(f"{where}: a floor has a reason, and a number for each quant")
+        _check_keys(entry, {"reason", *QUANTS}, where)
+        floors[name] = Floor(
+            by_quant={k: parse(FLOOR_FIELD, v, f"{where}.{k}") for k, v in entry.items()
+                      if k != "reason"},
+            reason=str(entry["reason"]),
+        )
+    return floors
+
+
+def _check_together(recipe: Recipe) -> None:
+    """Refuses what no field forbids alone."""
+    places = [place for source in recipe.sources for place in source.places]
+    if recipe.source.config and not any(place.endswith(SUFFIX) for place in places):
+        raise RecipeError(
+            f"config={recipe.source.config}: it says what a single file does not, and none is read",
+            hint=f"leave config away, or take a {SUFFIX} file: source=FILE or vae=FILE",
+        )
+    if recipe.nbits == 3 and recipe.target != "iOS18":
+        raise RecipeError(
+            f"quant=3 with target={recipe.target}: palettes of 3 bits came with iOS 18",
+            hint="take target=iOS18, or quant=4",
+        )

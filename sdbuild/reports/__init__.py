@@ -1,0 +1,1 @@
+"""Read records and bundles, and make nothing: why, history, find, du, verify, gc, check."""

@@ -1,0 +1,274 @@
+"""The way of one weight: from its checkpoint to the bytes in the bundle.
+
+Told from records, their facts and the artifacts in the store, or a shared one; nothing is made for
+it. What each constant is called stays the same from convert on, so it is looked up by its name in
+each program.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sdbuild.base.errors import MissingArtifact, RecipeError, StepError
+from sdbuild.base.suggestions import did_you_mean
+from sdbuild.engine.build import Builder
+from sdbuild.recipe.families import Component
+from sdbuild.recipe.recipe import Recipe
+from sdbuild.store import Record
+
+_WEIGHTS = "weights.safetensors"
+_ROOTS = {".mlpackage": "Data/com.apple.CoreML/", ".mlmodelc": ""}
+"""What `@model_path` stands for below a package and a compiled model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Bytes of the weight in a file of an artifact: `part` is all of it, or its indices or table.
+
+    Without an offset it is written in the program itself.
+
+    Units:
+        offset, size_bytes: of the data; record_offset: what the program refers to.
+    """
+
+    file: str
+    part: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int | None = None
+    size_bytes: int
+    record_offset: int | None = None
+
+    def __str__(self) -> str:
+        kind = f"{self.dtype} {list(self.shape)}"
+        if self.offset is None:
+            return f"{self.part}: {kind} in the program {self.file}"
+        return f"{self.part}: {self.size_bytes} bytes at {self.offset} of {self.file}, {kind}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """What one step made of the weight; `says` is for people, `facts` for programs."""
+
+    step: str
+    says: str
+    places: tuple[Place, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def component_of(recipe: Recipe, name: str) -> Component:
+    """The recipe's component of that name.
+
+    Raises:
+        RecipeError: it has none.
+    """
+    known = {component.name: component for component in recipe.components}
+    if name not in known:
+        raise RecipeError(f"unknown component {name!r}{did_you_mean(name, known)}",
+                          hint=f"the recipe's components are: {', '.join(known)}")
+    return known[name]
+
+
+def follow(builder: Builder, component: Component, tensor: str) -> list[Stop]:
+    """The way of a checkpoint's tensor, as far as it is made.
+
+    Raises:
+        RecipeError: the component's checkpoint has no such tensor.
+        StepError: the checkpoint is not downloaded yet.
+    """
+    states = builder.states(["bundle"])
+    download = states[f"download:{component.name}"].record
+    if download is None:
+        raise StepError(f"download:{component.name} is not made yet",
+                        hint=f"doit download:{component.name}")
+    tensors = download.facts["tensors"]
+    if tensor not in tensors:
+        raise RecipeError(f"{component.name} has no tensor {tensor!r}"
+                          f"{did_you_mean(tensor, tensors)}",
+                          hint=f"it has {len(tensors)}, the first is {next(iter(tensors))}")
+    way = _Way(builder, component, tensor)
+    found = list(way.from_checkpoint(download))
+    for step in builder.plan.needed_by("bundle"):
+        if (step.kind in _STOPS and step.component == component.name) or step.kind == "bundle":
+            record = states[step.name].record
+            if record is None:
+                found.append(Stop(step=step.name, says="not made yet"))
+                continue
+            try:
+                found += _STOPS[step.kind](way, record)
+            except MissingArtifact:
+                found.append(_gone(step.name))
+                way.is_lost = not way.is_named
+            if way.is_unused or way.is_lost:
+                break
+    return found
+
+
+def _gone(step: str) -> Stop:
+    return Stop(step=step, says="made, but its files are not in the store; to make them again: "
+                                f"doit forget {step}, then doit {step}")
+
+
+class _Way:
+    """A weight on its way; knows what it is called by now."""
+
+    def __init__(self, builder: Builder, component: Component, tensor: str) -> None:
+        self.is_unused = self.is_lost = False
+        self._builder = builder
+        self._component = component
+        self._tensor = tensor
+        self._parameter = f"net.{component.parameter(tensor)}"
+        self._offset: int | None = None
+        self._name = ""
+        self._places: tuple[Place, ...] = ()
+
+    @property
+    def is_named(self) -> bool:
+        """Whether it can be found from here on."""
+        return bool(self._name)
+
+    def from_checkpoint(self, record: Record) -> Iterator[Stop]:
+        """Where the tensor came from, and where the download put it."""
+        from sdbuild.safetensors.tensors import table
+
+        digest = record.facts["tensors"][self._tensor]
+        read = record.ingredients["source"]
+        sources = {name: d for name, d in read.items() if name.endswith(".safetensors")} or read
+        files = ", ".join(f"{name} (digest {found})" for name, found in sources.items())
+        yield Stop(step="checkpoint", says=files, facts={"files": sources})
+        try:
+            file = self._builder.file(record, _WEIGHTS)
+        except MissingArtifact:
+            yield _gone(record.step)
+            return
+        found = table([file])[self._tensor]
+        yield Stop(
+            step=record.step, says=f"its bytes have the digest {digest}", facts={"digest": digest},
+            places=(Place(file=_WEIGHTS, part="weight", dtype=found.dtype, shape=found.shape,
+                          offset=found.start, size_bytes=found.size_bytes),),
+        )
+
+    def lower(self, record: Record) -> Iterator[Stop]:
+        """Which place of the lowered program the parameter has."""
+        table = json.loads(self._builder.file(record, "bindings.json").read_text("utf-8"))
+        found = [b for b in table["bindings"] if b["parameter"] == self._parameter]
+        if not found:
+            self.is_unused = True
+            yield Stop(step=record.step, says="unused: the network has no such parameter")
+            return
+        (binding,) = found
+        self._offset, self._name = binding["offset"], binding["value"] or ""
+        turned = ", transposed" if binding["is_transposed"] else ""
+        where = f"the constant {self._name}" if self._name else f"the blob at {self._offset}"
+        yield Stop(
+            step=record.step, says=f"the parameter {self._parameter} is {where}{turned}",
+            facts={"parameter": self._parameter, "offset": self._offset, "value": binding["value"],
+                   "is_transposed": binding["is_transposed"]},
+        )
+
+    def convert(self, record: Record) -> Iterator[Stop]:
+        """Where the package has it."""
+        if self._offset is None and not self._name:
+            yield Stop(step=record.step,
+                       says="coremltools converted directly; lower=once tells of every weight")
+            return
+        yield self._stop(record, "cast to the program's type")
+
+    def palettize(self, record: Record) -> Iterator[Stop]:
+        """How many bits it has now, and what that cost."""
+        reports = [r for r in record.facts["tensors"] if r["name"] == self._name]
+        if not reports:
+            yield self._stop(record, "as it was: too small to palettize")
+            return
+        (report,) = reports
+        yield self._stop(
+            record, f"{report['bits']} bits: an error of {report['rms_error']:.3g} (rms), at most "
+            f"{report['max_error']:.3g}, {report['snr_db']:.1f} dB below the weight", report,
+        )
+
+    def copy(self, record: Record) -> Iterator[Stop]:
+        """Where a step has it that changes no weight."""
+        yield self._stop(record, "the same bytes")
+
+    def bundle(self, record: Record) -> Iterator[Stop]:
+        """Where the bundle has it: the compiled models lie in it as they are."""
+        held = {entry.path for entry in record.tree}
+        places = tuple(place for place in self._places if place.file in held)
+        yield Stop(step=record.step, says="the same bytes", places=places)
+
+    def _stop(self, record: Record, says: str, facts: Mapping[str, Any] | None = None) -> Stop:
+        self._places = tuple(self._find(record))
+        return Stop(step=record.step, says=f"{self._name}: {says}", places=self._places,
+                    facts={"constant": self._name, **(facts or {})})
+
+    def _find(self, record: Record) -> Iterator[Place]:
+        """The places of the weight in the models of an artifact."""
+        from sdbuild.mil.ir.traverse import walk
+
+        models = {entry.path.partition("/")[0] for entry in record.tree}
+        for model in sorted(models):
+            for operation in walk(_program(self._builder, record, model).main.block):
+                if self._is_it(operation):
+                    yield from _places(self._builder, record, model, operation)
+
+    def _is_it(self, operation: Any) -> bool:
+        """Whether an operation gives the weight; learns its name from its offset."""
+        name = operation.outputs[0].name if operation.outputs else ""
+        if not self._name and operation.type == "const":
+            data = operation.attributes["val"].data
+            self._name = name if getattr(data, "offset", None) == self._offset else ""
+        return bool(self._name) and name in (self._name, f"{self._name}_palettized")
+
+
+_STOPS = {"lower": _Way.lower, "convert": _Way.convert, "palettize": _Way.palettize,
+          "chunk": _Way.copy, "compile": _Way.copy, "bundle": _Way.bundle}
+
+
+def _program(builder: Builder, record: Record, model: str) -> Any:
+    """The program of a package or a compiled model in an artifact."""
+    if model.endswith(".mlmodelc"):
+        from sdbuild.mil.text.parse import parse_program
+
+        return parse_program(builder.file(record, f"{model}/model.mil").read_text("utf-8"), model)
+    from sdbuild.mil.files.package import read_spec
+    from sdbuild.mil.ir.decode import decode_program
+
+    file = builder.file(record, f"{model}/{_ROOTS['.mlpackage']}model.mlmodel")
+    return decode_program(read_spec(file).mlProgram)
+
+
+def _places(
+    builder: Builder, record: Record, model: str, operation: Any
+) -> Iterator[Place]:
+    """The places of the values that an operation holds."""
+    from sdbuild.mil.files.blob import BlobReader
+    from sdbuild.mil.ir.program import Blob, Value
+
+    bound = [(k, b) for k, bs in operation.inputs.items() for b in bs if isinstance(b, Value)]
+    for part, value in (*bound, *operation.attributes.items()):
+        if part in ("name", "shape"):
+            continue
+        part = "weight" if part == "val" else part
+        shape = tuple(value.type.shape)
+        if not isinstance(value.data, Blob):
+            yield Place(file=model, part=part, dtype=value.type.dtype, shape=shape,
+                        size_bytes=len(value.data))
+            continue
+        root = _ROOTS[model[model.rindex("."):]]
+        path = f"{model}/{value.data.file.replace('@model_path/', root)}"
+        found = BlobReader(builder.file(record, path)).record(value.data.offset)
+        yield Place(file=path, part=part, dtype=value.type.dtype, shape=shape,
+                    offset=found.data_offset, size_bytes=found.size_bytes,
+                    record_offset=found.offset)
+
+
+def told(stops: list[Stop]) -> str:
+    """The way as people read it."""
+    lines = []
+    for stop in stops:
+        lines.append(f"{stop.step:<24}{stop.says}")
+        lines += [f"{'':<24}{place}" for place in stop.places]
+    return "\n".join(lines)

@@ -1,0 +1,199 @@
+"""What a task would run, because of which ingredient, and what that will cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from sdbuild.base.errors import RecipeError
+from sdbuild.base.suggestions import did_you_mean
+from sdbuild.base.units import counted, several, size
+from sdbuild.bundle.install import amiss
+from sdbuild.engine.build import Builder, State
+from sdbuild.engine.plan import Plan, plan
+from sdbuild.engine.sources import Checkpoints
+from sdbuild.recipe.recipe import load
+from sdbuild.recipe.settings import settings
+from sdbuild.reports.causes import causes, differences
+from sdbuild.reports.lineage import Lineage
+from sdbuild.store import Record, Store
+
+UP_TO_DATE = "up to date"
+WOULD_RUN = "would run"
+_OF_BUNDLE = ("build", "contract", "generate")
+"""The tasks that need the bundle in its place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Whether a step would run, and why.
+
+    `causes` are the first cause and what else changed. Of a step that waits they are those of
+    `after`, the step that changes what it is made from; if that gives the same bytes as before,
+    the waiting step stays as it is.
+
+    Units:
+        seconds: wall clock, None if nothing like it ran yet; peak_bytes: anonymous memory.
+    """
+
+    step: str
+    state: str
+    causes: tuple[str, ...] = ()
+    after: str = ""
+    seconds: float | None = None
+    peak_bytes: int | None = None
+    is_measured: bool = False
+
+    def __str__(self) -> str:
+        if self.state == UP_TO_DATE:
+            return f"{self.step:<24}{self.state}"
+        after = f"after {self.after}, " if self.after else ""
+        return f"{self.step:<24}{self.state}: {after}{several(self.causes)}{self._cost()}"
+
+    def _cost(self) -> str:
+        if self.peak_bytes is None:
+            return ""
+        about = "" if self.is_measured else "about "
+        seconds = "" if self.seconds is None else f"{self.seconds:.1f} s, "
+        return f"  [{about}{seconds}{size(self.peak_bytes)} memory]"
+
+
+def why(task: str, words: Mapping[str, str]) -> list[Reason]:
+    """A reason for each step that `task` needs, and for the bundle in its place.
+
+    Raises:
+        RecipeError: an unknown task or variable.
+    """
+    found = settings(words)
+    builder = Builder.of(found)
+    plain = plan(load({name: words[name] for name in ("model", "source") if name in words}))
+    states = builder.states(steps_of(task, builder))
+    record = builder.state("bundle").record if task in _OF_BUNDLE else None
+    what = amiss(record, builder.store, found.bundle) if record else "not in place"
+    given = steps_of(task, builder) if task == "check" or (task in _OF_BUNDLE and what) else []
+    flaws = _flaws(states, given, builder)
+    lineage = Lineage(builder.store.records())
+    reasons: dict[str, Reason] = {}
+    for name, state in states.items():
+        reasons[name] = _reason(state, reasons, builder, lineage, plain, flaws.get(name, ()))
+    if task in _OF_BUNDLE:
+        reasons["build"] = Reason(step="build", state=WOULD_RUN, causes=(what,)) if what else \
+            Reason(step="build", state=UP_TO_DATE)
+    return list(reasons.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The commit that stands for a place which may have moved since it was asked."""
+
+    place: str
+    commit: str
+    is_locked: bool
+
+    def __str__(self) -> str:
+        how = "locked" if self.is_locked else "as first asked: python -m sdbuild refresh"
+        return f"{'source':<24}{self.place} is at {self.commit}, {how}"
+
+
+def standings(words: Mapping[str, str]) -> list[Standing]:
+    """The commits that stand for the recipe's places on the Hub, without asking it.
+
+    Raises:
+        RecipeError: an unknown variable.
+    """
+    found = settings(words)
+    recipe, known = found.recipe, Checkpoints(Store(found.cache))
+    commits = recipe.lock.commits if recipe.lock else {
+        place: known.commit(place) for source in recipe.sources for place in source.places
+    }
+    return [Standing(place=place, commit=commit, is_locked=recipe.lock is not None)
+            for place, commit in commits.items() if commit]
+
+
+def told(reasons: Iterable[Reason]) -> str:
+    """Reasons as people read them, and what all of it will take."""
+    reasons = list(reasons)
+    lines = [str(reason) for reason in reasons]
+    running = [r for r in reasons if r.peak_bytes is not None]
+    if running:
+        known = [reason.seconds for reason in running if reason.seconds is not None]
+        never = f", {len(running) - len(known)} of them never yet" if len(known) < len(running) \
+            else ""
+        time = f"about {sum(known):.0f} s one after the other" if known else "unknown time"
+        lines.append(
+            f"{counted(len(running), 'step')} would run{never}: {time}, "
+            f"{size(max(r.peak_bytes or 0 for r in running))} memory for the largest"
+        )
+    return "\n".join(lines)
+
+
+def steps_of(task: str, builder: Builder) -> list[str]:
+    """The steps that a doit task stands for."""
+    steps = list(builder.plan.steps)
+    known = {name: ["bundle"] for name in _OF_BUNDLE}
+    known["check"] = [name for name in steps if name.startswith("parity:")]
+    known |= {name: [name] for name in steps}
+    for name in steps:
+        known.setdefault(name.partition(":")[0], []).append(name)
+    if task not in known:
+        raise RecipeError(
+            f"unknown task {task!r}{did_you_mean(task, known)}",
+            hint=f"the tasks are: {', '.join(k for k in known if ':' not in k)}",
+        )
+    return known[task]
+
+
+def _flaws(
+    states: Mapping[str, State], given: Iterable[str], builder: Builder
+) -> dict[str, tuple[str, ...]]:
+    """What is wrong with what was made before, where that is needed, as far as sizes and times tell
+    and no shared store may have it.
+
+    Args:
+        given: the steps whose artifacts are wanted themselves; of others, what running steps read.
+    """
+    needed: dict[str, set[str]] = {name: {""} for name in given}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, state in reversed(states.items()):
+        paths = sorted(needed.get(name, ())) if state.record else [""]
+        if state.key is not None and builder.remote is None:
+            flaws = (flaw for path in paths for flaw in builder.store.flaws(state.key, path))
+            found[name] = tuple(dict.fromkeys(flaws))
+        if state.record is None or found.get(name):
+            for source in state.step.inputs.values():
+                needed.setdefault(source.step, set()).add(source.path)
+    return found
+
+
+def _reason(
+    state: State, before: Mapping[str, Reason], builder: Builder, lineage: Lineage, plain: Plan,
+    flaws: tuple[str, ...],
+) -> Reason:
+    name = state.step.name
+    if state.record is not None and not flaws:
+        return Reason(step=name, state=UP_TO_DATE)
+    if state.key is None:
+        first = before[state.waits_for[0]]
+        found, after = first.causes, first.after or first.step
+    else:
+        found, after = flaws or tuple(_causes(state, lineage, plain)), ""
+    cost = builder.costs.expected(name)
+    return Reason(step=name, state=WOULD_RUN, causes=found, after=after, seconds=cost.seconds,
+                  peak_bytes=cost.peak_bytes, is_measured=cost.is_measured)
+
+
+def _causes(state: State, lineage: Lineage, plain: Plan) -> list[str]:
+    nearest = _nearest(state, lineage)
+    if nearest is None:
+        return ["never made"]
+    usual = plain.steps.get(state.step.name)
+    params = usual.params if usual else {}
+    return causes(nearest, state.ingredients, lineage, params) or ["its record is gone"]
+
+
+def _nearest(state: State, lineage: Lineage) -> Record | None:
+    """The record of the same step that differs least, and of those the newest."""
+    candidates = [r for r in reversed(lineage.records.values()) if r.step == state.step.name]
+    return min(
+        candidates, key=lambda r: len(differences(r.ingredients, state.ingredients)), default=None
+    )

@@ -1,0 +1,94 @@
+"""Whether a file is what its entry says."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from sdbuild.base.digest import digest_file
+from sdbuild.store.disk import TAKEN_NS, file_error
+from sdbuild.store.record import Entry
+
+MISSING = "missing"
+DAMAGED = "damaged"
+
+LOST = (errno.ENOENT, errno.ENOTDIR, errno.EIO)
+"""What a disk answers that has not, or no more, what was written; others may answer it again."""
+_SMALL_BYTES = 1 << 20
+"""A file of this size is read in no time."""
+
+
+def fault(path: Path, digest: str) -> str:
+    """What a read shows to be wrong with a file: MISSING, DAMAGED or nothing.
+
+    Raises:
+        StoreError: it cannot be read now, which says nothing of it.
+    """
+    try:
+        return "" if digest_file(path) == digest else DAMAGED
+    except FileNotFoundError:
+        return MISSING
+    except OSError as error:
+        if error.errno not in LOST:
+            raise file_error(error, path) from error
+        return DAMAGED
+
+
+def is_same(path: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, as hard links do.
+
+    Raises:
+        StoreError: that cannot be told now.
+    """
+    one, two = _status(path), _status(other)
+    return one is not None and two is not None and os.path.samestat(one, two)
+
+
+def is_whole(path: Path, entry: Entry) -> bool:
+    """Whether a file is that of the entry; it is read only if it was written to since.
+
+    Raises:
+        StoreError: it cannot be read now, which says nothing of it.
+    """
+    status = _status(path)
+    if status is None or status.st_size != entry.size_bytes:
+        return False
+    return status.st_mtime_ns == TAKEN_NS or not fault(path, entry.digest)
+
+
+def flaw(path: Path, entry: Entry) -> str:
+    """What is wrong with the file of an entry that is not whole, in words."""
+    status = _status(path)
+    if status is None:
+        return "is not in the store"
+    if status.st_size != entry.size_bytes:
+        return f"is damaged: {status.st_size} bytes, expected {entry.size_bytes}"
+    try:
+        found = digest_file(path)[:8]
+    except OSError as error:
+        return f"is damaged: {error.strerror}"
+    return f"is damaged: digest {found}, expected {entry.digest[:8]}"
+
+
+def is_laid_out(path: Path, entry: Entry) -> bool:
+    """Whether a file outside the pool is that of the entry; small ones are always read.
+
+    Files of other artifacts have the same times, and often the same sizes.
+
+    Raises:
+        StoreError: it cannot be read now, which says nothing of it.
+    """
+    if entry.size_bytes <= _SMALL_BYTES:
+        return not fault(path, entry.digest)
+    return is_whole(path, entry)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """What the system knows of a file, or None if it is lost."""
+    try:
+        return path.stat()
+    except OSError as error:
+        if error.errno not in LOST:
+            raise file_error(error, path) from error
+        return None

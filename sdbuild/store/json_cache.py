@@ -1,0 +1,72 @@
+"""What a store remembers beside its records, so that it need not be found out again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, MutableMapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from sdbuild.base.errors import StoreError
+from sdbuild.base.parsing import Malformed, json_object
+from sdbuild.store.disk import write_file
+from sdbuild.store.store import Store
+
+_LARGEST_BYTES = 256 << 20
+
+
+class Notes(MutableMapping[str, Any]):
+    """A JSON object in the store's file `<name>.json`, which several processes add to.
+
+    A file that cannot be read counts as empty, and one that cannot be written stays as it is:
+    everything in it can be found out again.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"{self._name}.json in {self._store.root}"
+
+    def __getitem__(self, key: str) -> Any:
+        return self._load()[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        with contextlib.suppress(StoreError, OSError), self._locked():
+            self._write(self._read() | {key: value})
+
+    def __delitem__(self, key: str) -> None:
+        with self._locked():
+            content = self._read()
+            del content[key]
+            self._write(content)
+
+    def _locked(self) -> AbstractContextManager[None]:
+        return self._store.locked(self._name, f"note in {self._name}.json")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._load())
+
+    def __len__(self) -> int:
+        return len(self._load())
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            return self._read()
+        except OSError:
+            return {}
+
+    def _read(self) -> dict[str, Any]:
+        """What is written over next, so that what only cannot be read now is not lost."""
+        try:
+            content = (self._store.root / f"{self._name}.json").read_bytes()
+            return json_object(content, self._name, Malformed, most_bytes=_LARGEST_BYTES,
+                               has_infinities=True, has_controls=True)
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def _write(self, content: dict[str, Any]) -> None:
+        path = self._store.root / f"{self._name}.json"
+        write_file(path, json.dumps(content, indent=1).encode())

@@ -1,0 +1,178 @@
+"""The kinds of places that files can lie at: how each is reached, and written to, a file whole or
+not at all.
+
+The only module that knows fsspec. SFTP (`sftp.py`) and WebDAV (`webdav.py`) are reached without it:
+its driver of the one takes any host for the right one, that of the other replaces no file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from sdbuild.store.remote.sftp import SFTP
+from sdbuild.store.remote.webdav import WebDAV
+
+_PART_BYTES = 16 << 20
+"""Of an upload or download in parts. Four of them are held in memory together."""
+_MOST_PARTS = 9_999
+"""S3 takes 10,000."""
+
+
+class Place(Protocol):
+    """Files by their names below a URL. Its methods raise what the libraries below them raise."""
+
+    def __init__(self, url: str, timeout_s: float) -> None: ...
+
+    def get(self, name: str, target: Path, grown: Callable[[], None]) -> None:
+        """Copies a file to `target`, and calls `grown` each time that there is more of it.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+
+    def size(self, name: str) -> int:
+        """The bytes of a file.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+
+    def put(self, source: Path, name: str) -> None:
+        """Copies a file there, whole or not at all, in place of what had its name."""
+
+
+class Whole:
+    """A place that has a file whole or not at all, and needs no folder for it."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        import fsspec
+
+        self.driver, self._root = fsspec.url_to_fs(
+            url, use_listings_cache=False, skip_instance_cache=True, **self.options(timeout_s)
+        )
+
+    def options(self, timeout_s: float) -> dict[str, Any]:
+        """What the driver is opened with."""
+        return {}
+
+    def path(self, name: str) -> str:
+        """What the driver calls a file."""
+        base, query, token = self._root.partition("?")
+        return f"{base.rstrip('/')}/{name}{query}{token}"
+
+    def get(self, name: str, target: Path, grown: Callable[[], None]) -> None:
+        """As `Place` says."""
+        self.driver.get_file(self.path(name), str(target), callback=_callback(grown))
+
+    def size(self, name: str) -> int:
+        """As `Place` says."""
+        return self.driver.info(self.path(name))["size"]
+
+    def put(self, source: Path, name: str) -> None:
+        """As `Place` says."""
+        self.driver.put_file(str(source), self.path(name))
+
+
+class HTTP(Whole):
+    """A server that takes files by `PUT`."""
+
+    def put(self, source: Path, name: str) -> None:
+        """As `Place` says."""
+        self.driver.put_file(str(source), self.path(name), method="put")
+
+
+class S3(Whole):
+    """A bucket of S3, or of another server that speaks it."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        super().__init__(url, timeout_s)
+        self.driver.retries = 1  # once here, twice in botocore
+
+    def options(self, timeout_s: float) -> dict[str, Any]:
+        """Parts, and patience that ends before ours."""
+        return {
+            "default_block_size": _PART_BYTES, "max_concurrency": 4,
+            "config_kwargs": {
+                "connect_timeout": min(10, timeout_s / 2),
+                "read_timeout": timeout_s / 2,
+                "retries": {"mode": "standard", "total_max_attempts": 2},
+            },
+        }
+
+    def put(self, source: Path, name: str) -> None:
+        """As `Place` says."""
+        part = max(_PART_BYTES, source.stat().st_size // _MOST_PARTS)
+        self.driver.put_file(str(source), self.path(name), chunksize=part)
+
+
+class GS(Whole):
+    """A bucket of Google Cloud Storage."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        # Else gcsfs asks another service, by gRPC, for the type of the bucket at every call, and
+        # complains of not being told. Zonal buckets need it.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        super().__init__(url, timeout_s)
+
+
+class Folder(Whole):
+    """A folder, where a file is written under another name and renamed."""
+
+    def put(self, source: Path, name: str) -> None:
+        """As `Place` says."""
+        path = self.path(name)
+        folder = str(PurePosixPath(path).parent)
+        new = f"{folder}/.new-{secrets.token_hex(8)}"
+        self.driver.makedirs(folder, exist_ok=True)
+        try:
+            self.driver.put_file(str(source), new)
+            self.driver.mv(new, path)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self.driver.rm_file(new)
+            raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What reaches the places of a scheme.
+
+    `package`: what must be installed for it; `takes_user`: whether a URL may hold a user. Else the
+    driver would send it as a bucket's name.
+    """
+
+    place: type[Place]
+    package: str = ""
+    takes_user: bool = True
+
+
+_S3 = Kind(place=S3, package="s3fs", takes_user=False)
+_GS = Kind(place=GS, package="gcsfs", takes_user=False)
+_AZ = Kind(place=Whole, package="adlfs", takes_user=False)
+_HTTP = Kind(place=HTTP, package="aiohttp")
+_WEBDAV = Kind(place=WebDAV, package="httpx")
+_SFTP = Kind(place=SFTP, package="paramiko")
+
+KINDS: Mapping[str, Kind] = {
+    "s3": _S3, "gs": _GS, "gcs": _GS, "az": _AZ, "abfs": _AZ, "http": _HTTP, "https": _HTTP,
+    "webdav": _WEBDAV, "webdavs": _WEBDAV, "sftp": _SFTP, "ssh": _SFTP,
+    "file": Kind(place=Folder), "memory": Kind(place=Folder),
+}
+"""By the scheme of a URL."""
+
+
+def _callback(grown: Callable[[], None]) -> Any:
+    """A callback of fsspec that passes on that more has come."""
+    from fsspec.callbacks import Callback
+
+    class Grown(Callback):
+        def call(self, hook_name: str | None = None, **kwargs: Any) -> None:
+            grown()
+
+    return Grown()

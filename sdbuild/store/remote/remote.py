@@ -1,0 +1,210 @@
+"""A store that machines share: records and content at a URL, laid out as in the store itself.
+
+A record is looked up when the store has none, content is fetched when it is needed, and what a step
+made is given away after it. Nothing that is there is believed before it is checked (`wire.py`),
+nothing enters the store before its digests are right, and no failure ends a build: what cannot be
+fetched is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdbuild.base.digest import digest_file
+from sdbuild.base.errors import CorruptArtifact, RemoteFailed
+from sdbuild.base.units import size
+from sdbuild.store import Entry, Record, Store
+from sdbuild.store.remote.envelope import LARGEST_BYTES, Shared, Unsound, decoded, encoded
+from sdbuild.store.remote.transport import TIMEOUT_S, TooLarge, Transport
+
+SECRET = "SDBUILD_REMOTE_SECRET"
+
+
+class Remote:
+    """The shared store at `url`, for the builds in `store`.
+
+    With a secret in the environment, records are signed with it, and no other is believed.
+
+    Raises:
+        RecipeError, ToolMissing: the URL cannot be used.
+    """
+
+    def __init__(self, url: str, store: Store, timeout_s: float = TIMEOUT_S) -> None:
+        self._there = Transport(url, timeout_s)
+        self._store = store
+        self._secret = os.environ.get(SECRET, "")
+        self._found: dict[str, Shared | None] = {}
+        self._damaged: set[str] = set()
+        self._may_read = self._may_write = True
+        self._told: dict[str, object] = {}
+
+    def __repr__(self) -> str:
+        return f"Remote({self._there})"
+
+    def find(self, key: str, ingredients: Mapping[str, Any]) -> Record | None:
+        """The record of a step, taken into the store; None if it is not there, or not sound.
+
+        Raises:
+            StoreError: the store cannot be written to.
+        """
+        found = self._lookup(key, ingredients)
+        if found is None:
+            return None
+        self._store.learn(found.record)
+        return found.record
+
+    def fetch(self, record: Record, path: str = "") -> bool:
+        """Takes what the store lacks of an artifact, or of one path of it, into the store.
+
+        Says whether the store has it now. Hold the lock of the record's key.
+
+        Raises:
+            StoreError: the store cannot be written to.
+        """
+        shared = self._lookup(record.key, record.ingredients)
+        if shared is None or shared.record.tree != record.tree:
+            return False
+        missing = self._store.missing(record, path)
+        if missing and not self._may_read:
+            return False
+        count = sum(entry.size_bytes for entry in missing)
+        try:
+            with self._store.workspace(record.key) as work:
+                if count > shutil.disk_usage(work).free:
+                    raise RemoteFailed(f"{record.step} is {size(count)}, more than is free here")
+                for entry in missing:
+                    self._fetch_file(entry, shared.sha256[entry.digest], work / "fetched")
+        except CorruptArtifact as error:
+            self._tell(f"{record.step} ({record.key[:8]}): {error.message}; it is made here")
+            return False
+        except RemoteFailed as error:
+            self._fail(error)
+            return False
+        if missing:
+            print(f"   {record.step:<22}fetched  {size(count)}", flush=True)
+        return True
+
+    def push(self, record: Record) -> bool:
+        """Gives an artifact away: its files first, so that a record never promises too much.
+
+        Files that are there are not sent again. Says whether all of it is there now.
+        """
+        if not self._may_write:
+            return False
+        held = self._lookup(record.key, record.ingredients)
+        sha256 = dict(held.sha256) if held and held.record.tree == record.tree else {}
+        is_known = bool(sha256)
+        try:
+            for entry in {entry.digest: entry for entry in record.tree}.values():
+                if entry.digest not in sha256:
+                    sha256[entry.digest] = self._sha256_of(entry)
+                self._push_file(entry)
+            if not is_known and self._may_write:  # the look-up may just have failed
+                self._push_record(Shared(record=record, sha256=sha256))
+            return self._may_write
+        except (CorruptArtifact, OSError) as error:  # the next build makes it anew
+            self._tell(f"{record.step} ({record.key[:8]}) is not given away: {error}")
+        except RemoteFailed as error:
+            self._fail(error, is_write=True)
+        return False
+
+    def _lookup(self, key: str, ingredients: Mapping[str, Any]) -> Shared | None:
+        """What is there for a key, asked once."""
+        if key not in self._found:
+            if not self._may_read:
+                return None
+            self._found[key] = self._asked(key, ingredients)
+        return self._found[key]
+
+    def _asked(self, key: str, ingredients: Mapping[str, Any]) -> Shared | None:
+        name = _record_name(key)
+        try:
+            with tempfile.TemporaryDirectory(prefix="sdbuild-") as folder:
+                path = Path(folder) / key
+                if not self._there.read(name, path, LARGEST_BYTES):
+                    return None
+                return decoded(path.read_bytes(), key, ingredients, self._secret)
+        except (Unsound, TooLarge) as error:
+            self._tell(f"{name} is not used: {error}")
+        except RemoteFailed as error:
+            self._fail(error)
+        return None
+
+    def _fetch_file(self, entry: Entry, sha256: str, target: Path) -> None:
+        """Raises CorruptArtifact if what is there is not what the record promises."""
+        name = _object_name(entry.digest)
+        try:
+            if not self._there.read(name, target, entry.size_bytes):
+                raise CorruptArtifact(f"{entry.path} is not there")
+            is_whole = _sha256(target) == sha256
+        except TooLarge:
+            is_whole = False
+        if not is_whole:
+            self._damaged.add(name)
+            raise CorruptArtifact(f"{entry.path} is damaged there")
+        self._store.accept(target, entry)
+
+    def _push_file(self, entry: Entry) -> None:
+        name = _object_name(entry.digest)
+        if name in self._damaged or self._there.size(name) != entry.size_bytes:
+            self._there.write(self._store.object(entry.digest), name)
+            self._damaged.discard(name)
+
+    def _push_record(self, shared: Shared) -> None:
+        with tempfile.TemporaryDirectory(prefix="sdbuild-") as folder:
+            path = Path(folder) / "record"
+            path.write_bytes(encoded(shared, self._secret))
+            self._there.write(path, _record_name(shared.record.key))
+        self._found[shared.record.key] = shared
+
+    def _sha256_of(self, entry: Entry) -> str:
+        path = self._store.object(entry.digest)
+        if digest_file(path) != entry.digest:
+            raise CorruptArtifact(f"{entry.path} is damaged here")
+        return _sha256(path)
+
+    def _fail(self, error: RemoteFailed, *, is_write: bool = False) -> None:
+        """Says why there is no more of it, and goes on without; one who may not write may read."""
+        if error.is_refused and is_write:
+            self._may_write = False
+            self._tell(f"{error.message}; what is made here is not given away")
+        elif error.is_refused:
+            self._tell(f"{error.message}; what cannot be read there is made here", "reading")
+        else:
+            self._may_read = self._may_write = False
+            self._tell(f"{error.message}; going on without it")
+
+    def _tell(self, text: str, matter: str = "") -> None:
+        """Says it, once for each text or matter: drivers may word the same anew for each file."""
+        mine = object()  # of several threads that would say it, one does
+        if self._told.setdefault(matter or text, mine) is mine:
+            print(f"remote {self._there}: {text}", file=sys.stderr, flush=True)
+
+
+def remote_at(url: str | None, store: Store) -> Remote | None:
+    """The shared store at a URL, if there is one.
+
+    Raises:
+        RecipeError, ToolMissing: the URL cannot be used.
+    """
+    return Remote(url, store) if url is not None else None
+
+
+def _record_name(key: str) -> str:
+    return f"records/{key[:2]}/{key}.json"
+
+
+def _object_name(digest: str) -> str:
+    return f"objects/{digest[:2]}/{digest}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

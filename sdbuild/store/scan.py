@@ -1,0 +1,43 @@
+"""What lies in folders, told in full or not at all.
+
+`Path.glob` passes over folders that cannot be read just now: an artifact would lack files, and a
+collector would not see what bundles hold.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdbuild.base.filenames import contents
+from sdbuild.store.disk import file_error
+
+
+def entries(folder: Path) -> list[Path]:
+    """The files and folders in a folder, in order; none if it is not there.
+
+    What macOS adds to folders is left out (`filenames.py`).
+
+    Raises:
+        StoreError: it cannot be listed now, which says nothing of it.
+    """
+    try:
+        return contents(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise file_error(error, folder) from error
+
+
+def files(folder: Path) -> list[Path]:
+    """The files below a folder, in the order of their paths.
+
+    Raises:
+        StoreError: it or a folder below it cannot be listed now.
+    """
+    found: list[Path] = []
+    for path in entries(folder):
+        if not path.is_dir():
+            found.append(path)
+        elif not path.is_symlink():
+            found += files(path)
+    return sorted(found)

@@ -1,1 +1,0 @@
-"""Asking about a store, checking it and clearing it. Builds need nothing of this."""

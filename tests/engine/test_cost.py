@@ -1,0 +1,203 @@
+"""What a step will cost: by its own kind of record, or by the size of its network."""
+
+import dataclasses
+import json
+import platform
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from sdbuild.checkpoints import normalize
+from sdbuild.engine.build import Builder
+from sdbuild.engine.plan import plan
+from sdbuild.recipe.recipe import RECIPES, load
+from sdbuild.store import Record, Store
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+HERE = platform.node()
+
+
+def builder(cache, **words):
+    return Builder(plan(load(words)), Store(cache))
+
+
+def expected(cache, name, **words):
+    return builder(cache, **words).costs.expected(name)
+
+
+def build(cache, content, peak_bytes=1000, host=HERE, **words):
+    """Puts records of a U-Net's steps up to lower into the store, as if they had been made.
+
+    Args:
+        content: makes what the steps give differ.
+    """
+    made = builder(cache, **words)
+    for name in ("download:unet", "trace:unet", "lower:unet"):
+        state = made.state(name)
+        folder = cache / "new"
+        folder.mkdir(parents=True)
+        if name == "download:unet":
+            checkpoint = made.checkpoints.taken(state.step.source)
+            found = normalize.architecture_of(checkpoint, state.step.reads, state.step.params)
+            text = json.dumps(found, sort_keys=True, separators=(",", ":"))
+            (folder / "architecture.json").write_text(text)
+            shutil.copy(RECIPES / "tiny-emoji" / UNET, folder / "weights.safetensors")
+        else:
+            (folder / "content").write_text(f"{name} {content}")
+        made.store.put(folder, Record(
+            key=state.key, step=name, ingredients=state.ingredients, tree=(), seconds=7.0,
+            peak_bytes=peak_bytes, made_at="2026-01-01", host=host,
+        ))
+        shutil.rmtree(folder)
+
+
+def build_all(cache, **words):
+    """Puts records of all steps of a bundle into the store, as if they had been made."""
+    made = builder(cache, **words)
+    steps = made.plan.needed_by("bundle")
+    read = {(f.step, f.path) for step in steps for f in step.inputs.values() if f.path}
+    for step in steps:
+        state, folder = made.state(step.name), cache / "new"
+        for path in ["content", *(path for name, path in read if name == step.name)]:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(f"{step.name} {path} {state.key}")
+        if step.kind == "download" and step.name != "download:resources":
+            checkpoint = made.checkpoints.taken(step.source)
+            found = normalize.architecture_of(checkpoint, step.reads, step.params)
+            text = json.dumps(found, sort_keys=True, separators=(",", ":"))
+            (folder / "architecture.json").write_text(text)
+        made.store.put(folder, Record(
+            key=state.key, step=step.name, ingredients=state.ingredients, tree=(), seconds=7.0,
+            peak_bytes=1000, made_at="2026-01-01", host=HERE,
+        ))
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def own_checkpoint(tmp_path):
+    return Path(shutil.copytree(RECIPES / "tiny-emoji", tmp_path / "checkpoint"))
+
+
+def test_what_was_measured_is_expected(tmp_path):
+    build(tmp_path, "a")
+
+    found = expected(tmp_path, "lower:unet")
+
+    assert dataclasses.astuple(found) == (7.0, 1000, True, 1000, 1000)
+
+
+def test_what_another_machine_measured_tells_the_time_and_refuses_nothing(tmp_path):
+    build(tmp_path, "a", peak_bytes=10**13, host="a-large-server")
+    there, unknown = expected(tmp_path, "lower:unet"), expected(tmp_path / "new", "lower:unet")
+
+    assert there.seconds == 7.0
+    assert dataclasses.replace(there, seconds=None) == unknown
+    builder(tmp_path).refuse_too_large(["lower:unet"])
+
+
+def test_of_two_machines_this_one_is_believed(tmp_path):
+    build(tmp_path, "a", peak_bytes=10**13, host="a-large-server")
+    build(tmp_path, "a", peak_bytes=2000)
+
+    assert expected(tmp_path, "lower:unet").peak_bytes == 2000
+
+
+def test_other_weights_of_the_architecture_cost_the_same(tmp_path, own_checkpoint):
+    build(tmp_path / "cache", "a")
+    path = own_checkpoint / UNET
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+    found = expected(tmp_path / "cache", "lower:unet", source=str(own_checkpoint))
+
+    assert (found.peak_bytes, found.is_measured) == (1000, True)
+
+
+def test_another_architecture_is_not_what_was_measured(tmp_path, own_checkpoint):
+    build(tmp_path / "cache", "a")
+    path = own_checkpoint / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"layers_per_block": 3}))
+
+    found = expected(tmp_path / "cache", "lower:unet", source=str(own_checkpoint))
+
+    assert (found.seconds, found.is_measured) == (None, False)
+
+
+@pytest.mark.parametrize("words", [{"attention": "split_einsum"}, {"size": "256"},
+                                   {"target": "iOS17"}])
+def test_a_parameter_of_any_step_before_makes_it_an_estimate_with_the_nearest_time(
+    tmp_path, words,
+):
+    build(tmp_path, "a")
+
+    found = expected(tmp_path, "lower:unet", **words)
+
+    assert (found.seconds, found.is_measured) == (7.0, False)
+
+
+def test_of_several_measurements_the_largest_counts(tmp_path):
+    """A step whose versions of tools differ has another key and the same cost."""
+    build(tmp_path, "a", peak_bytes=1000)
+    store = Store(tmp_path)
+    record = next(r for r in store.records() if r.step == "lower:unet")
+    folder = tmp_path / "new"
+    folder.mkdir()
+    store.put(folder, dataclasses.replace(record, key="0" * 32, peak_bytes=3000))
+
+    assert expected(tmp_path, "lower:unet").peak_bytes == 3000
+
+
+def test_an_older_version_of_the_step_tells_nothing(tmp_path):
+    build(tmp_path, "a")
+    store = Store(tmp_path)
+    record = next(r for r in store.records() if r.step == "lower:unet")
+    store.forget(record.key)
+    folder = tmp_path / "new"
+    folder.mkdir()
+    old = dict(record.ingredients) | {"version": 1}
+    store.put(folder, dataclasses.replace(record, key="0" * 32, ingredients=old))
+
+    assert not expected(tmp_path, "lower:unet").is_measured
+
+
+@pytest.mark.parametrize("component, file, prefixes", [
+    ("text_encoder", "text_encoder/model.safetensors", ("",)), ("unet", UNET, ("",)),
+    ("vae_decoder", "vae/diffusion_pytorch_model.safetensors", ("decoder.", "post_quant_conv.")),
+])
+def test_an_estimate_grows_with_the_networks_parameters(tmp_path, component, file, prefixes):
+    base = expected(tmp_path, f"convert:{component}", lower="direct",
+                    source=str(tmp_path / "none")).peak_bytes
+
+    found = expected(tmp_path, f"convert:{component}", lower="direct").peak_bytes
+
+    tensors = load_file(RECIPES / "tiny-emoji" / file)
+    assert found - base == 7 * sum(t.size for n, t in tensors.items() if n.startswith(prefixes))
+
+
+def test_a_checkpoint_that_is_not_here_gives_an_estimate_all_the_same(tmp_path):
+    found = expected(tmp_path, "lower:unet", source=str(tmp_path / "none"))
+
+    assert found.peak_bytes > 0
+    assert not found.is_measured
+
+
+def test_the_time_of_a_bundle_is_known_from_another_bundle(tmp_path):
+    build_all(tmp_path)
+
+    assert expected(tmp_path, "bundle", quant=4).seconds == 7.0
+
+
+def test_a_record_that_does_not_say_what_it_was_made_of_tells_no_cost(tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "content").write_text("")
+    Store(tmp_path).put(tmp_path / "new", Record(
+        key="1" * 32, step="trace:unet", ingredients={}, tree=(), seconds=7.0, peak_bytes=1,
+        made_at="2026-01-01", host=HERE,
+    ))
+
+    assert expected(tmp_path, "trace:unet").seconds is None

@@ -1,0 +1,191 @@
+"""Plans: which steps a recipe has, in which order, and what their keys are made of."""
+
+import dataclasses
+import os
+import sys
+from importlib import metadata
+from types import ModuleType
+
+import pytest
+
+from sdbuild.engine.plan import STAGES, plan
+from sdbuild.engine.step import From, Step, ingredients, stage, tool_versions
+from sdbuild.recipe.recipe import load
+from sdbuild.store import key
+
+FULL = """\
+download:text_encoder
+trace:text_encoder <- download:text_encoder/architecture.json
+lower:text_encoder <- trace:text_encoder
+convert:text_encoder <- lower:text_encoder, download:text_encoder
+palettize:text_encoder <- convert:text_encoder
+compile:text_encoder <- palettize:text_encoder
+parity:text_encoder <- compile:text_encoder, download:text_encoder
+download:unet
+trace:unet <- download:unet/architecture.json
+lower:unet <- trace:unet
+convert:unet <- lower:unet, download:unet
+palettize:unet <- convert:unet
+chunk:unet <- palettize:unet
+compile:unet <- chunk:unet
+parity:unet <- compile:unet, download:unet
+download:vae_decoder
+trace:vae_decoder <- download:vae_decoder/architecture.json
+lower:vae_decoder <- trace:vae_decoder
+convert:vae_decoder <- lower:vae_decoder, download:vae_decoder
+compile:vae_decoder <- convert:vae_decoder
+parity:vae_decoder <- compile:vae_decoder, download:vae_decoder
+download:resources
+bundle <- download:resources, compile:text_encoder, compile:unet, compile:vae_decoder, \
+download:vae_decoder/latents.json
+"""
+
+
+def show(words):
+    lines = []
+    for step in plan(load(words)).steps.values():
+        inputs = [f"{i.step}/{i.path}".rstrip("/") for i in step.inputs.values()]
+        lines.append(step.name + (" <- " + ", ".join(inputs) if inputs else ""))
+    return "\n".join(lines) + "\n"
+
+
+def test_the_plan_of_a_recipe_is_this():
+    words = {"quant": "6", "chunk": "2", "components": "text_encoder,unet,vae_decoder"}
+
+    assert show(words) == FULL
+
+
+def test_stages_that_a_recipe_does_not_ask_for_are_not_in_its_plan():
+    steps = plan(load({"quant": "none", "chunk": "1"})).steps
+
+    assert not [name for name in steps if name.startswith(("palettize", "chunk"))]
+
+
+def test_direct_conversion_takes_the_graph_and_lowers_nothing():
+    steps = plan(load({"lower": "direct"})).steps
+
+    assert "lower:unet" not in steps
+    assert steps["convert:unet"].inputs["graph"] == From("trace:unet")
+
+
+@pytest.mark.parametrize("quant", ["none", "6"])
+def test_each_step_comes_after_those_that_it_needs(quant):
+    steps = list(plan(load({"quant": quant})).steps.values())
+
+    for number, step in enumerate(steps):
+        before = {s.name for s in steps[:number]}
+        assert {source.step for source in step.inputs.values()} <= before
+
+
+def test_what_a_step_is_made_from_ends_with_itself_and_leaves_other_components_out():
+    found = [s.name for s in plan(load({})).needed_by("convert:unet")]
+
+    assert found == ["download:unet", "trace:unet", "lower:unet", "convert:unet"]
+
+
+@pytest.mark.parametrize("kind", [*STAGES, "bundle"])
+def test_every_stage_brings_what_a_stage_must(kind):
+    module = stage(kind)
+
+    assert isinstance(module.VERSION, int)
+    assert all(isinstance(name, str) for name in module.TOOLS)
+    assert callable(module.params)
+    assert callable(module.run)
+
+
+def step_of(**changed):
+    return Step(kind="palettize", component="unet", params={"nbits": 6}, **changed)
+
+
+@pytest.fixture
+def step_with_tool(monkeypatch, tmp_path):
+    """A step whose only tool is a package of the tests, in version 1.0, and where that lies."""
+    module = ModuleType("sdbuild.steps.tooled")
+    module.TOOLS = ("sdbuild-test-tool",)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    put_tool(tmp_path, "1.0", changed_s=1)
+    return Step(kind="tooled"), tmp_path
+
+
+def put_tool(folder, version, changed_s, name="sdbuild-test-tool"):
+    for old in folder.iterdir():
+        (old / "METADATA").unlink()
+        old.rmdir()
+    place = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    place.mkdir()
+    (place / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
+    os.utime(folder, (changed_s, changed_s))
+
+
+def test_an_upgrade_while_a_build_runs_is_seen(step_with_tool):
+    step, folder = step_with_tool
+    assert tool_versions(step) == {"sdbuild-test-tool": "1.0"}
+
+    put_tool(folder, "1.1", changed_s=2)
+
+    assert tool_versions(step) == {"sdbuild-test-tool": "1.1"}
+
+
+def test_the_metadata_of_a_tool_is_read_once(step_with_tool, monkeypatch):
+    """Reading it takes milliseconds, and a build with nothing to do asks hundreds of times."""
+    step, _ = step_with_tool
+    asked, version = [], metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: asked.append(name) or version(name))
+
+    assert tool_versions(step) == tool_versions(step)
+    assert asked == ["sdbuild-test-tool"]
+
+
+@pytest.mark.parametrize("lower", ["once", "direct"])
+def test_the_keys_of_a_plan_are_those_of_another_build_of_torch_and_not_of_another_torch(
+    lower, tmp_path, monkeypatch,
+):
+    """`2.13.0+cpu` and `2.13.0+cu130` are for Linux what `2.13.0` is for a Mac."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    steps = plan(load({"lower": lower, "compiler": "portable"})).steps.values()
+    versions = ("2.13.0", "2.13.0+cpu", "2.13.0+cu130", "2.13.1", "2.13.1+cpu")
+
+    keys = {}
+    for number, version in enumerate(versions):
+        put_tool(tmp_path, version, changed_s=number, name="torch")
+        keys[version] = {s.name: key(ingredients(s, dict.fromkeys(s.inputs, "d1"), {}))
+                         for s in steps}
+
+    assert keys["2.13.0"] == keys["2.13.0+cpu"] == keys["2.13.0+cu130"]
+    assert keys["2.13.1"] == keys["2.13.1+cpu"]
+    changed = {name for name in keys["2.13.0"] if keys["2.13.0"][name] != keys["2.13.1"][name]}
+    with_torch = {"trace", "parity", "lower" if lower == "once" else "convert"}
+    assert changed == {name for name in keys["2.13.0"] if name.partition(":")[0] in with_torch}
+
+
+def test_the_key_of_a_step_is_pinned(monkeypatch):
+    monkeypatch.setattr("sdbuild.engine.step.installed", lambda name: "1.0")
+
+    found = ingredients(step_of(inputs={"package": From("convert:unet")}), {"package": "d1"}, {})
+
+    assert key(found) == "a698d3a751e9bb4183449b448f6c808a"
+
+
+@pytest.mark.parametrize("part, value", [
+    ("params", {"nbits": 4}), ("inputs", {"package": "d2"}), ("version", 99),
+    ("tools", {"numpy": "9"}), ("schema", 2), ("source", {"unet/config.json": "d3"}),
+    ("kind", "chunk"),
+])
+def test_a_key_changes_with_each_ingredient(part, value):
+    found = ingredients(step_of(), {"package": "d1"}, {})
+
+    assert key(found | {part: value}) != key(found)
+
+
+def test_a_key_does_not_depend_on_the_place_of_the_checkpoint():
+    one = plan(load({"source": "here"})).steps["download:unet"]
+    other = plan(load({"source": "there"})).steps["download:unet"]
+
+    assert one != other
+    assert ingredients(one, {}, {"f": "d"}) == ingredients(other, {}, {"f": "d"})
+
+
+def test_steps_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        step_of().kind = "chunk"

@@ -1,0 +1,301 @@
+"""Recipes and variables: what they mean, and what is said of mistakes."""
+
+from pathlib import Path
+
+import pytest
+
+from sdbuild.base.errors import RecipeError
+from sdbuild.recipe.recipe import RECIPES, load, names
+
+MISTAKES = {
+    "model=tiny-emogi": (
+        """unknown model 'tiny-emogi'; did you mean "tiny-emoji"?""",
+        "the recipes are: sd-1-4, sd-1-5, sd-2-1, sd-2-1-base, sd-2-base, tiny-emoji; a file of "
+        "your own is model=FILE.toml",
+    ),
+    "qunat=6": ("""unknown variable 'qunat'; did you mean "quant"?""", "the variables are: model"),
+    "quant=5": (
+        "on the command line: quant is '5', expected one of none, 1, 2, 3, 4, 6, 8",
+        "quant is bits of a palettized weight",
+    ),
+    "attention=split_einsun": (
+        "on the command line: attention is 'split_einsun', expected one of original, "
+        'split_einsum, split_einsum_v2; did you mean "split_einsum"?',
+        "attention is how attention is laid out",
+    ),
+    "chunk=3": ("on the command line: chunk is '3', expected a whole number from 1 to 2", "chunk"),
+    "size=100": (
+        "on the command line: size is '100', expected WIDTHxHEIGHT in pixels, multiples of 8 "
+        "from 64 to 2048", "size",
+    ),
+    "size=64x": ("on the command line: size is '64x', expected WIDTHxHEIGHT in pixels", "size"),
+    "config=/none": (
+        "config=/none: it says what a single file does not, and none is read",
+        "leave config away, or take a .safetensors file",
+    ),
+    "model=~nobody-here/a.toml": (
+        f"model=~nobody-here/a.toml: there is no such file: {Path.cwd()}/~nobody-here/a.toml", "",
+    ),
+    "model=~nobody-here": ("unknown model '~nobody-here'", "a file of your own is model=FILE.toml"),
+    "model=/": (
+        "model=/: a folder, expected a recipe's name or its file", "source=FOLDER",
+    ),
+    "components=unet,vea_decoder": (
+        """unknown component 'vea_decoder'; did you mean "vae_decoder"?""", "the components of",
+    ),
+    "target=iOS15": (
+        "on the command line: target is 'iOS15', expected one of iOS16, iOS17, iOS18, macOS13, "
+        'macOS14, macOS15; did you mean "iOS18"?', "target",
+    ),
+    "guidance=much": (
+        "on the command line: guidance is 'much', expected a number from 0 to 100", "guidance",
+    ),
+    "steps=0": ("on the command line: steps is '0', expected a whole number from 1", "steps"),
+    "quant=3": ("quant=3 with target=iOS16: palettes of 3 bits came with iOS 18", "target=iOS18"),
+}
+
+
+@pytest.mark.parametrize("word", MISTAKES)
+def test_a_mistake_says_what_was_found_and_expected_and_what_helps(word):
+    message, hint = MISTAKES[word]
+
+    with pytest.raises(RecipeError) as caught:
+        load(dict([word.split("=", 1)]))
+
+    assert caught.value.message.startswith(message)
+    assert hint in caught.value.hint
+
+
+def test_the_command_line_overrides_the_recipe():
+    recipe = load({"quant": "4", "chunk": "1", "target": "macOS14", "size": "64x128"})
+
+    found = (recipe.nbits, recipe.chunks, recipe.target, recipe.width_px, recipe.height_px)
+    assert found == (4, 1, "iOS17", 64, 128)
+
+
+def test_components_keep_the_order_of_the_family_whatever_the_order_asked_for():
+    recipe = load({"components": "vae_decoder,text_encoder"})
+
+    assert [c.name for c in recipe.components] == ["text_encoder", "vae_decoder"]
+
+
+def test_settings_of_a_picture_change_the_request_but_not_what_the_recipe_draws_best_with():
+    recipe = load({"prompt": "a cat face", "seed": "7"})
+
+    assert (recipe.request.prompt, recipe.request.seed) == ("a cat face", 7)
+    assert recipe.draw == load({}).draw
+
+
+def test_quant_none_leaves_every_component_in_fp16():
+    recipe = load({"quant": "none"})
+
+    assert {recipe.nbits_of(c) for c in recipe.components} == {None}
+
+
+def test_every_variant_has_its_own_name():
+    words = [{}, {"quant": "4"}, {"quant": "none"}, {"chunk": "1"}, {"target": "iOS17"},
+             {"size": "64"}, {"palettize": "unet"}, {"source": "x"}, {"components": "unet"},
+             {"attention": "split_einsum"}]
+
+    assert len({load(w).variant for w in words}) == len(words)
+
+
+def test_a_component_that_a_recipe_gives_no_floor_has_its_familys(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\n'
+                    '[floors.text_encoder]\nnone = 70\nreason = "measured"\n')
+
+    floors = load({"model": str(path)}).floors
+
+    assert floors["text_encoder"].at(None) == 70
+    assert floors["unet"].at(None) == 45
+    assert floors["unet"].at(6) == 25
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_that_we_ship_loads_and_gives_a_reason_for_each_floor(name):
+    recipe = load({"model": name})
+
+    assert recipe.summary
+    assert all(recipe.floors[component.name].reason for component in recipe.components)
+
+
+RECIPE_MISTAKES = {
+    "not toml": ("x = ", "not TOML"),
+    "unknown field": ('quantt = 6\n', """unknown field 'quantt'; did you mean "quant"?"""),
+    "wrong type": (
+        'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\ndraw = 1\n',
+        "draw is 1, expected a table [draw]",
+    ),
+    "no family": ("", "family is missing, expected one of sd"),
+    "family that is a list": ('family = ["sd"]', "family is a list, expected one of sd"),
+    "NUL": ('family = "sd"\nsource = "a\\u0000b"\n', "a control character, '\\x00'"),
+    "3,000 nested lists": ("size = " + "[" * 3000 + "]" * 3000, "nested more than 64 levels"),
+    "5,000 digits": ("size = " + "9" * 5000, "a number with too many digits"),
+    "5,000 digits in text": (
+        'family = "sd"\nsource = "x"\ncomponents = ["unet"]\nsize = 64\n[draw]\n'
+        f'seed = "{"9" * 5000}"',
+        "expected a whole number from 0 to 9223372036854775807",
+    ),
+    "digits of another script": (
+        'family = "sd"\nsource = "x"\ncomponents = ["unet"]\nsize = 64\n[draw]\nseed = "²"',
+        "expected a whole number",
+    ),
+    "a page": ("<html></html>", "not TOML: a web page"),
+    "no source": ('family = "sd"\n', "no source"),
+    "illegal value": ('family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\nquant = 5\n',
+                      "quant is 5, expected one of"),
+    "floor without reason": (
+        'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\n[floors.unet]\nnone = 5\n',
+        "a floor has a reason",
+    ),
+    "floor that is no number": (
+        'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\n'
+        '[floors.unet]\nnone = "x"\nreason = "y"\n', "floor is 'x', expected a number",
+    ),
+    "unknown draw field": (
+        'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\n[draw]\nsted = 1\n',
+        """unknown field 'sted'; did you mean "seed"?""",
+    ),
+    "component twice": (
+        'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet", "unet"]\n', "each name once",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RECIPE_MISTAKES)
+def test_a_mistake_in_a_recipe_names_the_file(case, tmp_path):
+    text, message = RECIPE_MISTAKES[case]
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+
+    with pytest.raises(RecipeError) as caught:
+        load({"model": str(path)})
+
+    assert str(path) in caught.value.message
+    assert message in caught.value.message
+
+
+def test_a_recipe_of_ones_own_finds_its_checkpoint_beside_itself(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('family = "sd"\nsource = "ckpt"\nsize = 64\ncomponents = ["unet"]\n')
+
+    assert load({"model": str(path)}).source.places == (str(tmp_path / "ckpt"),)
+
+
+def test_a_source_on_the_command_line_is_relative_to_where_one_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert load({"source": "ckpt"}).source.places == (str(tmp_path / "ckpt"),)
+
+
+def test_the_recipes_are_found_by_their_files():
+    assert names() == sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def test_the_autoencoder_may_come_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    recipe = load({"vae": "mine.safetensors"})
+
+    sources = {c.name: recipe.source_of(c).places for c in recipe.components}
+    mine = (str(tmp_path / "mine.safetensors"),)
+    assert sources["vae_decoder"] == sources["vae_encoder"] == mine
+    assert sources["unet"] == sources["text_encoder"] == load({}).source.places
+
+
+@pytest.mark.parametrize("word", ["vae=a.safetensors", "config=b", "prediction_type=epsilon",
+                                  "lora=a.safetensors:0.5"])
+def test_what_a_bundle_is_made_from_beside_its_source_gives_it_a_name_of_its_own(word):
+    name, _, value = word.partition("=")
+
+    file, other = {"source": "f.safetensors"}, {"source": "g.safetensors"}
+
+    assert load({name: value} | file).variant != load(file).variant
+    assert load({name: value} | file).variant != load({name: value} | other).variant
+
+
+def test_a_recipe_that_is_a_folder_is_refused(tmp_path):
+    (tmp_path / "mine.toml").mkdir()
+
+    with pytest.raises(RecipeError, match=r"mine\.toml: a folder, expected a recipe's name or"):
+        load({"model": str(tmp_path / "mine.toml")})
+
+
+def test_a_home_of_nobody_is_a_name_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert load({"source": "~nobody-here"}).source.places == (str(tmp_path / "~nobody-here"),)
+
+
+@pytest.mark.parametrize("words", [
+    {"source": "a.safetensors"}, {"vae": "a.safetensors"}, {"source": "b,a.safetensors"},
+])
+def test_a_config_goes_with_any_single_file(words):
+    assert load(words | {"config": "c"}).source.config
+
+
+def test_places_in_a_recipe_are_beside_it(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('family = "sd"\nsource = "a.safetensors"\nsize = "512"\nvae = "v"\n'
+                    'config = "c"\nprediction_type = "v_prediction"\ncomponents = ["unet"]\n')
+
+    recipe = load({"model": str(path)})
+
+    assert recipe.source.places == (str(tmp_path / "a.safetensors"),)
+    assert recipe.source.config == str(tmp_path / "c")
+    assert recipe.vae.places == (str(tmp_path / "v"),)
+    assert recipe.vae.config == recipe.source.config
+    assert recipe.prediction_type == "v_prediction"
+
+
+def loras(value):
+    return [(lora.place, lora.strength) for lora in load({"lora": value}).loras]
+
+
+def test_loras_have_a_strength_each_and_an_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    found = loras("a.safetensors:0.8, b:c.safetensors,/d.safetensors:-1")
+
+    assert found == [(str(tmp_path / "a.safetensors"), 0.8),
+                     (str(tmp_path / "b:c.safetensors"), 1.0), ("/d.safetensors", -1.0)]
+
+
+@pytest.mark.parametrize("value", ["a.safetensors:much", "", ":1", "a.safetensors:nan", "a,,b"])
+def test_a_lora_that_is_none_is_refused(value):
+    with pytest.raises(RecipeError, match="expected"):
+        loras(value)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_can_be_planned_without_its_checkpoint(name):
+    from sdbuild.engine.plan import plan
+
+    recipe = load({"model": name})
+
+    assert recipe.source.places
+    assert {"compile:unet", "bundle"} <= plan(recipe).steps.keys()
+
+
+def test_a_batch_of_one_is_in_the_name_and_a_prediction_makes_another_name():
+    names = [load(words).variant for words in (
+        {}, {"batch": "2"}, {"batch": "1"}, {"prediction": "checkpoint"},
+    )]
+
+    assert names[:3] == ["tiny-emoji-128x128-original-6bit-2chunks-iOS16"] * 2 + [
+        "tiny-emoji-128x128-original-6bit-batch1-2chunks-iOS16"]
+    assert names[3].startswith(names[0] + "-")
+
+
+def test_a_network_is_keyed_only_by_what_it_depends_on():
+    """So a text encoder serves every size, and an autoencoder every batch."""
+    recipe = load({"size": "64x128", "batch": "1"})
+
+    found = {c.name: recipe.network_params(c) for c in recipe.components}
+
+    size = {"height_px": 128, "width_px": 64}
+    assert found == {
+        "text_encoder": {}, "vae_decoder": size, "vae_encoder": size,
+        "unet": {"batch": 1, **size, "prediction": "epsilon"},
+    }
