@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
-import sdbuild.base.errors
+from sdbuild.base import errors
 from sdbuild.base.errors import (
     CorruptArtifact,
     MissingArtifact,
@@ -328,7 +328,8 @@ def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, A
             process.wait()
             raise
         finally:
-            process.stdin.close()
+            if process.stdin is not None:
+                process.stdin.close()
     result = _result(work / "result.json")
     if "error" in result:
         raise _raised(result["error"])
@@ -351,7 +352,7 @@ def _result(path: Path) -> dict[str, Any]:
 
 
 def _raised(error: Mapping[str, Any]) -> SDBuildError:
-    kind = getattr(sdbuild.errors, error["type"], StepError)
+    kind = getattr(errors, error["type"], StepError)
     return kind(error["message"], hint=error["hint"], **error["facts"])
 
 

@@ -23,6 +23,7 @@ from sdbuild.base.errors import MissingArtifact, SDBuildError
 from sdbuild.base.machine import processors
 from sdbuild.base.parsing import Malformed, json_object
 from sdbuild.checkpoints import RESOURCES, normalize
+from sdbuild.checkpoints.files import Files
 from sdbuild.engine.plan import Plan
 from sdbuild.engine.sources import Checkpoints
 from sdbuild.engine.step import Step
@@ -179,6 +180,8 @@ class Costs:
         if step.source is None or RESOURCES in step.reads or not self._local_files(step):
             return None
         checkpoint = self._checkpoints.taken(step.source)
+        if isinstance(checkpoint, Files):
+            return None
         content = canonical(normalize.architecture_of(checkpoint, step.reads, step.params))
         digest = xxhash.xxh3_128_hexdigest(content)
         return tree_digest((Entry(ARCHITECTURE, digest, len(content)),))

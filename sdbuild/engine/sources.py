@@ -141,8 +141,9 @@ class Checkpoints:
         if step.source is None:
             return {}
         places = step.source.places
-        if not step.locked and not step.source.are_files:
-            places = (self.taken(step.source).place,)
+        taken = None if step.locked else self.taken(step.source)
+        if taken is not None and not isinstance(taken, Files):
+            places = (taken.place,)
         return {
             "places": places, "config": step.source.config, "facts": dict(self._facts),
             "reads": step.reads, "locked": dict(step.locked),

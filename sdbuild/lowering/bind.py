@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from sdbuild.safetensors.tensors import Tensor
 
 _UNDERFLOW_CHECKED = 400
 _SMALLEST = np.float16(2**-24)
-_NUMPY = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
+_NUMPY: dict[str, np.dtype[Any]] = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,7 +154,7 @@ def _flaws(
     """
     needed: dict[str, set[str]] = {name: {""} for name in given}
     found: dict[str, tuple[str, ...]] = {}
-    for name, state in reversed(states.items()):
+    for name, state in reversed(list(states.items())):
         paths = sorted(needed.get(name, ())) if state.record else [""]
         if state.key is not None and builder.remote is None:
             flaws = (flaw for path in paths for flaw in builder.store.flaws(state.key, path))

@@ -81,7 +81,7 @@ def _taken_from(place: str, job: Job) -> dict[str, Any]:
         facts = _component(job, checkpoint)
     if job.locked:
         _check_lock(checkpoint.place, job)
-    return facts | checkpoint.origin
+    return {**facts, **checkpoint.origin}
 
 
 def _check_lock(place: str, job: Job) -> None:

@@ -56,11 +56,12 @@ def latents_have_one_size(bundle: Opened) -> Iterator[Finding]:
 @rule(ERROR, SWIFT, "never resizes: image to image and ControlNets fail, or come out in two sizes.")
 def pictures_have_one_size(bundle: Opened) -> Iterator[Finding]:
     """VAE decoder, VAE encoder and manifest have pictures of the same size."""
-    asked = (bundle.manifest.get("height_px"), bundle.manifest.get("width_px"))
+    sides = (bundle.manifest.get("height_px"), bundle.manifest.get("width_px"))
+    asked = tuple(side for side in sides if isinstance(side, int))
     yield from _agree("pictures", {
         **_sizes(tuple(bundle.each("VAEDecoder")), "outputs"),
         **_sizes(tuple(bundle.each("VAEEncoder")), "inputs"),
-        **({"manifest.json": asked} if None not in asked else {}),
+        **({"manifest.json": asked} if len(asked) == 2 else {}),
     })
 
 

@@ -19,7 +19,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints every broken rule; 1 if one of them is an error."""
-    from sdbuild.bundle.contract import ERROR, RULES, told, violations
+    from sdbuild.bundle.contract import RULES, told, violations
+    from sdbuild.bundle.rules.rule import ERROR
 
     found = violations(options.bundle)
     errors = sum(violation.level == ERROR for violation in found)

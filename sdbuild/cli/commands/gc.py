@@ -37,12 +37,12 @@ def run(options: argparse.Namespace) -> int:
     from sdbuild.reports.gc import collect, garbage
 
     store = opened(options)
-    limits = {
-        "max_bytes": parse_bytes(options.max_size, "--max-size") if options.max_size else None,
-        "before": time.time() - parse_seconds(options.older_than, "--older-than")
+    found = (collect if options.yes else garbage)(
+        store, _kept(options.keep, store),
+        max_bytes=parse_bytes(options.max_size, "--max-size") if options.max_size else None,
+        before=time.time() - parse_seconds(options.older_than, "--older-than")
         if options.older_than else None,
-    }
-    found = (collect if options.yes else garbage)(store, _kept(options.keep, store), **limits)
+    )
     if options.json:
         content = asdict(found)
         print_json(is_done=options.yes, files=len(content.pop("files")), **content)

@@ -34,7 +34,8 @@ def run(options: argparse.Namespace) -> int:
     known = {name for r in lineage.records.values() for name in _names(r)}
     if options.step != "*" and options.step not in known:
         raise RecipeError(f"{options.step} was never made here{did_you_mean(options.step, known)}")
-    before, told = {}, []
+    before: dict[str, Record] = {}
+    told = []
     for record in lineage.records.values():
         if options.step == "*" or options.step in _names(record):
             old = before.get(record.step)

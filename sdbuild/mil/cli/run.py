@@ -109,13 +109,12 @@ def _shapes(model: Model, function: Function) -> dict[str, Shape | None]:
     described = dict(model.input_shapes)
     for features in model.description.functions:
         described.update((f.name, tuple(f.type.multiArrayType.shape)) for f in features.input)
-    found = {}
+    found: dict[str, Shape | None] = {}
     for item in function.inputs:
         kind = item.type.wrapped if isinstance(item.type, StateType) else item.type
-        shape = kind.shape if isinstance(kind, TensorType) else ()
-        if not all(isinstance(dim, int) for dim in shape):
-            shape = described.get(item.name) or None
-        found[item.name] = shape
+        is_known = not isinstance(kind, TensorType) or kind.count is not None
+        dims = kind.dims if isinstance(kind, TensorType) and is_known else ()
+        found[item.name] = dims if is_known else described.get(item.name) or None
     return found
 
 
@@ -184,7 +183,7 @@ def _random(
     generator = np.random.default_rng([seed, *name.encode()])
     if kind.dtype == "bool":
         return generator.integers(0, 2, shape).astype(bool)
-    if DTYPES[kind.dtype].metadata_name and "Int" in DTYPES[kind.dtype].metadata_name:
+    if "Int" in (DTYPES[kind.dtype].metadata_name or ""):
         return generator.integers(0, _LARGEST_INTEGER, shape).astype(np.int32)
     return generator.standard_normal(shape, np.float32)
 

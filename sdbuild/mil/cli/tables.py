@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from typing import Any, cast
 
 _WIDEST = 60
 
@@ -16,7 +17,7 @@ def print_rows(
     options: argparse.Namespace, key: str, rows: Sequence[object], columns: Sequence[str]
 ) -> None:
     """Prints rows that are dataclasses or mappings as a table, or as JSON under `key`."""
-    plain = [row if isinstance(row, Mapping) else asdict(row) for row in rows]
+    plain = [row if isinstance(row, Mapping) else asdict(cast(Any, row)) for row in rows]
     print(format_json({key: plain}) if options.json else format_table(plain, columns))
 
 

@@ -127,7 +127,7 @@ def _build_info(program: Program, versions: CompilerVersions) -> Value:
     source = program.attributes.get("buildInfo", Value(kind, ()))
     if source.type != kind:
         raise InvalidProgram("the program's buildInfo is not a dictionary of strings")
-    entries = {_text(key): value for key, value in source.data}
+    entries = {_text(key): value for key, value in source.items}
     entries["coremlc-component-MIL"] = string(versions.mil)
     entries["coremlc-version"] = string(versions.coremlc)
     return Value(kind, tuple((string(key), value) for key, value in sorted(entries.items())))

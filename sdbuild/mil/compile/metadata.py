@@ -140,7 +140,7 @@ def format_metadata(content: object) -> str:
 def _json(content: object, line: str) -> Iterator[str]:
     match content:
         case dict():
-            items = [
+            items: list[Iterable[str]] = [
                 [_string(key), " : ", *_json(value, f"{line}  ")]
                 for key, value in sorted(content.items())
             ]

@@ -205,7 +205,7 @@ def _axes(
         for argument, bindings in operation.inputs.items():
             for name in bindings:
                 if isinstance(name, str) and name in taken:
-                    rank = len(taken[name].type.shape)
+                    rank = len(taken[name].tensor.shape)
                     found[name].add(_axes_for(operation, argument, rank, consts))
     return {name: found[name].pop() if len(found[name]) == 1 else None for name in taken}
 
@@ -303,7 +303,8 @@ def _operation(
     name: str, unpacking: Unpacking, bound: Mapping[str, Binding], as_argument: bool
 ) -> Operation:
     inputs = {key: (binding,) for key, binding in bound.items()} if as_argument else {}
-    attributes = {} if as_argument else bound
+    attributes = {} if as_argument else {
+        key: value for key, value in bound.items() if isinstance(value, Value)}
     return Operation(type=unpacking.operation, inputs=inputs,
                      attributes={**attributes, "name": string(name)},
                      outputs=(NamedType(name, unpacking.result),))

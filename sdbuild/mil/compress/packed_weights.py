@@ -61,6 +61,11 @@ class Task:
     as_argument: bool  # in iOS 18's form
 
     @property
+    def type(self) -> TensorType:
+        """The type of the dense weight."""
+        return self.value.tensor
+
+    @property
     def key(self) -> tuple[object, ...]:
         """What determines the result."""
         return self.value, self.bits, self.axes, self.as_argument
@@ -175,13 +180,13 @@ def report(
     is_whole: bool = False,
 ) -> TensorReport:
     """The report of a tensor."""
-    kind = task.value.type
+    kind, count = task.type, task.type.elements
     parts = [p for unpacking in operations for p in unpacking.parts.values() if p is not None]
     return TensorReport(
         name=task.name, bits=task.bits, groups=groups,
-        bytes_before=packed_bytes(kind.dtype, kind.count),
+        bytes_before=packed_bytes(kind.dtype, count),
         bytes_after=sum(len(p.data) for p in parts),
-        rms_error=(lost.noise / kind.count) ** 0.5, max_error=lost.worst,
+        rms_error=(lost.noise / count) ** 0.5, max_error=lost.worst,
         snr_db=float(10 * np.log10(lost.signal / lost.noise)) if lost.noise else float("inf"),
         is_whole=is_whole,
     )

@@ -191,7 +191,7 @@ def _unscaled(
         result: iOS 18: indices as the weight, lut: see `_lut`;
             before: indices flat bytes, lut (2**nbits,).
     """
-    kind = task.value.type
+    kind = task.type
     packed = pack_bits(found, task.bits)
     if task.as_argument:
         parts = {"indices": Part(TensorType(f"uint{task.bits}", kind.shape), packed),
@@ -199,7 +199,7 @@ def _unscaled(
     else:
         parts = {"indices": Part(TensorType("uint8", (len(packed),)), packed),
                  "lut": part(kind.dtype, tables.reshape(-1)),
-                 "shape": shape_part(kind.shape)}
+                 "shape": shape_part(kind.dims)}
     return (Unpacking(operation="constexpr_lut_to_dense", parts=parts, result=kind),)
 
 
@@ -211,7 +211,7 @@ def _scaled(
     Shapes:
         tables: (channels, 2**nbits); found: as the weight; scales: one for each channel.
     """
-    kind, lut = task.value.type, _lut(task, tables, axis)
+    kind, lut = task.type, _lut(task, tables, axis)
     scale = part(kind.dtype, scales[..., np.newaxis, np.newaxis])
     places = Part(TensorType(f"uint{task.bits}", kind.shape), pack_bits(found, task.bits))
     return (
@@ -224,6 +224,6 @@ def _scaled(
 
 def _lut(task: Task, tables: np.ndarray, axis: int) -> Part:
     """Tables as iOS 18 has them: (1, …, groups at `axis`, …, 1, 2**nbits, 1)."""
-    shape = [1] * len(task.value.type.shape) + [tables.shape[1], 1]
+    shape = [1] * len(task.type.shape) + [tables.shape[1], 1]
     shape[axis] = len(tables)
-    return part(task.value.type.dtype, tables.reshape(shape))
+    return part(task.type.dtype, tables.reshape(shape))

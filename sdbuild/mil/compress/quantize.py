@@ -88,7 +88,7 @@ def _pack(block_size: int | None, task: Task, array: np.ndarray) -> Packed:
     lost = loss(blocked, (integers * scales.astype(np.float32)).astype(array.dtype))
     parts = _parts(task, integers.astype(np.int8).reshape(array.shape),
                    scales.reshape(scales_shape))
-    operations = (Unpacking(operation=_operation(task), parts=parts, result=task.value.type),)
+    operations = (Unpacking(operation=_operation(task), parts=parts, result=task.type),)
     return Packed(operations=operations,
                   report=report(task, operations, lost, groups=scales.size,
                                 is_whole=block_size is not None and not can_part))
@@ -170,7 +170,7 @@ def _parts(task: Task, integers: np.ndarray, scales: np.ndarray) -> dict[str, Pa
         integers: as the weight; scales: as many axes.
         returns: iOS 18: both as they are; before: zero_point and scale (channels,).
     """
-    kind = task.value.type
+    kind = task.type
     data = Part(TensorType(f"int{task.bits}", kind.shape), pack_bits(integers, task.bits))
     if task.as_argument:
         return {"data": data, "scale": part(kind.dtype, scales)}

@@ -76,8 +76,8 @@ def sparsify(
         raise MILError(f"a threshold of {threshold}, expected 0 or more")
     selection = Selection(nbits=_MASK_BITS, min_elements=min_elements, skip=skip,
                           skip_types=skip_types)
-    pack = (partial(_pack_below, threshold, min_sparsity) if sparsity is None
-            else partial(_pack_share, sparsity))
+    pack = (partial(_pack_below, threshold, min_sparsity) if threshold is not None
+            else partial(_pack_share, sparsity or 0.0))
     method = Method(suffixes=("_sparsified",), allows=lambda bits, opset: None, pack=pack)
     return compress(source, destination, selection, method, workers)
 
@@ -121,13 +121,13 @@ def _pack(task: Task, array: np.ndarray, mask: np.ndarray) -> Packed:
         array, mask: as the weight
         result: iOS 18: mask as the weight; before: flat bytes; nonzero_data (elements,)
     """
-    kind, kept = task.value.type, array[mask]
+    kind, kept = task.type, array[mask]
     bits = pack_bits(mask.astype(np.uint8), _MASK_BITS)
     form = ("uint1", kind.shape) if task.as_argument else ("uint8", (len(bits),))
     parts = {"mask": Part(TensorType(*form), bits),
              "nonzero_data": part(kind.dtype, kept)}
     if not task.as_argument:
-        parts["shape"] = shape_part(kind.shape)
+        parts["shape"] = shape_part(kind.dims)
     operations = (Unpacking(operation="constexpr_sparse_to_dense", parts=parts, result=kind),)
     return Packed(operations=operations,
                   report=report(task, operations, loss(array, np.where(mask, array, 0))))

@@ -13,7 +13,7 @@ from itertools import accumulate
 from sdbuild.base.errors import MILError
 from sdbuild.mil.files.package import Model
 from sdbuild.mil.ir.dtype import packed_bytes
-from sdbuild.mil.ir.program import Blob, Block, Operation, TensorType, Type
+from sdbuild.mil.ir.program import Blob, Block, Operation, TensorType, Type, as_tensor
 from sdbuild.mil.ir.traverse import blobs, is_constant, uses, walk
 
 TOLERANCE = 0.15
@@ -120,7 +120,8 @@ def _can_cross(kind: Type) -> bool:
 
 
 def _feature_bytes(kind: Type) -> int:
-    return packed_bytes(_FEATURES[kind.dtype], kind.count)
+    tensor = as_tensor(kind)
+    return packed_bytes(_FEATURES[tensor.dtype], tensor.elements)
 
 
 def _bytes_before(model: Model, layout: Layout) -> list[int]:
@@ -163,7 +164,8 @@ def crossings_at(
     tag = _tag(model, layout)
     return tuple(
         tuple(
-            Crossing(value=name, type=layout.types[name], feature=f"{name}{tag}{number}")
+            Crossing(value=name, type=as_tensor(layout.types[name]),
+                     feature=f"{name}{tag}{number}")
             for name in made if layout.made[name] < cut <= layout.last_used[name]
         )
         for number, cut in enumerate(cuts, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -48,7 +49,7 @@ class Weight:
     decode: Callable[[], Tensor]
 
 
-Source = str | Weight | Tensor
+Source: TypeAlias = str | Weight | Tensor
 """Where an operand comes from: the value of a name, a constant to decode, or one in place."""
 
 
@@ -135,7 +136,7 @@ class Step:
         """What the function is called with."""
         operands = {name: operand.get(values) for name, operand in self.operands.items()}
         bodies = {"bodies": [body.body(values) for body in self.bodies]} if self.bodies else {}
-        return operands | bodies | self.constants
+        return {**operands, **bodies, **self.constants}
 
     def _call(self, inputs: Mapping[str, Argument]) -> dict[str, Tensor]:
         try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 from sdbuild.mil.execute.executable import Output, Source, Step, Steps, fetched
 from sdbuild.mil.execute.ops._values import rounded
 from sdbuild.mil.execute.planner import with_frees
+from sdbuild.mil.ir.program import TensorType
 
 SLICE = 1 << 19
 """Elements in a slice of the largest value; measured: smaller ones cost calls, larger ones leave
@@ -63,7 +64,7 @@ class Sliced:
 
     steps: tuple[Step, ...]
     parts: tuple[Part, ...]
-    outputs: tuple[Output]
+    outputs: tuple[Output, ...]
     reuses: str | None = None
     frees: tuple[str, ...] = ()
 
@@ -219,16 +220,17 @@ def _is_worth_it(chain: Sliced) -> bool:
 
     A product alone is best left whole, and so is what is small.
     """
-    shapes = [step.outputs[0].type.shape for step in chain.steps]
+    shapes = [step.outputs[0].type.dims for step in chain.steps]
     types = {step.operation.type for step in chain.steps}
     counts = {math.prod(s.stop - s.start for s in part) * shapes[-1][-1] for part in chain.parts}
     is_whole = _MATMUL in types or all(count % _LANES == 0 for count in counts)
-    return is_whole and types != {_MATMUL} and max(map(math.prod, shapes)) >= SLICE // 8
+    largest = max(math.prod(shape) for shape in shapes)
+    return is_whole and types != {_MATMUL} and largest >= SLICE // 8
 
 
 def _joined(group: Sequence[Step]) -> Sliced:
-    shapes = [step.outputs[0].type.shape for step in group]
-    largest = max(shapes, key=math.prod)
+    shapes = [step.outputs[0].type.dims for step in group]
+    largest = max(shapes, key=lambda shape: math.prod(shape))
     outputs = group[-1].outputs
     return Sliced(steps=tuple(group), outputs=outputs, parts=_parts(largest))
 
@@ -258,8 +260,9 @@ def _with_reuse(steps: Sequence[Step | Sliced], kept: Sequence[str]) -> list[Ste
     for name in kept:
         last |= dict.fromkeys(roots.get(name, {name}), len(steps))
     kinds = {output.name: output.type for step in steps for output in step.outputs}
+    ends = [{name for name, at in last.items() if at == p} for p in range(len(steps))]
     return [
-        replace(step, reuses=_reusable(step, roots, kinds, lambda n, p=p: last[n] == p))
+        replace(step, reuses=_reusable(step, roots, kinds, ended=ends[p]))
         if isinstance(step, Sliced) else step
         for p, step in enumerate(steps)
     ]
@@ -276,10 +279,14 @@ def _roots(steps: Sequence[Step | Sliced]) -> dict[str, set[str]]:
 
 
 def _reusable(
-    step: Sliced, roots: Mapping[str, set[str]], kinds: Mapping[str, object],
-    is_last: Callable[[str], bool],
+    step: Sliced, roots: Mapping[str, set[str]], kinds: Mapping[str, TensorType],
+    ended: Collection[str],
 ) -> str | None:
-    """An operand, shaped as the result, whose memory nothing else needs then or later."""
+    """An operand, shaped as the result, whose memory nothing else needs then or later.
+
+    Args:
+        ended: the values whose last use is this step.
+    """
     shape = step.outputs[0].type.shape
     whole = {source for inner in step.steps for name, source in _tensors(inner)
              if isinstance(source, str)
@@ -288,6 +295,6 @@ def _reusable(
     for name in sorted(names - whole):
         is_own = roots.get(name) == {name} and kinds[name].shape == shape
         others = {r for other in names - {name} for r in roots.get(other, {other})}
-        if is_own and kinds[name].dtype in _FLOATS and name not in others and is_last(name):
+        if is_own and kinds[name].dtype in _FLOATS and name not in others and name in ended:
             return name
     return None

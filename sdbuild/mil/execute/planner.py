@@ -6,8 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -107,7 +109,10 @@ class Planner:
         if self._reserve(*names):
             self._kept.update(step.run({}).outputs)
         for name in names:
-            self._constants[name] = lambda name=name: self._step(operation).run({}).outputs[name]
+            self._constants[name] = partial(self._decoded, operation, name)
+
+    def _decoded(self, operation: Operation, name: str) -> Tensor:
+        return self._step(operation).run({}).outputs[name]
 
     def _reserve(self, *names: str) -> bool:
         """Whether decoded constants may be kept; if so, they take from what is free."""
@@ -157,13 +162,17 @@ class Planner:
         given = _arguments(operation, rules)
         self._check_names(operation)
         dtypes = self._domains(operation, rules, given)
-        constants, operands = {}, {}
+        constants: dict[str, Argument] = {}
+        operands: dict[str, Operand] = {}
         for name, bindings in given.items():
             try:
                 found = self._argument(bindings, rules.parameters[name], dtypes)
             except (InvalidProgram, ValueError) as error:
                 raise InvalidProgram(f"{where(operation)}: argument {name}: {error}") from error
-            (operands if isinstance(found, Operand) else constants)[name] = found
+            if isinstance(found, Operand):
+                operands[name] = found
+            else:
+                constants[name] = found
         bodies = tuple(self.block(b, b.inputs) for b in operation.blocks)
         self._declare(operation.outputs, f"{where(operation)}: output")
         return Step(
@@ -191,7 +200,7 @@ class Planner:
             return Operand(sources=sources, parameter=parameter)
         return list(sources) if parameter.is_list else sources[0]
 
-    def _array(self, binding: Binding) -> object:
+    def _array(self, binding: Binding) -> np.ndarray:
         """A constant that becomes a plain Python value: strings have no tensor."""
         if isinstance(binding, str) and binding not in self._values:
             return self._tensor(binding).numpy()

@@ -6,6 +6,7 @@ Values of whole-byte types are views: of the immediate bytes, or of the mapped w
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -45,12 +46,14 @@ def to_array(model: Model | None, value: Value) -> np.ndarray:
 
 def _shaped(array: np.ndarray, kind: TensorType) -> np.ndarray:
     try:
-        return array.reshape(kind.shape)
+        return array.reshape(kind.dims)
     except ValueError as error:  # a wrong count of strings, too many or too large dimensions
         raise InvalidProgram(f"a constant of {array.size} elements: {error}: {kind}") from error
 
 
-def _packed(model: Model | None, data: bytes | Blob | tuple, kind: TensorType) -> memoryview:
+def _packed(
+    model: Model | None, data: bytes | Blob | tuple[Any, ...], kind: TensorType
+) -> memoryview:
     """The packed bytes of a tensor, as many as its type takes."""
     where = "in place"
     if isinstance(data, Blob):
@@ -60,11 +63,16 @@ def _packed(model: Model | None, data: bytes | Blob | tuple, kind: TensorType) -
         record = model.reader(data.file).record(data.offset)
         if record.dtype != kind.dtype:
             raise InvalidProgram(f"a constant {where}: found {record.dtype}, expected {kind}")
-        data = model.blob(data)
+        packed = model.blob(data)
+    elif isinstance(data, bytes):
+        packed = memoryview(data)
+    else:
+        raise InvalidProgram(f"a constant {where} is not packed: {kind}")
     expected = packed_bytes(kind.dtype, kind.count or 0)
-    if len(data) != expected:
-        raise InvalidProgram(f"a constant {where}: {len(data)} bytes, expected {expected}: {kind}")
-    return memoryview(data)
+    if len(packed) != expected:
+        raise InvalidProgram(
+            f"a constant {where}: {len(packed)} bytes, expected {expected}: {kind}")
+    return packed
 
 
 def from_packed(data: bytes | memoryview, dtype: str, count: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sdbuild.base.errors import InvalidProgram, MILError
 from sdbuild.mil.files.package import Model, read_package
@@ -168,14 +169,14 @@ def _blob(where: str, model: Model, value: Value, blob: Blob) -> Iterator[Proble
     except MILError as error:
         yield Problem(where=where, problem=error.message)
         return
-    kind = value.type
+    kind = value.tensor
     if record.dtype != kind.dtype:
         yield Problem(where=where, problem=f"its blob holds {record.dtype}, expected {kind.dtype}")
     else:
         yield from _size(where, kind, record.size_bytes)
 
 
-def _size(where: str, kind: TensorType, data: bytes | tuple | int) -> Iterator[Problem]:
+def _size(where: str, kind: TensorType, data: bytes | tuple[Any, ...] | int) -> Iterator[Problem]:
     """`data` are the packed elements, the strings, or how many bytes there are."""
     found = data if isinstance(data, int) else len(data)
     if kind.count is None:
@@ -190,11 +191,11 @@ def _size(where: str, kind: TensorType, data: bytes | tuple | int) -> Iterator[P
 def _items(value: Value) -> Iterator[tuple[Type, Value]]:
     match value.type:
         case ListType(element):
-            yield from ((element, item) for item in value.data)
+            yield from ((element, item) for item in value.items)
         case TupleType(elements):
-            yield from zip(elements, value.data, strict=False)
+            yield from zip(elements, value.items, strict=False)
         case DictType(key, item):
-            yield from ((kind, part) for pair in value.data
+            yield from ((kind, part) for pair in value.items
                         for kind, part in zip((key, item), pair, strict=True))
 
 
@@ -206,8 +207,8 @@ def _length(where: str, value: Value) -> Iterator[Problem]:
             expected = len(elements)
         case _:
             return
-    if len(value.data) != expected:
-        yield Problem(where=where, problem=f"{len(value.data)} items, expected {expected}")
+    if len(value.items) != expected:
+        yield Problem(where=where, problem=f"{len(value.items)} items, expected {expected}")
 
 
 # description
@@ -243,9 +244,9 @@ def _shapes(where: str, features: Message, function: Function) -> Iterator[Probl
     kinds = {item.name: item.type for item in function.inputs}
     for feature in features.input:
         array, kind = feature.type.multiArrayType, kinds.get(feature.name)
-        is_fixed = isinstance(kind, TensorType) and kind.count is not None
-        shape = tuple(array.shape)
-        is_fixed = is_fixed and array.WhichOneof("ShapeFlexibility") is None
+        if not isinstance(kind, TensorType) or kind.count is None:
+            continue
+        shape, is_fixed = tuple(array.shape), array.WhichOneof("ShapeFlexibility") is None
         if is_fixed and shape and shape != (kind.shape or (1,)):  # a scalar is one element
             problem = f"{feature.name} has shape {list(shape)}, in the program {kind.shape}"
             yield Problem(where=where, problem=problem)

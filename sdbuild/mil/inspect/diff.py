@@ -199,7 +199,7 @@ def _weights(model: Model) -> dict[str, str]:
         f"{name}: {operation.name}.{argument}":
             f"{type_text(value.type)} {_digest(model, value.data)}"
         for name, _, block in blocks(model) for operation in walk(block)
-        for argument, value in placed(operation)
+        for argument, value in placed(operation) if isinstance(value.data, Blob)
     }
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sdbuild.mil.edit.pipeline import is_pipeline, read_pipeline
 from sdbuild.mil.files.compiled import PROGRAM_FILE
@@ -93,8 +94,8 @@ def _weight(
     model: Model, function: str, users: Mapping[str, str], operation: Operation, argument: str,
     value: Value,
 ) -> Weight:
-    blob = value.data
-    kind = value.type
+    blob, kind = value.data, value.tensor
+    assert isinstance(blob, Blob)  # those in place are left out
     shape = tuple(dim for dim in kind.shape if isinstance(dim, int))
     name = operation.outputs[0].name if operation.outputs else operation.name
     is_const = operation.type == "const"
@@ -117,7 +118,7 @@ def _bits(operation: Operation, argument: str, kind: TensorType) -> int:
 def feature_text(feature: Message) -> str:
     """What an input or output of a model is, on one line."""
     kind = feature.type.WhichOneof("Type")
-    inner = getattr(feature.type, kind) if kind else None
+    inner: Any = getattr(feature.type, kind) if kind else None
     match kind:
         case "multiArrayType":
             text = f"{_array_name(inner)} {_dims(inner.shape)}{_flexibility(inner)}"

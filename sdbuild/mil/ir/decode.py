@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -144,7 +145,7 @@ class _Decoder:
 
     def type(self, message: Message) -> Type:
         kind = message.WhichOneof("type")
-        inner = getattr(message, kind) if kind else None
+        inner: Any = getattr(message, kind) if kind else None
         match kind:
             case "tensorType":
                 return self.tensor_type(inner)
@@ -207,7 +208,8 @@ def _without(message: Message, *fields: str) -> bytes:
     rest.CopyFrom(message)
     for name in fields:
         rest.ClearField(name)
-    for unknown in UnknownFieldSet(rest):
+    unknown_fields: Any = UnknownFieldSet(rest)
+    for unknown in unknown_fields:
         known = rest.DESCRIPTOR.fields_by_number.get(unknown.field_number)
         if known is not None:
             raise UnsupportedFormat(f"{known.full_name} has a form that is not known")

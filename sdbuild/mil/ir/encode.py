@@ -137,15 +137,15 @@ def _encode_value(value: Value, target: Message) -> None:
             _encode_tensor(dtype, value.data, inner.tensor)
         case TupleType():
             inner.tuple.SetInParent()
-            for item in value.data:
+            for item in value.items:
                 _encode_value(item, inner.tuple.values.add())
         case ListType():
             inner.list.SetInParent()
-            for item in value.data:
+            for item in value.items:
                 _encode_value(item, inner.list.values.add())
         case DictType():
             inner.dictionary.SetInParent()
-            for key, item in value.data:
+            for key, item in value.items:
                 pair = inner.dictionary.values.add()
                 _encode_value(key, pair.key)
                 _encode_value(item, pair.value)

@@ -8,9 +8,11 @@ ours, and the rare ones that nothing here needs. It is written back as it came.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import EllipsisType
+from typing import Any
 
 from sdbuild.base.errors import InvalidProgram
 
@@ -35,6 +37,27 @@ class TensorType:
                 return None
             total *= dim
         return total
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The shape, all of it known.
+
+        Raises:
+            InvalidProgram: a dimension is unknown.
+        """
+        known = tuple(dim for dim in self.shape if isinstance(dim, int))
+        if len(known) != len(self.shape):
+            raise InvalidProgram(f"{type_text(self)}, expected a shape that is known")
+        return known
+
+    @property
+    def elements(self) -> int:
+        """The number of elements, known.
+
+        Raises:
+            InvalidProgram: a dimension is unknown.
+        """
+        return math.prod(self.dims)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +110,28 @@ class Value:
     """
 
     type: Type
-    data: bytes | Blob | tuple
+    data: bytes | Blob | tuple[Any, ...]
     extra: bytes = field(default=b"", repr=False)
+
+    @property
+    def tensor(self) -> TensorType:
+        """The type, of a tensor.
+
+        Raises:
+            InvalidProgram: it is of another kind.
+        """
+        return as_tensor(self.type)
+
+    @property
+    def items(self) -> tuple[Any, ...]:
+        """The strings of a tensor, the values of a list or tuple, the pairs of a dictionary.
+
+        Raises:
+            InvalidProgram: it has packed elements, or lies in a weight file.
+        """
+        if not isinstance(self.data, tuple):
+            raise InvalidProgram(f"a constant of type {type_text(self.type)} has no items in place")
+        return self.data
 
 
 Binding = str | Value
@@ -194,6 +237,17 @@ class Program:
             found = ", ".join(self.functions) or "none"
             raise InvalidProgram(f"functions {found}, expected main or a single one")
         return next(iter(self.functions.values()))
+
+
+def as_tensor(kind: Type) -> TensorType:
+    """The type, if it is that of a tensor.
+
+    Raises:
+        InvalidProgram: it is of another kind.
+    """
+    if not isinstance(kind, TensorType):
+        raise InvalidProgram(f"a value of type {type_text(kind)}, expected a tensor")
+    return kind
 
 
 def string(text: str) -> Value:

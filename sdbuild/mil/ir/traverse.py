@@ -27,7 +27,7 @@ def _moved(value: Value, place: Callable[[Blob], Blob]) -> Value:
         return replace(value, data=place(value.data)) if isinstance(value.data, Blob) else value
     return replace(value, data=tuple(
         _moved(item, place) if isinstance(item, Value) else tuple(_moved(x, place) for x in item)
-        for item in value.data))
+        for item in value.items))
 
 
 def value_blobs(value: Value) -> Iterator[Blob]:
@@ -35,7 +35,7 @@ def value_blobs(value: Value) -> Iterator[Blob]:
     if isinstance(value.data, Blob):
         yield value.data
     elif not isinstance(value.type, TensorType):
-        for item in value.data:
+        for item in value.items:
             for element in (item,) if isinstance(item, Value) else item:
                 yield from value_blobs(element)
 

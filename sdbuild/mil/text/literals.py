@@ -62,7 +62,7 @@ def format_tensor(kind: TensorType, data: bytes | tuple[str, ...]) -> str:
 
 
 def _texts(dtype: str, data: bytes | tuple[str, ...]) -> list[str]:
-    if dtype == "string":
+    if isinstance(data, tuple):
         return [_quoted(text) for text in data]
     code = _code(dtype)
     if len(data) % struct.calcsize(code):

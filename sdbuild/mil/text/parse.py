@@ -236,7 +236,7 @@ class _Reader(Tokens):
 
     def tuple_items(self, kinds: Iterable[Type]) -> tuple[Value, ...]:
         self.expect("(")
-        found = []
+        found: list[Value] = []
         for kind in kinds:
             if found:
                 self.expect(",")

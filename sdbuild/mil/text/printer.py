@@ -145,11 +145,11 @@ class _Printer:
             case TensorType():
                 return format_tensor(value.type, value.data)
             case ListType():
-                return f"[{', '.join(map(self.literal, value.data))}]"
+                return f"[{', '.join(map(self.literal, value.items))}]"
             case TupleType():
-                return f"({', '.join(map(self.literal, value.data))})"
+                return f"({', '.join(map(self.literal, value.items))})"
             case DictType():
-                pairs = (f"{{{self.literal(k)}, {self.literal(v)}}}" for k, v in value.data)
+                pairs = (f"{{{self.literal(k)}, {self.literal(v)}}}" for k, v in value.items)
                 return f"{{{', '.join(pairs)}}}"
         raise InvalidProgram(f"a constant has the type {self.type(value.type)}")
 

@@ -58,7 +58,9 @@ def crop_resize(
             returns (N, B or 1, C, height, width)
         iOS 17: boxes: (N, 4); box_indices: (N,); returns (N, C, height, width)
     """
-    given = roi.flatten(1) if boxes is None else boxes
+    given = boxes if boxes is not None or roi is None else roi.flatten(1)
+    if given is None:
+        raise ValueError("neither roi nor boxes")
     images = list(range(len(x))) if box_indices is None else box_indices.tolist()
     crops = []
     for position, box in enumerate(given.float()):

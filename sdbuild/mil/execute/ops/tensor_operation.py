@@ -130,4 +130,5 @@ def topk(
     values, indices = torch.sort(x, dim=axis, descending=not ascending, stable=True)
     count = x.shape[axis] if k == -1 else k
     values, indices = values.narrow(axis, 0, count), indices.narrow(axis, 0, count)
-    return (values, indices.to(CARRIERS[output_indices_dtype])) if return_indices else (values,)
+    found = values, indices.to(CARRIERS[output_indices_dtype])
+    return found if return_indices else found[:1]  # type: ignore[return-value]
