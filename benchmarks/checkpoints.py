@@ -15,7 +15,7 @@ import numpy as np
 
 from sdbuild.models import network
 from sdbuild.recipe.families import STABLE_DIFFUSION
-from sdbuild.recipe.recipe import RECIPES
+from sdbuild.recipe.project import BUILT_IN
 
 _UNET = {
     "_class_name": "UNet2DConditionModel", "act_fn": "silu", "center_input_sample": False,
@@ -67,7 +67,7 @@ CONFIGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 def write_checkpoint(name: str, folder: Path, seed: int = 0) -> None:
     """Writes a checkpoint in diffusers' layout, fp16, with normal weights of a network's size."""
     for part in ("tokenizer", "scheduler"):
-        shutil.copytree(RECIPES / "tiny-emoji" / part, folder / part, dirs_exist_ok=True)
+        shutil.copytree(BUILT_IN / "tiny-emoji" / part, folder / part, dirs_exist_ok=True)
     for part in CONFIGS[name]:
         write_part(name, part, folder, seed)
 

@@ -26,7 +26,8 @@ from sdbuild.bundle.install import install
 from sdbuild.bundle.manifest import load_bundle
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import plan
-from sdbuild.recipe.recipe import RECIPES, Recipe, Request
+from sdbuild.recipe.project import BUILT_IN
+from sdbuild.recipe.recipe import Recipe, Request
 from sdbuild.recipe.settings import settings
 from sdbuild.runtime.generate import contact_sheet
 from sdbuild.runtime.pipeline import SCHEDULERS, Pipeline
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def cases(judge: Judge, draw: Request) -> list[Case]:
     """Every concept on the backgrounds in turn; the seed is its number."""
-    found = json.loads((RECIPES / "tiny-emoji" / "concepts.json").read_text("utf-8"))
+    found = json.loads((BUILT_IN / "tiny-emoji" / "concepts.json").read_text("utf-8"))
     return [
         Case(
             concept=entry["name"], background=background,

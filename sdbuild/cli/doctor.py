@@ -20,7 +20,7 @@ from pathlib import Path
 from sdbuild.base.apple import compiler_version
 from sdbuild.base.machine import machine_bytes, processors, usable_bytes
 from sdbuild.base.units import size
-from sdbuild.recipe.settings import PROJECT
+from sdbuild.recipe.project import IMPORT_ROOT
 
 OK = "ok"
 NOTE = "note"
@@ -28,8 +28,8 @@ NOTE = "note"
 BAD = "bad"
 """Nothing can be built before it is mended."""
 
-_CONSTRAINTS = PROJECT / "constraints.txt"
-_OLDEST = PROJECT / "constraints-oldest.txt"
+_CONSTRAINTS = IMPORT_ROOT / "constraints.txt"
+_OLDEST = IMPORT_ROOT / "constraints-oldest.txt"
 _BOUND = re.compile(r"(>=|<=|==|!=|<|>)\s*([\d.]+)")
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*([^;]*)(.*)")
 _COMPARE = {

@@ -1,72 +1,152 @@
-"""`python -m sdbuild …`, for what does not fit doit. The commands are in `sdbuild/cli/commands/`."""
+"""`sdbuild …`, the program. Its commands are in `sdbuild/cli/commands/`, one file each."""
 
 from __future__ import annotations
 
-import argparse
+import importlib
 import os
+import pkgutil
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
+
+import click
 
 from sdbuild.base.errors import RecipeError, SDBuildError
 from sdbuild.base.printable import printed_safely
+from sdbuild.base.suggestions import did_you_mean
 from sdbuild.cli import commands
+from sdbuild.cli.options import CONTEXT, print_json
+
+SECTIONS = {
+    "Build": ("build", "generate", "check", "contract", "why", "export"),
+    "Project": ("init", "recipes", "lock", "refresh", "doctor", "completion"),
+    "Bundles and models": ("relink", "weight", "mil"),
+    "Store": ("du", "gc", "verify", "history", "find", "push"),
+    "Tasks": ("list", "info", "forget", "clean"),
+}
+"""The commands as the help text lists them; any other comes last."""
+
+_DOIT = ("run", "ignore", "dumpdb", "strace", "tabcompletion", "reset-dep", "help")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; the exit status: 0 done, 1 failed, 2 asked for wrongly."""
-    with printed_safely():
-        return _run(_parsed(arguments))
+def names() -> list[str]:
+    """The commands, each found by its file (`_` is written `-`)."""
+    found = {module.name.rstrip("_").replace("_", "-")
+             for module in pkgutil.iter_modules(commands.__path__)}
+    return sorted(found)
 
 
-def _run(options: argparse.Namespace) -> int:
-    try:
-        return options.run(options)
-    except SDBuildError as error:
-        _tell(error, options)
-        return 2 if isinstance(error, RecipeError) else 1
-    except BrokenPipeError:  # whoever reads has had enough, such as `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+class _Commands(click.Group):
+    """The commands, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Lists the commands."""
+        return names()
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Imports a command."""
+        if name not in names():
+            return None
+        module = name.replace("-", "_")
+        module += "_" if module == "list" else ""
+        return importlib.import_module(f"{commands.__name__}.{module}").command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command that the first argument names, or says what may be meant."""
+        name = args[0]
+        if name in names():
+            return super().resolve_command(ctx, args)
+        if name in _DOIT:
+            hint = "sdbuild --help lists the commands" if name == "help" else f"doit {name}"
+        elif ":" in name:
+            hint = f"sdbuild build {name}"
+        else:
+            hint = "sdbuild --help lists the commands"
+        raise RecipeError(f"there is no command {name!r}{did_you_mean(name, names())}", hint=hint)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the commands by section."""
+        known = [name for section in SECTIONS.values() for name in section]
+        rest = {"Other": tuple(name for name in names() if name not in known)}
+        for section, listed in (SECTIONS | rest).items():
+            found = [(name, self.get_command(ctx, name)) for name in listed]
+            rows = [(name, each.get_short_help_str(64)) for name, each in found if each]
+            if rows:
+                with formatter.section(section):
+                    formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command; the exit status: 0 done, 1 failed, 2 usage error."""
+        try:
+            return super().invoke(ctx)
+        except SDBuildError as error:
+            _report(error, ctx)
+            return 2 if isinstance(error, RecipeError) else 1
+        except BrokenPipeError:  # whoever reads has had enough, such as `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            return 130
 
 
-def _tell(error: SDBuildError, options: argparse.Namespace) -> None:
-    if options.debug:
+def _report(error: SDBuildError, ctx: click.Context) -> None:
+    if ctx.params.get("debug"):
         traceback.print_exc()
-    elif getattr(options, "json", False):
-        commands.print_json(error={
+    elif "--json" in ctx.obj:
+        print_json(error={
             "type": type(error).__name__, "message": error.message, "hint": error.hint,
         })
     else:
-        print(f"ERROR: {error}", file=sys.stderr)
+        click.echo(f"ERROR: {error}", err=True)
 
 
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; words such as `quant=4` may also stand behind an option such as `--json`,
-    where argparse looks for no more of them.
+def _version(ctx: click.Context, param: click.Parameter, is_asked: bool) -> None:
+    if is_asked:
+        from importlib import metadata
+
+        try:
+            click.echo(f"sdbuild {metadata.version('sdbuild')}")
+        except metadata.PackageNotFoundError:
+            click.echo("sdbuild, not installed")
+        ctx.exit()
+
+
+@click.group(cls=_Commands, context_settings=CONTEXT)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version,
+              help="Show the version and exit.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Convert Stable Diffusion checkpoints to Core ML, with every step cached.
+
+    sdbuild build makes the default recipe's bundle, and sdbuild generate an image with it. sdbuild
+    COMMAND --help lists a command's variables.
     """
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    if rest and (not hasattr(options, "words") or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        options.words = [*options.words, *rest]
-    return options
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sdbuild",
-        description="Beside doit: draw from any bundle, check it, explain a build, edit models.",
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    each = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, module in commands.modules():
-        command = each.add_parser(name, help=module.HELP, description=module.HELP)
-        module.add(command)
-        if hasattr(module, "run"):
-            command.set_defaults(run=module.run)
-    return parser
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program; the exit status."""
+    with printed_safely():
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(args: list[str]) -> int:
+    try:
+        status = cli.main(args or ["--help"], prog_name="sdbuild", standalone_mode=False, obj=args)
+    except click.NoSuchOption as error:
+        known = [name for param in error.ctx.command.params for name in param.opts] \
+            if error.ctx else []
+        click.echo(f"ERROR: unknown option {error.option_name}"
+                   f"{did_you_mean(error.option_name, known)}\n\nhint: "
+                   f"{error.ctx.command_path if error.ctx else 'sdbuild'} --help", err=True)
+        return 2
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "sdbuild"
+        click.echo(f"ERROR: {error.format_message()}\n\nhint: {path} --help", err=True)
+        return 2
+    except click.Abort:
+        return 130
+    return status if isinstance(status, int) else 0

@@ -11,7 +11,7 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,12 +28,14 @@ from doit.task import Task
 
 from sdbuild.base.errors import OutOfMemory, SDBuildError, SourceError
 from sdbuild.base.printable import Printable, printable, printed_safely
+from sdbuild.base.suggestions import did_you_mean
 from sdbuild.base.units import counted
 from sdbuild.bundle.install import amiss, check_replaceable, install, remove
 from sdbuild.cli.format import made, notes
 from sdbuild.engine.build import PATIENT, Builder
 from sdbuild.engine.step import Step
-from sdbuild.recipe.settings import PROJECT, Settings, settings
+from sdbuild.recipe.project import IMPORT_ROOT
+from sdbuild.recipe.settings import Settings, settings
 from sdbuild.reports.check import report
 from sdbuild.store import Record, Store, check_place
 
@@ -60,11 +62,11 @@ def variables() -> dict[str, str]:
     return dict(doit_cmd._CMDLINE_VARS or {})
 
 
-def load() -> Iterator[dict[str, Any]]:
-    """The tasks for doit's command line; a mistake in it ends doit with status 2."""
+def load(words: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The tasks for a command line's variables; a mistake in them ends doit with status 2."""
     sys.excepthook = _tell_interrupt
     try:
-        found = settings(variables())
+        found = settings(words)
         check_place(found.cache)
         check_replaceable(found.bundle)
         builder = Builder.of(found)
@@ -150,7 +152,7 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
         "uptodate": [_surely(is_installed)],
         "task_dep": ["bundle"],
         "clean": [_Clean("take the bundle away", remove_bundle)],
-        "doc": "make the bundle and put it in place",
+        "doc": "build the bundle",
         "title": lambda task: f"build  {_relative(found.bundle)}",
         "io": {"capture": False},
     }
@@ -161,7 +163,7 @@ def _contract_task(found: Settings) -> dict[str, Any]:
         "basename": "contract",
         "actions": [_command("contract", str(found.bundle))],
         "task_dep": ["build"],
-        "doc": "hold the finished bundle against what hosts expect of it",
+        "doc": "check that hosts can load the bundle",
         "verbosity": 2,
         "io": {"capture": False},
     }
@@ -179,7 +181,7 @@ def _check_task(builder: Builder, found: Settings) -> dict[str, Any]:
         "basename": "check",
         "actions": [_guarded(run)],
         "task_dep": names,
-        "doc": "hold each component's parity against its floor",
+        "doc": "compare each component with its PyTorch original",
         "verbosity": 2,
         "io": {"capture": False},
     }
@@ -192,7 +194,7 @@ def _generate_task(found: Settings) -> dict[str, Any]:
         "basename": "generate",
         "actions": [_command("generate", str(found.bundle), *words)],
         "task_dep": ["build"],
-        "doc": "draw from the finished bundle",
+        "doc": "generate images with the bundle",
         "verbosity": 2,
         "io": {"capture": False},
     }
@@ -203,7 +205,7 @@ def _command(name: str, *words: str) -> Action:
     def action() -> TaskFailed | None:
         done = subprocess.run(
             [sys.executable, "-m", "sdbuild", name, *words],
-            cwd=PROJECT, env=os.environ | PATIENT, check=False,
+            cwd=IMPORT_ROOT, env=os.environ | PATIENT, check=False,
         )
         status = done.returncode
         return TaskFailed(f"{name} ended with status {status}", report=False) if status else None
@@ -350,7 +352,23 @@ class RunWithin(Run):
                 return 1
             except SDBuildError:
                 pass  # running the step will say what is wrong, where doit can report it
-        return super()._execute(**options | {"par_type": "thread"})
+        try:
+            return super()._execute(**options | {"par_type": "thread"})
+        except InvalidCommand as error:
+            raise _explained(error, by_name) from None
+
+
+def _explained(error: InvalidCommand, tasks: Iterable[str]) -> InvalidCommand:
+    """The error for a word that is no task: the right program, or the nearest task."""
+    from sdbuild.cli.main import names
+
+    word = str(error.not_found)
+    if word in names():
+        return InvalidCommand(f"{word} is a command of sdbuild\n\nhint: sdbuild {word}")
+    if error.not_found:
+        return InvalidCommand(f"there is no task {word!r}{did_you_mean(word, [*tasks, *names()])}"
+                              "\n\nhint: the tasks are listed by list, steps too by list --all")
+    return error
 
 
 def _tell_notes(builder: Builder, names: list[str]) -> None:

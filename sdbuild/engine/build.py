@@ -34,7 +34,8 @@ from sdbuild.engine.memory_budget import Ram, hint, refuse_too_large
 from sdbuild.engine.plan import Plan, plan
 from sdbuild.engine.sources import Checkpoints
 from sdbuild.engine.step import From, Step, ingredients
-from sdbuild.recipe.settings import PROJECT, Settings
+from sdbuild.recipe.project import IMPORT_ROOT
+from sdbuild.recipe.settings import Settings
 from sdbuild.store import Record, Store, key
 from sdbuild.store.disk import file_error
 from sdbuild.store.remote.remote import Remote, remote_at
@@ -341,7 +342,8 @@ def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, A
 def _module_folders() -> list[str]:
     """Where a step's process finds modules: this package, and what is found from here; never the
     current folder, which may be anybody's."""
-    return [str(PROJECT), *(folder for folder in sys.path if folder not in ("", str(PROJECT)))]
+    own = str(IMPORT_ROOT)
+    return [own, *(folder for folder in sys.path if folder not in ("", own))]
 
 
 def _result(path: Path) -> dict[str, Any]:

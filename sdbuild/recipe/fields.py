@@ -33,11 +33,16 @@ COMPILERS = ("auto", "portable", "apple")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """A field: `parse` gives its value or raises ValueError with what is expected."""
+    """A field: `parse` gives its value or raises ValueError with what is expected.
+
+    A short word, `unit`, stands for its value in help texts, unless all values are `choices`.
+    """
 
     name: str
     parse: Callable[[Any], Any]
     meaning: str
+    unit: str = "TEXT"
+    choices: tuple[str, ...] = ()
 
 
 def _choice(*allowed: str) -> Callable[[Any], str]:
@@ -46,6 +51,11 @@ def _choice(*allowed: str) -> Callable[[Any], str]:
             raise ValueError(f"one of {', '.join(allowed)}{did_you_mean(str(value), allowed)}")
         return str(value)
     return parse
+
+
+def _attention(value: Any) -> str:
+    """A layout, also as Apple's converter spells it: `SPLIT_EINSUM`."""
+    return _choice(*ATTENTIONS)(value.lower() if isinstance(value, str) else value)
 
 
 def _whole(least: int, most: int) -> Callable[[Any], int]:
@@ -172,52 +182,72 @@ def _picture(value: Any) -> str:
 
 
 RECIPE_FIELDS = (
-    Field(name="source", parse=_places, meaning="the checkpoint: a folder in diffusers' "
+    Field(name="source", parse=_places, unit="PLACE",
+          meaning="the checkpoint: a folder in diffusers' "
           "layout, a .safetensors file, or hub:owner/name[@revision]"),
-    Field(name="config", parse=_filled, meaning="a folder in diffusers' layout that says what a "
+    Field(name="config", parse=_filled, unit="FOLDER",
+          meaning="a folder in diffusers' layout that says what a "
           ".safetensors file does not: configs, tokenizer, scheduler"),
-    Field(name="vae", parse=_places, meaning="the autoencoder, from another place than the "
+    Field(name="vae", parse=_places, unit="PLACE",
+          meaning="the autoencoder, from another place than the "
           "checkpoint: a folder, a .safetensors file, or hub:owner/name[@revision]"),
-    Field(name="lora", parse=_loras, meaning="LoRAs to merge into the checkpoint, each a "
+    Field(name="lora", parse=_loras, unit="FILE:STRENGTH",
+          meaning="LoRAs to merge into the checkpoint, each a "
           ".safetensors file with its strength behind a colon (else 1)"),
-    Field(name="prediction_type", parse=_choice(*PREDICTION_TYPES), meaning="what the U-Net "
+    Field(name="prediction_type", parse=_choice(*PREDICTION_TYPES),
+          choices=PREDICTION_TYPES, meaning="what the U-Net "
           "predicts, where the checkpoint does not say or is wrong"),
-    Field(name="size", parse=_size, meaning="pixels of a picture, WIDTHxHEIGHT"),
-    Field(name="components", parse=_names, meaning="what goes into the bundle"),
-    Field(name="batch", parse=_whole(1, 2), meaning="how many latents the U-Net takes at once"),
-    Field(name="prediction", parse=_choice(*PREDICTIONS), meaning="what the U-Net gives: epsilon, "
+    Field(name="size", parse=_size, unit="WxH", meaning="pixels of a picture, WIDTHxHEIGHT"),
+    Field(name="components", parse=_names, unit="NAME,…", meaning="the components of the bundle"),
+    Field(name="batch", parse=_whole(1, 2), choices=("1", "2"),
+          meaning="the batch size of the U-Net"),
+    Field(name="prediction", parse=_choice(*PREDICTIONS), choices=PREDICTIONS,
+          meaning="what the U-Net gives: epsilon, "
           "the noise that hosts expect, or what the checkpoint was trained to predict"),
-    Field(name="attention", parse=_choice(*ATTENTIONS), meaning="how attention is laid out"),
-    Field(name="quant", parse=_nbits, meaning=f"bits of a palettized weight: {', '.join(QUANTS)}"),
-    Field(name="palettize", parse=_optional_names, meaning="the components that `quant` holds for"),
-    Field(name="chunk", parse=_whole(1, 2), meaning="the programs that the U-Net is cut into"),
-    Field(name="target", parse=_choice(*TARGETS), meaning="the oldest system that runs it"),
-    Field(name="lower", parse=_choice(*LOWERS), meaning="whether programs are lowered once "
+    Field(name="attention", parse=_attention, choices=ATTENTIONS,
+          meaning="the layout of attention"),
+    Field(name="quant", parse=_nbits, choices=QUANTS, meaning="bits of a palettized weight"),
+    Field(name="palettize", parse=_optional_names, unit="NAME,…",
+          meaning="the components to palettize"),
+    Field(name="chunk", parse=_whole(1, 2), choices=("1", "2"),
+          meaning="how many models the U-Net is split into"),
+    Field(name="target", parse=_choice(*TARGETS), choices=tuple(TARGETS),
+          meaning="the minimum deployment target"),
+    Field(name="lower", parse=_choice(*LOWERS), choices=LOWERS,
+          meaning="whether programs are lowered once "
           "for all checkpoints of an architecture, or converted directly"),
-    Field(name="compiler", parse=_choice(*COMPILERS), meaning="who writes the compiled models"),
+    Field(name="compiler", parse=_choice(*COMPILERS), choices=COMPILERS,
+          meaning="the compiler of the models"),
 )
 DRAW_FIELDS = (
-    Field(name="prompt", parse=_text, meaning="what to draw"),
-    Field(name="negative", parse=_text, meaning="what not to draw"),
-    Field(name="seed", parse=_whole(0, 2**63 - 1), meaning="the number that the noise grows from"),
-    Field(name="steps", parse=_whole(1, 500), meaning="how often the U-Net runs"),
-    Field(name="guidance", parse=_number(0, 100), meaning="how strongly the prompt leads"),
-    Field(name="scheduler", parse=_choice(*SCHEDULERS), meaning="how noise is taken away"),
-    Field(name="count", parse=_whole(1, 256), meaning="how many pictures, one seed each"),
+    Field(name="prompt", parse=_text, meaning="the text prompt"),
+    Field(name="negative", parse=_text, meaning="the negative prompt"),
+    Field(name="seed", parse=_whole(0, 2**63 - 1), unit="N", meaning="the random seed"),
+    Field(name="steps", parse=_whole(1, 500), unit="N", meaning="the number of denoising steps"),
+    Field(name="guidance", parse=_number(0, 100), unit="X",
+          meaning="the scale of classifier-free guidance"),
+    Field(name="scheduler", parse=_choice(*SCHEDULERS), choices=SCHEDULERS,
+          meaning="the scheduler"),
+    Field(name="count", parse=_whole(1, 256), unit="N",
+          meaning="the number of images, one seed each"),
 )
 PLACE_FIELDS = (
-    Field(name="cache", parse=_path, meaning="where the store is"),
-    Field(name="bundle", parse=_path, meaning="where the finished bundle goes"),
-    Field(name="out", parse=_picture, meaning="where a picture goes"),
-    Field(name="report", parse=_path, meaning="where timings go, as JSON"),
+    Field(name="cache", parse=_path, unit="FOLDER", meaning="the folder of the store"),
+    Field(name="bundle", parse=_path, unit="FOLDER", meaning="the folder for the finished bundle"),
+    Field(name="out", parse=_picture, unit="FILE.png", meaning="the image to write"),
+    Field(name="report", parse=_path, unit="FILE", meaning="a file for timings, as JSON"),
 )
-REMOTE_FIELD = Field(name="remote", parse=_url, meaning="a store that machines share: "
+REMOTE_FIELD = Field(name="remote", parse=_url, unit="URL", meaning="a store that machines share: "
                      "s3://bucket/folder, another URL (docs/remote.md), or a folder")
-RAM_FIELD = Field(name="ram", parse=_memory, meaning="the memory that steps may hold together")
-MODEL_FIELD = Field(name="model", parse=_filled, meaning="a recipe's name, or its file")
+RAM_FIELD = Field(name="ram", parse=_memory, unit="SIZE",
+                  meaning="the memory that all steps may use together")
+MODEL_FIELD = Field(name="model", parse=_filled, unit="RECIPE",
+                    meaning="a recipe's name, or its file")
+SETTING_FIELDS = (*PLACE_FIELDS, REMOTE_FIELD, RAM_FIELD)
+"""Fields that no bundle depends on: `SDBUILD_CACHE` and `sdbuild.toml` set them too."""
 FLOOR_FIELD = Field(name="floor", parse=_number(0, 200), meaning="the least PSNR in dB")
 VARIABLES = {f.name: f for f in (
-    MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS, *PLACE_FIELDS, REMOTE_FIELD, RAM_FIELD,
+    MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS, *SETTING_FIELDS,
 )}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sdbuild.base import apple
 from sdbuild.base.errors import RecipeError
-from sdbuild.base.filenames import contents, normalized
+from sdbuild.base.filenames import normalized
 from sdbuild.base.parsing import Fields, read_file, shown, toml_table
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.checkpoints import at_home, fixed
@@ -28,10 +28,9 @@ from sdbuild.recipe.fields import (
     parse,
 )
 from sdbuild.recipe.lockfile import Lock, parsed
+from sdbuild.recipe.project import BUILT_IN, Project
 
-RECIPES = Path(__file__).parents[2] / "recipes"
-DEFAULT_MODEL = "tiny-emoji"
-_DEFAULTS: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     "batch": 2, "prediction": "epsilon", "attention": "original", "quant": "none",
     "palettize": ["text_encoder", "unet"], "chunk": 1, "target": "iOS16", "lower": "once",
     "compiler": "auto", "config": None, "vae": None, "lora": None,
@@ -43,7 +42,7 @@ _TAGGED = ("source", "config", "vae", "lora", "prediction_type", "prediction", "
 OF_CHECKPOINT = ("source", "config", "vae", "prediction_type")
 """The fields that say which checkpoint is built: given on the command line, the recipe's lock is of
 another one and does not hold."""
-_DRAW_DEFAULTS: dict[str, Any] = {
+DRAW_DEFAULTS: dict[str, Any] = {
     "prompt": "a photograph of a cat", "negative": "", "seed": 1, "steps": 25, "guidance": 7.5,
     "scheduler": "dpm", "count": 1,
 }
@@ -154,25 +153,24 @@ class Recipe:
                 f"{chunks}-{self.target}{naming.tag(self.asked)}")
 
 
-def names() -> list[str]:
-    """The recipes that come with sdbuild, by name."""
-    return [path.stem for path in contents(RECIPES, ".toml")]
-
-
-def load(words: Mapping[str, str]) -> Recipe:
+def load(words: Mapping[str, str], project: Project | None = None) -> Recipe:
     """The recipe that the `name=value` words of a command line ask for.
+
+    Args:
+        project: where it is found by name; the current folder's if None.
 
     Raises:
         RecipeError: an unknown recipe or variable, or a value that is not allowed; says where.
     """
     check_variables(words)
-    model = parse(MODEL_FIELD, words.get("model", DEFAULT_MODEL), "on the command line")
-    path = find(model)
+    project = project or Project.here()
+    model = words.get("model", project.default_model)
+    path = find(parse(MODEL_FIELD, model, "on the command line"), project)
     table = _read(path)
     known = {"summary", "family", "draw", "floors", "lock", *(f.name for f in RECIPE_FIELDS)}
     _check_keys(table, known, str(path))
     family = _family(table, path)
-    fields = _fields(RECIPE_FIELDS, _DEFAULTS, table, words, str(path))
+    fields = _fields(RECIPE_FIELDS, DEFAULTS, table, words, str(path))
     draw = _table(table, "draw", path)
     where = f"{path}: [draw]"
     _check_keys(draw, {field.name for field in DRAW_FIELDS}, where)
@@ -198,37 +196,44 @@ def load(words: Mapping[str, str]) -> Recipe:
         lower=fields["lower"],
         compiler=apple.compiler(fields["compiler"]),
         notes=apple.notes(fields["compiler"]),
-        asked=_asked(fields, sources, words, path),
-        draw=Request(**_fields(DRAW_FIELDS, _DRAW_DEFAULTS, draw, {}, where)),
-        request=Request(**_fields(DRAW_FIELDS, _DRAW_DEFAULTS, draw, words, where)),
+        asked=_asked(fields, sources, words, None if is_named(path, project) else path),
+        draw=Request(**_fields(DRAW_FIELDS, DRAW_DEFAULTS, draw, {}, where)),
+        request=Request(**_fields(DRAW_FIELDS, DRAW_DEFAULTS, draw, words, where)),
         floors=_floors(_table(table, "floors", path), family, path),
     )
     _check_together(recipe)
     return recipe
 
 
-def find(model: str) -> Path:
+def is_named(path: Path, project: Project) -> bool:
+    """Whether a recipe is the one that its name alone finds."""
+    found = project.recipe(path.stem)
+    return found is not None and found.resolve() == path.resolve()
+
+
+def find(model: str, project: Project) -> Path:
     """The file of the recipe that is called `model`, or that `model` names.
 
     Raises:
         RecipeError: there is none.
     """
     path = at_home(model)
-    if path.is_dir() and model not in names():
+    if path.is_dir() and model not in project.names():
         raise RecipeError(f"model={model}: a folder, expected a recipe's name or its file",
                           hint="a checkpoint in a folder is source=FOLDER", model=model)
     if model.endswith(".toml"):
         if not path.is_file():
             raise RecipeError(f"model={model}: there is no such file: {path.absolute()}")
         return path.resolve()
-    path = RECIPES / f"{model}.toml"
-    if model not in names():
+    found = project.recipe(model)
+    if found is None:
+        names = project.names()
         raise RecipeError(
-            f"unknown model {model!r}{did_you_mean(model, names())}",
-            hint=f"the recipes are: {', '.join(names())}; a file of your own is model=FILE.toml",
+            f"unknown model {model!r}{did_you_mean(model, names)}",
+            hint=f"the recipes are: {', '.join(names)}; a file of your own is model=FILE.toml",
             model=model,
         )
-    return path
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -276,6 +281,8 @@ def _sources(
     A path is relative to where its user stands: the recipe in its `folder`, or the command line.
     """
     def absolute(name: str, place: str) -> str:
+        if place.startswith("builtin:"):
+            return str(BUILT_IN / place.removeprefix("builtin:"))
         return fixed(place, Path.cwd() if name in words else folder)
 
     def places(name: str) -> tuple[str, ...]:
@@ -308,7 +315,8 @@ def _components(wanted: tuple[str, ...], family: Family) -> tuple[Component, ...
 
 
 def _asked(
-    fields: Mapping[str, Any], sources: Mapping[str, Any], words: Mapping[str, str], path: Path
+    fields: Mapping[str, Any], sources: Mapping[str, Any], words: Mapping[str, str],
+    path: Path | None,
 ) -> dict[str, Any]:
     """What the command line asks for beside what every name tells; as it is found, not spelled."""
     found = {
@@ -320,7 +328,7 @@ def _asked(
         "palettize": sorted(fields["palettize"]),
     }
     asked = {name: found.get(name, fields[name]) for name in _TAGGED if name in words}
-    return asked | ({"model": str(path)} if path.parent != RECIPES else {})
+    return asked | ({"model": str(path)} if path else {})
 
 
 def _floors(table: Mapping[str, Any], family: Family, path: Path) -> dict[str, Floor]:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from sdbuild.base.errors import StoreError
 from sdbuild.base.machine import usable_bytes
-from sdbuild.recipe.fields import PLACE_FIELDS, RAM_FIELD, REMOTE_FIELD, parse
+from sdbuild.recipe.fields import PLACE_FIELDS, RAM_FIELD, REMOTE_FIELD
+from sdbuild.recipe.project import Project
 from sdbuild.recipe.recipe import Recipe, load
 from sdbuild.store.private import private_folder
 
-PROJECT = Path(__file__).parents[2]
+_PLACES = {field.name: field for field in PLACE_FIELDS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,33 +35,49 @@ class Settings:
 
 
 def settings(words: Mapping[str, str]) -> Settings:
-    """The settings in the `name=value` words of a command line.
+    """The settings of a command line, the environment and the project, in this order.
 
     Raises:
         RecipeError: an unknown name, or a value that is not allowed.
     """
-    recipe = load(words)
-    places = {
-        place.name: Path(parse(place, words[place.name], "on the command line"))
-        for place in PLACE_FIELDS if place.name in words
-    }
+    project = Project.here()
+    recipe = load(words, project)
+    places = {name: project.path(field, words) for name, field in _PLACES.items()}
+    ram = project.setting(RAM_FIELD, words)
     return Settings(
         recipe=recipe,
-        cache=places.get("cache", PROJECT / "cache").absolute(),
-        bundle=places.get("bundle", PROJECT / "bundles" / recipe.variant).resolve(),
-        out=places.get("out", Path("images") / f"{recipe.name}.png").absolute(),
-        report=places["report"].absolute() if "report" in places else None,
-        ram_bytes=parse(RAM_FIELD, words["ram"], "on the command line") if "ram" in words
-        else usable_bytes(),
-        remote=parse(REMOTE_FIELD, words["remote"], "on the command line") if "remote" in words
-        else None,
+        cache=places["cache"] or project.cache,
+        bundle=(places["bundle"] or project.bundles / recipe.variant).resolve(),
+        out=places["out"] or Path("images", f"{recipe.name}.png").absolute(),
+        report=places["report"],
+        ram_bytes=ram[0] if ram else usable_bytes(),
+        remote=_remote(project, words),
     )
+
+
+def store_folder(words: Mapping[str, str]) -> Path:
+    """Where the store is, for commands that need no recipe.
+
+    Raises:
+        RecipeError: a value that is not allowed.
+    """
+    project = Project.here()
+    return project.path(_PLACES["cache"], words) or project.cache
+
+
+def _remote(project: Project, words: Mapping[str, str]) -> str | None:
+    """The URL or folder of the shared store; a folder in `sdbuild.toml` is relative to it."""
+    found = project.setting(REMOTE_FIELD, words)
+    if found is None:
+        return None
+    remote, base = found
+    return remote if "://" in remote or base == Path.cwd() else str(base / remote)
 
 
 def database() -> Path:
     """Where doit keeps its database, which may be deleted at any time: in the project, or where
     every machine can write if that is read-only."""
-    folder = PROJECT / "cache"
+    folder = Project.here().cache
     if os.access(folder, os.W_OK):
         return folder / ".doit.json"
     try:

@@ -13,6 +13,7 @@ from sdbuild.bundle.bundle_reader import open_bundle
 from sdbuild.bundle.install import amiss, check_replaceable, install, left_beside, remove
 from sdbuild.checkpoints.folder import Folder
 from sdbuild.recipe import recipe
+from sdbuild.recipe.project import BUILT_IN, Project
 from sdbuild.store import check_place
 from tests.store.artifacts import record
 
@@ -131,7 +132,7 @@ def test_what_is_added_to_a_step_s_output_is_not_taken_into_its_artifact(store, 
 
 
 def test_a_checkpoint_that_was_looked_at_is_read_as_before(tmp_path):
-    shutil.copytree(recipe.RECIPES / "tiny-emoji", tmp_path / "checkpoint")
+    shutil.copytree(BUILT_IN / "tiny-emoji", tmp_path / "checkpoint")
     folder = Folder(tmp_path / "checkpoint")
     before = folder.identity("unet", lambda path: path.read_bytes().hex())
 
@@ -170,8 +171,8 @@ def test_what_a_kill_left_is_found_under_either_spelling(store, tmp_path):
 
 
 def test_a_recipe_has_one_name_under_either_spelling(tmp_path):
-    content = (recipe.RECIPES / "tiny-emoji.toml").read_text()
-    content = content.replace('"tiny-emoji"', f'"{recipe.RECIPES / "tiny-emoji"}"')
+    content = (BUILT_IN / "tiny-emoji.toml").read_text()
+    content = content.replace('"tiny-emoji"', f'"{BUILT_IN / "tiny-emoji"}"')
     found = []
     for name in (COMPOSED, DECOMPOSED):
         (tmp_path / f"{name}.toml").write_text(content)
@@ -181,9 +182,12 @@ def test_a_recipe_has_one_name_under_either_spelling(tmp_path):
 
 
 def test_the_finders_file_beside_a_recipe_is_no_recipe(tmp_path, monkeypatch):
-    monkeypatch.setattr(recipe, "RECIPES", tmp_path)
-    (tmp_path / "mine.toml").write_text("summary = 'x'")
-    visit(tmp_path)
-    (tmp_path / "._mine.toml").write_bytes(b"\0\5\x16\7Mac OS X")
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "recipes"
+    own.mkdir()
+    (own / "mine.toml").write_text("summary = 'x'")
+    visit(own)
+    (own / "._mine.toml").write_bytes(b"\0\5\x16\7Mac OS X")
 
-    assert recipe.names() == ["mine"]
+    built_in = {path.stem for path in BUILT_IN.glob("*.toml")}
+    assert set(Project.here().names()) - built_in == {"mine"}

@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 from sdbuild.checkpoints import normalize
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import plan
-from sdbuild.recipe.recipe import RECIPES, load
+from sdbuild.recipe.project import BUILT_IN
+from sdbuild.recipe.recipe import load
 from sdbuild.store import Record, Store
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -45,7 +46,7 @@ def build(cache, content, peak_bytes=1000, host=HERE, **words):
             found = normalize.architecture_of(checkpoint, state.step.reads, state.step.params)
             text = json.dumps(found, sort_keys=True, separators=(",", ":"))
             (folder / "architecture.json").write_text(text)
-            shutil.copy(RECIPES / "tiny-emoji" / UNET, folder / "weights.safetensors")
+            shutil.copy(BUILT_IN / "tiny-emoji" / UNET, folder / "weights.safetensors")
         else:
             (folder / "content").write_text(f"{name} {content}")
         made.store.put(folder, Record(
@@ -79,7 +80,7 @@ def build_all(cache, **words):
 
 @pytest.fixture
 def own_checkpoint(tmp_path):
-    return Path(shutil.copytree(RECIPES / "tiny-emoji", tmp_path / "checkpoint"))
+    return Path(shutil.copytree(BUILT_IN / "tiny-emoji", tmp_path / "checkpoint"))
 
 
 def test_what_was_measured_is_expected(tmp_path):
@@ -175,7 +176,7 @@ def test_an_estimate_grows_with_the_networks_parameters(tmp_path, component, fil
 
     found = expected(tmp_path, f"convert:{component}", lower="direct").peak_bytes
 
-    tensors = load_file(RECIPES / "tiny-emoji" / file)
+    tensors = load_file(BUILT_IN / "tiny-emoji" / file)
     assert found - base == 7 * sum(t.size for n, t in tensors.items() if n.startswith(prefixes))
 
 

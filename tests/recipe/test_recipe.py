@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from sdbuild.base.errors import RecipeError
-from sdbuild.recipe.recipe import RECIPES, load, names
+from sdbuild.recipe.project import BUILT_IN, Project
+from sdbuild.recipe.recipe import load
 
 MISTAKES = {
     "model=tiny-emogi": (
@@ -21,7 +22,7 @@ MISTAKES = {
     "attention=split_einsun": (
         "on the command line: attention is 'split_einsun', expected one of original, "
         'split_einsum, split_einsum_v2; did you mean "split_einsum"?',
-        "attention is how attention is laid out",
+        "attention is the layout of attention",
     ),
     "chunk=3": ("on the command line: chunk is '3', expected a whole number from 1 to 2", "chunk"),
     "size=100": (
@@ -112,7 +113,7 @@ def test_a_component_that_a_recipe_gives_no_floor_has_its_familys(tmp_path):
     assert floors["unet"].at(6) == 25
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", Project.here().names())
 def test_every_recipe_that_we_ship_loads_and_gives_a_reason_for_each_floor(name):
     recipe = load({"model": name})
 
@@ -190,7 +191,7 @@ def test_a_source_on_the_command_line_is_relative_to_where_one_stands(tmp_path, 
 
 
 def test_the_recipes_are_found_by_their_files():
-    assert names() == sorted(path.stem for path in RECIPES.glob("*.toml"))
+    assert Project.here().names() == sorted(path.stem for path in BUILT_IN.glob("*.toml"))
 
 
 def test_the_autoencoder_may_come_from_elsewhere(tmp_path, monkeypatch):
@@ -268,7 +269,7 @@ def test_a_lora_that_is_none_is_refused(value):
         loras(value)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", Project.here().names())
 def test_every_recipe_can_be_planned_without_its_checkpoint(name):
     from sdbuild.engine.plan import plan
 

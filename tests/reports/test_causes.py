@@ -196,14 +196,12 @@ def test_words_may_stand_behind_an_option(store, records, capsys):
 
 
 @pytest.mark.parametrize("words, told", [
-    (["why", "build", "--jsn", "quant=4"], "unrecognized arguments: --jsn"),
-    (["du", "here"], "unrecognized arguments: here"),
-    (["why"], "the following arguments are required: task\n"),
+    (["why", "build", "--jsn", "quant=4"], 'unknown option --jsn; did you mean "--json"?'),
+    (["du", "here"], "unexpected extra argument"),
+    (["relink", "bundle"], "Missing argument 'COMPONENT'"),
 ])
 def test_a_command_line_that_cannot_be_read_is_told(words, told, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(words)
-
+    assert main(words) == 2
     assert told in capsys.readouterr().err
 
 

@@ -135,7 +135,7 @@ def test_a_dry_run_removes_nothing_and_tells_what_would_go(store, tmp_path, caps
     printed = capsys.readouterr().out
     assert whole(store, made) == ALL
     assert "mine-128x128-original-6bit-iOS16" in printed
-    assert "nothing was removed; --yes does it" in printed
+    assert "nothing was deleted (dry run); --yes deletes" in printed
 
 
 def test_yes_does_it(store, tmp_path, capsys):

@@ -1,32 +1,39 @@
-"""`contract`: a bundle, of any maker, held against what hosts expect."""
+"""`contract`: checks a bundle, of any maker, against what hosts expect."""
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from sdbuild.cli.commands import add_json, print_json
+import click
 
-HELP = "what hosts would trip over in a bundle"
-
-
-def add(parser: argparse.ArgumentParser) -> None:
-    """Adds the bundle."""
-    parser.add_argument("bundle", type=Path, help="the folder of a bundle, of any maker")
-    add_json(parser)
+from sdbuild.cli.options import command, json_option, print_json, recipe_variables
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints every broken rule; 1 if one of them is an error."""
+@command()
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@recipe_variables()
+@json_option
+def command(bundle: Path | None, words: dict[str, str], is_json: bool) -> int:
+    """Check that hosts can load a bundle.
+
+    BUNDLE is the folder of a bundle, of any maker; the recipe's own, which is built if needed, if
+    it is left out. The exit status is 1 if a rule is broken with an error.
+    """
     from sdbuild.bundle.contract import RULES, told, violations
     from sdbuild.bundle.rules.rule import ERROR
 
-    found = violations(options.bundle)
+    if bundle is None:
+        from sdbuild.cli.dodo import build_bundle
+
+        bundle, status = build_bundle(words, is_quiet=is_json)
+        if status:
+            return status
+    found = violations(bundle)
     errors = sum(violation.level == ERROR for violation in found)
-    if options.json:
+    if is_json:
         print_json(rules=len(RULES), violations=[asdict(violation) for violation in found])
     else:
         counts = f"{len(RULES)} rules: {errors} errors, {len(found) - errors} warnings"
-        print(told(found), counts, sep="\n" if found else "")
+        click.echo("\n".join([*([told(found)] if found else []), counts]))
     return 1 if errors else 0

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict
 
-from sdbuild.cli.commands import add_cache, add_json, print_json
+import click
 
-HELP = "what this machine can build and run"
-
-
-def add(parser: argparse.ArgumentParser) -> None:
-    """Adds the store and `--json`."""
-    add_cache(parser)
-    add_json(parser)
+from sdbuild.cli.options import command, json_option, print_json, store_variables
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints what was found; 1 if nothing can be built."""
+@command()
+@store_variables
+@json_option
+def command(words: dict[str, str], is_json: bool) -> int:
+    """Check what this machine can build and run.
+
+    The exit status is 1 if it cannot build.
+    """
     from sdbuild.cli.doctor import can_build, examine, told
-    from sdbuild.recipe.settings import PROJECT
+    from sdbuild.recipe.settings import store_folder
 
-    found = examine(options.cache or PROJECT / "cache")
-    if options.json:
+    found = examine(store_folder(words))
+    if is_json:
         print_json(findings=[asdict(finding) for finding in found])
     else:
-        print(told(found))
+        click.echo(told(found))
     return 0 if can_build(found) else 1

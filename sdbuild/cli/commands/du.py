@@ -1,28 +1,24 @@
-"""`du`: what the store takes of the disk."""
+"""`du`: the disk usage of the store."""
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict
 
-from sdbuild.cli.commands import add_cache, add_json, opened, print_json
+import click
 
-HELP = "what the store takes, by bundle, component and stage"
-
-
-def add(parser: argparse.ArgumentParser) -> None:
-    """Adds the store and `--json`."""
-    add_cache(parser)
-    add_json(parser)
+from sdbuild.cli.options import command, json_option, open_store, print_json, store_variables
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints three tables, each of which makes up the whole, and totals."""
+@command()
+@store_variables
+@json_option
+def command(words: dict[str, str], is_json: bool) -> int:
+    """Show disk usage by bundle, component and stage."""
     from sdbuild.reports.du import told, usage
 
-    found = usage(opened(options))
-    if options.json:
+    found = usage(open_store(words))
+    if is_json:
         print_json(**asdict(found))
     else:
-        print(told(found))
+        click.echo(told(found))
     return 0

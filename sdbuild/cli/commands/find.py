@@ -1,34 +1,32 @@
-"""`find`: artifacts by what they were made of."""
+"""`find`: artifacts by what they were made from."""
 
 from __future__ import annotations
 
-import argparse
+import click
 
-from sdbuild.cli.commands import add_cache, add_json, opened, print_json
-
-HELP = "find artifacts by ingredients, facts and cost: 'tool.coremltools<9' params.nbits=4"
+from sdbuild.cli.options import command, json_option, open_store, print_json, store_variables
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Adds the terms."""
-    parser.add_argument("words", nargs="*", default=[], metavar="FIELD=VALUE",
-                        help="with = != < <= > >=; all must hold (docs/store.md)")
-    add_cache(parser)
-    add_json(parser)
+@command(has_terms=True)
+@click.argument("terms", nargs=-1, metavar="[FIELD=VALUE]...")
+@store_variables
+@json_option
+def command(terms: tuple[str, ...], words: dict[str, str], is_json: bool) -> int:
+    """Find artifacts by ingredients, facts and cost.
 
-
-def run(options: argparse.Namespace) -> int:
-    """Prints a line for each; 1 if there are none."""
+    A term compares with = != < <= > or >=, and all must hold: sdbuild find 'tool.coremltools<9'
+    params.nbits=4 (docs/store.md). The exit status is 1 if nothing is found.
+    """
     from sdbuild.base.units import counted
     from sdbuild.cli.format import as_json, made
     from sdbuild.reports.find import find
 
-    store = opened(options)
-    found = find(store.records(), options.words)
-    if options.json:
+    store = open_store(words)
+    found = find(store.records(), terms)
+    if is_json:
         print_json(artifacts=[as_json(record, store) for record in found])
     else:
         for record in found:
-            print(f"{record.made_at[:16]}  {record.step:<24}{made(record)}")
-        print(counted(len(found), "artifact"))
+            click.echo(f"{record.made_at[:16]}  {record.step:<24}{made(record)}")
+        click.echo(counted(len(found), "artifact"))
     return 0 if found else 1

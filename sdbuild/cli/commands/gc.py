@@ -1,53 +1,53 @@
-"""`gc`: makes room in the store. Only tells what would go, unless `--yes`."""
+"""`gc`: deletes artifacts that nothing refers to; a dry run without `--yes`."""
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import click
+
 from sdbuild.base.units import parse_bytes, parse_seconds
-from sdbuild.cli.commands import add_cache, add_json, opened, print_json
+from sdbuild.cli.options import command, json_option, open_store, print_json, store_variables
 
 if TYPE_CHECKING:
     from sdbuild.reports.gc import Garbage
     from sdbuild.store import Store
 
-HELP = "make room: remove content that no bundle in place was made from"
 
+@command()
+@click.option("--keep", multiple=True, metavar="RECIPE",
+              help="Keep what this recipe's bundles were made from; may be repeated.")
+@click.option("--max-size", metavar="SIZE",
+              help="Delete the least recently used until the store has this size (20G); what "
+              "bundles in place were made from goes last.")
+@click.option("--older-than", metavar="TIME", help="Delete only what was not used so long (30d).")
+@click.option("--yes", "is_done", is_flag=True, help="Delete (default: dry run).")
+@store_variables
+@json_option
+def command(
+    keep: tuple[str, ...], max_size: str | None, older_than: str | None, is_done: bool,
+    words: dict[str, str], is_json: bool,
+) -> int:
+    """Delete unreferenced artifacts (default: dry run).
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Adds what is kept, the limits, and `--yes`."""
-    parser.add_argument("--keep", nargs="+", action="extend", default=[], metavar="RECIPE",
-                        help="recipes whose bundles stay, and what they were made from")
-    parser.add_argument("--max-size", metavar="SIZE",
-                        help="only as much as leaves the store this size (20G): first what was "
-                        "used longest ago, last what bundles in place were made from")
-    parser.add_argument("--older-than", metavar="TIME",
-                        help="only what was not used for that long (30d)")
-    parser.add_argument("--yes", action="store_true", help="do it, and not only tell")
-    add_cache(parser)
-    add_json(parser)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Prints what goes, for what it was, and what stays."""
+    Artifacts that a bundle in its place was made from are kept.
+    """
     from sdbuild.reports.gc import collect, garbage
 
-    store = opened(options)
-    found = (collect if options.yes else garbage)(
-        store, _kept(options.keep, store),
-        max_bytes=parse_bytes(options.max_size, "--max-size") if options.max_size else None,
-        before=time.time() - parse_seconds(options.older_than, "--older-than")
-        if options.older_than else None,
+    store = open_store(words)
+    found = (collect if is_done else garbage)(
+        store, _kept(keep, store),
+        max_bytes=parse_bytes(max_size, "--max-size") if max_size else None,
+        before=time.time() - parse_seconds(older_than, "--older-than") if older_than else None,
     )
-    if options.json:
+    if is_json:
         content = asdict(found)
-        print_json(is_done=options.yes, files=len(content.pop("files")), **content)
+        print_json(is_done=is_done, files=len(content.pop("files")), **content)
     else:
-        print(_told(found, options.yes))
+        click.echo(_told(found, is_done))
     return 0
 
 
@@ -95,5 +95,5 @@ def _told(found: Garbage, is_done: bool) -> str:
                      "bundles that were moved or copied as links")
     lines += [f"kept whole: {folder}" for folder in found.kept_for]
     if not is_done and found.files:
-        lines.append("nothing was removed; --yes does it")
+        lines.append("nothing was deleted (dry run); --yes deletes")
     return "\n".join(lines)

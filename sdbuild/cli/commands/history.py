@@ -2,54 +2,52 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
-from sdbuild.cli.commands import add_cache, add_json, opened, print_json
+import click
+
+from sdbuild.cli.options import command, json_option, open_store, print_json, store_variables
 
 if TYPE_CHECKING:
     from sdbuild.store import Record
 
-HELP = "what was made, when, and what had changed each time"
 
+@command()
+@click.argument("step", default="*", metavar="[STEP]")
+@store_variables
+@json_option
+def command(step: str, words: dict[str, str], is_json: bool) -> int:
+    """Show what was made, when, and what had changed.
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Adds the step."""
-    parser.add_argument("step", nargs="?", default="*", metavar="STEP",
-                        help="such as convert:unet, a stage or a component; all if it is left out")
-    add_cache(parser)
-    add_json(parser)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Prints each artifact, the oldest first, and how it differs from the one before it."""
+    STEP is a step such as convert:unet, a stage or a component (default: all).
+    """
     from sdbuild.base.errors import RecipeError
     from sdbuild.base.suggestions import did_you_mean
     from sdbuild.cli.format import as_json, made
     from sdbuild.reports.causes import causes
     from sdbuild.reports.lineage import Lineage
 
-    store = opened(options)
+    store = open_store(words)
     lineage = Lineage(store.records())
     known = {name for r in lineage.records.values() for name in _names(r)}
-    if options.step != "*" and options.step not in known:
-        raise RecipeError(f"{options.step} was never made here{did_you_mean(options.step, known)}")
+    if step != "*" and step not in known:
+        raise RecipeError(f"{step} was never made here{did_you_mean(step, known)}")
     before: dict[str, Record] = {}
-    told = []
+    told: list[tuple[Record, list[str]]] = []
     for record in lineage.records.values():
-        if options.step == "*" or options.step in _names(record):
+        if step == "*" or step in _names(record):
             old = before.get(record.step)
             changed = causes(old, record.ingredients, lineage, None) if old else []
             told.append((record, changed))
         before[record.step] = record
-    if options.json:
+    if is_json:
         print_json(artifacts=[as_json(r, store) | {"changed": c} for r, c in told])
         return 0
     for record, changed in told:
-        gone = "" if store.has_content(record) else "  (content gone)"
-        print(f"{record.made_at[:16]}  {record.step:<24}{made(record)}{gone}")
+        gone = "" if store.has_content(record) else "  (evicted)"
+        click.echo(f"{record.made_at[:16]}  {record.step:<24}{made(record)}{gone}")
         for cause in changed:
-            print(f"{'':18}{cause}")
+            click.echo(f"{'':18}{cause}")
     return 0
 
 

@@ -1,35 +1,37 @@
-"""`lock`: writes into a recipe what its checkpoint is."""
+"""`lock`: pins the checkpoint of a recipe by digest."""
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 
+import click
+
 from sdbuild.base.errors import RecipeError
-from sdbuild.cli.commands import add_variables, variables
-
-HELP = "write into a recipe what its checkpoint is, so that no other is taken for it"
+from sdbuild.cli.options import command, recipe_variables, with_model
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Adds the recipe and the variables."""
-    parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name, or its file")
-    parser.add_argument("--write", action="store_true",
-                        help="write into a built-in recipe too, instead of printing the lock")
-    add_variables(parser)
+@command()
+@click.argument("recipe")
+@click.option("--write", "is_written", is_flag=True,
+              help="Write into a built-in recipe too, instead of printing the lock.")
+@recipe_variables()
+def command(recipe: str, is_written: bool, words: dict[str, str]) -> int:
+    """Pin a recipe's checkpoint by digest.
 
-
-def run(options: argparse.Namespace) -> int:
-    """Downloads every part and writes the digests of what came, or prints them."""
+    RECIPE is a recipe's name, or its file. Downloads every part of the checkpoint and writes the
+    digests into the file, so that a build accepts no other.
+    """
     from sdbuild.base.digest import sha256_file
     from sdbuild.engine.build import Builder
     from sdbuild.engine.plan import plan
-    from sdbuild.recipe import lockfile, recipe
+    from sdbuild.recipe import lockfile
+    from sdbuild.recipe.project import BUILT_IN, Project
+    from sdbuild.recipe.recipe import OF_CHECKPOINT, find
     from sdbuild.recipe.settings import settings
     from sdbuild.store import Store
 
-    words = variables(options.words, options.recipe)
-    for name in recipe.OF_CHECKPOINT:
+    words = with_model(words, recipe)
+    for name in OF_CHECKPOINT:
         if name in words:
             raise RecipeError(f"lock {name}=…: a lock is of the recipe's own {name}",
                               hint="write it into the recipe")
@@ -45,14 +47,14 @@ def run(options: argparse.Namespace) -> int:
                for name, record in records.items()},
         commits=builder.checkpoints.commits(found.recipe.sources),
     )
-    path = recipe.find(options.recipe)
-    if path.parent == recipe.RECIPES and not options.write:
-        print(lockfile.text(made), end="")
+    path = find(recipe, Project.here())
+    if path.parent.resolve() == BUILT_IN.resolve() and not is_written:
+        click.echo(lockfile.text(made), nl=False)
         return 0
     lockfile.write(path, made)
     locked = Builder(plan(replace(found.recipe, lock=made)), store, found.ram_bytes)
     for name, record in records.items():
         locked.adopt(name, record)
     at = "".join(f", {place} at {commit[:12]}" for place, commit in made.commits.items())
-    print(f"{path.name}: {len(made.parts)} parts locked{at}")
+    click.echo(f"{path.name}: {len(made.parts)} parts locked{at}")
     return 0

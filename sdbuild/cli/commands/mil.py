@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from sdbuild.mil.cli.main import add_mil
-
-HELP = "ML Programs: look into, verify, compare, run, edit"
+import click
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Adds the commands below `mil`."""
+@click.command("mil", add_help_option=False, context_settings={
+    "ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="COMMAND [ARGS]...")
+def command(words: tuple[str, ...]) -> int:
+    """Inspect, verify, compare, run and edit ML Programs."""
+    from sdbuild.mil.cli.main import add_mil
+
+    parser = argparse.ArgumentParser(
+        prog="sdbuild mil", description="Inspect, verify, compare, run and edit ML Programs.")
     add_mil(parser)
+    options = parser.parse_args(words)
+    return options.run(options)

@@ -1,35 +1,35 @@
-"""`push`: what was made here before, given to a shared store."""
+"""`push`: uploads artifacts that were made before to a shared store."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 
-from sdbuild.base.errors import RecipeError
-from sdbuild.cli.commands import add_json, add_variables, print_json, variables
+import click
 
-HELP = "give what was made before to a shared store (remote=URL); builds do it by themselves"
+from sdbuild.base.errors import RecipeError
+from sdbuild.cli.options import command, json_option, print_json, recipe_variables
 
 SHARED = "shared"
 NOT_SHARED = "not shared"
 NOT_HERE = "not here"
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Adds the task and the variables."""
-    parser.add_argument("task", help="build, or a step such as palettize:unet, with all before it")
-    add_variables(parser)
-    add_json(parser)
+@command()
+@click.argument("task", default="build", metavar="[STEP]")
+@recipe_variables()
+@json_option
+def command(task: str, words: dict[str, str], is_json: bool) -> int:
+    """Upload artifacts to a shared store (--remote URL).
 
-
-def run(options: argparse.Namespace) -> int:
-    """Prints what became of each step; 1 if something could not be given."""
+    STEP is build or a step such as palettize:unet, with all before it. Builds with --remote upload
+    what they make by themselves. The exit status is 1 if an upload failed.
+    """
     steps = []
-    for step, state in _pushed(options.task, variables(options.words)):
+    for step, state in _pushed(task, words):
         steps.append({"step": step, "state": state})
-        if not options.json:
-            print(f"{step:<24}{state}", flush=True)
-    if options.json:
+        if not is_json:
+            click.echo(f"{step:<24}{state}")
+    if is_json:
         print_json(steps=steps)
     return 1 if any(step["state"] == NOT_SHARED for step in steps) else 0
 

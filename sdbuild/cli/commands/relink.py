@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from sdbuild.cli.commands import add_json, add_variables, print_json, variables
+import click
 
-HELP = "replace one component of a finished bundle by another build's, and nothing else"
-
-
-def add(parser: argparse.ArgumentParser) -> None:
-    """Adds the bundle, the component, and the variables of the other build."""
-    parser.add_argument("bundle", type=Path, help="the folder of a finished bundle")
-    parser.add_argument("component", help="such as unet")
-    add_variables(parser)
-    add_json(parser)
+from sdbuild.cli.options import command, json_option, print_json, recipe_variables
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints what came into the bundle, and warnings."""
+@command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("component")
+@recipe_variables()
+@json_option
+def command(bundle: Path, component: str, words: dict[str, str], is_json: bool) -> int:
+    """Replace one component of a finished bundle.
+
+    COMPONENT, such as unet, is taken from the build that the variables name; all other files of
+    BUNDLE stay as they are.
+    """
     from sdbuild.cli.format import as_json, made
     from sdbuild.engine.build import Builder
     from sdbuild.engine.relink import relink
     from sdbuild.recipe.settings import settings
 
-    builder = Builder.of(settings(variables(options.words)))
-    with redirect_stdout(sys.stderr if options.json else sys.stdout):  # what is made or fetched
-        record = relink(options.bundle.resolve(), options.component, builder)
-    if options.json:
-        print_json(bundle=str(options.bundle), warnings=list(record.facts["warnings"]),
+    builder = Builder.of(settings(words))
+    with redirect_stdout(sys.stderr if is_json else sys.stdout):  # what is made or fetched
+        record = relink(bundle.resolve(), component, builder)
+    if is_json:
+        print_json(bundle=str(bundle), warnings=list(record.facts["warnings"]),
                    artifact=as_json(record, builder.store))
         return 0
     for warning in record.facts["warnings"]:
-        print(warning)
-    print(f"{options.bundle}: {record.step}  {made(record)}")
+        click.echo(warning)
+    click.echo(f"{bundle}: {record.step}  {made(record)}")
     return 0

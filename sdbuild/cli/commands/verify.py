@@ -1,35 +1,34 @@
-"""`verify`: every byte of the store read again."""
+"""`verify`: reads every byte of the store again."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from sdbuild.cli.commands import add_cache, add_json, opened, print_json
+import click
+
+from sdbuild.cli.options import command, json_option, open_store, print_json, store_variables
 
 if TYPE_CHECKING:
     from sdbuild.reports.verify import Progress
 
-HELP = "read the whole store again, and drop what is damaged"
 
+@command()
+@store_variables
+@json_option
+def command(words: dict[str, str], is_json: bool) -> int:
+    """Read the whole store and drop what is damaged.
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Adds the store and `--json`."""
-    add_cache(parser)
-    add_json(parser)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Prints every damaged file and what it means; 1 if there was any."""
+    The exit status is 1 if anything was.
+    """
     from sdbuild.reports.verify import told, verify
 
-    found = verify(opened(options), _progress())
-    if options.json:
+    found = verify(open_store(words), _progress())
+    if is_json:
         print_json(**asdict(found), is_whole=found.is_whole)
     else:
-        print(told(found))
+        click.echo(told(found))
     return 0 if found.is_whole else 1
 
 

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict
 
-from sdbuild.cli.commands import add_json, add_variables, print_json, variables
+import click
 
-HELP = "what a task would run, because of what, and what it will cost"
-
-
-def add(parser: argparse.ArgumentParser) -> None:
-    """Adds the task and the variables."""
-    parser.add_argument("task", help="build, or a step such as palettize:unet")
-    add_variables(parser)
-    add_json(parser)
+from sdbuild.cli.options import command, json_option, print_json, recipe_variables
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints a line for each step that the task needs."""
+@command()
+@click.argument("task", default="build", metavar="[STEP]")
+@recipe_variables()
+@json_option
+def command(task: str, words: dict[str, str], is_json: bool) -> int:
+    """Explain what would run, why, and what it costs.
+
+    STEP is build or a step such as palettize:unet (default: build). Nothing runs.
+    """
     from sdbuild.reports.why import standings, told, why
 
-    words = variables(options.words)
-    reasons, places = why(options.task, words), standings(words)
-    if options.json:
+    reasons, places = why(task, words), standings(words)
+    if is_json:
         print_json(steps=[asdict(reason) for reason in reasons],
                    places=[asdict(place) for place in places])
     else:
-        print(told(reasons), *places, sep="\n")
+        click.echo("\n".join([told(reasons), *map(str, places)]))
     return 0

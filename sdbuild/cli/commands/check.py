@@ -1,0 +1,21 @@
+"""`check`: the parity of each component with its PyTorch original."""
+
+from __future__ import annotations
+
+import click
+
+from sdbuild.cli.options import command, recipe_variables
+
+
+@command()
+@click.option("-n", "--jobs", type=click.IntRange(min=1), default=1, metavar="N",
+              help="Steps to run at a time.")
+@recipe_variables()
+def command(jobs: int, words: dict[str, str]) -> int:
+    """Compare each component with its PyTorch original.
+
+    Builds what is needed; fails if a component's PSNR is below the recipe's floor.
+    """
+    from sdbuild.cli.dodo import run
+
+    return run(["run", *(["-n", str(jobs)] if jobs > 1 else []), "check"], words)

@@ -1,0 +1,67 @@
+"""`export`: lays any step's artifact out, such as an `.mlpackage` for Xcode."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from sdbuild.base.errors import RecipeError, StoreError
+from sdbuild.cli.options import command, recipe_variables
+
+
+@command()
+@click.argument("step")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--link", "is_linked", is_flag=True,
+              help="Link to the files of the store, which must not be changed.")
+@recipe_variables()
+def command(step: str, path: Path, is_linked: bool, words: dict[str, str]) -> int:
+    """Copy a step's artifact to PATH, which must not exist.
+
+    STEP is a step such as convert:unet, whose artifact has the .mlpackage; it is made if needed.
+    """
+    from sdbuild.base.suggestions import did_you_mean
+    from sdbuild.cli.dodo import run
+    from sdbuild.engine.build import Builder
+    from sdbuild.recipe.settings import settings
+    from sdbuild.store import Record
+
+    if path.exists() or path.is_symlink():
+        raise StoreError(f"{path}: already exists", hint="choose another PATH, or remove it")
+    builder = Builder.of(settings(words))
+    if step not in builder.plan.steps:
+        raise RecipeError(f"there is no step {step!r}{did_you_mean(step, builder.plan.steps)}",
+                          hint=f"the steps are: {', '.join(builder.plan.steps)}")
+    if status := run(["run", step], words):
+        return status
+
+    def lay_out(record: Record) -> None:
+        if is_linked:
+            builder.store.checkout(record, path)
+            return
+        with builder.store.workspace(f"export-{record.key}") as work:
+            _copy(builder.store.checkout(record, work / "out"), path)
+
+    builder.deliver(step, lay_out)
+    click.echo(path)
+    return 0
+
+
+def _copy(source: Path, path: Path) -> None:
+    """Copies files without the modes of the store, whose files are read-only.
+
+    Raises:
+        StoreError: the file system does not take them.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, path, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(source, path)
+    except OSError as error:
+        from sdbuild.store.disk import file_error
+
+        raise file_error(error, path) from error

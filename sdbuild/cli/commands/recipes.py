@@ -1,0 +1,34 @@
+"""`recipes`: the recipes that are found by name."""
+
+from __future__ import annotations
+
+import click
+
+from sdbuild.cli.options import command, json_option, print_json
+
+
+@command()
+@json_option
+def command(is_json: bool) -> int:
+    """List the recipes: the project's own, and the built-in ones."""
+    from sdbuild.recipe.project import BUILT_IN, Project
+    from sdbuild.recipe.recipe import load
+
+    project = Project.here()
+    found = []
+    for name in project.names():
+        recipe = load({"model": name}, project)
+        found.append({
+            "name": name, "summary": recipe.summary, "family": recipe.family.name,
+            "size": f"{recipe.width_px}x{recipe.height_px}", "source": list(recipe.source.places),
+            "file": str(project.recipe(name)), "is_built_in": not (
+                path := project.recipe(name)) or path.parent.resolve() == BUILT_IN.resolve(),
+        })
+    if is_json:
+        print_json(recipes=found)
+        return 0
+    for row in found:
+        own = "" if row["is_built_in"] else f"  ({row['file']})"
+        click.echo(f"{row['name']}  {row['family']}  {row['size']}{own}")
+        click.echo(f"    {row['summary']}\n    from {', '.join(row['source'])}")
+    return 0

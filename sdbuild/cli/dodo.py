@@ -1,0 +1,65 @@
+"""What a `dodo.py` needs, and the same tasks run in this process for `sdbuild build`.
+
+    from sdbuild.cli.dodo import DOIT_CONFIG, task_sdbuild
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from doit.cmd_base import ModuleTaskLoader
+from doit.doit_cmd import DoitMain
+
+from sdbuild.cli.tasks import Reporter, load, variables
+from sdbuild.recipe.settings import database, settings
+
+
+def _config() -> dict[str, Any]:
+    return {
+        "default_tasks": ["build"],
+        "reporter": Reporter,
+        "backend": "json",
+        "dep_file": str(database()),
+        "verbosity": 1,
+    }
+
+
+DOIT_CONFIG = _config()
+_COMMANDS = {"run": "sdbuild.cli.tasks:RunWithin", "forget": "sdbuild.cli.tasks:ForgetRecords",
+             "help": "sdbuild.cli.doit_help:HelpVariables"}
+
+
+def task_sdbuild() -> Iterator[dict[str, Any]]:
+    """The steps of the recipe, and build, check and generate above them."""
+    yield from load(variables())
+
+
+def run(arguments: Sequence[str], words: Mapping[str, str]) -> int:
+    """Runs doit in this process; its exit status: 0 done, 1 or 2 failed, 3 no such task.
+
+    Args:
+        words: the variables, which doit itself would read from its arguments.
+    """
+    def task_sdbuild() -> Iterator[dict[str, Any]]:
+        yield from load(words)
+
+    program = DoitMain(
+        ModuleTaskLoader({"DOIT_CONFIG": _config(), "task_sdbuild": task_sdbuild}),
+        config_filenames=(), extra_config={"COMMAND": _COMMANDS},
+    )
+    program.BIN_NAME = "sdbuild"
+    return program.run(list(arguments))
+
+
+def build_bundle(words: Mapping[str, str], *, is_quiet: bool = False) -> tuple[Path, int]:
+    """Builds the recipe's bundle; its folder, and doit's exit status.
+
+    Args:
+        is_quiet: progress goes to standard error.
+    """
+    with redirect_stdout(sys.stderr if is_quiet else sys.stdout):
+        return settings(words).bundle, run(["run", "build"], words)

@@ -1,0 +1,121 @@
+"""The project that a command works in: where its recipes, store and bundles are.
+
+A project is the nearest folder above the current one with `sdbuild.toml`, or with recipes in
+`recipes/`. Outside any, the store is in the platform's folder for caches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sdbuild.base.errors import RecipeError
+from sdbuild.base.filenames import is_system_file
+from sdbuild.base.parsing import read_file, toml_table
+from sdbuild.base.suggestions import did_you_mean
+from sdbuild.recipe.fields import MODEL_FIELD, SETTING_FIELDS, Field, parse
+
+IMPORT_ROOT = Path(__file__).parents[2]
+"""The folder that Python finds this package in: the clone, or site-packages."""
+
+_WHEEL = Path(__file__).parents[1] / "builtin"
+BUILT_IN = _WHEEL if _WHEEL.is_dir() else IMPORT_ROOT / "recipes"
+"""The recipes that come with sdbuild: a wheel has them inside the package."""
+
+DEFAULT_MODEL = "tiny-emoji"
+FILE = "sdbuild.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """Where a project's things are, and the settings in its `sdbuild.toml`.
+
+    `recipes` are the folders that recipes are found in by name, the project's own first.
+    """
+
+    root: Path
+    recipes: tuple[Path, ...]
+    cache: Path
+    bundles: Path
+    table: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def here(cls) -> Project:
+        """The project of the current folder.
+
+        Raises:
+            RecipeError: its `sdbuild.toml` cannot be read, or has an unknown setting.
+        """
+        here = Path.cwd()
+        for folder in (here, *here.parents):
+            if (folder / FILE).is_file() or _recipes(folder / "recipes"):
+                own = () if (folder / "recipes").resolve() == BUILT_IN.resolve() \
+                    else (folder / "recipes",)
+                return cls(root=folder, recipes=(*own, BUILT_IN), cache=folder / "cache",
+                           bundles=folder / "bundles", table=_table(folder / FILE))
+        import platformdirs
+
+        return cls(root=here, recipes=(BUILT_IN,), cache=platformdirs.user_cache_path("sdbuild"),
+                   bundles=here / "bundles")
+
+    @property
+    def default_model(self) -> str:
+        """The recipe to build if the command line names none."""
+        found = self.setting(MODEL_FIELD, {})
+        return DEFAULT_MODEL if found is None else str(found[0])
+
+    def names(self) -> list[str]:
+        """The recipes that are found by name."""
+        return sorted({path.stem for folder in self.recipes for path in _recipes(folder)})
+
+    def recipe(self, name: str) -> Path | None:
+        """The file of the recipe with this name, or None."""
+        found = (folder / f"{name}.toml" for folder in self.recipes)
+        return next((path for path in found if path in _recipes(path.parent)), None)
+
+    def setting(self, field: Field, words: Mapping[str, str]) -> tuple[Any, Path] | None:
+        """A setting's value, and the folder that a path in it is relative to; None if not set.
+
+        The command line comes first, then the environment (`SDBUILD_CACHE`), then `sdbuild.toml`.
+
+        Raises:
+            RecipeError: the value is not allowed; says where it is set.
+        """
+        name, variable = field.name, f"SDBUILD_{field.name.upper()}"
+        if name in words:
+            return parse(field, words[name], "on the command line"), Path.cwd()
+        if os.environ.get(variable):
+            return parse(field, os.environ[variable], f"in the environment, {variable}"), Path.cwd()
+        if name in self.table:
+            return parse(field, self.table[name], str(self.root / FILE)), self.root
+        return None
+
+    def path(self, field: Field, words: Mapping[str, str]) -> Path | None:
+        """A setting that is a path, made absolute; None if not set.
+
+        Raises:
+            RecipeError: the value is not allowed.
+        """
+        found = self.setting(field, words)
+        return found and (found[1] / found[0]).absolute()
+
+
+def _recipes(folder: Path) -> list[Path]:
+    found: Iterator[Path] = folder.glob("*.toml")
+    return [path for path in found if not is_system_file(path.name)]
+
+
+def _table(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    table = toml_table(read_file(path, RecipeError), str(path), RecipeError)
+    known = [MODEL_FIELD.name, *(field.name for field in SETTING_FIELDS)]
+    for name in table:
+        if name not in known:
+            raise RecipeError(f"{path}: unknown setting {name!r}{did_you_mean(name, known)}",
+                              hint=f"the settings are: {', '.join(known)}; what a bundle is made "
+                                   "of stands in its recipe")
+    return table
