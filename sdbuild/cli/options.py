@@ -169,15 +169,11 @@ def _adds(groups: Sequence[tuple[str, Sequence[Field]]], is_shown: Callable[[Fie
 
 def recipe_variables(*, with_image: bool = False) -> Any:
     """Adds every variable; those of images are shown in the help text only `with_image`."""
-    return _adds(_GROUPS, lambda field: with_image or field not in _OF_IMAGE)
+    groups = (_GROUPS[1], _GROUPS[0], _GROUPS[2]) if with_image else _GROUPS
+    return _adds(groups, lambda field: with_image or field not in _OF_IMAGE)
 
 
 _OF_IMAGE = (*DRAW_FIELDS, VARIABLES["out"], VARIABLES["report"])
-
-image_variables = _adds(
-    (("Image (default: the bundle's own values)", DRAW_FIELDS),
-     ("Settings", (VARIABLES["out"], VARIABLES["report"]))), lambda field: True)
-"""Adds what an image is made by."""
 
 store_variables = _adds((("Settings", (VARIABLES["cache"],)),), lambda field: True)
 """Adds `--cache`."""

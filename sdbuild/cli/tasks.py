@@ -352,6 +352,8 @@ class RunWithin(Run):
                 return 1
             except SDBuildError:
                 pass  # running the step will say what is wrong, where doit can report it
+        if not isinstance(options["outfile"], str):
+            options["outfile"] = sys.stdout  # as it is now; doit has it from its import
         try:
             return super()._execute(**options | {"par_type": "thread"})
         except InvalidCommand as error:

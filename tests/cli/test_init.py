@@ -128,5 +128,6 @@ def test_from_a_wheel_init_build_and_generate_make_a_picture_in_an_empty_folder(
     sdbuild("build", "-n", "2")
     (picture,) = sdbuild("generate", "--steps", "4").splitlines()[-1:]
 
-    assert Image.open(empty / picture).size == (128, 128)
+    with Image.open(empty / picture) as image:
+        assert image.size == (128, 128)
     assert "up to date" in sdbuild("build")

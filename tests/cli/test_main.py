@@ -153,6 +153,21 @@ def test_export_makes_a_step_and_copies_its_artifact(tmp_path, capsys):
     words = ["download:vae_decoder", str(tmp_path / "out"), f"cache={tmp_path / 'cache'}"]
     assert main(["export", *words]) == 0
 
+    assert "download:vae_decoder" in capsys.readouterr().out
     (weights,) = (tmp_path / "out").rglob("*.safetensors")
     assert os.access(weights, os.W_OK)
     assert weights.stat().st_nlink == 1
+
+
+@pytest.mark.parametrize("path, part", [
+    ("Unet.mlpackage", "net.mlpackage"), ("folder", ""), ("net.mlmodelc", ""),
+])
+def test_an_exported_package_takes_the_place_of_a_path_that_ends_as_it_does(path, part):
+    from sdbuild.cli.commands.export import _only_entry
+    from sdbuild.store.record import Entry, Record
+
+    tree = (Entry("net.mlpackage/a", "0" * 32, 1), Entry("net.mlpackage/b", "1" * 32, 1))
+    record = Record(key="k", step="convert:unet", ingredients={}, tree=tree, seconds=0,
+                    peak_bytes=0, made_at="", host="", facts={})
+
+    assert _only_entry(record, Path(path)) == part

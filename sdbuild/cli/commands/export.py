@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sdbuild.base.errors import RecipeError, StoreError
 from sdbuild.cli.options import command, recipe_variables
+
+if TYPE_CHECKING:
+    from sdbuild.store import Record
 
 
 @command()
@@ -20,13 +24,13 @@ from sdbuild.cli.options import command, recipe_variables
 def command(step: str, path: Path, is_linked: bool, words: dict[str, str]) -> int:
     """Copy a step's artifact to PATH, which must not exist.
 
-    STEP is a step such as convert:unet, whose artifact has the .mlpackage; it is made if needed.
+    STEP is a step such as convert:unet; it is made if needed. Of an artifact that holds a single
+    .mlpackage, PATH becomes that package if its name ends so, and else a folder with it.
     """
     from sdbuild.base.suggestions import did_you_mean
     from sdbuild.cli.dodo import run
     from sdbuild.engine.build import Builder
     from sdbuild.recipe.settings import settings
-    from sdbuild.store import Record
 
     if path.exists() or path.is_symlink():
         raise StoreError(f"{path}: already exists", hint="choose another PATH, or remove it")
@@ -38,15 +42,23 @@ def command(step: str, path: Path, is_linked: bool, words: dict[str, str]) -> in
         return status
 
     def lay_out(record: Record) -> None:
+        part = _only_entry(record, path)
         if is_linked:
-            builder.store.checkout(record, path)
+            builder.store.checkout(record, path, part)
             return
         with builder.store.workspace(f"export-{record.key}") as work:
-            _copy(builder.store.checkout(record, work / "out"), path)
+            _copy(builder.store.checkout(record, work / "out", part), path)
 
     builder.deliver(step, lay_out)
     click.echo(path)
     return 0
+
+
+def _only_entry(record: Record, path: Path) -> str:
+    """The only file or folder of an artifact, if its name ends as the path's does; else empty."""
+    names = {entry.path.partition("/")[0] for entry in record.tree}
+    suffixes = {Path(name).suffix for name in names}
+    return names.pop() if len(names) == 1 and suffixes == {path.suffix} != {""} else ""
 
 
 def _copy(source: Path, path: Path) -> None:
