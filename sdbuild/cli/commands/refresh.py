@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from sdbuild.cli.options import command, recipe_variables
+from sdbuild.cli.options import command, json_option, print_json, recipe_variables
 
 
 @command()
 @recipe_variables()
-def command(words: dict[str, str]) -> int:
+@json_option
+def command(words: dict[str, str], is_json: bool) -> int:
     """Resolve the branches of the recipe's sources again.
 
     A branch on the Hub stays at the commit that it was first seen at, until this asks the Hub.
@@ -20,12 +21,16 @@ def command(words: dict[str, str]) -> int:
 
     found = settings(words)
     moves = Checkpoints(Store(found.cache)).refresh(found.recipe.sources)
+    if is_json:
+        print_json(moves=[{"place": place, "before": before, "after": after}
+                          for place, before, after in moves],
+                   is_locked=found.recipe.lock is not None)
+        return 0
     for place, before, after in moves:
-        was = "" if before == after else f"{before[:12] or 'not asked before'} → "
+        was = "" if before == after else f"{before[:12] or 'not resolved before'} → "
         click.echo(f"{place}  {was}{after[:12]}")
     if not moves:
-        click.echo("nothing to ask: no place of this recipe is a branch of a repository")
+        click.echo("nothing to resolve: no source of this recipe is a branch of a repository")
     elif found.recipe.lock is not None:
-        click.echo("the recipe is locked, so this changes nothing before: "
-              "python -m sdbuild lock RECIPE")
+        click.echo("the recipe is locked, so builds stay as they are until: sdbuild lock RECIPE")
     return 0
