@@ -14,7 +14,8 @@ from typing import Any
 from doit.cmd_base import ModuleTaskLoader
 from doit.doit_cmd import DoitMain
 
-from sdbuild.cli.tasks import Reporter, load, variables
+from sdbuild.cli.reporter import Reporter
+from sdbuild.cli.tasks import load, variables
 from sdbuild.recipe.settings import database, settings
 
 

@@ -149,7 +149,9 @@ class Command(click.Command):
                 formatter.write_dl(records, col_max=30)
 
 
-def command(*, has_terms: bool = False, **options: Any) -> Callable[[Callable[..., int]], Command]:
+def as_command(
+    *, has_terms: bool = False, **options: Any
+) -> Callable[[Callable[..., int]], Command]:
     """Makes a command of a function, named as its module, whose docstring is its help."""
     def decorate(function: Callable[..., int]) -> Command:
         name = function.__module__.rpartition(".")[2].replace("_", "-")

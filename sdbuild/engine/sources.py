@@ -76,8 +76,9 @@ class Checkpoints:
 
     def _check(self, step: Step) -> None:
         self.identity(step)
-        if step.source and not step.source.are_files:
-            normalize.check(self.taken(step.source), step.reads, step.params)
+        taken = self.taken(step.source) if step.source else None
+        if taken is not None and not isinstance(taken, Files):
+            normalize.check(taken, step.reads, step.params)
 
     def taken(self, source: Source) -> Checkpoint | Files:
         """The checkpoint at the first of the source's places that has one, or all its files.

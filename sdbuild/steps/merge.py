@@ -49,7 +49,8 @@ def run(job: Job) -> dict[str, Any]:
     weights = tensors.table([checkpoint / "weights.safetensors"])
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     updates: dict[str, list[tuple[float, lora.Update]]] = {}
-    counts, ignored = [], []
+    counts: list[int] = []
+    ignored: list[str] = []
     for place, strength in zip(job.places, job.params["strengths"], strict=True):
         read = lora.read(Path(place))
         found = lora.matched(place, read.updates.get(job.params["component"], []), shapes)

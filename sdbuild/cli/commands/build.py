@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from sdbuild.cli.options import command, recipe_variables
+from sdbuild.cli.options import as_command, recipe_variables
 
 
-@command()
+@as_command()
 @click.argument("tasks", nargs=-1, metavar="[STEP]...")
 @click.option("-n", "--jobs", type=click.IntRange(min=1), default=1, metavar="N",
               help="Steps to run at a time.")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from sdbuild.cli.options import command
+from sdbuild.cli.options import as_command
 
 
-@command()
+@as_command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> int:
     """Print a shell completion script.

@@ -6,10 +6,10 @@ from dataclasses import asdict
 
 import click
 
-from sdbuild.cli.options import command, json_option, open_store, print_json, store_variables
+from sdbuild.cli.options import as_command, json_option, open_store, print_json, store_variables
 
 
-@command()
+@as_command()
 @store_variables
 @json_option
 def command(words: dict[str, str], is_json: bool) -> int:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from sdbuild.base.errors import RecipeError, StoreError
-from sdbuild.cli.options import command, recipe_variables
+from sdbuild.cli.options import as_command, recipe_variables
 
 if TYPE_CHECKING:
     from sdbuild.store import Record
 
 
-@command()
+@as_command()
 @click.argument("step")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--link", "is_linked", is_flag=True,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from sdbuild.cli.options import command, json_option, open_store, print_json, store_variables
+from sdbuild.cli.options import as_command, json_option, open_store, print_json, store_variables
 
 
-@command(has_terms=True)
+@as_command(has_terms=True)
 @click.argument("terms", nargs=-1, metavar="[FIELD=VALUE]...")
 @store_variables
 @json_option

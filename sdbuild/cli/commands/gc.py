@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from sdbuild.base.units import parse_bytes, parse_seconds
-from sdbuild.cli.options import command, json_option, open_store, print_json, store_variables
+from sdbuild.cli.options import as_command, json_option, open_store, print_json, store_variables
 
 if TYPE_CHECKING:
     from sdbuild.reports.gc import Garbage
     from sdbuild.store import Store
 
 
-@command()
+@as_command()
 @click.option("--keep", multiple=True, metavar="RECIPE",
               help="Keep what this recipe's bundles were made from; may be repeated.")
 @click.option("--max-size", metavar="SIZE",

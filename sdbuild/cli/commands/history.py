@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sdbuild.cli.options import command, json_option, open_store, print_json, store_variables
+from sdbuild.cli.options import as_command, json_option, open_store, print_json, store_variables
 
 if TYPE_CHECKING:
     from sdbuild.store import Record
 
 
-@command()
+@as_command()
 @click.argument("step", default="*", metavar="[STEP]")
 @store_variables
 @json_option

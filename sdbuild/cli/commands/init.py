@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from sdbuild.base.errors import RecipeError
-from sdbuild.cli.options import command
+from sdbuild.cli.options import as_command
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 _FILES = {
@@ -23,7 +23,7 @@ _FILES = {
 """The templates, and the files of a project that are made from them."""
 
 
-@command()
+@as_command()
 @click.argument("folder", type=click.Path(path_type=Path), default=".", metavar="[FOLDER]")
 @click.option("--name", default="my-model", metavar="NAME",
               help="The name of the recipe.  [default: my-model]")

@@ -7,10 +7,10 @@ from dataclasses import replace
 import click
 
 from sdbuild.base.errors import RecipeError
-from sdbuild.cli.options import command, recipe_variables, with_model
+from sdbuild.cli.options import as_command, recipe_variables, with_model
 
 
-@command()
+@as_command()
 @click.argument("recipe")
 @click.option("--write", "is_written", is_flag=True,
               help="Write into a built-in recipe too, instead of printing the lock.")

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import click
 
 from sdbuild.base.errors import RecipeError
-from sdbuild.cli.options import command, json_option, print_json, recipe_variables
+from sdbuild.cli.options import as_command, json_option, print_json, recipe_variables
 
 SHARED = "shared"
 NOT_SHARED = "not shared"
 NOT_HERE = "not here"
 
 
-@command()
+@as_command()
 @click.argument("task", default="build", metavar="[STEP]")
 @recipe_variables()
 @json_option

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from sdbuild.cli.options import command, json_option, print_json
+from sdbuild.cli.options import as_command, json_option, print_json
 
 
-@command()
+@as_command()
 @json_option
 def command(is_json: bool) -> int:
     """List the recipes: the project's own, and the built-in ones."""
@@ -15,7 +17,7 @@ def command(is_json: bool) -> int:
     from sdbuild.recipe.recipe import load
 
     project = Project.here()
-    found = []
+    found: list[dict[str, Any]] = []
     for name in project.names():
         recipe = load({"model": name}, project)
         found.append({

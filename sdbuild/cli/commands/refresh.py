@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from sdbuild.cli.options import command, json_option, print_json, recipe_variables
+from sdbuild.cli.options import as_command, json_option, print_json, recipe_variables
 
 
-@command()
+@as_command()
 @recipe_variables()
 @json_option
 def command(words: dict[str, str], is_json: bool) -> int:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from sdbuild.cli.options import command, json_option, print_json, recipe_variables
+from sdbuild.cli.options import as_command, json_option, print_json, recipe_variables
 
 
-@command()
+@as_command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("component")
 @recipe_variables()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sdbuild.cli.options import command, json_option, open_store, print_json, store_variables
+from sdbuild.cli.options import as_command, json_option, open_store, print_json, store_variables
 
 if TYPE_CHECKING:
     from sdbuild.reports.verify import Progress
 
 
-@command()
+@as_command()
 @store_variables
 @json_option
 def command(words: dict[str, str], is_json: bool) -> int:

@@ -8,10 +8,10 @@ from dataclasses import asdict
 
 import click
 
-from sdbuild.cli.options import command, json_option, print_json, recipe_variables, with_model
+from sdbuild.cli.options import as_command, json_option, print_json, recipe_variables, with_model
 
 
-@command()
+@as_command()
 @click.argument("recipe")
 @click.argument("component")
 @click.argument("tensor")

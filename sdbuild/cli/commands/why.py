@@ -6,10 +6,10 @@ from dataclasses import asdict
 
 import click
 
-from sdbuild.cli.options import command, json_option, print_json, recipe_variables
+from sdbuild.cli.options import as_command, json_option, print_json, recipe_variables
 
 
-@command()
+@as_command()
 @click.argument("task", default="build", metavar="[STEP]")
 @recipe_variables()
 @json_option
