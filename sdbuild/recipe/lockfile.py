@@ -22,13 +22,13 @@ COMMITS = "commits"
 
 _COMMENT = (
     "# What download must make of the checkpoint, from whatever place. "
-    "Written by `python -m sdbuild lock`."
+    "Written by `sdbuild lock`."
 )
 _HEADER = re.compile(r"\s*\[+\s*(?P<first>[^\].]*)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _XXH3 = re.compile(r"[0-9a-f]{32}")
-_HINT = "take the table [lock] out of the recipe and write it anew: python -m sdbuild lock RECIPE"
+_HINT = "take the table [lock] out of the recipe and write it anew: sdbuild lock RECIPE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class Lock:
         if part not in self.parts:
             raise RecipeError(
                 f"the recipe is locked, and its lock has no {part}",
-                hint=f"write it anew with the component: python -m sdbuild lock RECIPE "
+                hint=f"write it anew with the component: sdbuild lock RECIPE "
                      f"components={part},…",
             )
         return self.parts[part]

@@ -91,7 +91,7 @@ class Standing:
     is_locked: bool
 
     def __str__(self) -> str:
-        how = "locked" if self.is_locked else "as first asked: python -m sdbuild refresh"
+        how = "locked" if self.is_locked else "as first asked: sdbuild refresh"
         return f"{'source':<24}{self.place} is at {self.commit}, {how}"
 
 

@@ -105,7 +105,7 @@ class Pipeline:
         return BundleError(
             f"{self.bundle.folder}: {component}: {what}: found {found}, "
             f"expected {expected}",
-            hint=f"python -m sdbuild contract {self.bundle.folder} says what else is wrong",
+            hint=f"sdbuild contract {self.bundle.folder} says what else is wrong",
         )
 
     def draw(
@@ -232,7 +232,7 @@ def _tokenizer(bundle: Bundle) -> Any:
         return CLIPTokenizer.from_pretrained(str(bundle.folder), pad_token=bundle.pad_token)
     except Exception as error:
         raise BundleError(f"{bundle.folder}: vocab.json and merges.txt are no tokenizer: {error}",
-                          hint=f"python -m sdbuild contract {bundle.folder} says why") from error
+                          hint=f"sdbuild contract {bundle.folder} says why") from error
 
 
 def _scheduler(name: str, bundle: Bundle, steps: int) -> Any:

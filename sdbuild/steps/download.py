@@ -93,7 +93,7 @@ def _check_lock(place: str, job: Job) -> None:
             raise DigestMismatch(
                 f"{place}: {part}: {name} is {found.get(name, 'missing')}, "
                 f"but {job.locked.get(name, 'missing')} is locked",
-                hint="if another checkpoint is meant: python -m sdbuild lock RECIPE",
+                hint="if another checkpoint is meant: sdbuild lock RECIPE",
                 part=part, file=name, found=found.get(name), locked=job.locked.get(name),
             )
 

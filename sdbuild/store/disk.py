@@ -292,7 +292,7 @@ def guarded(where: Path) -> Iterator[None]:
 
 def file_error(error: OSError, where: Path) -> StoreError:
     """The error of a file system, as ours."""
-    room = "free some space (python -m sdbuild gc), or put the store elsewhere with cache=PATH"
+    room = "free some space (sdbuild gc), or put the store elsewhere with cache=PATH"
     access = "give yourself access to it, or put the store elsewhere with cache=PATH"
     many = "close other programs, or allow more open files (ulimit -n)"
     hints = {
@@ -305,7 +305,7 @@ def file_error(error: OSError, where: Path) -> StoreError:
         errno.ELOOP: "a link has the place of a file that is written to; remove it if you did not "
                      "make it",
         errno.EIO: "the disk may be failing: the system's log tells; what was finished stays, and "
-                   "python -m sdbuild verify finds what is damaged",
+                   "sdbuild verify finds what is damaged",
     }
     elsewhere = "put the store where it can be written, with cache=PATH"
     return StoreError(

@@ -125,7 +125,7 @@ def test_if_every_place_has_another_the_part_and_both_digests_are_named(
                        printed)
     assert len(found) == 2
     assert {locked for _, locked in found} == {lock["unet"]["weights.safetensors"]}
-    assert "python -m sdbuild lock RECIPE" in printed
+    assert "sdbuild lock RECIPE" in printed
     assert not list(Store(new_project.cache).records())
 
 

@@ -82,7 +82,7 @@ def test_a_quota_that_is_used_up_is_told_though_the_log_is_under_it(stage):
     told = stage.run(("build", {}), decide).result
 
     assert "quota exceeded" in told["error"]
-    assert "python -m sdbuild gc" in told["hint"]
+    assert "sdbuild gc" in told["hint"]
 
 
 def unreadable(path, number):

@@ -134,4 +134,4 @@ def test_a_lock_of_an_older_sdbuild_is_refused_with_the_way_to_write_it_anew():
     with pytest.raises(RecipeError, match="digests that can be forged") as refused:
         parsed({"unet": {"weights.safetensors": "1b" * 16}}, "mine.toml: [lock]")
 
-    assert "python -m sdbuild lock RECIPE" in refused.value.hint
+    assert "sdbuild lock RECIPE" in refused.value.hint

@@ -1,4 +1,4 @@
-"""`python -m sdbuild mil …`: the commands and their arguments.
+"""`sdbuild mil …`: the commands and their arguments.
 
 `cli_look.py` and `cli_edit.py` are what they do.
 """

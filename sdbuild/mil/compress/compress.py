@@ -124,11 +124,11 @@ def _check(model: Model, selection: Selection, method: Method) -> None:
             near = get_close_matches(kind, types, n=1)
             meant = f'; did you mean "{near[0]}"?' if near else ""
             raise MILError(f"{model.source}: no operation is a {kind!r}{meant}",
-                           hint="`python -m sdbuild mil ops PACKAGE` lists their types")
+                           hint="`sdbuild mil ops PACKAGE` lists their types")
     for pattern in (*selection.skip, *selection.mixed):
         if not any(fnmatchcase(name, pattern) for name in names):
             raise MILError(f"{model.source}: no constant is called {pattern!r}",
-                           hint="`python -m sdbuild mil weights PACKAGE` lists their names")
+                           hint="`sdbuild mil weights PACKAGE` lists their names")
 
 
 def opset_number(opset: str) -> int:

@@ -69,7 +69,7 @@ def refuse_contradictions(model: Model) -> None:
 def _refuse(model: Model, problems: Iterable[Problem]) -> None:
     for found in problems:
         raise InvalidProgram(f"{model.source}: {found.where}: {found.problem}",
-                             hint="`python -m sdbuild mil verify PATH` tells all that is wrong.")
+                             hint="`sdbuild mil verify PATH` tells all that is wrong.")
 
 
 def blocks(model: Model) -> Iterator[tuple[str, Function, Block]]:

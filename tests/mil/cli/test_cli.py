@@ -1,4 +1,4 @@
-"""`python -m sdbuild mil …`: what it prints, and how it ends; `verify` and `run` are elsewhere."""
+"""`sdbuild mil …`: what it prints, and how it ends; `verify` and `run` are elsewhere."""
 
 import json
 import os

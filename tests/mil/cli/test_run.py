@@ -1,4 +1,4 @@
-"""`python -m sdbuild mil run`: inputs, outputs, and what it says of them."""
+"""`sdbuild mil run`: inputs, outputs, and what it says of them."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`python -m sdbuild mil verify`: what it finds."""
+"""`sdbuild mil verify`: what it finds."""
 
 import json
 
