@@ -23,7 +23,7 @@ from doit.cmd_forget import Forget
 from doit.cmd_run import Run
 from doit.exceptions import InvalidCommand, TaskFailed
 
-from sdbuild.base.errors import OutOfMemory, SDBuildError, SourceError
+from sdbuild.base.errors import OutOfMemory, RecipeError, SDBuildError, SourceError
 from sdbuild.base.printable import printable, printed_safely
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.bundle.install import amiss, check_replaceable, install, remove
@@ -208,11 +208,13 @@ def _command(name: str, *words: str) -> Action:
 
 
 def _guarded(run: Action) -> Action:
-    """The action, its errors told by doit without a traceback."""
+    """The action, its errors told by doit without a traceback.
+
+    What it prints is made safe around the whole run: `doit -n` has actions overlap in threads.
+    """
     def action() -> TaskFailed | None:
         try:
-            with printed_safely():
-                return run()
+            return run()
         except SDBuildError as error:
             return TaskFailed(str(error))
     return action
@@ -280,18 +282,21 @@ class RunWithin(Run):
             builder, names = wanted[0]["builder"], [meta["step"] for meta in wanted]
             try:
                 builder.store.sweep_work()
+                if builder.remote is not None:
+                    builder.remote.check()
                 builder.reach_sources(names)
                 builder.refuse_too_large(names)
                 _tell_notes(builder, names)
-            except (SourceError, OutOfMemory) as error:
+            except (RecipeError, SourceError, OutOfMemory) as error:
                 sys.stderr.write(printable(f"ERROR: {error}\n"))
-                return 1
+                return 2 if isinstance(error, RecipeError) else 1
             except SDBuildError:
                 pass  # running the step will say what is wrong, where doit can report it
         if not isinstance(options["outfile"], str):
             options["outfile"] = sys.stdout  # as it is now; doit has it from its import
         try:
-            return super()._execute(**options | {"par_type": "thread"})
+            with printed_safely():
+                return super()._execute(**options | {"par_type": "thread"})
         except InvalidCommand as error:
             raise _explained(error, by_name) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -26,6 +27,7 @@ from sdbuild.base.errors import (
     SDBuildError,
     SourceError,
     StepError,
+    StoreError,
 )
 from sdbuild.base.machine import usable_bytes, wait
 from sdbuild.base.units import several, size
@@ -36,9 +38,9 @@ from sdbuild.engine.sources import Checkpoints
 from sdbuild.engine.step import From, Step, ingredients
 from sdbuild.recipe.project import IMPORT_ROOT
 from sdbuild.recipe.settings import Settings
-from sdbuild.store import Record, Store, key
+from sdbuild.store import UNSIGNED, Record, Store, key
 from sdbuild.store.disk import file_error
-from sdbuild.store.remote.remote import Remote, remote_at
+from sdbuild.store.remote.remote import Remote, remote_at, secret
 
 T = TypeVar("T")
 
@@ -68,6 +70,9 @@ class Builder:
     Args:
         ram_bytes: what steps may hold together; else what this machine has to give.
         remote: a store that is shared with other machines.
+
+    Raises:
+        RecipeError: the secret for shared stores is empty.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Builder:
         self.plan = plan
         self.store = store
         self.remote = remote
+        self._has_secret = bool(secret())
         self.ram = Ram(store, usable_bytes() if ram_bytes is None else ram_bytes)
         self.checkpoints = Checkpoints(store)
 
@@ -123,10 +129,23 @@ class Builder:
             inputs["provenance"] = step.stage.provenance_digest(self.provenance(step, before))
         found = ingredients(step, inputs, self.checkpoints.digests(step))
         made = key(found)
-        record = self.store.find(made)
+        record = self._believed(made)
         if record is None and self.remote is not None:
             record = self.remote.find(made, found)
         return State(step=step, ingredients=found, key=made, record=record)
+
+    def _believed(self, key: str) -> Record | None:
+        """The record of a key in the store, unless nobody vouches for it.
+
+        With a secret, one that was learnt without a signature counts as not there. Its files go:
+        they were checked against the digests that whoever wrote the record chose.
+        """
+        record = self.store.find(key)
+        if record is None or not self._has_secret or record.origin != UNSIGNED:
+            return record
+        with contextlib.suppress(StoreError):  # it cannot be written to: it is not believed
+            self.store.disown(record)
+        return None
 
     def provenance(self, step: Step, states: Mapping[str, State]) -> list[dict[str, Any]]:
         """How everything that `step` is made from was made, in order; no time, no place."""
@@ -193,7 +212,7 @@ class Builder:
 
     def _make(self, state: State, states: Mapping[str, State], path: str) -> Record:
         with self.store.locked(str(state.key), state.step.name):
-            record = self.store.find(str(state.key))  # another build may just have made it
+            record = self._believed(str(state.key))  # another build may just have made it
             if self._is_whole(record, path) or self._is_fetched(record, path):
                 return record
             self._tell_flaws(state, path)

@@ -18,6 +18,12 @@ def key(ingredients: Mapping[str, Any]) -> str:
 _LARGEST_BYTES = 64 << 20
 
 
+UNSIGNED = "unsigned"
+"""The `origin` of a record from a shared store that was read without a secret."""
+SIGNED = "signed"
+"""The `origin` of a record from a shared store that bore this machine's signature."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A file of an artifact; `path` is relative, with `/`."""
@@ -30,6 +36,9 @@ class Entry:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """What is known of an artifact: what it was made of, what came out, what it cost.
+
+    `origin`: how it came into this store: empty if it was made here, else UNSIGNED or SIGNED, from
+    a shared store. It is no part of what the artifact is.
 
     Units:
         seconds: wall clock; peak_bytes: the most anonymous memory that its process held.
@@ -44,6 +53,7 @@ class Record:
     made_at: str
     host: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = field(default="", compare=False)
 
     def part(self, path: str) -> tuple[Entry, ...]:
         """The files at or below `path`; all of them if it is empty."""
@@ -69,7 +79,10 @@ def tree_digest(tree: tuple[Entry, ...]) -> str:
 def encoded(record: Record) -> bytes:
     """The bytes of a record's file; its tree as rows of path, digest and size."""
     rows = [[e.path, e.digest, e.size_bytes] for e in record.tree]
-    return json.dumps(asdict(record) | {"tree": rows}, indent=1).encode()
+    found = asdict(record) | {"tree": rows}
+    if not record.origin:
+        del found["origin"]
+    return json.dumps(found, indent=1).encode()
 
 
 def decoded(content: bytes, key: str) -> Record:
@@ -97,6 +110,7 @@ def _is_sound(record: Record) -> bool:
     return (
         all(isinstance(getattr(record, name), str) for name in _TEXT)
         and all(type(getattr(record, name)) in (int, float) for name in _NUMBERS)
+        and record.origin in ("", UNSIGNED, SIGNED)
         and isinstance(record.facts, dict) and isinstance(record.ingredients, dict)
         and all(isinstance(record.ingredients.get(name, {}), dict) for name in _TABLES)
         and all(isinstance(entry.path, str) and isinstance(entry.digest, str)

@@ -87,6 +87,15 @@ class Store:
         with guarded(self.root):
             return drop(self._record_path(key))
 
+    def disown(self, record: Record) -> None:
+        """Drops a record that is not believed, and the files that came with it.
+
+        Raises:
+            StoreError: the store cannot be written to.
+        """
+        self.give_up({entry.digest for entry in record.tree})
+        self.forget(record.key)
+
     def used(self, record: Record) -> None:
         """Notes that an artifact is used now, for those who collect what nobody uses."""
         if time.time() - self.last_used(record) > _USED_EVERY_S:

@@ -81,12 +81,12 @@ def test_a_fresh_machine_fetches_the_records_and_the_bundles_bytes_and_runs_noth
     asked = [path.removeprefix(f"/shared/{s3.folder}/") for path in s3.wire.paths("GET")]
     assert len(asked) == len(set(asked))
     wanted = {f"objects/{e.digest[:2]}/{e.digest}": e.size_bytes for e in made["bundle"].tree}
-    assert {name for name in asked if name.startswith("objects/")} == wanted.keys()
     names = {f"records/{r.key[:2]}/{r.key}.json" for r in made.values()}
-    assert {name for name in asked if name.startswith("records/")} == names
+    assert set(asked) == wanted.keys() | names | {"sdbuild-shared.json"}
     assert s3.wire.paths("PUT", "POST") == []
     headers = 1000 * len(asked)
     sizes = sum(wanted.values()) + sum(s3.names("records").values())
+    sizes += s3.names()["sdbuild-shared.json"]
     assert sizes <= s3.wire.received <= sizes + headers
     checkpoint_bytes = sum(r.size_bytes for s, r in made.items() if s.startswith("download:"))
     print(f"\nreceived {s3.wire.received}, bundle {sum(wanted.values())}, "
@@ -187,6 +187,24 @@ def test_no_credentials_are_shown_by_a_build_or_left_in_its_store(new_project):
     for secret in ("hunter22", "tok3n"):
         assert secret not in printed
         assert secret.encode() not in kept
+
+
+def test_a_colleagues_local_store_is_refused_before_any_step(new_project, second):
+    new_project.doit("download:resources")
+    before = files(new_project.cache)
+
+    printed = second.doit("download:resources", remote=new_project.cache, status=2)
+
+    assert "expected a shared store or an empty place; nothing was written" in printed
+    assert ".  download" not in printed
+    assert files(new_project.cache) == before
+
+
+def test_the_own_local_store_and_an_empty_secret_are_refused_at_once(new_project, monkeypatch):
+    assert "is in the local store" in new_project.doit(
+        "download:resources", remote=new_project.cache, status=2)
+    monkeypatch.setenv("SDBUILD_REMOTE_SECRET", "")
+    assert "SDBUILD_REMOTE_SECRET is empty" in new_project.doit("download:resources", status=2)
 
 
 @pytest.mark.parametrize(("url", "message"), [

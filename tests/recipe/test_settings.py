@@ -48,10 +48,11 @@ def test_a_home_that_the_system_does_not_tell_is_asked_for(monkeypatch, name):
 def test_a_folder_that_is_called_like_a_home_is_one_all_the_same(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    found = settings({"cache": "./~nobody-here", "remote": "./~nobody-here"})
+    found = settings({"cache": "./~nobody-here", "remote": "./~nobody-there"})
 
     assert found.cache == tmp_path / "~nobody-here"
-    assert str(remote_at(found.remote, Store(found.cache))._there) == str(found.cache)
+    remote = remote_at(found.remote, Store(found.cache))
+    assert str(remote._there) == str(tmp_path / "~nobody-there")
 
 
 def test_a_url_has_no_home():

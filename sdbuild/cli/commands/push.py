@@ -48,6 +48,7 @@ def _pushed(task: str, words: dict[str, str]) -> Iterator[tuple[str, str]]:
     remote = remote_at(found.remote, store)
     if remote is None:
         raise RecipeError("push: no shared store is named", hint="add remote=URL")
+    remote.check()
     builder = Builder(plan(found.recipe), store)
     with store.in_use("push"):
         for name, state in builder.states(steps_of(task, builder)).items():

@@ -46,6 +46,10 @@ class Place(Protocol):
     def put(self, source: Path, name: str) -> None:
         """Copies a file there, whole or not at all, in place of what had its name."""
 
+    def names(self, folder: str) -> list[str]:
+        """The files and folders in a folder, or below the URL if it is empty; none if it is not
+        there."""
+
 
 class Whole:
     """A place that has a file whole or not at all, and needs no folder for it."""
@@ -78,13 +82,37 @@ class Whole:
         """As `Place` says."""
         self.driver.put_file(str(source), self.path(name))
 
+    def names(self, folder: str) -> list[str]:
+        """As `Place` says."""
+        own = self.path(folder).rstrip("/")
+        try:
+            found = [path.rstrip("/") for path in self.driver.ls(own, detail=False)]
+        except FileNotFoundError:
+            return []
+        # an object store may have an object for the folder itself
+        return [path.rpartition("/")[2] for path in found if len(path) > len(own)]
+
 
 class HTTP(Whole):
     """A server that takes files by `PUT`."""
 
+    _LOCAL = ("locks/store", "stamps.json", "hub.json", "gone.json")
+    """What builds leave in a local store."""
+
     def put(self, source: Path, name: str) -> None:
         """As `Place` says."""
         self.driver.put_file(str(source), self.path(name), method="put")
+
+    def names(self, folder: str) -> list[str]:
+        """What a local store would have, of that what is there: HTTP lists nothing."""
+        return [] if folder else [name for name in self._LOCAL if self._is_there(name)]
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self.size(name)
+        except FileNotFoundError:
+            return False
+        return True
 
 
 class S3(Whole):

@@ -45,7 +45,9 @@ class Shared:
 
 def encoded(shared: Shared, secret: str) -> bytes:
     """The bytes of a record, signed if there is a secret."""
-    record = asdict(shared.record) | {"tree": [
+    record = asdict(shared.record)
+    del record["origin"]  # whoever reads it finds out themselves
+    record |= {"tree": [
         [e.path, e.digest, e.size_bytes, shared.sha256[e.digest]] for e in shared.record.tree
     ]}
     return _text({"record": record, "mac": _mac(record, secret) if secret else None})
@@ -85,6 +87,7 @@ def _checked(found: dict[str, Any], key: str, ingredients: Mapping[str, Any]) ->
     _require(found["key"] == key, "it is of another key")
     _require(canonical(found["ingredients"]) == canonical(ingredients), "it is of another step")
     _require(key_of(found["ingredients"]) == key, "its key is not that of its ingredients")
+    _require("origin" not in found, "it says itself how it was vouched for")
     rows = found.pop("tree")
     record = Record(**found, tree=tuple(Entry(*row[:3]) for row in rows))
     _require(_STEP.fullmatch(record.step) is not None, "its step has no such name")

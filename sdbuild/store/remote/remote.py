@@ -14,14 +14,16 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sdbuild.base.digest import digest_file
-from sdbuild.base.errors import CorruptArtifact, RemoteFailed
+from sdbuild.base.errors import CorruptArtifact, RecipeError, RemoteFailed
 from sdbuild.base.units import size
-from sdbuild.store import Entry, Record, Store
+from sdbuild.store import SIGNED, UNSIGNED, Entry, Record, Store
 from sdbuild.store.remote.envelope import LARGEST_BYTES, Shared, Unsound, decoded, encoded
+from sdbuild.store.remote.marker import check_unmarked, is_local, is_marked, mark
 from sdbuild.store.remote.transport import TIMEOUT_S, TooLarge, Transport
 
 SECRET = "SDBUILD_REMOTE_SECRET"
@@ -33,13 +35,16 @@ class Remote:
     With a secret in the environment, records are signed with it, and no other is believed.
 
     Raises:
-        RecipeError, ToolMissing: the URL cannot be used.
+        RecipeError, ToolMissing: the URL cannot be used, or leads into the store itself; the
+            secret is empty.
     """
 
     def __init__(self, url: str, store: Store, timeout_s: float = TIMEOUT_S) -> None:
         self._there = Transport(url, timeout_s)
         self._store = store
-        self._secret = os.environ.get(SECRET, "")
+        self._secret = secret()
+        _check_apart(self._there.folder, store)
+        self._is_marked = self._is_checked = False
         self._found: dict[str, Shared | None] = {}
         self._damaged: set[str] = set()
         self._may_read = self._may_write = True
@@ -47,6 +52,30 @@ class Remote:
 
     def __repr__(self) -> str:
         return f"Remote({self._there})"
+
+    def check(self) -> None:
+        """Makes sure that the place is a shared store or may become one. Ask before work starts;
+        nothing is written there.
+
+        A place that does not answer is told of, and done without.
+
+        Raises:
+            RecipeError: something else is there.
+        """
+        if self._is_checked or not self._may_write:
+            return
+        try:
+            self._is_marked = is_marked(self._there)
+        except RemoteFailed as error:
+            self._fail(error)
+            self._may_write = False
+            return
+        try:
+            if not self._is_marked:
+                check_unmarked(self._there)
+            self._is_checked = True
+        except RemoteFailed as error:  # some may read there and not list
+            self._leave_alone(f"it is not known to be a shared store: {error.message}")
 
     def find(self, key: str, ingredients: Mapping[str, Any]) -> Record | None:
         """The record of a step, taken into the store; None if it is not there, or not sound.
@@ -57,8 +86,9 @@ class Remote:
         found = self._lookup(key, ingredients)
         if found is None:
             return None
-        self._store.learn(found.record)
-        return found.record
+        record = replace(found.record, origin=SIGNED if self._secret else UNSIGNED)
+        self._store.learn(record)
+        return record
 
     def fetch(self, record: Record, path: str = "") -> bool:
         """Takes what the store lacks of an artifact, or of one path of it, into the store.
@@ -96,12 +126,16 @@ class Remote:
 
         Files that are there are not sent again. Says whether all of it is there now.
         """
-        if not self._may_write:
+        self._check_softly()
+        held = self._lookup(record.key, record.ingredients) if self._may_write else None
+        if not self._may_write:  # the look-up may just have found out
             return False
-        held = self._lookup(record.key, record.ingredients)
         sha256 = dict(held.sha256) if held and held.record.tree == record.tree else {}
         is_known = bool(sha256)
         try:
+            if not self._is_marked:
+                mark(self._there)
+                self._is_marked = True
             for entry in {entry.digest: entry for entry in record.tree}.values():
                 if entry.digest not in sha256:
                     sha256[entry.digest] = self._sha256_of(entry)
@@ -114,6 +148,17 @@ class Remote:
         except RemoteFailed as error:
             self._fail(error, is_write=True)
         return False
+
+    def _check_softly(self) -> None:
+        """As `check`; what else is there is told of and left alone, for the build goes on."""
+        try:
+            self.check()
+        except RecipeError as error:
+            self._leave_alone(error.message)
+
+    def _leave_alone(self, why: str) -> None:
+        self._may_write = False
+        self._tell(f"{why}; what is made here is not given away")
 
     def _lookup(self, key: str, ingredients: Mapping[str, Any]) -> Shared | None:
         """What is there for a key, asked once."""
@@ -130,7 +175,11 @@ class Remote:
                 path = Path(folder) / key
                 if not self._there.read(name, path, LARGEST_BYTES):
                     return None
-                return decoded(path.read_bytes(), key, ingredients, self._secret)
+                content = path.read_bytes()
+            if is_local(content):
+                self._leave_alone(f"{name} is the record of a local store")
+                return None
+            return decoded(content, key, ingredients, self._secret)
         except (Unsound, TooLarge) as error:
             self._tell(f"{name} is not used: {error}")
         except RemoteFailed as error:
@@ -195,6 +244,36 @@ def remote_at(url: str | None, store: Store) -> Remote | None:
         RecipeError, ToolMissing: the URL cannot be used.
     """
     return Remote(url, store) if url is not None else None
+
+
+def secret() -> str:
+    """The secret that shared records are signed with; empty if there is none.
+
+    Raises:
+        RecipeError: it is there and empty, as a CI job gets one that it may not see.
+    """
+    found = os.environ.get(SECRET)
+    if found is not None and not found.strip():
+        raise RecipeError(
+            f"{SECRET} is empty, expected a secret: without one, whoever can write to a shared "
+            "store is believed",
+            hint=f"give it its value, or unset {SECRET} to trust the shared store itself",
+        )
+    return found or ""
+
+
+def _check_apart(folder: Path | None, store: Store) -> None:
+    """Raises RecipeError if a folder is that of the store, or within it."""
+    if folder is None:
+        return
+    place, root = folder.resolve(), store.root.resolve()
+    if any(at == root or (at.exists() and root.exists() and at.samefile(root))
+           for at in (place, *place.parents)):
+        raise RecipeError(
+            f"remote={folder}: is in the local store {store.root}, whose records would be "
+            "overwritten",
+            hint="name another folder: a shared store is beside the local ones",
+        )
 
 
 def _record_name(key: str) -> str:

@@ -48,6 +48,13 @@ class SFTP:
                 files.remove(new)
             raise
 
+    def names(self, folder: str) -> list[str]:
+        """As `Place` says."""
+        try:
+            return self._files().listdir(self._path(folder))
+        except FileNotFoundError:
+            return []
+
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 

@@ -94,6 +94,19 @@ class Transport:
 
         return self._done(call)
 
+    def names(self, folder: str = "") -> list[str]:
+        """The files and folders in a folder there, or below the URL; none if it is not there.
+
+        Raises:
+            RemoteFailed: it cannot be listed.
+        """
+        return sorted(self._done(lambda place: place.names(folder)))
+
+    @property
+    def folder(self) -> Path | None:
+        """Where on this machine it is, if it is a folder of it."""
+        return Path(self._url.removeprefix("file://")) if self._scheme == "file" else None
+
     def write(self, source: Path, name: str) -> None:
         """Copies a file there, whole or not at all, in place of what had its name.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -13,6 +15,8 @@ _EXISTS = 405
 _NO_PARENT = (404, 409)
 _MULTI_STATUS = 207
 """In answer to `MOVE`, that part of it failed."""
+_NAMES = b'<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/></prop></propfind>'
+_HREF = re.compile(r"<(?:\w+:)?href[^>]*>\s*([^<\s]+)\s*</")
 
 
 class Refused(OSError):
@@ -58,9 +62,9 @@ class WebDAV:
 
     def put(self, source: Path, name: str) -> None:
         """As `Place` says."""
-        folder = name.rpartition("/")[0]
-        new = f"{folder}/.new-{secrets.token_hex(8)}"
-        self._make(f"{self._root}/{folder}")
+        folder, slash, _ = name.rpartition("/")
+        new = f"{folder}{slash}.new-{secrets.token_hex(8)}"
+        self._make(f"{self._root}/{folder}".rstrip("/"))
         try:
             with source.open("rb") as file:
                 self._ask("PUT", self._at(new), content=file)
@@ -70,6 +74,18 @@ class WebDAV:
             with contextlib.suppress(Exception):
                 self._ask("DELETE", self._at(new))
             raise
+
+    def names(self, folder: str) -> list[str]:
+        """As `Place` says."""
+        own = f"{self._root}/{folder}".rstrip("/")
+        url = f"{self._host}{own}/{self._query}"
+        answer = self._client.request("PROPFIND", url, headers={"Depth": "1"}, content=_NAMES)
+        try:
+            _check(answer, url)
+        except FileNotFoundError:
+            return []
+        paths = [urlsplit(unescape(found)).path.rstrip("/") for found in _HREF.findall(answer.text)]
+        return [unquote(path.rpartition("/")[2]) for path in paths if unquote(path) != unquote(own)]
 
     def _make(self, folder: str) -> None:
         """Makes a folder with all above it, if it is not there."""
@@ -100,5 +116,6 @@ def _check(answer: Any, name: str) -> None:
     """Raises Refused or FileNotFoundError if a request failed."""
     if answer.status_code == 404:
         raise FileNotFoundError(name)
-    if not answer.is_success or answer.status_code == _MULTI_STATUS:
+    is_listing = answer.request.method == "PROPFIND"
+    if not answer.is_success or (answer.status_code == _MULTI_STATUS and not is_listing):
         raise Refused(answer.request.method, answer.status_code, answer.reason_phrase)

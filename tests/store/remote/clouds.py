@@ -64,6 +64,9 @@ class Cloud:
     def write(self, name, content):
         self.files.pipe_file(f"{BUCKET}/store/{name}", content)
 
+    def remove(self, name):
+        self.files.rm_file(f"{BUCKET}/store/{name}")
+
     def names(self):
         self.files.invalidate_cache()
         return {path.removeprefix(f"{BUCKET}/store/") for path in self.files.find(BUCKET)}

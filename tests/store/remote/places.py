@@ -33,7 +33,11 @@ class Folder:
         return (self.files / name).read_bytes()
 
     def write(self, name, content):
+        (self.files / name).parent.mkdir(parents=True, exist_ok=True)
         (self.files / name).write_bytes(content)
+
+    def remove(self, name):
+        (self.files / name).unlink()
 
     def names(self):
         return {p.relative_to(self.files).as_posix()
@@ -103,6 +107,9 @@ class HTTP:
     def write(self, name, content):
         self.server.files[f"/store/{name}"] = content
 
+    def remove(self, name):
+        del self.server.files[f"/store/{name}"]
+
     def names(self):
         return {path.removeprefix("/store/") for path in self.server.files}
 
@@ -117,7 +124,7 @@ class S3:
     def __init__(self, server, environment):
         self.server, self.environment = server, environment
         self.wire, self.url = server.wire, server.url
-        self.read, self.write = server.read, server.write
+        self.read, self.write, self.remove = server.read, server.write, server.remove
 
     @property
     def strange_url(self):

@@ -35,7 +35,8 @@ def answered(call):
     """What a call of the operating system gives, or its error in the words of SFTP."""
     def answer(*arguments):
         try:
-            return call(*arguments) or paramiko.SFTP_OK
+            found = call(*arguments)
+            return paramiko.SFTP_OK if found is None else found
         except OSError as error:
             return paramiko.SFTPServer.convert_errno(error.errno)
     return answer
@@ -58,6 +59,13 @@ class Files(paramiko.SFTPServerInterface):
         return paramiko.SFTPAttributes.from_stat(self._at(path).stat())
 
     lstat = stat
+
+    @answered
+    def list_folder(self, path):
+        listed = []
+        for found in self._at(path).iterdir():
+            listed.append(paramiko.SFTPAttributes.from_stat(found.stat(), found.name))
+        return listed
 
     @answered
     def open(self, path, flags, attributes):
