@@ -177,3 +177,51 @@ def test_modules_and_functions_stay_small(path):
         if isinstance(node, ast.FunctionDef):
             lines = node.end_lineno - node.lineno + 1
             assert lines <= 60, f"{path}:{node.lineno}: {node.name} has {lines} lines"
+
+
+CLOCKS = {"time", "monotonic", "perf_counter", "process_time", "thread_time"}
+CLOCKS |= {f"{name}_ns" for name in CLOCKS}
+KEEPS_DEADLINES = "waiting.py"
+"""Ends tests that hang: its deadlines are far beyond anything that a busy machine needs."""
+
+
+def reads_clock(node, names=frozenset()):
+    """Whether an expression reads a clock, or a name that one was read into."""
+    return any(
+        (isinstance(part, ast.Call)
+         and getattr(part.func, "attr", getattr(part.func, "id", None)) in CLOCKS)
+        or (isinstance(part, ast.Name) and part.id in names)
+        for part in ast.walk(node))
+
+
+def timed_asserts(tree):
+    """The lines of the asserts that depend on a clock."""
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        nodes = sorted((node for node in ast.walk(function) if hasattr(node, "lineno")),
+                       key=lambda node: (node.lineno, node.col_offset))
+        names = set()
+        for node in nodes:
+            if isinstance(node, ast.Assign) and reads_clock(node.value, names):
+                names |= {t.id for t in node.targets if isinstance(t, ast.Name)}
+            if isinstance(node, ast.Assert) and reads_clock(node.test, names):
+                yield node.lineno
+
+
+@pytest.mark.parametrize("line", [
+    "assert time.monotonic() - start < 5", "assert perf_counter() < start + 5",
+    "took = time.perf_counter() - start; assert took < 5",
+    "end = time.monotonic_ns(); took = end - start; assert took < 5",
+])
+def test_an_assert_of_seconds_is_found(line):
+    assert list(timed_asserts(ast.parse(f"def test():\n    {line}"))) == [2]
+
+
+def test_no_test_asserts_how_long_something_takes():
+    """A busy machine takes longer: count calls, bytes or requests instead (`counting.py`)."""
+    found = [f"{path.relative_to(ROOT)}:{line}" for path in (ROOT / "tests").rglob("*.py")
+             if path.name != KEEPS_DEADLINES
+             for line in timed_asserts(ast.parse(path.read_text("utf-8")))]
+
+    assert found == []

@@ -8,7 +8,10 @@ _EVERY_S = 0.02
 
 
 def wait_for(happens, process=None):
-    """Waits until something happens, in a process that goes on until then; what it gave."""
+    """Waits until something happens, in a process that goes on until then; what it gave.
+
+    The deadline ends a test that hangs, and asserts no speed.
+    """
     deadline = time.monotonic() + _PATIENCE_S
     while not (found := happens()):
         assert process is None or process.poll() is None, "it ended before"

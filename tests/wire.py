@@ -4,7 +4,6 @@ import contextlib
 import re
 import socket
 import threading
-import time
 
 REQUEST = re.compile(rb"^(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/1\.1\r\n", re.MULTILINE)
 
@@ -19,20 +18,28 @@ def clients(listener):
         yield client
 
 
+def close(listener):
+    """Has `clients` end."""
+    with contextlib.suppress(OSError):  # a Mac's refuses it
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
 
 class Wire:
     """A TCP proxy before a server. What is set on it holds for what comes after.
 
     `cut_after`: the bytes of an answer after which its connection breaks; `cuts`: how many may
     still break; `cut_sent_after`: the bytes of what is sent after which any connection breaks;
-    `is_away`: whether connections break at once; `answer_after`: seconds that an answer waits;
-    `answers`: what is answered to a method in the server's place.
+    `is_away`: whether connections break at once; `holds`: the methods to which no answer comes,
+    until it is mended; `answers`: what is answered to a method in the server's place.
     """
 
     def __init__(self, port):
         self.upstream = port
         self.requests = []
         self.sent = self.received = 0
+        self._method = ""  # of the last request
+        self._mended = threading.Event()
         self.mend()
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -47,8 +54,10 @@ class Wire:
         self.cut_after, self.cuts = None, 0
         self.cut_sent_after = None
         self.is_away = False
-        self.answer_after = 0.0
+        self.holds = set()
         self.answers = {}
+        self._mended.set()  # those that were held go on
+        self._mended = threading.Event()
 
     def forget(self):
         self.requests.clear()
@@ -59,20 +68,20 @@ class Wire:
         return [path for method, path in self.requests if not methods or method in methods]
 
     def close(self):
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._mended.set()
+        close(self._listener)
 
     def _accept(self):
         for client in clients(self._listener):
             if self.is_away:
                 client.close()
                 continue
-            server = socket.create_connection(("127.0.0.1", self.upstream))
-            threading.Thread(target=self._serve, args=(client, server), daemon=True).start()
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
-    def _serve(self, client, server):
-        with client, server:
+    def _serve(self, client):
+        """Passes on what goes over a connection, until either end breaks it."""
+        with contextlib.suppress(OSError), client, \
+                socket.create_connection(("127.0.0.1", self.upstream)) as server:
             there = threading.Thread(
                 target=self._pump, args=(client, server, self._note), daemon=True)
             method = client.recv(8, socket.MSG_PEEK).partition(b" ")[0].decode()
@@ -100,11 +109,15 @@ class Wire:
         with self._lock:
             self.sent += len(data)
             for method, path in REQUEST.findall(data):
-                self.requests.append((method.decode(), path.decode().partition("?")[0]))
+                self._method = method.decode()
+                self.requests.append((self._method, path.decode().partition("?")[0]))
         return self.cut_sent_after is None or seen <= self.cut_sent_after
 
     def _pass(self, data, seen):
-        time.sleep(self.answer_after)
+        with self._lock:
+            is_held, mended = self._method in self.holds, self._mended
+        if is_held:
+            mended.wait()
         with self._lock:
             self.received += len(data)
             if self.cut_after is not None and seen > self.cut_after and self.cuts > 0:

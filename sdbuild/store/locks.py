@@ -30,6 +30,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
 """A lock file is written to, so a link that another user put in its place is not followed."""
 
+_EVERY_S = 0.025
 _PATIENCE_S = 0.5
 """How long a wait may be that nobody needs to hear of."""
 
@@ -94,7 +95,7 @@ def _hold(handle: int, path: Path, what: str, how: int) -> int:
     handle, is_mine = _try(handle, path, how)
     patience = time.monotonic() + _PATIENCE_S
     while not is_mine and time.monotonic() < patience:
-        time.sleep(_PATIENCE_S / 20)
+        time.sleep(_EVERY_S)
         handle, is_mine = _try(handle, path, how)
     if not is_mine:
         print(f"{what}: waiting for {_holder(path, handle)}", file=sys.stderr, flush=True)

@@ -60,3 +60,10 @@ def run(command, status):
     assert done.returncode == status, printed
     assert "Traceback" not in printed, printed
     return printed
+
+
+def running(cache):
+    """The processes of steps in a store."""
+    listed = subprocess.run(["ps", "-axww", "-o", "args="], capture_output=True, text=True,
+                            check=True).stdout
+    return [line for line in listed.splitlines() if "sdbuild.steps" in line and str(cache) in line]

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from tests.e2e.hub_checkpoints import (
     with_other_weights,
 )
 from tests.e2e.project import ROOT
+from tests.waiting import wait_for
 
 # what goes wrong, before anything starts
 
@@ -162,10 +162,7 @@ def test_a_download_that_was_killed_goes_on_where_it_was(new_project, hub, padde
     process = subprocess.Popen(
         [sys.executable, "-m", "doit", *new_project.command("download:unet", source=PLACE)],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not any(path.stat().st_size == 2 * PIECE_BYTES for path in partials()):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: any(path.stat().st_size == 2 * PIECE_BYTES for path in partials()), process)
     if is_all:
         os.killpg(process.pid, signal.SIGKILL)
     else:

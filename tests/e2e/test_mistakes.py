@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from sdbuild.store import Store
+from tests.e2e.project import running
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parent.parent.parent
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -160,13 +161,6 @@ def test_a_store_that_cannot_be_written_says_so(project, tmp_path):
     )
 
 
-def kill_when(project, process, is_time):
-    deadline = time.monotonic() + 60
-    while not is_time() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert process.poll() is None
-
-
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("moment", [
     pytest.param("first record", marks=pytest.mark.slow), "in a step",
@@ -178,13 +172,13 @@ def test_a_build_that_is_interrupted_is_followed_by_a_good_one(built, tmp_path, 
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
     logs = {"first record": "records/*/*.json", "in a step": "work/*/in/checkpoint"}
-    kill_when(project, process, lambda: list(project.cache.glob(logs[moment])))
+    wait_for(lambda: list(project.cache.glob(logs[moment])), process)
     # Ctrl-C reaches the whole group; the kill only doit, whose step must not go on alone.
     if how == signal.SIGINT:
         os.killpg(process.pid, how)
     else:
         process.kill()
-    printed = process.communicate(timeout=60)[0]
+    printed = process.communicate()[0]
     assert process.returncode != 0
     assert "Traceback" not in printed
 
@@ -205,14 +199,13 @@ def test_a_step_whose_parent_is_gone_ends_too(built, tmp_path):
         [sys.executable, "-m", "doit", *project.command("trace:vae_encoder")], cwd=ROOT,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )
-    kill_when(project, process, lambda: list(project.cache.glob("work/*/in/architecture")))
+    wait_for(lambda: running(project.cache) and list(project.cache.glob("work/*/in/architecture")),
+             process)
     process.kill()
     process.wait()
-    time.sleep(1)
 
-    left = subprocess.run(["pgrep", "-f", f"sdbuild.steps.*{tmp_path}"], capture_output=True,
-                          text=True, check=False).stdout
-    assert left == ""
+    wait_for(lambda: not running(project.cache))
+    assert "trace:vae_encoder" not in {r.step for r in Store(project.cache).records()}
 
 
 def generate(*arguments, status):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from sdbuild.store import Store
-from tests.e2e.project import ROOT
+from tests.e2e.project import ROOT, running
 from tests.waiting import wait_for
 
 START = """
@@ -60,10 +60,3 @@ def test_ctrl_c_ends_steps_that_run_side_by_side(new_project, start_method):
     assert "interrupted; what was finished stays" in printed
     assert "Traceback" not in printed
     wait_for(lambda: not running(new_project.cache))
-
-
-def running(cache):
-    """The processes of steps in a store."""
-    listed = subprocess.run(["ps", "-axww", "-o", "args="], capture_output=True, text=True,
-                            check=True).stdout
-    return [line for line in listed.splitlines() if "sdbuild.steps" in line and str(cache) in line]

@@ -13,7 +13,7 @@ from tests.faults.watch import KILL, Watcher
 
 BITS = (2, 3, 2, 4, 3, 2)
 """Of each build: they share downloads, some the rest as well."""
-_PATIENCE_S = 120
+_PATIENCE_S = 1200
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import io
 import os
 import signal
 import stat
@@ -18,17 +19,18 @@ from sdbuild.base.errors import StoreError
 from sdbuild.store import Store, locks
 from sdbuild.store.locks import grab, is_held, locked
 from sdbuild.store.private import private_folder
+from tests.waiting import wait_for
 
 needs_proc = pytest.mark.skipif(
     not Path("/proc/self/fd").is_dir(), reason="looks up the names of files")
 
 HOLD = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from sdbuild.store.locks import locked
 with locked(Path(sys.argv[1]), "convert:unet"):
     print("held", flush=True)
-    time.sleep(60)
+    signal.pause()
 """
 
 
@@ -57,7 +59,8 @@ def test_a_lock_that_is_waited_for_tells_who_holds_it_and_goes_with_its_process(
                               f"{holder.pid} on {os.uname().nodename}, since ")
 
 
-def test_a_short_wait_is_not_worth_a_word(tmp_path, capsys):
+def test_a_short_wait_is_not_worth_a_word(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(locks, "_PATIENCE_S", 600)  # so that it is short on a busy machine too
     with locked(tmp_path / "lock", "one"):
         thread = threading.Thread(target=lambda: locked(tmp_path / "lock", "two").__enter__())
         thread.start()
@@ -207,25 +210,28 @@ def test_a_lock_that_fails_in_another_way_is_an_error_of_ours(monkeypatch, tmp_p
         pass
 
 
-def test_a_step_that_another_process_makes_is_waited_for_and_not_made_twice(tmp_path, capsys):
+def test_a_step_that_another_process_makes_is_waited_for_and_not_made_twice(tmp_path, monkeypatch):
     """Two threads as two builds: the second finds what the first made."""
-    store, made = Store(tmp_path / "store"), []
+    store, made, is_held = Store(tmp_path / "store"), [], threading.Event()
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
 
     def build(name):
         with store.in_use(name), store.locked("k" * 32, name):
             if not made:
-                time.sleep(0.7)
+                is_held.set()
+                wait_for(said.getvalue)
                 made.append(name)
 
     threads = [threading.Thread(target=build, args=(name,)) for name in ("one", "two")]
     for thread in threads:
         thread.start()
-        time.sleep(0.05)
+        is_held.wait()
     for thread in threads:
         thread.join()
 
     assert made == ["one"]
-    assert "two: waiting for one of process" in capsys.readouterr().err
+    assert "two: waiting for one of process" in said.getvalue()
 
 
 def test_a_lock_is_held_though_there_is_no_room_to_say_by_whom(monkeypatch, tmp_path):

@@ -12,8 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 from sdbuild.base.errors import RemoteFailed
 
-_READS_AHEAD = 64
-"""Requests of 32 kB that are under way together, as OpenSSH's `sftp` has them."""
+_READS_AHEAD, _READ_BYTES = 64, 32768
+"""Requests that are under way together, and the size of each, as OpenSSH's `sftp` has them."""
 
 
 class SFTP:
@@ -27,8 +27,14 @@ class SFTP:
 
     def get(self, name: str, target: Path, grown: Callable[[], None]) -> None:
         """As `Place` says."""
-        self._files().get(self._path(name), str(target), callback=lambda *_: grown(),
-                          max_concurrent_prefetch_requests=_READS_AHEAD)
+        with self._reader(name) as file, target.open("wb") as out:
+            count = file.stat().st_size
+            file.prefetch(count, _READS_AHEAD)
+            while data := file.read(_READ_BYTES):
+                out.write(data)
+                grown()
+            if out.tell() != count:
+                raise OSError(f"{out.tell()} bytes came, expected {count}")
 
     def size(self, name: str) -> int:
         """As `Place` says."""
@@ -54,6 +60,19 @@ class SFTP:
             return self._files().listdir(self._path(folder))
         except FileNotFoundError:
             return []
+
+    def _reader(self, name: str) -> Any:
+        """The opened file. If its connection breaks, reading it says so: the thread of paramiko
+        that reads ahead would print a traceback besides (its issue 2379)."""
+        file = self._files().open(self._path(name), "rb")
+        read_ahead = file._prefetch_thread
+
+        def quietly(*arguments: Any) -> None:
+            with contextlib.suppress(EOFError, OSError):
+                read_ahead(*arguments)
+
+        file._prefetch_thread = quietly
+        return file
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

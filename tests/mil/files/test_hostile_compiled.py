@@ -1,7 +1,6 @@
 """Broken and hostile compiled models are refused by our own errors."""
 
 import struct
-import time
 
 import pytest
 
@@ -10,6 +9,7 @@ from sdbuild.mil.compile.compile import compile_package
 from sdbuild.mil.files.compiled import read_compiled
 from sdbuild.mil.files.coremldata import pack_description, unpack_description
 from sdbuild.mil.ir.program import Blob
+from tests.mil.hostile import bounded
 from tests.mil.small import relu_description, small_package
 
 
@@ -32,12 +32,9 @@ def test_huge_lengths_in_a_description_are_refused(compiled, at):
     data = bytearray((compiled / "coremldata.bin").read_bytes())
     struct.pack_into("<Q", data, at, (1 << 64) - 1)
     (compiled / "coremldata.bin").write_bytes(data)
-    start = time.perf_counter()
 
-    with pytest.raises(InvalidProgram):
+    with bounded(), pytest.raises(InvalidProgram):
         read_compiled(compiled)
-
-    assert time.perf_counter() - start < 1
 
 
 @pytest.mark.parametrize("kind", [0, 202, 500, 610])

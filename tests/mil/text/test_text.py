@@ -1,5 +1,4 @@
 import struct
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from sdbuild.base.errors import InvalidProgram, MILError, UnsupportedFormat
 from sdbuild.mil.ir.program import Blob, Block, Operation, StateType, TensorType, Value
 from sdbuild.mil.text.parse import parse_program
 from sdbuild.mil.text.printer import DIALECTS, dialect_of, format_program
+from tests.counting import bounded_calls
 from tests.strategies import programs
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "mlmodelc"
@@ -120,15 +120,14 @@ def test_states_are_read_and_written_by_operations_with_and_without_outputs():
     assert text == format_program(program, "1.3")
 
 
-def test_ten_megabytes_of_text_read_and_print_in_seconds():
+def test_ten_megabytes_of_text_read_and_print_in_a_few_calls_for_each_number():
     numbers = ", ".join(["0x1.0ecp-7"] * 850_000)
     text = with_value(f"tensor<fp16, [850000]>([{numbers}])")
-    start = time.perf_counter()
 
-    assert text == format_program(parse_program(text), "1.3")
+    with bounded_calls(20 * 850_000):
+        assert text == format_program(parse_program(text), "1.3")
 
     assert len(text) > 10_000_000
-    assert time.perf_counter() - start < 10
 
 
 def test_an_error_says_where_what_was_found_and_what_was_expected():
@@ -179,13 +178,9 @@ def test_every_truncated_text_is_refused():
     "[" * 1_000_000,
     "\x00",
 ], ids=range(30))
-def test_hostile_text_is_refused_in_bounded_time(text):
-    start = time.perf_counter()
-
-    with pytest.raises(InvalidProgram):
+def test_hostile_text_is_refused_in_bounded_work(text):
+    with bounded_calls(1000 + 5 * len(text)), pytest.raises(InvalidProgram):
         parse_program(text)
-
-    assert time.perf_counter() - start < 2
 
 
 @pytest.mark.parametrize("text", [

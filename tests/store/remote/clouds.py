@@ -8,10 +8,10 @@ import base64
 import shutil
 import socket
 import subprocess
-import time
 
 import pytest
 
+from tests.waiting import wait_for
 from tests.wire import Wire
 
 BUCKET = "shared"
@@ -41,19 +41,17 @@ class Cloud:
         self.port = free_port()
         self.process = subprocess.Popen(
             self.command(self.port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.await_start()
+        wait_for(self.is_started, self.process)
         self.wire = self.wire_kind(self.port)
         self.url = f"{self.scheme}://{BUCKET}/store"
         self.files = self.opened(f"http://127.0.0.1:{self.port}")
 
-    def await_start(self):
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                return socket.create_connection(("127.0.0.1", self.port)).close()
-            except OSError:
-                time.sleep(0.05)
-        raise AssertionError("the emulator does not start")
+    def is_started(self):
+        try:
+            socket.create_connection(("127.0.0.1", self.port)).close()
+        except OSError:
+            return False
+        return True
 
     def forbid_writing(self):
         pytest.skip("the emulator lets everybody write")

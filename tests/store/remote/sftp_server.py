@@ -8,7 +8,7 @@ from pathlib import Path
 
 import paramiko
 
-from tests.wire import clients
+from tests.wire import clients, close
 
 KEY = paramiko.ECDSAKey.generate()
 
@@ -115,8 +115,7 @@ class SFTPServer:
         self._door.may_write = False
 
     def close(self):
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        close(self._listener)
         for transport in self._transports:
             transport.close()
 

@@ -3,14 +3,21 @@
 import multiprocessing
 import re
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from sdbuild.reports.verify import verify
 from sdbuild.store import key
-from tests.store.remote.machines import TEXTS, Machine, ingredients, object_name, record_name
+from tests.store.remote.machines import (
+    PATIENCE_S,
+    TEXTS,
+    Machine,
+    ingredients,
+    object_name,
+    record_name,
+)
+from tests.waiting import wait_for
 
 
 def test_nothing_is_fetched_for_a_record_but_the_record(one, two, s3):
@@ -82,7 +89,7 @@ def test_a_file_that_was_lost_or_cut_there_is_sent_again(one, s3):
 def push_from(folder, url, n, start):
     machine = Machine(folder, url)
     record = machine.put(n=n)
-    start.wait()
+    start.wait(PATIENCE_S)  # of others that may have failed
     assert machine.remote.push(record)
 
 
@@ -95,7 +102,7 @@ def test_machines_may_push_at_once(numbers, tmp_path, two, s3):
     for process in pushes:
         process.start()
     for process in pushes:
-        process.join(60)
+        process.join()
 
     assert [0, 0, 0] == [process.exitcode for process in pushes]
     assert all(two.get(n) == TEXTS for n in set(numbers))
@@ -106,11 +113,10 @@ def test_a_push_that_is_killed_leaves_no_record_and_is_finished_later(tmp_path, 
     spawn = multiprocessing.get_context("spawn")
     start = spawn.Barrier(1)
     process = spawn.Process(target=push_from, args=(tmp_path / "m", s3.url, 1, start))
-    s3.wire.answer_after = 0.3
+    s3.wire.holds = {"PUT"}
     process.start()
-    deadline = time.monotonic() + 60
-    while not s3.wire.paths("PUT") and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for(lambda: s3.wire.paths("PUT"))
+    assert process.is_alive()
     process.kill()
     process.join()
     s3.wire.mend()
@@ -128,7 +134,7 @@ LARGE_BYTES = 600 << 20
 
 def measured(call, folder, url, peak):
     """Has a new process do something with a file of 600 MiB, and tells the memory it held."""
-    machine = Machine(folder, url, timeout_s=60)
+    machine = Machine(folder, url, timeout_s=PATIENCE_S)
     assert call(machine)
     peak.value = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 
@@ -153,7 +159,7 @@ def test_a_large_file_is_never_whole_in_memory(tmp_path, s3):
         (tmp_path / name).mkdir()
         process = spawn.Process(target=measured, args=(call, tmp_path / name, s3.url, peak))
         process.start()
-        process.join(300)
+        process.join()
 
         assert process.exitcode == 0
         assert 0 < peak.value * 1024 < 400e6

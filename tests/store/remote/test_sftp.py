@@ -1,12 +1,16 @@
 """What is SFTP's own: whom we talk to, and servers that cannot rename onto a file."""
 
+import threading
+
 import paramiko
 import pytest
 
 from sdbuild.base.errors import RemoteFailed
+from sdbuild.store.remote.sftp import SFTP
 from sdbuild.store.remote.transport import Transport
 from tests.store.remote.places import KINDS
 from tests.store.remote.sftp_server import Files
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -58,3 +62,21 @@ def test_a_server_without_posix_rename_has_files_replaced(place, tmp_path, monke
 
     assert place.read("records/a") == b"new"
     assert place.names() == {"records/a"}
+
+
+def test_a_connection_that_breaks_while_it_is_read_ahead_prints_no_traceback(place, monkeypatch):
+    """paramiko reads ahead in a thread, whose exceptions nobody catches: its issue 2379."""
+    raised, before = [], threading.active_count()
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    place.files.mkdir(parents=True)
+    place.write("a", bytes(100_000))
+    there = SFTP(place.url, timeout_s=600)
+
+    with there._reader("a") as file:
+        there._client.close()
+        file.prefetch(100_000)
+        wait_for(lambda: threading.active_count() <= before)
+        with pytest.raises(paramiko.SSHException):
+            file.read(1)
+
+    assert raised == []
