@@ -154,7 +154,7 @@ def code_digest(stage_module):
     return hasher.hexdigest()[:16]
 
 
-@pytest.mark.parametrize("kind", [*STAGES, "bundle"])
+@pytest.mark.parametrize("kind", [*STAGES, "bundle", "originals", "pictures"])
 def test_code_that_makes_artifacts_changes_only_with_the_version_of_its_step(kind, request):
     """If the bytes may differ, raise VERSION; then `pytest --accept` writes the new digest."""
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}

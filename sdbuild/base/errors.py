@@ -9,7 +9,7 @@ SDBuildError
 ├─ StepError       a step cannot do its work
 │  ├─ ToolMissing      a program or package that the step needs is not here
 │  ├─ OutOfMemory      it needs more memory than it may have
-│  └─ ParityFailed     a component differs from its original by more than its floor
+│  └─ CheckFailed      a component or a picture is not what the original's is
 ├─ StoreError      the store cannot keep or give an artifact
 │  ├─ MissingArtifact  its content is not in the store
 │  ├─ CorruptArtifact  its content is not what its digest says
@@ -19,7 +19,8 @@ SDBuildError
 │  ├─ UnsupportedOp    it uses operations that the portable executor lacks
 │  └─ UnsupportedFormat  it uses a part of the format that is not known for certain
 └─ BundleError     a bundle cannot be used
-   └─ ContractBroken   a host would crash or misbehave on it
+   ├─ ContractBroken   a host would crash or misbehave on it
+   └─ NotFinite        one of its networks gives NaN or infinity
 
 Anything else that reaches a user is a bug in sdbuild.
 """
@@ -70,8 +71,9 @@ class OutOfMemory(StepError):
     """A step needs more memory than it may have, or was killed for want of it."""
 
 
-class ParityFailed(StepError):
-    """A component differs from its PyTorch original by more than its floor allows."""
+class CheckFailed(StepError):
+    """A component differs from its PyTorch original by more than its floor allows, or the pictures
+    are not those of the original."""
 
 
 class StoreError(SDBuildError):
@@ -116,3 +118,7 @@ class BundleError(SDBuildError):
 
 class ContractBroken(BundleError):
     """A host would crash or misbehave on this bundle."""
+
+
+class NotFinite(BundleError):
+    """A network of a bundle gives NaN or infinity, which would be a black picture."""

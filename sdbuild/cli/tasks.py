@@ -46,6 +46,9 @@ GROUPS = {
     "chunk": "cut the U-Net into programs that run in a row",
     "compile": ".mlpackage to .mlmodelc",
     "parity": "measure each compiled component against its PyTorch original",
+    "bundle": "collect everything that a host loads",
+    "originals": "draw pictures with the PyTorch original",
+    "pictures": "draw the same pictures with the bundle's parts, and compare them",
 }
 
 
@@ -107,14 +110,14 @@ def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
         if state.key and builder.store.forget(state.key):
             print(f"{step.name}: record {state.key[:8]} dropped")
 
-    doc = "collect everything that a host loads" if not step.component else None
+    doc = GROUPS[step.kind] + (f": {step.component}" if step.component else "")
     name = {"basename": step.kind} | ({"name": step.component} if step.component else {})
     return name | {
         "actions": [_guarded(run)],
         "uptodate": [_surely(is_made)],
         "task_dep": list(dict.fromkeys(source.step for source in step.inputs.values())),
         "clean": [_Clean("drop its record", drop_record)],
-        "doc": doc or f"{GROUPS[step.kind]}: {step.component}",
+        "doc": doc,
         "meta": {"builder": builder, "step": step.name},
         "io": {"capture": False},
     }
@@ -166,17 +169,19 @@ def _contract_task(found: Settings) -> dict[str, Any]:
 
 def _check_task(builder: Builder, found: Settings) -> dict[str, Any]:
     names = [name for name in builder.plan.steps if name.startswith("parity:")]
+    drawn = [name for name in ("pictures",) if name in builder.plan.steps]
 
     def run() -> TaskFailed | None:
         records = {name.partition(":")[2]: builder.make(name) for name in names}
-        print(report(records, builder.store, found.recipe))
+        pictures = builder.make(drawn[0]) if drawn else None
+        print(report(records, pictures, builder.store, found.recipe))
         return None
 
     return {
         "basename": "check",
         "actions": [_guarded(run)],
-        "task_dep": names,
-        "doc": "compare each component with its PyTorch original",
+        "task_dep": names + drawn,
+        "doc": "compare components and pictures with the PyTorch original",
         "verbosity": 2,
         "io": {"capture": False},
     }

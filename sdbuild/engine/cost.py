@@ -89,6 +89,8 @@ _NEEDS = {
     "chunk": _Line(60_000_000),                   # copies blobs
     "compile": _Line(80_000_000),                 # links them
     "parity": _Line(1_000_000_000, 4.0),          # the original in fp32
+    "originals": _Line(1_000_000_000, 4.0),       # the largest original in fp32
+    "pictures": _Line(1_000_000_000, largest=8),  # weights that do not fit are decoded as used
     "bundle": _Line(60_000_000),
 }
 """What a step needs that was never measured."""
@@ -96,8 +98,12 @@ _NEEDS = {
 _USES = {
     "palettize": _Line(80_000_000, largest=12 * processors()),  # a tensor for each processor
     "parity": _Line(2_000_000_000, 4.0),          # all weights of the program decoded
+    "pictures": _Line(2_000_000_000, 4.0),        # those of the largest component
 }
 """What a step can make use of, where that is more."""
+
+_ONE_AT_A_TIME = ("originals", "pictures")
+"""Steps that hold one network of theirs at a time; others hold all that they have."""
 
 
 class Costs:
@@ -206,7 +212,9 @@ class Costs:
         kind = "direct" if step.params.get("lower") == "direct" else step.kind
         needs, uses = _NEEDS[kind], _USES.get(kind, _NEEDS[kind])
         downloads = [s for s in self._plan.needed_by(step.name) if s.kind == "download"]
-        network = sum(map(self._size, downloads), start=_Size())
+        sizes = [self._size(download) for download in downloads]
+        network = (max(sizes, key=lambda size: size.all) if kind in _ONE_AT_A_TIME
+                   else sum(sizes, start=_Size()))
         return needs.at(network), uses.at(network)
 
     def _size(self, step: Step) -> _Size:

@@ -23,6 +23,9 @@ STAGES = (
 )
 """What is done to each component, in this order."""
 
+DRAWING = ("text_encoder", "unet", "vae_decoder")
+"""The components without which no picture is drawn."""
+
 RESOURCES = Component(name="resources", bundle_name="", folder="", inputs=(), outputs=())
 """Stands beside the components for what a bundle holds besides networks: tokenizer, scheduler."""
 
@@ -60,7 +63,25 @@ def plan(recipe: Recipe) -> Plan:
     bundle = Step(kind="bundle", params=stage("bundle").params(recipe), inputs=inputs,
                   facts={"variant": recipe.variant})
     steps[bundle.name] = bundle
+    if compiled.keys() >= set(DRAWING):
+        for step in _drawn(recipe, steps, compiled):
+            steps[step.name] = step
     return Plan(recipe=recipe, steps=steps)
+
+
+def _drawn(
+    recipe: Recipe, steps: Mapping[str, Step], compiled: Mapping[str, From]
+) -> Iterator[Step]:
+    """The steps that draw the same pictures with the original and with the bundle's parts."""
+    beside = {"resources": From("download:resources"),
+              "latents": From("download:vae_decoder", "latents.json")}
+    weights = {name: From(f"merge:{name}" if f"merge:{name}" in steps else f"download:{name}")
+               for name in DRAWING}
+    yield Step(kind="originals", params=stage("originals").params(recipe),
+               inputs=weights | beside)
+    parts = {name: compiled[name] for name in DRAWING}
+    yield Step(kind="pictures", params=stage("pictures").params(recipe),
+               inputs=parts | beside | {"originals": From("originals")})
 
 
 def _chain(recipe: Recipe, component: Component, made: dict[str, str]) -> Iterator[Step]:

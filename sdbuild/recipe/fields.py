@@ -181,6 +181,12 @@ def _picture(value: Any) -> str:
     return path
 
 
+def _prompts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 1 <= len(value) <= 16:
+        raise ValueError("a list of 1 to 16 prompts")
+    return tuple(_filled(prompt) for prompt in value)
+
+
 RECIPE_FIELDS = (
     Field(name="source", parse=_places, unit="PLACE",
           meaning="the checkpoint: a folder in diffusers' "
@@ -218,6 +224,12 @@ RECIPE_FIELDS = (
           "for all checkpoints of an architecture, or converted directly"),
     Field(name="compiler", parse=_choice(*COMPILERS), choices=COMPILERS,
           meaning="the compiler of the models"),
+)
+CHECK_FIELDS = (
+    Field(name="prompts", parse=_prompts, meaning="the pictures by which a bundle is judged"),
+    Field(name="accepts", parse=_choice("broken"), meaning="the worst verdict on pictures that "
+          "palettes may lead to"),
+    Field(name="reason", parse=_text, meaning="why it is accepted"),
 )
 DRAW_FIELDS = (
     Field(name="prompt", parse=_text, meaning="the text prompt"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sdbuild.checkpoints.single_file import SUFFIX
 from sdbuild.recipe import naming
 from sdbuild.recipe.families import FAMILIES, Component, Family, Floor
 from sdbuild.recipe.fields import (
+    CHECK_FIELDS,
     DRAW_FIELDS,
     FLOOR_FIELD,
     MODEL_FIELD,
@@ -42,6 +43,10 @@ _TAGGED = ("source", "config", "vae", "lora", "prediction_type", "prediction", "
 OF_CHECKPOINT = ("source", "config", "vae", "prediction_type")
 """The fields that say which checkpoint is built: given on the command line, the recipe's lock is of
 another one and does not hold."""
+_CHECK_DEFAULTS: dict[str, Any] = {
+    "prompts": ["a photograph of a cat", "a bowl of fruit on a wooden table"],
+    "accepts": None, "reason": "",
+}
 DRAW_DEFAULTS: dict[str, Any] = {
     "prompt": "a photograph of a cat", "negative": "", "seed": 1, "steps": 25, "guidance": 7.5,
     "scheduler": "dpm", "count": 1,
@@ -83,6 +88,15 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """The pictures by which a bundle is judged, prompt i with seed i; and the reason why palettes
+    may break them, empty if they may not."""
+
+    prompts: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A wanted bundle, and the pictures to draw with it.
 
@@ -117,6 +131,7 @@ class Recipe:
     asked: Mapping[str, Any]
     draw: Request
     request: Request
+    check: Check
     floors: Mapping[str, Floor]
 
     @property
@@ -143,6 +158,16 @@ class Recipe:
         return found | ({"prediction": self.prediction} if component.is_denoiser else {})
 
     @property
+    def is_palettized(self) -> bool:
+        """Whether any of its components has palettes."""
+        return any(self.nbits_of(component) for component in self.components)
+
+    def checked_requests(self) -> list[dict[str, Any]]:
+        """The pictures by which bundles are judged, drawn as the recipe draws."""
+        return [asdict(replace(self.draw, prompt=prompt, seed=seed, count=1))
+                for seed, prompt in enumerate(self.check.prompts, 1)]
+
+    @property
     def variant(self) -> str:
         """A name that tells this bundle from other variants of the recipe."""
         quant = f"{self.nbits}bit" if self.nbits and self.palettized else "fp16"
@@ -167,7 +192,8 @@ def load(words: Mapping[str, str], project: Project | None = None) -> Recipe:
     model = words.get("model", project.default_model)
     path = find(parse(MODEL_FIELD, model, "on the command line"), project)
     table = _read(path)
-    known = {"summary", "family", "draw", "floors", "lock", *(f.name for f in RECIPE_FIELDS)}
+    tables = {"check", "draw", "floors", "lock"}
+    known = {"summary", "family", *tables, *(field.name for field in RECIPE_FIELDS)}
     _check_keys(table, known, str(path))
     family = _family(table, path)
     fields = _fields(RECIPE_FIELDS, DEFAULTS, table, words, str(path))
@@ -199,6 +225,7 @@ def load(words: Mapping[str, str], project: Project | None = None) -> Recipe:
         asked=_asked(fields, sources, words, None if is_named(path, project) else path),
         draw=Request(**_fields(DRAW_FIELDS, DRAW_DEFAULTS, draw, {}, where)),
         request=Request(**_fields(DRAW_FIELDS, DRAW_DEFAULTS, draw, words, where)),
+        check=_check(_table(table, "check", path), f"{path}: [check]"),
         floors=_floors(_table(table, "floors", path), family, path),
     )
     _check_together(recipe)
@@ -329,6 +356,16 @@ def _asked(
     }
     asked = {name: found.get(name, fields[name]) for name in _TAGGED if name in words}
     return asked | ({"model": str(path)} if path else {})
+
+
+def _check(table: Mapping[str, Any], where: str) -> Check:
+    _check_keys(table, {field.name for field in CHECK_FIELDS}, where)
+    fields = _fields(CHECK_FIELDS, _CHECK_DEFAULTS, table, {}, where)
+    if bool(fields["accepts"]) != bool(fields["reason"]):
+        raise RecipeError(f"{where}: no {'reason' if fields['accepts'] else 'accepts'}, "
+                          "expected accepts with a reason, or neither",
+                          hint='accepts = "broken" and reason = "why" accept broken pictures')
+    return Check(prompts=fields["prompts"], reason=fields["reason"])
 
 
 def _floors(table: Mapping[str, Any], family: Family, path: Path) -> dict[str, Floor]:

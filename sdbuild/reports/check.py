@@ -1,51 +1,106 @@
-"""Parity against the recipe's floors."""
+"""The two verdicts on a bundle: parity with its originals, and the quality of its pictures."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sdbuild.base.errors import ParityFailed
+from sdbuild.base.errors import CheckFailed
 from sdbuild.recipe.recipe import Recipe
+from sdbuild.reports.verdict import Picture, verdict
 from sdbuild.store import Record, Store
 
+_COLUMNS = 80
+_PROMPT = 46
+"""Columns of a prompt in the table."""
 
-def report(records: Mapping[str, Record], store: Store, recipe: Recipe) -> str:
-    """A table of each component's worst PSNR and its floor.
+
+def report(
+    records: Mapping[str, Record], pictures: Record | None, store: Store, recipe: Recipe
+) -> str:
+    """Two tables, each with a verdict: the worst PSNR of each component and its floor (is it the
+    same program?), and the PSNR of each picture to the original's (does it draw the same picture?).
 
     Args:
         records: the record of the parity step of each component.
+        pictures: the record of the pictures step; None if the bundle cannot draw.
 
     Raises:
-        ParityFailed: a component is below its floor or not finite; the table is in the message.
+        CheckFailed: a component is below its floor or not finite, or the pictures are broken and
+            the recipe does not accept it; the tables are in the message.
     """
+    table, failed = _parity(records, store, recipe)
+    drawn = [] if pictures is None else _pictures(pictures, store)
+    is_accepted = recipe.is_palettized and bool(recipe.check.reason)
+    is_broken = bool(drawn) and verdict(drawn) == "broken" and not is_accepted
+    shown = f"{table}\n\n{_quality(drawn, recipe, is_accepted)}"
+    problems, hints = [], []
+    if failed:
+        problems.append(f"below the floor: {', '.join(failed)}")
+        hints += [f"{name}: {recipe.floors[name].reason}; [floors.{name}] in the recipe may set "
+                  "another" for name in dict.fromkeys(each.partition(".")[0] for each in failed)]
+    if is_broken:
+        problems.append("the bundle does not draw the original's pictures")
+        hints.append(_hint(recipe))
+    if problems:
+        raise CheckFailed("\n".join([*problems, "", shown]), hint="\n".join(hints))
+    return shown
+
+
+def _parity(
+    records: Mapping[str, Record], store: Store, recipe: Recipe
+) -> tuple[str, list[str]]:
+    """The table of components with the verdict, and the outputs that are below their floors."""
     lines, failed = [f"{'component':<16}{'output':<20}{'PSNR':>9}{'floor':>9}"], []
     for name, record in records.items():
-        found = _parity(record, store)
-        nbits = recipe.nbits_of(recipe.family.component(name))
-        floor = recipe.floors[name].at(nbits)
+        found = _json(record, store, "parity.json")
+        floor = recipe.floors[name].at(recipe.nbits_of(recipe.family.component(name)))
         for output, worst in _worst(found).items():
             lines.append(f"{name:<16}{output:<20}{_db(worst):>9}{_db(floor):>9}")
             if worst != worst or (floor is not None and worst < floor):
-                failed.append((name, output))
+                failed.append(f"{name}.{output}")
         lines += [f"  {text}" for text in found["nonfinite"]]
-    table = "\n".join(lines)
-    if failed:
-        reasons = {name: recipe.floors[name].reason for name, _ in failed}
-        raise ParityFailed(
-            f"below the floor: {', '.join(f'{name}.{output}' for name, output in failed)}\n{table}",
-            hint="\n".join(f"{name}: {why}; [floors.{name}] in the recipe may set another"
-                           for name, why in reasons.items()),
-        )
-    return table
+    lines.append(f"parity: {'below the floor' if failed else 'the same program'}")
+    return "\n".join(lines), failed
 
 
-def _parity(record: Record, store: Store) -> dict[str, Any]:
+def _quality(pictures: Sequence[Picture], recipe: Recipe, is_accepted: bool) -> str:
+    """The table of pictures with the verdict."""
+    if not pictures:
+        return "quality: not judged: drawing needs text encoder, U-Net and VAE decoder"
+    lines = [f"{'picture':<{_PROMPT}}{'seed':>5}{'PSNR':>9}  verdict"]
+    for each in pictures:
+        prompt = textwrap.shorten(each.prompt, _PROMPT - 1, placeholder="…")
+        lines.append(f"{prompt:<{_PROMPT}}{each.seed:>5}{_db(each.psnr_db):>9}  {each.verdict}")
+    word = verdict(pictures)
+    accepted = f", as the recipe accepts: {recipe.check.reason}" if is_accepted else ""
+    lines += textwrap.wrap(f"quality: {word}{accepted if word == 'broken' else ''}", _COLUMNS,
+                           subsequent_indent="  ")
+    return "\n".join(lines)
+
+
+def _hint(recipe: Recipe) -> str:
+    if recipe.is_palettized:
+        return ('take more bits, such as quant=6; or accept it in the recipe: [check] with\n'
+                'accepts = "broken" and a reason')
+    return ("without palettes no recipe accepts this: the conversion is wrong, or a\n"
+            "network is not made for fp16; the table of components says which")
+
+
+def _pictures(record: Record, store: Store) -> list[Picture]:
+    return [
+        Picture(prompt=found["prompt"], seed=found["seed"], psnr_db=_psnr(found))
+        for found in _json(record, store, "pictures.json")
+    ]
+
+
+def _json(record: Record, store: Store, name: str) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        path = store.checkout(record, Path(folder) / "parity.json", "parity.json")
+        path = store.checkout(record, Path(folder) / name, name)
         return json.loads(path.read_bytes())
 
 
@@ -53,12 +108,17 @@ def _worst(found: Mapping[str, Any]) -> dict[str, float]:
     """The least PSNR of each output in dB: NaN if it is not finite, infinity if nothing differs."""
     worst: dict[str, float] = {}
     for sample in found["samples"]:
-        psnr = float("inf") if sample["psnr_db"] is None else sample["psnr_db"]
-        if not sample["is_finite"]:
-            psnr = float("nan")
+        psnr = _psnr(sample)
         before = worst.get(sample["output"], psnr)
         worst[sample["output"]] = psnr if psnr != psnr else min(before, psnr)
     return worst
+
+
+def _psnr(measured: Mapping[str, Any]) -> float:
+    """A PSNR in dB as its step wrote it: NaN if it is not finite, infinity if nothing differs."""
+    if not measured["is_finite"]:
+        return float("nan")
+    return float("inf") if measured["psnr_db"] is None else measured["psnr_db"]
 
 
 def _db(value: float | None) -> str:

@@ -76,15 +76,15 @@ def _items(
     store: Store, lineage: Lineage, files: Mapping[str, File], rooted: set[str]
 ) -> Iterator[_Item]:
     chain = lineage.before(rooted)
+    for key in lineage.measurements():
+        if all(makers & chain for makers in lineage.inputs(key)):
+            chain.add(key)
     known: set[str] = set()
     for key, record in lineage.records.items():
         content = frozenset(entry.digest for entry in record.tree if entry.digest in files)
         known |= content
-        measures_chain = lineage.is_measurement(key) and all(
-            makers & chain for makers in lineage.inputs(key))
         if key not in rooted:
-            yield _Item(files=content, used_at=store.last_used(record),
-                        is_chain=key in chain or measures_chain)
+            yield _Item(files=content, used_at=store.last_used(record), is_chain=key in chain)
     for digest in files.keys() - known:
         yield _Item(files=frozenset([digest]), used_at=files[digest].changed_at, is_chain=False)
 

@@ -13,8 +13,9 @@ from sdbuild.store import Record
 
 BUNDLES = ("bundle", "relink")
 """The kinds of steps whose artifact is a whole bundle."""
-MEASUREMENTS = ("parity",)
-"""The kinds of steps that enter no bundle: each belongs where all its inputs do."""
+MEASUREMENTS = ("parity", "originals", "pictures")
+"""The kinds of steps that enter no bundle: each belongs where all its inputs do, which may be those
+before it."""
 NO_BUNDLE = "no bundle"
 
 
@@ -49,9 +50,11 @@ class Lineage:
         """Of each known input of an artifact, the keys that gave these bytes."""
         return self._before[key]
 
-    def is_measurement(self, key: str) -> bool:
-        """Whether an artifact only says something of its inputs."""
-        return self.records[key].ingredients.get("kind") in MEASUREMENTS
+    def measurements(self) -> list[str]:
+        """The keys of artifacts that only say something of their inputs, each after those that it
+        may be made from."""
+        return [key for kind in MEASUREMENTS for key, record in self.records.items()
+                if record.ingredients.get("kind") == kind]
 
     def before(self, keys: Iterable[str]) -> set[str]:
         """The keys, and those of everything that went into them.
@@ -84,8 +87,8 @@ class Lineage:
         for bundle in self.bundles():
             for key in self.before([bundle.key]):
                 found[key].add(variant(bundle))
-        for key, inputs in self._before.items():
-            if inputs and self.is_measurement(key):
+        for key in self.measurements():
+            if inputs := self._before[key]:
                 found[key] = set.intersection(
                     *(set().union(*(found[k] for k in makers)) for makers in inputs))
         return {key: names or {NO_BUNDLE} for key, names in found.items()}

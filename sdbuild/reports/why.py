@@ -131,7 +131,7 @@ def steps_of(task: str, builder: Builder) -> list[str]:
     """The steps that a doit task stands for."""
     steps = list(builder.plan.steps)
     known = {name: ["bundle"] for name in _OF_BUNDLE}
-    known["check"] = [name for name in steps if name.startswith("parity:")]
+    known["check"] = [name for name in steps if name.startswith(("parity:", "pictures"))]
     known |= {name: [name] for name in steps}
     for name in steps:
         known.setdefault(name.partition(":")[0], []).append(name)

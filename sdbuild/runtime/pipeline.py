@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sdbuild.base.errors import BundleError
+from sdbuild.base.errors import BundleError, NotFinite
 from sdbuild.bundle.manifest import MANIFEST, Bundle
 from sdbuild.recipe.recipe import Request
-from sdbuild.runtime.predictor import Chain, load
+from sdbuild.runtime.predictor import Chain, Predictor, load
 from sdbuild.runtime.safety_checker import SafetyChecker
 
 SCHEDULERS = {
@@ -55,19 +55,22 @@ class Result:
 class Pipeline:
     """Draws from one bundle; its models are loaded once.
 
+    Args:
+        parts: gives the predictor of each component, instead of the bundle's own models.
     Units:
         weight_bytes: of decoded weights that the executor keeps of each component, all if None.
     """
 
     def __init__(
-        self, bundle: Bundle, predictor: str = "auto", weight_bytes: int | None = None
+        self, bundle: Bundle, predictor: str = "auto", weight_bytes: int | None = None,
+        parts: Callable[[str], Predictor] | None = None,
     ) -> None:
         self.bundle = bundle
         self._weight_bytes = weight_bytes
         started = time.monotonic()
-        self._text_encoder = self._load("text_encoder", predictor)
-        self._unet = self._load("unet", predictor)
-        self._decoder = self._load("vae_decoder", predictor)
+        self._part = parts or {
+            name: self._load(name, predictor) for name in ("text_encoder", "unet", "vae_decoder")
+        }.__getitem__
         self._checker = (
             SafetyChecker(self._load("safety_checker", predictor), bundle.name)
             if "safety_checker" in bundle.models else None
@@ -90,11 +93,11 @@ class Pipeline:
         return chain
 
     def _output(
-        self, component: str, chain: Chain, inputs: Mapping[str, np.ndarray], name: str,
+        self, component: str, inputs: Mapping[str, np.ndarray], name: str,
         shape: tuple[int | None, ...],
     ) -> np.ndarray:
         """What a component gives under a name, of this shape (None: any size)."""
-        found = chain.predict(inputs)
+        found = self._part(component).predict(inputs)
         sizes = found[name].shape if name in found else ()
         if len(sizes) != len(shape) or any(
                 wanted not in (None, size) for size, wanted in zip(sizes, shape, strict=True)):
@@ -138,7 +141,7 @@ class Pipeline:
     def left_out(self, prompt: str) -> str:
         """The end of a prompt that the text encoder does not see, because it takes so many tokens
         and no more; empty if it sees all."""
-        length = self._text_encoder.shapes["input_ids"][-1]
+        length = self._part("text_encoder").shapes["input_ids"][-1]
         words = self._tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
         return str(self._tokenizer.decode(words[length - 2:]))  # it starts and ends with a token
 
@@ -148,12 +151,12 @@ class Pipeline:
         Shapes:
             returns (1, D, 1, S), as the U-Net takes it.
         """
-        length = self._text_encoder.shapes["input_ids"][-1]
+        length = self._part("text_encoder").shapes["input_ids"][-1]
         tokens = self._tokenizer(
             prompt, padding="max_length", max_length=length, truncation=True
         ).input_ids
         embedding = self._output(
-            "text_encoder", self._text_encoder, {"input_ids": np.array([tokens], np.float32)},
+            "text_encoder", {"input_ids": np.array([tokens], np.float32)},
             "last_hidden_state", (1, None, None))
         return embedding.transpose(0, 2, 1)[:, :, None]  # -> (1, D, 1, S)
 
@@ -166,7 +169,7 @@ class Pipeline:
             embeddings: (2, D, 1, S), the negative prompt first; returns (1, C, h, w).
         """
         scheduler = _scheduler(request.scheduler, self.bundle, request.steps)
-        batch, *cells = self._unet.shapes["sample"]
+        batch, *cells = self._part("unet").shapes["sample"]
         # As in diffusers, weights up to 1 mean the prompt's own prediction.
         is_guided = request.guidance > 1
         if batch == 1 and not is_guided:
@@ -191,7 +194,7 @@ class Pipeline:
             sample: (1, C, h, w); embeddings: (N, D, 1, S); returns (N, C, h, w).
         """
         found = [
-            self._output("unet", self._unet, {
+            self._output("unet", {
                 "sample": sample.repeat(batch, 1, 1, 1).numpy(),
                 "timestep": np.full((batch,), float(timestep), np.float32),
                 "encoder_hidden_states": embeddings[start:start + batch],
@@ -206,13 +209,13 @@ class Pipeline:
         Shapes:
             latents: (1, C, h, w).
         Raises:
-            BundleError: the decoder gave NaN or infinity, which would be a black picture.
+            NotFinite: the decoder gave NaN or infinity, which would be a black picture.
         """
         z = (latents / self.bundle.scale_factor).numpy().astype(np.float32)
-        found = self._output("vae_decoder", self._decoder, {"z": z}, "image",
+        found = self._output("vae_decoder", {"z": z}, "image",
                              (1, 3, None, None))[0]
         if not np.isfinite(found).all():
-            raise BundleError(
+            raise NotFinite(
                 f"{self.bundle.name}: the decoder gave numbers that are not finite",
                 hint="doit check names the operation that made them",
             )

@@ -63,7 +63,7 @@ def run(job: Job) -> None:
     samples = list(network.module(component).samples(component, config, dims, rng))
     originals = _originals(component, architecture, checkpoint / "weights.safetensors", samples)
     models = contents(job.inputs["compiled"], ".mlmodelc")
-    chain = load(models, "portable", "original", _weight_bytes(job))
+    chain = load(models, "portable", "original", weight_bytes(job))
     found: list[dict[str, Any]] = []
     nonfinite: list[str] = []
     for number, (inputs, wanted) in enumerate(zip(samples, originals, strict=True)):
@@ -94,7 +94,7 @@ def _originals(
     return [tuple(t.numpy() for t in (m if isinstance(m, tuple) else (m,))) for m in made]
 
 
-def _weight_bytes(job: Job) -> int | None:
+def weight_bytes(job: Job) -> int | None:
     """The decoded weights that fit into what the step may hold, in bytes; None if all."""
     if "memory_bytes" not in job.resources:
         return None

@@ -202,3 +202,12 @@ def test_a_record_that_does_not_say_what_it_was_made_of_tells_no_cost(tmp_path):
     ))
 
     assert expected(tmp_path, "trace:unet").seconds is None
+
+
+@pytest.mark.parametrize("name, base", [("originals", 1e9), ("pictures", 2e9)])
+def test_what_draws_needs_memory_for_the_largest_network_alone(tmp_path, name, base):
+    largest = max(
+        sum(tensor.size for tensor in load_file(path).values())
+        for path in (BUILT_IN / "tiny-emoji").rglob("*.safetensors"))
+
+    assert expected(tmp_path / "cache", name).peak_bytes == int(base + 4 * largest)

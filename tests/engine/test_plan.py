@@ -38,6 +38,10 @@ parity:vae_decoder <- compile:vae_decoder, download:vae_decoder
 download:resources
 bundle <- download:resources, compile:text_encoder, compile:unet, compile:vae_decoder, \
 download:vae_decoder/latents.json
+originals <- download:text_encoder, download:unet, download:vae_decoder, download:resources, \
+download:vae_decoder/latents.json
+pictures <- compile:text_encoder, compile:unet, compile:vae_decoder, download:resources, \
+download:vae_decoder/latents.json, originals
 """
 
 
@@ -83,7 +87,30 @@ def test_what_a_step_is_made_from_ends_with_itself_and_leaves_other_components_o
     assert found == ["download:unet", "trace:unet", "lower:unet", "convert:unet"]
 
 
-@pytest.mark.parametrize("kind", [*STAGES, "bundle"])
+def test_originals_are_those_of_the_checkpoint_with_its_loras():
+    steps = plan(load({"lora": "style.safetensors"})).steps
+
+    assert steps["originals"].inputs["unet"] == From("merge:unet")
+    assert steps["originals"].inputs["text_encoder"] == From("merge:text_encoder")
+    assert steps["originals"].inputs["vae_decoder"] == From("download:vae_decoder")
+
+
+def test_originals_know_of_nothing_that_is_done_to_the_bundle():
+    one, other = (plan(load(words)).steps["originals"] for words in (
+        {"quant": "none", "chunk": "1", "prompt": "a fox", "count": "4"},
+        {"quant": "2", "attention": "split_einsum", "target": "iOS18", "batch": "1"},
+    ))
+
+    assert one == other
+
+
+def test_a_bundle_that_cannot_draw_has_no_pictures():
+    steps = plan(load({"components": "text_encoder,unet"})).steps
+
+    assert not {"originals", "pictures"} & steps.keys()
+
+
+@pytest.mark.parametrize("kind", [*STAGES, "bundle", "originals", "pictures"])
 def test_every_stage_brings_what_a_stage_must(kind):
     module = stage(kind)
 
@@ -155,7 +182,8 @@ def test_the_keys_of_a_plan_are_those_of_another_build_of_torch_and_not_of_anoth
     assert keys["2.13.0"] == keys["2.13.0+cpu"] == keys["2.13.0+cu130"]
     assert keys["2.13.1"] == keys["2.13.1+cpu"]
     changed = {name for name in keys["2.13.0"] if keys["2.13.0"][name] != keys["2.13.1"][name]}
-    with_torch = {"trace", "parity", "lower" if lower == "once" else "convert"}
+    with_torch = {"trace", "parity", "originals", "pictures",
+                  "lower" if lower == "once" else "convert"}
     assert changed == {name for name in keys["2.13.0"] if name.partition(":")[0] in with_torch}
 
 

@@ -159,13 +159,14 @@ def replayed():
     return program, shapes, spec, found
 
 
-def test_with_no_seed_of_thousands_a_constant_is_taken_for_a_parameter(replayed):
+@pytest.mark.parametrize("seeds", [200, pytest.param(3000, marks=pytest.mark.slow)])
+def test_with_no_seed_of_thousands_a_constant_is_taken_for_a_parameter(replayed, seeds):
     """The lowering does not depend on the numbers, as the next test shows: so the blobs of a seed
     are those of another with its stand-ins in place of the other's."""
     program, shapes, spec, found = replayed
     blobs = [c for c in found if c.offset is not None]
     empty, avoid = type(spec)(), once.numbers_of(program)
-    for seed in range(3000):
+    for seed in range(seeds):
         stand_ins = StandIns(shapes, avoid, seed)
         tensors = stand_ins.tensors()
 
@@ -181,10 +182,10 @@ def test_with_no_seed_of_thousands_a_constant_is_taken_for_a_parameter(replayed)
 
 def test_a_lowered_program_does_not_depend_on_the_stand_ins(tmp_path):
     """So another draw of them is no new version of the step."""
-    for seed in (1, 2, 3):
+    for seed in (1, 2):
         lowered(graph(Network()), tmp_path / str(seed), seed=seed)
 
-    assert files(tmp_path / "1") == files(tmp_path / "2") == files(tmp_path / "3")
+    assert files(tmp_path / "1") == files(tmp_path / "2")
 
 
 def test_a_number_that_the_graph_names_is_no_stand_in_s():

@@ -158,6 +158,22 @@ RECIPE_MISTAKES = {
         'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\n[draw]\nsted = 1\n',
         """unknown field 'sted'; did you mean "seed"?""",
     ),
+    "broken pictures accepted without a reason": (
+        'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\n'
+        '[check]\naccepts = "broken"\n', "[check]: no reason, expected accepts with a reason",
+    ),
+    "a verdict that needs no accepting": (
+        'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\n'
+        '[check]\naccepts = "changed"\nreason = "x"\n', "accepts is 'changed', expected",
+    ),
+    "no prompts to check with": (
+        'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\n'
+        '[check]\nprompts = []\n', "expected a list of 1 to 16 prompts",
+    ),
+    "unknown check field": (
+        'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\n[check]\nprompt = "x"\n',
+        """unknown field 'prompt'; did you mean "prompts"?""",
+    ),
     "component twice": (
         'family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet", "unet"]\n', "each name once",
     ),

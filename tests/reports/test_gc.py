@@ -75,6 +75,27 @@ def test_another_checkpoint_of_the_same_architecture_goes(store, tmp_path):
     assert whole(store, loose) == {"trace"}  # the very same
 
 
+def test_pictures_stay_with_the_bundle_that_drew_them(store, tmp_path):
+    """They are made from other measurements: the pictures of the original."""
+    def drawn(made):
+        originals = put(store, tmp_path, "originals", {"1.png": "drawn"},
+                        {"unet": made["download"]})
+        return {"originals": originals, "pictures": put(
+            store, tmp_path, "pictures", {"1.png": f"drawn by {made['compile'].key}"},
+            {"unet": made["compile"], "originals": originals})}
+
+    kept, loose = chain(store, tmp_path, bits=6), chain(store, tmp_path, bits=2)
+    by_kept, by_loose = drawn(kept), drawn(loose)
+    placed(store, kept, tmp_path / "bundle")
+    variants = Lineage(store.records()).variants()
+    assert variants[by_loose["pictures"].key] == variants[loose["bundle"].key]
+
+    collect(store)
+
+    assert whole(store, by_kept) == {"originals", "pictures"}
+    assert whole(store, by_loose) == {"originals"}
+
+
 def test_records_stay(store, tmp_path):
     made = chain(store, tmp_path)
 

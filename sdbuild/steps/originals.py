@@ -1,0 +1,112 @@
+"""originals: the pictures that a checkpoint draws in PyTorch, in fp32, before it is converted.
+
+Every variant of a bundle is compared with the same ones, so they know of no quant, layout or cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdbuild.base.errors import SourceError
+from sdbuild.base.parsing import Fields, json_file
+from sdbuild.checkpoints.schedule import check_schedule
+from sdbuild.checkpoints.sidecar_configs import END_TOKEN
+from sdbuild.engine.step import Job
+from sdbuild.recipe.families import Component
+from sdbuild.recipe.recipe import Recipe, Request
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from sdbuild.runtime.predictor import Predictor
+
+VERSION = 1
+TOOLS = ("torch", "diffusers", "transformers", "numpy", "pillow")
+
+
+def params(recipe: Recipe) -> dict[str, Any]:
+    """What decides the pictures beside the checkpoint."""
+    return {
+        "family": recipe.family.name, "width_px": recipe.width_px, "height_px": recipe.height_px,
+        "prediction": recipe.prediction, "requests": recipe.checked_requests(),
+    }
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Writes `1.png`, `2.png`, …, one for each request.
+
+    Raises:
+        SourceError: the checkpoint gives numbers that are not finite.
+    """
+    from sdbuild.recipe.families import FAMILIES
+
+    family = FAMILIES[job.params["family"]]
+
+    def load(name: str) -> Predictor:
+        return Original(family.component(name), job.inputs[name], job.params)
+
+    for number, image in enumerate(drawn(job, load), 1):
+        if image is None:
+            raise SourceError(
+                f"picture {number}: the checkpoint gives numbers that are not finite, in PyTorch "
+                "and fp32 too", hint="its weights are damaged: download it again, or take another")
+        image.save(job.output / f"{number}.png")
+    return {}
+
+
+def drawn(job: Job, load: Callable[[str], Predictor]) -> Iterator[Image.Image | None]:
+    """The pictures that are asked of a step; None where one is not finite.
+
+    Args:
+        load: gives a component's network.
+
+    Raises:
+        SourceError: the checkpoint's scheduler cannot be used.
+    """
+    from sdbuild.bundle.manifest import Bundle
+    from sdbuild.runtime.drawing import draw_each
+
+    resources, given = job.inputs["resources"], job.params
+    path = resources / "scheduler_config.json"
+    scheduler = json_file(path, SourceError, has_infinities=True)
+    check_schedule(scheduler, path.name, SourceError)
+    latents = Fields(json_file(job.inputs["latents"], SourceError), "latents.json", SourceError)
+    own = scheduler.get("prediction_type", "epsilon")
+    bundle = Bundle(
+        folder=resources, name="original", family=given["family"], width_px=given["width_px"],
+        height_px=given["height_px"], attention="original",
+        scale_factor=latents.number("scaling_factor"), pad_token=END_TOKEN,
+        prediction_type=own if given["prediction"] == "checkpoint" else "epsilon",
+        scheduler=scheduler, models={}, defaults={}, description="",
+    )
+    return draw_each(bundle, [Request(**request) for request in given["requests"]], load)
+
+
+class Original:
+    """A component's PyTorch original as a predictor, in fp32; its U-Net takes two samples."""
+
+    def __init__(self, component: Component, checkpoint: Path, params: Mapping[str, Any]) -> None:
+        from sdbuild.models import network
+
+        given = {**params, "batch": 2}
+        architecture = network.read_architecture(checkpoint / "architecture.json", given)
+        dims = network.dims(component, architecture, given)
+        self.shapes: Mapping[str, tuple[int, ...]] = {
+            port.name: port.sized(dims) for port in component.inputs}
+        self._component = component
+        self._network = network.weighted(
+            component, architecture, checkpoint / "weights.safetensors")
+
+    def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs for some inputs."""
+        import torch
+
+        given = [torch.from_numpy(inputs[name]).float() for name in self.shapes]
+        with torch.inference_mode():
+            made = self._network(*given)
+        outputs = made if isinstance(made, tuple) else (made,)
+        return {port.name: tensor.numpy()
+                for port, tensor in zip(self._component.outputs, outputs, strict=True)}
