@@ -1,5 +1,7 @@
-"""Workflows and shell scripts, the project's own and those to copy, held against linters."""
+"""Workflows, scripts, forms and containers, the project's own and those to copy, linted."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +43,44 @@ def test_every_job_ends_in_time(path):
     jobs = yaml.safe_load(path.read_text("utf-8"))["jobs"]
 
     assert all(0 < job["timeout-minutes"] <= 120 for job in jobs.values())
+
+
+def test_issue_forms_have_the_form_that_github_reads():
+    folder = ROOT / ".github" / "ISSUE_TEMPLATE"
+    forms = [path for path in folder.glob("*.yml") if path.name != "config.yml"]
+    assert forms
+    for schema, files in (("issue-forms", forms), ("issue-config", [folder / "config.yml"])):
+        done = run(BIN / "check-jsonschema", "--builtin-schema", f"vendor.github-{schema}", *files)
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_hooks_before_a_commit_run_programs_that_scripts_test_runs():
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
+    tested = (ROOT / "scripts" / "test").read_text("utf-8")
+
+    assert repository["repo"] == "local"
+    for hook in repository["hooks"]:
+        program = hook["entry"].split()[0]
+        assert f"\n{program} " in tested or f"\n{program}\n" in tested
+        assert hook["language"] == "system"
+
+
+def test_the_image_copies_only_what_is_there_and_the_container_builds_one_of_its_stages():
+    text = (ROOT / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    ignored, *kept = (ROOT / ".dockerignore").read_text("utf-8").split()
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text("utf-8"))
+
+    assert {line.split()[0] for line in lines} <= {
+        "FROM", "ARG", "COPY", "RUN", "USER", "WORKDIR", "ENTRYPOINT", "CMD"}
+    assert lines[-3].startswith("WORKDIR") and any(line.startswith("USER") for line in lines)
+    assert ignored == "**"
+    assert all((ROOT / name[1:]).exists() for name in kept if name.startswith("!"))
+    stages = re.findall(r"^FROM \S+ AS (\w+)$", text, re.MULTILINE)
+    assert container["build"]["target"] in stages
+    file = ROOT / ".devcontainer" / container["build"]["dockerfile"]
+    assert file.resolve() == ROOT / "Dockerfile"
+    assert (ROOT / container["onCreateCommand"]).is_file()
 
 
 def test_scripts_have_no_faults_that_shellcheck_knows():

@@ -1,9 +1,14 @@
 """`sdbuild init`: a project that works as it is, also from an installed wheel."""
 
+import email
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
@@ -76,22 +81,66 @@ def test_a_new_projects_workflow_is_sound(project):
     assert lint.returncode == 0, lint.stdout
 
 
+def tracked():
+    """The names of the files that git knows or would add."""
+    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+                            cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return {name for name in filter(None, listed.split("\0")) if (ROOT / name).is_file()}
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """A wheel of this tree, built without the network."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-                           cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, names.split("\0")):
-        if name.startswith(("sdbuild/", "recipes/")) or "/" not in name:
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
-    done = run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps",
-               "--no-build-isolation", "--wheel-dir", folder, source)
+def sdist(tmp_path_factory):
+    """A source distribution of this tree, built without the network."""
+    folder = tmp_path_factory.mktemp("sdist")
+    for name in tracked():
+        (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / "source" / name)
+    code = f"from setuptools import build_meta; build_meta.build_sdist({str(folder)!r})"
+    done = run(sys.executable, "-c", code, cwd=folder / "source")
     assert done.returncode == 0, done.stderr
-    (found,) = folder.glob("*.whl")
+    (found,) = folder.glob("*.tar.gz")
     return found
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist):
+    """A wheel, built from the source distribution without the network."""
+    done = run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps",
+               "--no-build-isolation", "--wheel-dir", sdist.parent, sdist)
+    assert done.returncode == 0, done.stderr
+    (found,) = sdist.parent.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def environment(wheel, tmp_path_factory):
+    """The `bin` of a fresh environment with the wheel, which borrows the packages it depends on."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, symlinks=True)
+    done = run(sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install",
+               "--quiet", "--no-deps", wheel)
+    assert done.returncode == 0, done.stderr
+    (site,) = folder.glob("lib/python*/site-packages")
+    borrowed = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "borrowed.pth").write_text("\n".join(borrowed))
+    return folder / "bin"
+
+
+def in_environment(*command, cwd):
+    """Runs a command outside of the clone; what it printed."""
+    variables = {name: value for name, value in os.environ.items()
+                 if not name.startswith(("SDBUILD_", "PYTHON"))}
+    done = run(*command, cwd=cwd, env=variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_every_file(sdist):
+    with tarfile.open(sdist) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+
+    assert tracked() - names == set()
 
 
 @pytest.mark.slow
@@ -109,25 +158,47 @@ def test_the_wheel_holds_every_recipe_and_template_and_no_link(wheel):
 
 
 @pytest.mark.slow
-def test_from_a_wheel_init_build_and_generate_make_a_picture_in_an_empty_folder(wheel, tmp_path):
-    installed = run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target",
-                    tmp_path / "site", wheel)
-    assert installed.returncode == 0, installed.stderr
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    environment = {name: value for name, value in os.environ.items()
-                   if not name.startswith("SDBUILD_")} | {"PYTHONPATH": str(tmp_path / "site")}
+def test_the_wheel_has_the_licences_and_a_page_whose_links_lead_somewhere(wheel):
+    with zipfile.ZipFile(wheel) as opened:
+        (name,) = (name for name in opened.namelist() if name.endswith(".dist-info/METADATA"))
+        page = email.message_from_bytes(opened.read(name))
+        licences = [name for name in opened.namelist() if ".dist-info/licenses/" in name]
 
+    assert page["Description-Content-Type"] == "text/markdown"
+    assert "# sdbuild" in page.get_payload()
+    assert {target.partition(":")[0] for target in re.findall(r"\]\(([^)]*)\)", page.get_payload())
+            } <= {"https"}
+    assert len(licences) == 3
+
+
+@pytest.mark.slow
+def test_from_a_wheel_init_build_and_generate_make_a_picture_in_an_empty_folder(
+    environment, tmp_path
+):
     def sdbuild(*words):
-        done = run(sys.executable, "-P", "-m", "sdbuild", *words, cwd=empty, env=environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return in_environment(environment / "sdbuild", *words, cwd=tmp_path)
 
     sdbuild("init")
-    assert str(tmp_path / "site") in sdbuild("recipes")
+    assert str(environment.parent) in sdbuild("recipes")
     sdbuild("build", "-n", "2")
     (picture,) = sdbuild("generate", "--steps", "4").splitlines()[-1:]
 
-    with Image.open(empty / picture) as image:
+    with Image.open(tmp_path / picture) as image:
         assert image.size == (128, 128)
     assert "up to date" in sdbuild("build")
+    assert "generate" in in_environment(environment / "python", "-m", "doit", "list", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_tests_of_the_source_distribution_pass_with_the_installed_wheel(
+    environment, sdist, tmp_path
+):
+    with tarfile.open(sdist) as opened:
+        opened.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    shutil.rmtree(source / "sdbuild")
+
+    printed = in_environment(environment / "python", "-P", "-m", "pytest", "tests/base",
+                             "tests/recipe", "-p", "no:cacheprovider", cwd=source)
+
+    assert " passed" in printed
