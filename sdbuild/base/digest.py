@@ -6,8 +6,10 @@ easy. SHA-256 names what others made: sources and locks.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import stat
 from pathlib import Path
 
 import xxhash
@@ -29,8 +31,20 @@ def digest(tag: str, value: object) -> str:
     return xxhash.xxh3_128_hexdigest(canonical([tag, value]))
 
 
+def check_openable(path: Path) -> None:
+    """Makes sure that opening a file does not wait, as a pipe's or a device's may forever.
+
+    Raises:
+        OSError: it is such a thing, or cannot be looked at.
+    """
+    kind = stat.S_IFMT(path.stat().st_mode)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):  # opening a folder fails by itself
+        raise OSError(errno.ENODEV, "not a regular file", str(path))
+
+
 def digest_file(path: Path) -> str:
     """The digest of a file's bytes."""
+    check_openable(path)
     hasher = xxhash.xxh3_128()
     buffer = memoryview(bytearray(_READ_BYTES))
     with path.open("rb", buffering=0) as file:
@@ -41,5 +55,6 @@ def digest_file(path: Path) -> str:
 
 def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, which whoever made the file cannot find twice."""
+    check_openable(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

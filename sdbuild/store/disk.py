@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from sdbuild.base.digest import check_openable
 from sdbuild.base.errors import StoreError
 
 TAKEN_NS = 946_684_800 * 10**9
@@ -58,6 +59,16 @@ def write_file(path: Path, content: bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file of the store; nothing is waited for.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    check_openable(path)
+    return path.read_bytes()
 
 
 def take(path: Path, target: Path) -> None:
@@ -134,7 +145,7 @@ def drop(path: Path, *, is_damaged: bool = False) -> bool:
     """
     try:
         if is_damaged:
-            os.utime(path)
+            os.utime(path, follow_symlinks=False)
         path.unlink()
     except FileNotFoundError:
         return False
@@ -191,7 +202,7 @@ def _call(name: str, *arguments: int | bytes) -> bool:
 def touch(path: Path) -> None:
     """Sets a file's times to now, if it may be."""
     with contextlib.suppress(OSError):
-        os.utime(path)
+        os.utime(path, follow_symlinks=False)
 
 
 def make_folder(folder: Path) -> None:
@@ -304,6 +315,7 @@ def file_error(error: OSError, where: Path) -> StoreError:
         errno.EPERM: access,
         errno.ELOOP: "a link has the place of a file that is written to; remove it if you did not "
                      "make it",
+        errno.ENODEV: "a pipe or device has the place of a file; remove it if you did not make it",
         errno.EIO: "the disk may be failing: the system's log tells; what was finished stays, and "
                    "sdbuild verify finds what is damaged",
     }

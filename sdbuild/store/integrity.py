@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from stat import S_ISREG
 
 from sdbuild.base.digest import digest_file
 from sdbuild.store.disk import TAKEN_NS, file_error
@@ -13,7 +14,7 @@ from sdbuild.store.record import Entry
 MISSING = "missing"
 DAMAGED = "damaged"
 
-LOST = (errno.ENOENT, errno.ENOTDIR, errno.EIO)
+LOST = (errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ENODEV)
 """What a disk answers that has not, or no more, what was written; others may answer it again."""
 _SMALL_BYTES = 1 << 20
 """A file of this size is read in no time."""
@@ -26,7 +27,8 @@ def fault(path: Path, digest: str) -> str:
         StoreError: it cannot be read now, which says nothing of it.
     """
     try:
-        return "" if digest_file(path) == digest else DAMAGED
+        is_right = not path.is_symlink() and digest_file(path) == digest
+        return "" if is_right else DAMAGED
     except FileNotFoundError:
         return MISSING
     except OSError as error:
@@ -52,7 +54,7 @@ def is_whole(path: Path, entry: Entry) -> bool:
         StoreError: it cannot be read now, which says nothing of it.
     """
     status = _status(path)
-    if status is None or status.st_size != entry.size_bytes:
+    if status is None or not S_ISREG(status.st_mode) or status.st_size != entry.size_bytes:
         return False
     return status.st_mtime_ns == TAKEN_NS or not fault(path, entry.digest)
 
@@ -62,6 +64,8 @@ def flaw(path: Path, entry: Entry) -> str:
     status = _status(path)
     if status is None:
         return "is not in the store"
+    if not S_ISREG(status.st_mode):
+        return "is damaged: not a regular file"
     if status.st_size != entry.size_bytes:
         return f"is damaged: {status.st_size} bytes, expected {entry.size_bytes}"
     try:
@@ -87,7 +91,7 @@ def is_laid_out(path: Path, entry: Entry) -> bool:
 def _status(path: Path) -> os.stat_result | None:
     """What the system knows of a file, or None if it is lost."""
     try:
-        return path.stat()
+        return path.lstat()  # the store makes no links: whoever made one may change its target
     except OSError as error:
         if error.errno not in LOST:
             raise file_error(error, path) from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from sdbuild.base.errors import StoreError
 from sdbuild.base.parsing import Malformed, json_object
-from sdbuild.store.disk import write_file
+from sdbuild.store.disk import read_file, write_file
 from sdbuild.store.store import Store
 
 _LARGEST_BYTES = 256 << 20
@@ -61,7 +61,7 @@ class Notes(MutableMapping[str, Any]):
     def _read(self) -> dict[str, Any]:
         """What is written over next, so that what only cannot be read now is not lost."""
         try:
-            content = (self._store.root / f"{self._name}.json").read_bytes()
+            content = read_file(self._store.root / f"{self._name}.json")
             return json_object(content, self._name, Malformed, most_bytes=_LARGEST_BYTES,
                                has_infinities=True, has_controls=True)
         except (FileNotFoundError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -22,6 +23,29 @@ UNSIGNED = "unsigned"
 """The `origin` of a record from a shared store that was read without a secret."""
 SIGNED = "signed"
 """The `origin` of a record from a shared store that bore this machine's signature."""
+
+
+_DIGEST = re.compile(r"[0-9a-f]{32}")
+_KEY = re.compile(r"[0-9a-z]{32}")
+
+
+def is_digest(text: str) -> bool:
+    """Whether it is the name of a file of the pool."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def is_key(text: str) -> bool:
+    """Whether a record may have this name."""
+    return _KEY.fullmatch(text) is not None
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a path is a plain one below the folder that it is laid out in."""
+    parts = path.split("/")
+    return (
+        all(p not in ("", ".", "..") and len(p.encode("utf-8", "replace")) <= 255 for p in parts)
+        and path.isprintable() and not set(path) & set("\\:")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +137,7 @@ def _is_sound(record: Record) -> bool:
         and record.origin in ("", UNSIGNED, SIGNED)
         and isinstance(record.facts, dict) and isinstance(record.ingredients, dict)
         and all(isinstance(record.ingredients.get(name, {}), dict) for name in _TABLES)
-        and all(isinstance(entry.path, str) and isinstance(entry.digest, str)
+        and all(isinstance(entry.path, str) and stays_inside(entry.path)
+                and isinstance(entry.digest, str) and is_digest(entry.digest)
                 and type(entry.size_bytes) is int for entry in record.tree)
     )

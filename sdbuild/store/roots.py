@@ -16,9 +16,9 @@ from pathlib import Path
 from sdbuild.base.digest import digest
 from sdbuild.base.errors import StoreError
 from sdbuild.base.parsing import Malformed, json_object
-from sdbuild.store.disk import file_error, sweep, write_file
+from sdbuild.store.disk import file_error, read_file, sweep, write_file
 from sdbuild.store.integrity import LOST, fault
-from sdbuild.store.record import Record
+from sdbuild.store.record import Record, is_digest
 from sdbuild.store.scan import entries
 from sdbuild.store.store import Store
 
@@ -68,13 +68,14 @@ def sweep_roots(store: Store) -> None:
 
 
 def _notes(store: Store) -> list[Path]:
-    return [path for path in entries(store.root / "roots") if path.suffix == ".json"]
+    return [path for path in entries(store.root / "roots")
+            if path.suffix == ".json" and is_digest(path.stem)]
 
 
 def _read(path: Path, store: Store) -> Root | None:
     """The bundle that a note tells of, if it stands."""
     try:
-        note = json_object(path.read_bytes(), path.name, Malformed)
+        note = json_object(read_file(path), path.name, Malformed)
         folder, record = Path(note["folder"]), store.find(note["key"])
     except (ValueError, KeyError, TypeError):
         return None

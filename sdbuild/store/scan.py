@@ -6,6 +6,7 @@ collector would not see what bundles hold.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from sdbuild.base.filenames import contents
@@ -26,6 +27,18 @@ def entries(folder: Path) -> list[Path]:
         return []
     except OSError as error:
         raise file_error(error, folder) from error
+
+
+def filed(folder: Path) -> Iterator[Path]:
+    """What lies in the folders `<2>` of a folder of the store, in no order. Links to folders are
+    left out: what they lead to is not the store's, and would be collected with it.
+
+    Raises:
+        StoreError: one cannot be listed now.
+    """
+    for inner in entries(folder):
+        if len(inner.name) == 2 and not inner.is_symlink():
+            yield from entries(inner)
 
 
 def files(folder: Path) -> list[Path]:

@@ -24,7 +24,9 @@ def source_digest(path: Path, store: Store) -> str:
     notes = Notes(store, "stamps")
     stamp = _stamp(path)
     known = notes.get(str(path))
-    if known and known[0] == stamp and str(known[1]).startswith(_KIND):
+    if not isinstance(known, list) or len(known) != 2:
+        known = [None, ""]
+    if known[0] == stamp and str(known[1]).startswith(_KIND):
         return str(known[1])
     found = _KIND + sha256_file(path)
     if _stamp(path) == stamp and max(stamp[1], stamp[2]) + _RACY_NS < time.time_ns():

@@ -40,6 +40,7 @@ from sdbuild.store.disk import (
     file_error,
     give,
     guarded,
+    read_file,
     sweep,
     take,
     touch,
@@ -47,8 +48,8 @@ from sdbuild.store.disk import (
 )
 from sdbuild.store.integrity import DAMAGED, LOST, fault, flaw, is_laid_out, is_same, is_whole
 from sdbuild.store.locks import is_held, locked
-from sdbuild.store.record import Entry, Record, decoded, encoded
-from sdbuild.store.scan import entries, files
+from sdbuild.store.record import Entry, Record, decoded, encoded, is_digest, is_key
+from sdbuild.store.scan import entries, filed, files
 
 _USED_EVERY_S = 3600
 """How exactly the time of last use is kept."""
@@ -69,7 +70,7 @@ class Store:
         Raises:
             StoreError: it cannot be read now, which says nothing of it.
         """
-        return self._read(self._record_path(key))
+        return self._read(self._record_path(key)) if is_key(key) else None
 
     def records(self) -> Iterator[Record]:
         """Every record, in no order."""
@@ -88,11 +89,8 @@ class Store:
             return drop(self._record_path(key))
 
     def disown(self, record: Record) -> None:
-        """Drops a record that is not believed, and the files that came with it.
-
-        Raises:
-            StoreError: the store cannot be written to.
-        """
+        """Drops a record that is not believed, and the files that came with it; may raise as both
+        of these do."""
         self.give_up({entry.digest for entry in record.tree})
         self.forget(record.key)
 
@@ -122,15 +120,14 @@ class Store:
             drop(path)
 
     def _record_paths(self) -> Iterator[Path]:
-        folders = entries(self.root / "records")
-        return (p for folder in folders for p in entries(folder) if p.suffix == ".json")
+        return (p for p in filed(self.root / "records") if p.suffix == ".json" and is_key(p.stem))
 
     def _record_path(self, key: str) -> Path:
         return self.root / "records" / key[:2] / f"{key}.json"
 
     def _read(self, path: Path) -> Record | None:
         try:
-            return decoded(path.read_bytes(), path.stem)
+            return decoded(read_file(path), path.stem)
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
         except OSError as error:
@@ -199,7 +196,7 @@ class Store:
 
     def objects(self) -> Iterator[Path]:
         """Every file of the pool, in no order."""
-        return (p for folder in entries(self.root / "objects") for p in entries(folder))
+        return (p for p in filed(self.root / "objects") if is_digest(p.name))
 
     def file(self, record: Record, path: str) -> Path:
         """Where the pool has one file of the artifact, to be read only.
@@ -281,12 +278,16 @@ class Store:
                 write_file(self.root / "gone.json", json.dumps(sorted(after), indent=0).encode())
 
     def given_up(self) -> set[str]:
-        """The digests of files that were removed on purpose, or never were here."""
+        """The digests of files that were removed on purpose, or never were here; StoreError if that
+        cannot be read now."""
         try:
-            content = (self.root / "gone.json").read_bytes()
-            return set(json_value(content, "gone.json", Malformed, most_bytes=256 << 20))
+            content = read_file(self.root / "gone.json")
+            found = json_value(content, "gone.json", Malformed, most_bytes=256 << 20)
+            return {digest for digest in found if is_digest(digest)}
         except (FileNotFoundError, ValueError, TypeError):
             return set()
+        except OSError as error:
+            raise file_error(error, self.root / "gone.json") from error
 
     def verify(self, record: Record, path: str = "") -> None:
         """Reads the files of the artifact, or of one path of it; drops those that are damaged.
@@ -384,13 +385,14 @@ class Store:
     def sweep(self) -> None:
         """Removes what kills left behind, and the locks of steps. Be alone in the store."""
         self.sweep_work()
-        for left in (*self.root.rglob(".new-*"), *(self.root / "locks").glob("?" * 32)):
+        locks = (path for path in entries(self.root / "locks") if is_key(path.name))
+        for left in (*self.root.rglob(".new-*"), *locks):
             sweep(left)
 
     def sweep_work(self, held: str = "") -> None:
         """Removes the workspaces that nobody works in: their locks are free, or `held` by us."""
         with guarded(self.root):
             for left in entries(self.root / "work"):
-                key, is_ours, _ = left.name.partition("-")
-                if is_ours and (key == held or not is_held(self._lock(key))):
+                key = left.name.rpartition("-")[0]  # or `export-<key>`
+                if is_key(key.rpartition("-")[2]) and (key == held or not is_held(self._lock(key))):
                     sweep(left)

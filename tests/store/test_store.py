@@ -107,11 +107,11 @@ def test_a_forgotten_record_is_gone_and_its_content_stays(store, tmp_path):
 
 
 def test_a_workspace_is_empty_and_gone_afterwards_with_what_a_kill_left(store):
-    left = store.root / "work" / "k-old"
+    left = store.root / "work" / f"{'k' * 32}-old"
     left.mkdir(parents=True)
     (left / "file").write_text("x")
 
-    with store.workspace("k") as work:
+    with store.workspace("k" * 32) as work:
         assert list(work.iterdir()) == []
         assert not left.exists()
 

@@ -20,6 +20,7 @@ from sdbuild.base.digest import canonical
 from sdbuild.base.parsing import Malformed, json_object
 from sdbuild.store import Entry, Record
 from sdbuild.store import key as key_of
+from sdbuild.store.record import stays_inside
 
 LARGEST_BYTES = 2 << 20
 _LARGEST_FILE = 1 << 40
@@ -109,11 +110,7 @@ def _check_tree(tree: tuple[Entry, ...]) -> None:
     folders: set[str] = set()
     for entry in tree:
         parts = entry.path.split("/")
-        _require(
-            all(p not in ("", ".", "..") and len(p.encode()) <= 255 for p in parts)
-            and entry.path.isprintable() and not set(entry.path) & set("\\:"),
-            "a path leads elsewhere",
-        )
+        _require(stays_inside(entry.path), "a path leads elsewhere")
         _require(_HEX[32].fullmatch(entry.digest) is not None, "it is damaged")
         _require(_is_count(entry.size_bytes) and entry.size_bytes <= _LARGEST_FILE,
                  "a file has no such size")
