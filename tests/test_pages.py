@@ -1,6 +1,7 @@
 """Every command that a page prints can be typed as it is printed."""
 
 import argparse
+import ast
 import importlib.util
 import re
 from pathlib import Path
@@ -12,8 +13,10 @@ from sdbuild.base.errors import SDBuildError
 from sdbuild.cli.main import cli, names
 from sdbuild.engine.plan import plan
 from sdbuild.mil.cli.main import add_mil
+from sdbuild.recipe.fields import VARIABLES
 from sdbuild.recipe.recipe import load
 from tests.pages import PAGES, ROOT, mentioned, printed
+from tests.test_rules import LAYERS
 
 COMMANDS = list(printed())
 TASKS = {"build", "check", "contract", "generate"}
@@ -150,3 +153,37 @@ def anchors(page):
     text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
             for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+FOLDERS = ("sdbuild/", "tests/", "docs/", "scripts/", "recipes/")
+
+
+@pytest.mark.parametrize("path", sorted({
+    path for path in re.findall(r"`([\w./-]+)`", CONTRIBUTING)
+    if path.startswith(FOLDERS) and "NAME" not in path}))
+def test_contributors_are_led_to_files_that_exist(path):
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize(("name", "path"), sorted(set(
+    re.findall(r"`(\w+)` (?:of|in) `([\w./]+\.py)`", CONTRIBUTING))))
+def test_contributors_are_led_to_names_that_are_defined_there(name, path):
+    tree = ast.parse((ROOT / path).read_text("utf-8"))
+    targets = [node.targets if isinstance(node, ast.Assign) else [node.target]
+               for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    assert name in {getattr(node, "name", None) for node in tree.body} | {
+        getattr(target, "id", None) for each in targets for target in each}
+
+
+def test_the_table_of_layers_is_the_one_that_is_checked():
+    rows = re.findall(r"^\| `(\w+)` \|", CONTRIBUTING, re.MULTILINE)
+
+    assert tuple(rows) == LAYERS
+
+
+def test_the_page_of_variables_has_each_of_them():
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "variables.md").read_text("utf-8"),
+                      re.MULTILINE)
+
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(VARIABLES)
