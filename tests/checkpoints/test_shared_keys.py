@@ -14,11 +14,12 @@ from sdbuild.base.errors import SourceError
 from sdbuild.engine.plan import plan
 from sdbuild.engine.sources import Checkpoints
 from sdbuild.engine.step import Job, Step, ingredients, stage
-from sdbuild.recipe.recipe import RECIPES, load
+from sdbuild.recipe.project import BUILT_IN
+from sdbuild.recipe.recipe import load
 from sdbuild.store import Store, key
 from tests.single_files import config_of, single_file, small_checkpoint, write
 
-TINY_EMOJI = RECIPES / "tiny-emoji"
+TINY_EMOJI = BUILT_IN / "tiny-emoji"
 NEUTRAL = {"places", "config", "facts", "locked", "output", "resources"}
 """What a job holds and no key does: where things are, and digests that are in it as `source`."""
 
