@@ -4,11 +4,15 @@ The names are counted up as that code builds its modules, from the number of lev
 """
 
 import json
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
+
+CONFIGS = Path(__file__).parent / "fixtures" / "configs"
+"""Those of published models."""
 
 _RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1",
            "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
@@ -192,3 +196,33 @@ def small_checkpoint(folder, kind, dtype=torch.float16):
 
 def config_of(folder, part):
     return json.loads((folder / part / "config.json").read_text())
+
+
+def hollow(path, tensors, metadata=None):
+    """A file with the header of such tensors in fp16, and zeros that take no room on the disk: the
+    tensors of a published model may be without numbers, on torch's device `meta`."""
+    header, end = {"__metadata__": metadata} if metadata else {}, 0
+    for name, tensor in tensors.items():
+        size = 2 * tensor.numel()
+        header[name] = {"dtype": "F16", "shape": list(tensor.shape),
+                        "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    return path
+
+
+def folder_of(folder, model, predicts, **unet):
+    """A folder in diffusers' layout with a published model's configs, which are all that is read.
+    """
+    for part in ("unet", "vae", "text_encoder"):
+        (folder / part).mkdir(parents=True)
+        config = config_of(CONFIGS / model, part) | (unet if part == "unet" else {})
+        (folder / part / "config.json").write_text(json.dumps(config))
+    for name, content in (("scheduler/scheduler_config.json", predicts),
+                          ("tokenizer/vocab.json", {}), ("tokenizer/merges.txt", {})):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
+    return folder

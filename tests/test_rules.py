@@ -103,7 +103,7 @@ def loaded(code):
 @pytest.mark.parametrize("command", ["list", "build"])
 def test_doit_starts_without_anything_heavy(command, tmp_path):
     """`build` plans every step here, and stops at the checkpoint that is not there."""
-    arguments = [command, f"cache={tmp_path}", f"source={tmp_path / 'none'}"]
+    arguments = [command, f"cache={tmp_path}", "model=tiny-emoji", f"source={tmp_path / 'none'}"]
     found = loaded(
         "sys.argv = ['doit']\nfrom doit.doit_cmd import DoitMain\n"
         f"DoitMain().run({arguments!r})"

@@ -44,6 +44,9 @@ class Checkpoint(Protocol):
     def identity(self, part: str, digest_of: DigestOf) -> Mapping[str, str]:
         """What the part's content depends on: a digest for each name. Light; part of a key."""
 
+    def has(self, part: str) -> bool:
+        """Whether it has the component."""
+
     def config(self, part: str) -> Mapping[str, Any]:
         """The part's config, as diffusers writes it in `config.json`."""
 

@@ -49,6 +49,10 @@ class Folder:
         names = layout.part_files(self.place, part, self._names(), self._shards)
         return {name: digest_of(self._file(name)) for name in names}
 
+    def has(self, part: str) -> bool:
+        """Whether it has the component."""
+        return layout.has(part, self._names())
+
     def config(self, part: str) -> dict[str, Any]:
         """The content of the part's `config.json`.
 

@@ -44,6 +44,11 @@ ShardsOf = Callable[[str], list[str]]
 """The files that an index names."""
 
 
+def has(part: str, names: Collection[str]) -> bool:
+    """Whether a checkpoint with these files has a folder for the component."""
+    return f"{part}/config.json" in names
+
+
 def part_files(
     where: str, part: str, names: Collection[str], shards_of: ShardsOf
 ) -> list[str]:

@@ -120,6 +120,10 @@ class SingleFile:
             return found | {n: digest_of(CLIP / n) for n in ("vocab.json", "merges.txt")}
         return found
 
+    def has(self, part: str) -> bool:
+        """Whether it has the component."""
+        return part in _HOMES and self._home(part) is not None
+
     def config(self, part: str) -> dict[str, Any]:
         """The part's config: the folder's, or as its tensors' shapes tell.
 

@@ -61,7 +61,8 @@ def variables() -> dict[str, str]:
 
 
 def load(words: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """The tasks for a command line's variables; a mistake in them ends doit with status 2."""
+    """The tasks for a command line's variables; a mistake in them ends doit with status 2, a
+    checkpoint that cannot be read with 1."""
     sys.excepthook = _tell_interrupt
     try:
         found = settings(words)
@@ -70,7 +71,7 @@ def load(words: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         builder = Builder.of(found)
     except SDBuildError as error:
         sys.stderr.write(printable(f"ERROR: {error}\n"))
-        raise SystemExit(2) from None
+        raise SystemExit(1 if isinstance(error, SourceError) else 2) from None
     return tasks(builder, found)
 
 
@@ -320,8 +321,11 @@ def _explained(error: InvalidCommand, tasks: Iterable[str]) -> InvalidCommand:
 
 
 def _tell_notes(builder: Builder, names: list[str]) -> None:
-    """Prints what is worth knowing of the recipe before its models are compiled."""
+    """Prints what is worth knowing of the recipe before anything runs, and before its models are
+    compiled."""
     states = builder.states(names).values()
+    if builder.plan.recipe.found and any(state.record is None for state in states):
+        print(f"   recipe: {builder.plan.recipe.found}", flush=True)
     if any(state.record is None and state.step.kind == "compile" for state in states):
         for note in builder.plan.recipe.notes:
             print(f"   note: {note}", flush=True)

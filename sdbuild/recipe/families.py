@@ -56,9 +56,10 @@ class Component:
     with there and the network's parameters do not. `beside` names the folders whose files say
     what its config does not: how its input is padded, what its output is. `is_denoiser` says
     whether a recipe's `prediction` holds for it, `is_chunkable` whether hosts load it in two
-    chunks, `has_layouts` whether a recipe's `attention` lays it out, and `takes_lora` whether
-    LoRAs change it. `whole` are the types of operations whose weights are never palettized, and
-    `floor` what `doit check` asks of it where a recipe does not say.
+    chunks, `has_layouts` whether a recipe's `attention` lays it out, `takes_lora` whether LoRAs
+    change it, and `is_optional` whether pictures are drawn without it. `whole` are the types of
+    operations whose weights are never palettized, and `floor` what `doit check` asks of it where a
+    recipe does not say.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Component:
     is_chunkable: bool = False
     has_layouts: bool = False
     takes_lora: bool = False
+    is_optional: bool = False
     whole: tuple[str, ...] = ()
     floor: Floor = Floor(reason="", by_quant={})
 
@@ -199,6 +201,7 @@ STABLE_DIFFUSION = Family(
             name="safety_checker",
             bundle_name="SafetyChecker",
             folder="safety_checker",
+            is_optional=True,
             whole=("concat",),  # an error in a concept's embedding is one in the verdict
             drop="vision_model.",  # files have the word twice where networks now have it once
             inputs=(

@@ -2,15 +2,17 @@
 
     tiny-emoji-dreamy-lora-ink_0.8-512x512-original-6bit-batch1-2chunks-iOS16-1a2b3c
 
-First the recipe, then words for what the command line asks for in place of the recipe's own, then
-what every variant has. Last, where there were such words or they cannot say it, a tag: digits of
-all that was asked for. It tells checkpoints of one name from each other.
+First the recipe, or the checkpoint if it was given without one, then words for what the command
+line asks for in place of the recipe's own, then what every variant has. Last, where there were such
+words or they cannot say it, a tag: digits of all that was asked for. It tells checkpoints of one
+name from each other.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sdbuild.base.digest import digest
@@ -22,11 +24,37 @@ _LONGEST_BYTES = 80
 """Of all words. File systems take names of 255 bytes, and while a bundle is put in place, a longer
 one stands beside it."""
 
+_TAGGED = ("source", "config", "vae", "lora", "prediction_type", "prediction", "components",
+           "palettize")
+"""The variables that make another bundle, and that its name tells only where they are given."""
+
+
+def asked(
+    fields: Mapping[str, Any], sources: Mapping[str, Any], words: Mapping[str, str],
+    path: Path | None,
+) -> dict[str, Any]:
+    """What the command line asks for beside what every name tells; as it is found, not spelled."""
+    found = {
+        "source": sources["source"].places,
+        "config": sources["source"].config,
+        "vae": sources["vae"].places if sources["vae"] else (),
+        "lora": [(lora.place, lora.strength) for lora in sources["loras"]],
+        "components": sorted(fields["components"]),
+        "palettize": sorted(fields["palettize"]),
+    }
+    shown = {name: found.get(name, fields[name]) for name in _TAGGED if name in words}
+    return shown | ({"model": str(path)} if path else {})
+
 
 def words(asked: Mapping[str, Any]) -> str:
     """The words for what the command line asks for, each after `-`."""
     found = "".join(f"-{word}" for word in _words(asked) if word)
     return found.encode()[:_LONGEST_BYTES].decode(errors="ignore").rstrip("-_.")
+
+
+def source(places: Sequence[str]) -> str:
+    """The word for a checkpoint: what is at the place that is tried first; may be empty."""
+    return _word(places[0]) if places else ""
 
 
 def tag(asked: Mapping[str, Any]) -> str:
@@ -35,19 +63,14 @@ def tag(asked: Mapping[str, Any]) -> str:
 
 
 def _words(asked: Mapping[str, Any]) -> Iterator[str]:
-    yield _first(asked.get("source", ()))
+    yield source(asked.get("source", ()))
     yield asked.get("prediction_type", "")
     if "vae" in asked:
-        yield f"vae-{_first(asked['vae'])}"
+        yield f"vae-{source(asked['vae'])}"
     if "lora" in asked:
         yield "lora"
     for place, strength in asked.get("lora", ()):
         yield _word(place) + (f"_{strength:g}" if strength != 1 else "")
-
-
-def _first(places: Sequence[str]) -> str:
-    """The word for the place that is tried first."""
-    return _word(places[0]) if places else ""
 
 
 def _word(place: str) -> str:

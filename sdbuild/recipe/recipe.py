@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from typing import Any
 from sdbuild.base import apple
 from sdbuild.base.errors import RecipeError
 from sdbuild.base.filenames import normalized
-from sdbuild.base.parsing import Fields, read_file, shown, toml_table
+from sdbuild.base.parsing import Fields
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.checkpoints import at_home, fixed
 from sdbuild.checkpoints.single_file import SUFFIX
 from sdbuild.recipe import naming
-from sdbuild.recipe.families import FAMILIES, Component, Family, Floor
+from sdbuild.recipe.families import FAMILIES, STABLE_DIFFUSION, Component, Family, Floor
 from sdbuild.recipe.fields import (
     CHECK_FIELDS,
     DRAW_FIELDS,
@@ -24,12 +24,13 @@ from sdbuild.recipe.fields import (
     QUANTS,
     RECIPE_FIELDS,
     TARGETS,
-    Field,
     check_variables,
     parse,
 )
+from sdbuild.recipe.finding import Found, find_recipe
 from sdbuild.recipe.lockfile import Lock, parsed
 from sdbuild.recipe.project import BUILT_IN, Project
+from sdbuild.recipe.tables import check_keys, read, table_in, values_of
 
 DEFAULTS: dict[str, Any] = {
     "batch": 2, "prediction": "epsilon", "attention": "original", "quant": "none",
@@ -37,9 +38,6 @@ DEFAULTS: dict[str, Any] = {
     "compiler": "auto", "config": None, "vae": None, "lora": None,
     "prediction_type": None,
 }
-_TAGGED = ("source", "config", "vae", "lora", "prediction_type", "prediction", "components",
-           "palettize")
-"""The variables that make another bundle, and that its name tells only where they are given."""
 OF_CHECKPOINT = ("source", "config", "vae", "prediction_type")
 """The fields that say which checkpoint is built: given on the command line, the recipe's lock is of
 another one and does not hold."""
@@ -105,6 +103,8 @@ class Recipe:
     which go into the bundle; `request` is what the command line makes of them, which does not.
     `lock` holds for the recipe's own source only. Components that the recipe gives no floor have
     their family's.
+    `found` says which recipe was taken and why, where none was asked for; such a bundle has the
+    name of its checkpoint.
     """
 
     name: str
@@ -128,6 +128,7 @@ class Recipe:
     lower: str
     compiler: str
     notes: tuple[str, ...]
+    found: str
     asked: Mapping[str, Any]
     draw: Request
     request: Request
@@ -174,46 +175,52 @@ class Recipe:
         size = f"{self.width_px}x{self.height_px}"
         batch = "-batch1" if self.batch == 1 else ""
         chunks = f"-{self.chunks}chunks" if self.chunks > 1 else ""
-        return (f"{self.name}{naming.words(self.asked)}-{size}-{self.attention}-{quant}{batch}"
+        shown = {k: v for k, v in self.asked.items() if k != "source" or not self.found}
+        return (f"{self.name}{naming.words(shown)}-{size}-{self.attention}-{quant}{batch}"
                 f"{chunks}-{self.target}{naming.tag(self.asked)}")
 
 
-def load(words: Mapping[str, str], project: Project | None = None) -> Recipe:
-    """The recipe that the `name=value` words of a command line ask for.
+def load(
+    words: Mapping[str, str], project: Project | None = None,
+    facts: MutableMapping[str, Any] | None = None,
+) -> Recipe:
+    """The recipe that the `name=value` words of a command line ask for, or that fits a lone `source`.
 
     Args:
         project: where it is found by name; the current folder's if None.
+        facts: what is known of repositories of the Hub, which grows.
 
     Raises:
         RecipeError: an unknown recipe or variable, or a value that is not allowed; says where.
+        SourceError: a source without a model cannot be read.
     """
     check_variables(words)
     project = project or Project.here()
-    model = words.get("model", project.default_model)
-    path = find(parse(MODEL_FIELD, model, "on the command line"), project)
-    table = _read(path)
+    found = _found(words, project, {} if facts is None else facts)
+    path, table = _base(words, project, found)
     tables = {"check", "draw", "floors", "lock"}
     known = {"summary", "family", *tables, *(field.name for field in RECIPE_FIELDS)}
-    _check_keys(table, known, str(path))
+    check_keys(table, known, str(path))
     family = _family(table, path)
-    fields = _fields(RECIPE_FIELDS, DEFAULTS, table, words, str(path))
-    draw = _table(table, "draw", path)
+    fields = values_of(RECIPE_FIELDS, DEFAULTS, table, words, str(path))
+    draw = table_in(table, "draw", path)
     where = f"{path}: [draw]"
-    _check_keys(draw, {field.name for field in DRAW_FIELDS}, where)
+    check_keys(draw, {field.name for field in DRAW_FIELDS}, where)
     sources = _sources(fields, words, path.parent)
     recipe = Recipe(
-        name=normalized(path.stem),
+        name=normalized((found and naming.source(sources["source"].places)) or path.stem),
         summary=str(table.get("summary", "")),
         family=family,
         **sources,
         lock=None if any(name in words for name in OF_CHECKPOINT)
-        else parsed(_table(table, "lock", path), f"{path}: [lock]"),
+        else parsed(table_in(table, "lock", path), f"{path}: [lock]"),
         prediction_type=fields["prediction_type"],
         width_px=fields["size"][0],
         height_px=fields["size"][1],
         batch=fields["batch"],
         prediction=fields["prediction"],
-        components=_components(fields["components"], family),
+        components=_components(fields["components"], family, set() if "components" in words
+                               or not found else found.lacks),
         attention=fields["attention"],
         nbits=fields["quant"],
         palettized=tuple(c.name for c in _components(fields["palettize"], family)),
@@ -222,14 +229,46 @@ def load(words: Mapping[str, str], project: Project | None = None) -> Recipe:
         lower=fields["lower"],
         compiler=apple.compiler(fields["compiler"]),
         notes=apple.notes(fields["compiler"]),
-        asked=_asked(fields, sources, words, None if is_named(path, project) else path),
-        draw=Request(**_fields(DRAW_FIELDS, DRAW_DEFAULTS, draw, {}, where)),
-        request=Request(**_fields(DRAW_FIELDS, DRAW_DEFAULTS, draw, words, where)),
-        check=_check(_table(table, "check", path), f"{path}: [check]"),
-        floors=_floors(_table(table, "floors", path), family, path),
+        found=found.because if found else "",
+        asked=naming.asked(fields, sources, words,
+                     None if found or is_named(path, project) else path),
+        draw=Request(**values_of(DRAW_FIELDS, DRAW_DEFAULTS, draw, {}, where)),
+        request=Request(**values_of(DRAW_FIELDS, DRAW_DEFAULTS, draw, words, where)),
+        check=_check(table_in(table, "check", path), f"{path}: [check]"),
+        floors=_floors(table_in(table, "floors", path), family, path),
     )
     _check_together(recipe)
     return recipe
+
+
+def _found(
+    words: Mapping[str, str], project: Project, facts: MutableMapping[str, Any]
+) -> Found | None:
+    """The recipe of a source that is given without a model."""
+    if "source" not in words or project.setting(MODEL_FIELD, words) is not None:
+        return None
+    given = tuple(field for field in RECIPE_FIELDS if field.name in words)
+    fields = {"config": None, "vae": None, "lora": None, "prediction_type": None, "size": None}
+    fields |= values_of(given, {}, {}, words, "")
+    source = _sources(fields, words, Path.cwd())["source"]
+    return find_recipe(source.places, source.config, facts, size=fields["size"],
+                       prediction_type=fields["prediction_type"])
+
+
+def _base(
+    words: Mapping[str, str], project: Project, found: Found | None
+) -> tuple[Path, dict[str, Any]]:
+    """The recipe's file and content. A checkpoint that no recipe is for has no file: its content is
+    said to be in one that is called like its family."""
+    if found and not found.model:
+        family = STABLE_DIFFUSION
+        components = [c.name for c in family.components]
+        size = "{}x{}".format(*found.size or ())
+        return BUILT_IN / family.name, {"family": family.name, "size": size,
+                                        "components": components}
+    model = found.model if found else words.get("model", project.default_model)
+    path = find(parse(MODEL_FIELD, model, "on the command line"), project)
+    return path, read(path)
 
 
 def is_named(path: Path, project: Project) -> bool:
@@ -263,43 +302,6 @@ def find(model: str, project: Project) -> Path:
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return toml_table(read_file(path, RecipeError), str(path), RecipeError)
-
-
-def _table(table: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
-    found = table.get(name, {})
-    if not isinstance(found, dict):
-        raise RecipeError(f"{path}: {name} is {shown(found)}, expected a table [{name}]")
-    return found
-
-
-def _check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
-    for key in table:
-        if key not in known:
-            raise RecipeError(
-                f"{where}: unknown field {key!r}{did_you_mean(key, known)}",
-                hint=f"the fields are: {', '.join(sorted(known))}",
-            )
-
-
-def _fields(
-    fields: tuple[Field, ...], defaults: Mapping[str, Any], table: Mapping[str, Any],
-    words: Mapping[str, str], where: str,
-) -> dict[str, Any]:
-    """The value of each field: from the command line, else the recipe, else the default."""
-    values = {}
-    for field in fields:
-        if field.name in words:
-            values[field.name] = parse(field, words[field.name], "on the command line")
-        elif field.name in table or field.name in defaults:
-            found = table.get(field.name, defaults.get(field.name))
-            values[field.name] = None if found is None else parse(field, found, where)
-        else:
-            raise RecipeError(f"{where}: no {field.name}", hint=f"it is {field.meaning}")
-    return values
-
-
 def _sources(
     fields: Mapping[str, Any], words: Mapping[str, str], folder: Path
 ) -> dict[str, Any]:
@@ -330,7 +332,10 @@ def _family(table: Mapping[str, Any], path: Path) -> Family:
     return FAMILIES[Fields(table, str(path), RecipeError).choice("family", tuple(FAMILIES))]
 
 
-def _components(wanted: tuple[str, ...], family: Family) -> tuple[Component, ...]:
+def _components(
+    wanted: tuple[str, ...], family: Family, lacks: Collection[str] = ()
+) -> tuple[Component, ...]:
+    """The components of these names, without those in folders that a checkpoint lacks."""
     known = [component.name for component in family.components]
     for name in wanted:
         if name not in known:
@@ -338,29 +343,12 @@ def _components(wanted: tuple[str, ...], family: Family) -> tuple[Component, ...
                 f"unknown component {name!r}{did_you_mean(name, known)}",
                 hint=f"the components of {family.title} are: {', '.join(known)}",
             )
-    return tuple(c for c in family.components if c.name in wanted)
-
-
-def _asked(
-    fields: Mapping[str, Any], sources: Mapping[str, Any], words: Mapping[str, str],
-    path: Path | None,
-) -> dict[str, Any]:
-    """What the command line asks for beside what every name tells; as it is found, not spelled."""
-    found = {
-        "source": sources["source"].places,
-        "config": sources["source"].config,
-        "vae": sources["vae"].places if sources["vae"] else (),
-        "lora": [(lora.place, lora.strength) for lora in sources["loras"]],
-        "components": sorted(fields["components"]),
-        "palettize": sorted(fields["palettize"]),
-    }
-    asked = {name: found.get(name, fields[name]) for name in _TAGGED if name in words}
-    return asked | ({"model": str(path)} if path else {})
+    return tuple(c for c in family.components if c.name in wanted and c.folder not in lacks)
 
 
 def _check(table: Mapping[str, Any], where: str) -> Check:
-    _check_keys(table, {field.name for field in CHECK_FIELDS}, where)
-    fields = _fields(CHECK_FIELDS, _CHECK_DEFAULTS, table, {}, where)
+    check_keys(table, {field.name for field in CHECK_FIELDS}, where)
+    fields = values_of(CHECK_FIELDS, _CHECK_DEFAULTS, table, {}, where)
     if bool(fields["accepts"]) != bool(fields["reason"]):
         raise RecipeError(f"{where}: no {'reason' if fields['accepts'] else 'accepts'}, "
                           "expected accepts with a reason, or neither",
@@ -375,7 +363,7 @@ def _floors(table: Mapping[str, Any], family: Family, path: Path) -> dict[str, F
         _components((name,), family)
         if not isinstance(entry, dict) or not entry.get("reason"):
             raise RecipeError(f"{where}: a floor has a reason, and a number for each quant")
-        _check_keys(entry, {"reason", *QUANTS}, where)
+        check_keys(entry, {"reason", *QUANTS}, where)
         floors[name] = Floor(
             by_quant={k: parse(FLOOR_FIELD, v, f"{where}.{k}") for k, v in entry.items()
                       if k != "reason"},

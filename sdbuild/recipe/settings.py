@@ -13,6 +13,8 @@ from sdbuild.base.machine import usable_bytes
 from sdbuild.recipe.fields import PLACE_FIELDS, RAM_FIELD, REMOTE_FIELD
 from sdbuild.recipe.project import Project
 from sdbuild.recipe.recipe import Recipe, load
+from sdbuild.store import Store
+from sdbuild.store.json_cache import Notes
 from sdbuild.store.private import private_folder
 
 _PLACES = {field.name: field for field in PLACE_FIELDS}
@@ -39,14 +41,16 @@ def settings(words: Mapping[str, str]) -> Settings:
 
     Raises:
         RecipeError: an unknown name, or a value that is not allowed.
+        SourceError: a source without a model cannot be read.
     """
     project = Project.here()
-    recipe = load(words, project)
     places = {name: project.path(field, words) for name, field in _PLACES.items()}
+    cache = places["cache"] or project.cache
+    recipe = load(words, project, Notes(Store(cache), "hub"))
     ram = project.setting(RAM_FIELD, words)
     return Settings(
         recipe=recipe,
-        cache=places["cache"] or project.cache,
+        cache=cache,
         bundle=(places["bundle"] or project.bundles / recipe.variant).resolve(),
         out=places["out"] or Path("images", f"{recipe.name}.png").absolute(),
         report=places["report"],

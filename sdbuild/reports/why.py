@@ -12,11 +12,12 @@ from sdbuild.bundle.install import amiss
 from sdbuild.engine.build import Builder, State
 from sdbuild.engine.plan import Plan, plan
 from sdbuild.engine.sources import Checkpoints
-from sdbuild.recipe.recipe import load
+from sdbuild.recipe.recipe import OF_CHECKPOINT, load
 from sdbuild.recipe.settings import settings
 from sdbuild.reports.causes import causes, differences
 from sdbuild.reports.lineage import Lineage
 from sdbuild.store import Record, Store
+from sdbuild.store.json_cache import Notes
 
 UP_TO_DATE = "up to date"
 WOULD_RUN = "would run"
@@ -66,7 +67,9 @@ def why(task: str, words: Mapping[str, str]) -> list[Reason]:
     """
     found = settings(words)
     builder = Builder.of(found)
-    plain = plan(load({name: words[name] for name in ("model", "source") if name in words}))
+    usual = (*OF_CHECKPOINT, "size") if found.recipe.found else ("model", "source")
+    plain = plan(load({name: words[name] for name in usual if name in words},
+                      facts=Notes(builder.store, "hub")))
     states = builder.states(steps_of(task, builder))
     record = builder.state("bundle").record if task in _OF_BUNDLE else None
     what = amiss(record, builder.store, found.bundle) if record else "not in place"

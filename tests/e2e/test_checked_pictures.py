@@ -55,7 +55,7 @@ def checked(own_store, checker, checkpoint):
     """The bundle with the checker, and what its making printed."""
     source = shutil.copytree(checkpoint, own_store.folder / "checkpoint")
     checker.save_pretrained(source / "safety_checker")
-    words = (COMPONENTS, f"source={source}")
+    words = (COMPONENTS, "model=tiny-emoji", f"source={source}")
     ran = own_store.ran("build", *words)
     return own_store.bundle, words, ran
 

@@ -264,8 +264,8 @@ def test_gc_keeps_a_bundle_in_place_and_frees_the_other_variant(project):
 def test_du_keeps_bundles_of_one_recipe_from_two_checkpoints_apart(project, own_checkpoint):
     merges = own_checkpoint / "tokenizer" / "merges.txt"
     merges.write_text(merges.read_text() + "zz zz\n")
-    project.doit("build", f"source={own_checkpoint}")
-    place = settings({"source": str(own_checkpoint)}).bundle
+    project.doit("build", "model=tiny-emoji", f"source={own_checkpoint}")
+    place = settings({"model": "tiny-emoji", "source": str(own_checkpoint)}).bundle
 
     found = json.loads(sdbuild(project, "du", "--json"))
 

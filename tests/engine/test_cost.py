@@ -23,7 +23,7 @@ HERE = platform.node()
 
 
 def builder(cache, **words):
-    return Builder(plan(load(words)), Store(cache))
+    return Builder(plan(load({"model": "tiny-emoji"} | words)), Store(cache))
 
 
 def expected(cache, name, **words):

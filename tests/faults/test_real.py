@@ -95,7 +95,7 @@ def test_a_checkpoint_that_cannot_be_read_is_told(stage, part, number):
     checkpoint = stage.world / "checkpoint"
     shutil.copytree(PROJECT / "recipes" / "tiny-emoji", checkpoint)
     words = [sys.executable, "-m", "doit", "download:vae_decoder",
-             f"source={checkpoint}", f"cache={stage.world / 'cache'}"]
+             "model=tiny-emoji", f"source={checkpoint}", f"cache={stage.world / 'cache'}"]
 
     run = stage.watcher.run(
         "execute", {"command": words, "folder": str(PROJECT)},

@@ -115,6 +115,10 @@ class Hub:
         names = layout.part_files(self._where, part, self._files, self._shards)
         return {name: self._files[name] for name in names}
 
+    def has(self, part: str) -> bool:
+        """Whether it has the component."""
+        return layout.has(part, self._files)
+
     def config(self, part: str) -> dict[str, Any]:
         """The content of the part's `config.json`.
 

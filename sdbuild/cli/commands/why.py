@@ -18,12 +18,15 @@ def command(task: str, words: dict[str, str], is_json: bool) -> int:
 
     STEP is build or a step such as palettize:unet (default: build). Nothing runs.
     """
+    from sdbuild.recipe.settings import settings
     from sdbuild.reports.why import standings, told, why
 
     reasons, places = why(task, words), standings(words)
+    found = settings(words).recipe.found
     if is_json:
         print_json(steps=[asdict(reason) for reason in reasons],
-                   places=[asdict(place) for place in places])
+                   places=[asdict(place) for place in places], recipe=found)
     else:
-        click.echo("\n".join([told(reasons), *map(str, places)]))
+        taken = [f"{'recipe':<24}{found}"] if found else []
+        click.echo("\n".join([told(reasons), *map(str, places), *taken]))
     return 0

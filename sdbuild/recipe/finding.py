@@ -1,0 +1,219 @@
+"""Which recipe a checkpoint gets that is given without one: that of its own architecture.
+
+`PUBLISHED` is the one table of published models. The configs of a checkpoint, or the shapes of its
+tensors, say which of them it is a fine-tune of. Where they leave open what decides, such as noise
+or velocity, the user is asked for the word that says it, before any work starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from sdbuild.base.errors import RecipeError, SourceError
+from sdbuild.base.parsing import json_object, shown
+from sdbuild.checkpoints import Checkpoint, is_hub, open_checkpoint
+from sdbuild.checkpoints.defaults import DEFAULTS
+from sdbuild.checkpoints.resources import SCHEDULER
+from sdbuild.recipe.families import FAMILIES
+from sdbuild.recipe.fields import PREDICTION_TYPES
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+_SIDES_PX = range(64, 2049, 8)
+_MOST_LEVELS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A published model: its recipe, and what its fine-tunes have in common with it.
+
+    `channels` are those of the U-Net's blocks. `predicts` is empty where the recipe is the same
+    whatever the U-Net predicts. It was trained at `side_px` × `side_px`.
+    """
+
+    recipe: str
+    prompt_width: int
+    channels: tuple[int, ...]
+    predicts: str
+    side_px: int
+
+
+PUBLISHED = (
+    Published(recipe="sd-1-5", prompt_width=768, channels=(320, 640, 1280, 1280),
+              predicts="", side_px=512),
+    Published(recipe="sd-2-1-base", prompt_width=1024, channels=(320, 640, 1280, 1280),
+              predicts="epsilon", side_px=512),
+    Published(recipe="sd-2-1", prompt_width=1024, channels=(320, 640, 1280, 1280),
+              predicts="v_prediction", side_px=768),
+)
+"""A new model is one entry here, and its recipe."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The recipe of a checkpoint.
+
+    `model` is empty if no published model has its architecture; the defaults of its family hold
+    then. `size` is in pixels, None where the recipe's holds. `lacks` names the folders of
+    components that the checkpoint comes without and a bundle can do without.
+    """
+
+    model: str
+    size: Size | None
+    lacks: frozenset[str]
+    because: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Traits:
+    """What a checkpoint says of itself; `predicts` and `size` are None where it does not."""
+
+    prompt_width: Any
+    channels: Any
+    predicts: str | None
+    size: Sequence[int] | None
+    lacks: Sequence[str]
+
+    def __str__(self) -> str:
+        channels = self.channels if isinstance(self.channels, list) else [self.channels]
+        blocks = ", ".join(map(shown, channels[:_MOST_LEVELS]))
+        return f"prompts {shown(self.prompt_width)} wide, blocks of {blocks} channels"
+
+    def is_of(self, model: Published) -> bool:
+        """Whether the model has this architecture."""
+        return self.prompt_width == model.prompt_width and self.channels == [*model.channels]
+
+
+def find_recipe(
+    places: Sequence[str], config: str, facts: MutableMapping[str, Any], *,
+    prediction_type: str | None, size: Size | None,
+) -> Found:
+    """The recipe for the checkpoint at the first of the places that has one.
+
+    Args:
+        config: a folder that says what a single file does not, or empty.
+        facts: what is known of repositories, which grows.
+        prediction_type: the user's word for what the U-Net predicts.
+        size: the user's word for the pixels of a picture.
+
+    Raises:
+        SourceError: no place has it, or it cannot be read.
+        RecipeError: it does not say what decides; the hint names the words that do.
+    """
+    try:
+        checkpoint = open_checkpoint(places, facts, config)
+        traits = _known(checkpoint, facts)
+    except OSError as error:
+        raise SourceError(f"{error.filename or ', '.join(places)}: {error.strerror or error}",
+                          hint="see that it can be read, then try again") from error
+    models = [model for model in PUBLISHED if traits.is_of(model)]
+    predicts = prediction_type or traits.predicts
+    if not models:
+        return _unpublished(checkpoint, traits, predicts, size)
+    model = next((m for m in models if m.predicts in ("", predicts)), None)
+    if model is None:
+        raise _undecided(checkpoint, traits.predicts, models)
+    if size is None and traits.size not in (None, [model.side_px] * 2):
+        raise _two_sizes(checkpoint, traits.size, model)
+    also = f", {predicts}" if model.predicts else ""
+    return Found(
+        model=model.recipe, size=None, lacks=frozenset(traits.lacks),
+        because=f"{model.recipe}, the published model of this architecture: {traits}{also}; "
+                "model=NAME takes another",
+    )
+
+
+def _unpublished(
+    checkpoint: Checkpoint, traits: _Traits, predicts: str | None, size: Size | None
+) -> Found:
+    """The defaults of the family, for an architecture that no published model has."""
+    if predicts not in PREDICTION_TYPES:
+        raise _undecided(checkpoint, traits.predicts, ())
+    found = size or (tuple(traits.size) if traits.size else None)
+    if found is None:
+        raise RecipeError(
+            f"{checkpoint}: no published model has its architecture ({traits}), and it does not "
+            "say how large its pictures are", hint="size=512, or what it was trained at",
+        )
+    why = "" if size else f" at {found[0]}x{found[1]}, the sample_size of its config"
+    return Found(
+        model="", size=(found[0], found[1]), lacks=frozenset(traits.lacks),
+        because=f"defaults{why}: no published model has this architecture ({traits}); model=NAME "
+                "takes a recipe",
+    )
+
+
+def _undecided(
+    checkpoint: Checkpoint, said: str | None, models: Sequence[Published]
+) -> RecipeError:
+    what = "does not say" if said is None else f"says {shown(said)} for"
+    hint = ", or ".join(
+        f"prediction_type={model.predicts} size={model.side_px} if it was made from {model.recipe}"
+        for model in models
+    )
+    return RecipeError(
+        f"{checkpoint}: it {what} what its U-Net predicts, expected noise (epsilon) or velocity "
+        "(v_prediction): a wrong guess draws noise",
+        hint=hint or f"prediction_type={' or prediction_type='.join(PREDICTION_TYPES)}",
+    )
+
+
+def _two_sizes(
+    checkpoint: Checkpoint, said: Sequence[int] | None, model: Published
+) -> RecipeError:
+    """Converters often wrote a wrong `sample_size`, and fine-tunes of another size are rare."""
+    size = "x".join(map(str, said or ()))
+    return RecipeError(
+        f"{checkpoint}: the sample_size of its U-Net's config makes pictures of {size}, but it is "
+        f"like {model.recipe}, which was trained at {model.side_px}x{model.side_px}",
+        hint=f"size={model.side_px} or size={size}, whichever it was trained at",
+    )
+
+
+def _known(checkpoint: Checkpoint, facts: MutableMapping[str, Any]) -> _Traits:
+    """The traits of the checkpoint. Those of a commit of the Hub stay, so that they are remembered
+    and need neither the network nor the Hub's cache again."""
+    key = f"{checkpoint.place}/traits"
+    known = facts.get(key) if is_hub(checkpoint.place) else None
+    if isinstance(known, dict) and known.keys() == {field.name for field in fields(_Traits)}:
+        return _Traits(**known)
+    found = _traits(checkpoint)
+    if is_hub(checkpoint.place) and checkpoint.place in facts:  # its files are all known
+        facts[key] = asdict(found)
+    return found
+
+
+def _traits(checkpoint: Checkpoint) -> _Traits:
+    unet = {**DEFAULTS["UNet2DConditionModel"], **checkpoint.config("unet")}
+    # diffusers writes "lambda_min_clipped": -Infinity
+    scheduler = json_object(checkpoint.resources()[SCHEDULER], SCHEDULER, SourceError,
+                            has_infinities=True)
+    predicts = scheduler.get("prediction_type", "epsilon")
+    optional = {component.folder for family in FAMILIES.values()
+                for component in family.components if component.is_optional}
+    return _Traits(
+        prompt_width=unet["cross_attention_dim"], channels=unet["block_out_channels"],
+        predicts=predicts if isinstance(predicts, str) else None,
+        size=_size(unet.get("sample_size"), checkpoint),
+        lacks=sorted(folder for folder in optional if not checkpoint.has(folder)),
+    )
+
+
+def _size(sample_size: Any, checkpoint: Checkpoint) -> list[int] | None:
+    """Width and height in pixels of a U-Net's `sample_size`: latents, or height and width."""
+    sides = sample_size if isinstance(sample_size, list) else [sample_size] * 2
+    if len(sides) != 2 or not all(type(side) is int and side in range(1, 2049) for side in sides):
+        return None
+    factor = _factor(checkpoint.config("vae")) if checkpoint.has("vae") else 8
+    found = [side * factor for side in reversed(sides)]
+    return found if all(side in _SIDES_PX for side in found) else None
+
+
+def _factor(vae: Mapping[str, Any]) -> int:
+    """Pixels a side of a latent: each level of an autoencoder but the last halves the picture."""
+    channels = vae.get("block_out_channels", DEFAULTS["AutoencoderKL"]["block_out_channels"])
+    return 1 << (min(len(channels), _MOST_LEVELS) - 1) if isinstance(channels, list) and channels \
+        else 8
