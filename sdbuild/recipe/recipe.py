@@ -184,7 +184,7 @@ def load(
     words: Mapping[str, str], project: Project | None = None,
     facts: MutableMapping[str, Any] | None = None,
 ) -> Recipe:
-    """The recipe that the `name=value` words of a command line ask for, or that fits a lone `source`.
+    """The recipe that the `name=value` words of a command line ask for, or that fits a `source`.
 
     Args:
         project: where it is found by name; the current folder's if None.
