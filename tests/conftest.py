@@ -1,6 +1,8 @@
 """Fixtures and options for every folder of tests."""
 
+import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -8,13 +10,34 @@ import pytest
 # tests shall not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+MAC = Path(__file__).parent / "simulated_mac"
+
 
 def pytest_addoption(parser):
     parser.addoption("--accept", action="store_true", help="write golden files anew")
     parser.addoption("--clouds", action="store_true", help="test shared stores on emulators of "
                      "Google Cloud Storage and Azure too (tests/store/remote/clouds.py)")
+    parser.addoption("--simulate-mac", action="store_true", help="let our code take this machine "
+                     "for a Mac with the Command Line Tools (docs/decisions/0028-macs.md)")
     parser.addoption("--every", type=int, metavar="K",
                      help="let the tests of faults try every K-th place: 1 with --accept, else few")
+
+
+def pytest_configure(config):
+    if config.getoption("--simulate-mac"):
+        from tests.simulated_mac.sitecustomize import pretend
+
+        pretend()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mac_for_processes(request):
+    """Lets what tests start take this machine for a Mac too, if pytest does."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--simulate-mac"):
+            patch.setenv("PATH", str(MAC / "bin"), prepend=os.pathsep)
+            patch.setenv("PYTHONPATH", str(MAC), prepend=os.pathsep)
+        yield
 
 
 @pytest.fixture(scope="session")

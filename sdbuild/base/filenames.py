@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 _SYSTEM = frozenset({
@@ -38,3 +39,28 @@ def normalized(name: str) -> str:
     HFS+ lists `é` as two code points; APFS finds a file under both spellings.
     """
     return unicodedata.normalize("NFC", name)
+
+
+def collision(paths: Iterable[str]) -> tuple[str, str] | None:
+    """The first two of some relative paths that the usual disk of a Mac takes for one, which tells
+    neither case nor spellings apart; None if there are none.
+
+    Folders count: where `a/x` and `A/y` are laid out, one of them comes out under another name.
+    """
+    files: set[str] = set()
+    known: dict[str, str] = {}
+    for path in paths:
+        if path in files:
+            return path, path
+        files.add(path)
+        parts = path.split("/")
+        for end in range(1, len(parts) + 1):
+            name = "/".join(parts[:end])
+            other = known.setdefault(_folded(name), name)
+            if other != name:
+                return other, name
+    return None
+
+
+def _folded(name: str) -> str:
+    return normalized(unicodedata.normalize("NFD", name).casefold())

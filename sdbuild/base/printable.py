@@ -9,6 +9,7 @@ to think of it. (JSON has its own escapes, and comes through as it is.)
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,14 @@ def printable(text: str) -> str:
     'a\\\\x1b[2Jb'
     """
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def any_locale() -> None:
+    """Lets the standard streams print what the locale has no characters for as its escape, where
+    Python would end with a UnicodeEncodeError."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Printable:

@@ -26,6 +26,7 @@ def _config() -> dict[str, Any]:
         "backend": "json",
         "dep_file": str(database()),
         "verbosity": 1,
+        "par_type": "thread",  # of `-n`, also where doit reads no pyproject.toml of ours
     }
 
 

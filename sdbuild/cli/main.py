@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from sdbuild.base.errors import RecipeError, SDBuildError
-from sdbuild.base.printable import printed_safely
+from sdbuild.base.printable import any_locale, printed_safely
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.cli import commands
 from sdbuild.cli.options import CONTEXT, print_json
@@ -129,6 +129,7 @@ def cli(debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; the exit status."""
+    any_locale()
     with printed_safely():
         return _run(list(sys.argv[1:] if arguments is None else arguments))
 

@@ -24,7 +24,7 @@ from doit.cmd_run import Run
 from doit.exceptions import InvalidCommand, TaskFailed
 
 from sdbuild.base.errors import OutOfMemory, RecipeError, SDBuildError, SourceError
-from sdbuild.base.printable import printable, printed_safely
+from sdbuild.base.printable import any_locale, printable, printed_safely
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.bundle.install import amiss, check_replaceable, install, remove
 from sdbuild.engine.build import PATIENT, Builder
@@ -64,6 +64,7 @@ def load(words: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """The tasks for a command line's variables; a mistake in them ends doit with status 2, a
     checkpoint that cannot be read with 1."""
     sys.excepthook = _tell_interrupt
+    any_locale()
     try:
         found = settings(words)
         check_place(found.cache)
@@ -208,9 +209,23 @@ def _command(name: str, *words: str) -> Action:
             [sys.executable, "-m", "sdbuild", name, *words],
             cwd=IMPORT_ROOT, env=os.environ | PATIENT, check=False,
         )
-        status = done.returncode
-        return TaskFailed(f"{name} ended with status {status}", report=False) if status else None
+        if done.returncode < 0:
+            return TaskFailed(_killed(name, -done.returncode))
+        if done.returncode:
+            return TaskFailed(f"{name} ended with status {done.returncode}", report=False)
+        return None
     return action
+
+
+def _killed(name: str, number: int) -> str:
+    """The error of a command whose process a signal ended.
+
+    Core ML kills the process it runs in where the compiler of the Neural Engine fails (coremltools,
+    issue 2758), and the system does where memory runs out.
+    """
+    return (f"{name}: its process was killed (signal {number})\n\n"
+            "hint: where Core ML did it, --predictor=portable runs the models without it; where "
+            "memory ran out, close other programs")
 
 
 def _guarded(run: Action) -> Action:

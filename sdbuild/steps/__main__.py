@@ -28,7 +28,7 @@ def main(kind: str, work: Path) -> int:
     except OSError as error:
         message = f"{file_error(error, Path(error.filename or work))}\n"
         with contextlib.suppress(OSError):  # the log may be on a full disk as well
-            os.write(sys.stderr.fileno(), message.encode())
+            os.write(sys.stderr.fileno(), message.encode(errors="backslashreplace"))
         return error.errno or 1
 
 

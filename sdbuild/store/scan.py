@@ -6,10 +6,11 @@ collector would not see what bundles hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sdbuild.base.filenames import contents
+from sdbuild.base.errors import StoreError
+from sdbuild.base.filenames import collision, contents
 from sdbuild.store.disk import file_error
 
 
@@ -54,3 +55,17 @@ def files(folder: Path) -> list[Path]:
         elif not path.is_symlink():
             found += files(path)
     return sorted(found)
+
+
+def refuse_collision(step: str, paths: Sequence[str]) -> None:
+    """Makes sure that the files of an artifact have names of their own on every disk.
+
+    Raises:
+        StoreError: two have names that are one on a Mac.
+    """
+    found = collision(paths)
+    if found:
+        raise StoreError(
+            f"{step}: {found[0]!r} and {found[1]!r} are one name where disks tell neither case nor "
+            "spellings of Unicode apart, as on a Mac", hint="rename one of the files",
+        )

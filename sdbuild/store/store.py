@@ -49,7 +49,7 @@ from sdbuild.store.disk import (
 from sdbuild.store.integrity import DAMAGED, LOST, fault, flaw, is_laid_out, is_same, is_whole
 from sdbuild.store.locks import is_held, locked
 from sdbuild.store.record import Entry, Record, decoded, encoded, is_digest, is_key
-from sdbuild.store.scan import entries, filed, files
+from sdbuild.store.scan import entries, filed, files, refuse_collision
 
 _USED_EVERY_S = 3600
 """How exactly the time of last use is kept."""
@@ -141,10 +141,11 @@ class Store:
         """Takes the files of `folder` in and then writes the record with their tree.
 
         Raises:
-            StoreError: the file system does not take them (full, read-only).
+            StoreError: the file system does not take them (full, read-only), or names collide.
         """
         with guarded(self.root):
             tree = tuple(self._take(path, folder) for path in files(folder))
+        refuse_collision(record.step, [entry.path for entry in tree])
         whole = replace(record, tree=tree)
         self.keep(whole)
         return whole

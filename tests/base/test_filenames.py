@@ -181,6 +181,27 @@ def test_a_recipe_has_one_name_under_either_spelling(tmp_path):
     assert found == [COMPOSED, COMPOSED]
 
 
+@pytest.mark.parametrize("one, other", [
+    ("Unet.mlmodelc", "unet.mlmodelc"), (f"{COMPOSED}.txt", f"{DECOMPOSED}.txt"),
+    ("CAFÉ", DECOMPOSED), ("a/x", "A/y"), ("straße", "STRASSE"),
+])
+def test_names_that_are_one_on_a_mac_are_not_taken_into_an_artifact(store, tmp_path, one, other):
+    folder = made(store, tmp_path, {one: "1", other: "2"})
+
+    with pytest.raises(StoreError, match="are one name where disks tell neither case"):
+        store.put(folder, record())
+
+    assert store.find(record().key) is None
+
+
+def test_names_that_differ_by_more_are_kept_apart(store, tmp_path):
+    names = {"a/x", "a/y", "ab/x", "cafe", COMPOSED, "x1", "x2"}
+
+    whole = store.put(made(store, tmp_path, dict.fromkeys(names, "1")), record())
+
+    assert {entry.path for entry in whole.tree} == names
+
+
 def test_the_finders_file_beside_a_recipe_is_no_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = tmp_path / "recipes"

@@ -71,6 +71,28 @@ def test_the_settings_in_a_picture_draw_the_same_picture_alone(built, drawn, tmp
     assert (pixels(again) == pixels(files[1])).all()
 
 
+KILLED = """
+import os, sys
+if sys.orig_argv[1:4] == ["-m", "sdbuild", "generate"]:
+    os.kill(os.getpid(), {number})
+"""
+
+
+@pytest.mark.parametrize("number", [9, 6])
+def test_a_process_that_core_ml_kills_is_reported_with_a_way_round_it(project, monkeypatch, number):
+    """As Core ML does where the Neural Engine's compiler fails, and where it finds a model wanting
+    (coremltools, issues 2758 and 2757).
+    """
+    project.doit("build")
+    (project.folder / "sitecustomize.py").write_text(KILLED.format(number=number))
+    monkeypatch.setenv("PYTHONPATH", str(project.folder))
+
+    printed = project.doit("generate", status=1, out=project.folder / "a.png")
+
+    assert f"generate: its process was killed (signal {number})" in printed
+    assert "hint: where Core ML did it, --predictor=portable runs the models without it" in printed
+
+
 def test_the_report_has_the_seconds_of_each_part(drawn):
     folder, _ = drawn
     report = json.loads((folder / "report.json").read_text())

@@ -250,8 +250,8 @@ def test_a_bundle_with_a_file_cut_short_names_it(own_bundle):
 
 @pytest.mark.parametrize("content, message", [
     (None, "no manifest.json, expected the folder of a finished bundle"),
-    ("{", "cannot be read"), ("{}", "not a manifest of schema"),
-    ('{"schema": 1, "files": {}}', "not the manifest of a bundle"),
+    ("{", "manifest.json: not JSON"), ("{}", "not a manifest of schema"),
+    ('{"schema": 1, "files": {}}', "components is missing, expected an object"),
 ])
 def test_a_folder_that_is_no_bundle_is_told(tmp_path, content, message):
     if content is not None:

@@ -91,7 +91,7 @@ stage("bundle", bundle, "bundle", NEEDS_PROVENANCE=True,
 
 
 class Forked:
-    """A `subprocess.Popen` of `python -m sdbuild.steps KIND WORK` without starting Python anew.
+    """A `subprocess.Popen` of `python -P -m sdbuild.steps KIND WORK` without starting Python anew.
 
     As there, it has no open file of its parent's: it may end a moment later, and would hold locks.
     """
@@ -107,7 +107,7 @@ class Forked:
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
             status = 70
             try:
-                status = step_process.main(command[3], Path(command[4]))
+                status = step_process.main(command[-2], Path(command[-1]))
                 sys.stderr.flush()
             except BaseException:
                 traceback.print_exc()

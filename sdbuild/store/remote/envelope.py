@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sdbuild.base.digest import canonical
+from sdbuild.base.filenames import collision
 from sdbuild.base.parsing import Malformed, json_object
 from sdbuild.store import Entry, Record
 from sdbuild.store import key as key_of
@@ -118,7 +119,7 @@ def _check_tree(tree: tuple[Entry, ...]) -> None:
                  "it contradicts itself")
         folders.update("/".join(parts[:n]) for n in range(1, len(parts)))
     paths = [entry.path for entry in tree]
-    _require(len(set(paths)) == len(paths) and not folders & set(paths), "two files collide")
+    _require(not collision(paths) and not folders & set(paths), "two files collide")
 
 
 def _is_count(value: object) -> bool:

@@ -71,7 +71,8 @@ def test_a_path_that_leads_elsewhere_is_refused(path):
 
 @pytest.mark.parametrize("tree", [
     [Entry("a", A, 5), Entry("a", B, 5)], [Entry("a", A, 5), Entry("a/b", B, 5)],
-], ids=["the same name", "a file as a folder"])
+    [Entry("a", A, 5), Entry("A", B, 5)], [Entry("e\u0301", A, 5), Entry("\u00e9", B, 5)],
+], ids=["the same name", "a file as a folder", "the same letters", "the same name, decomposed"])
 def test_files_that_collide_are_refused(tree):
     with pytest.raises(Unsound, match="collide"):
         believed(sent(tree=tuple(tree)))
