@@ -169,6 +169,24 @@ def test_code_that_makes_artifacts_changes_only_with_the_version_of_its_step(kin
     )
 
 
+def parses(node):
+    """Whether a node of the syntax reads JSON or TOML with Python's own parsers."""
+    if isinstance(node, ast.Attribute):
+        return node.attr in ("load", "loads") and getattr(node.value, "id", "") == "json"
+    if isinstance(node, ast.ImportFrom):
+        return node.module == "tomllib" or (
+            node.module == "json" and any(a.name in ("load", "loads") for a in node.names))
+    return isinstance(node, ast.Import) and any(a.name == "tomllib" for a in node.names)
+
+
+@pytest.mark.parametrize("path", ALL_MODULES, ids=module_name)
+def test_json_and_toml_are_read_through_one_door(path):
+    if module_name(path) == "base.parsing":
+        pytest.skip("the door")
+    lines = [n.lineno for n in ast.walk(ast.parse(path.read_text("utf-8"))) if parses(n)]
+    assert lines == []
+
+
 @pytest.mark.parametrize("path", ALL_MODULES, ids=module_name)
 def test_modules_and_functions_stay_small(path):
     text = path.read_text("utf-8")

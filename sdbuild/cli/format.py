@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from sdbuild.base.units import size
+from sdbuild.base.units import counted, size
 from sdbuild.store import Record, Store
+
+_NAMED = 3
+"""Tensors that a note names before it ends with an ellipsis."""
 
 
 def notes(record: Record) -> list[str]:
     """What else is worth a line of an artifact: where it came from, what went wrong with it."""
     facts = record.facts
     lines = [f"from {facts['place']}"] if "place" in facts else []
+    lines += [f"read: {note}" for note in facts.get("read", ())]
+    ignored = facts.get("ignored", ())
+    if ignored:
+        names = ", ".join(ignored[:_NAMED]) + (", …" if len(ignored) > _NAMED else "")
+        lines.append(f"ignored {counted(len(ignored), 'tensor')} of embeddings in a LoRA's file, "
+                     f"which the prompt's words would need: {names}")
     return lines + [f"{name} was damaged in the Hub's cache, and is fetched again"
                     for name in facts.get("fetched_again", ())]
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from sdbuild.base.errors import RecipeError, SDBuildError
+from sdbuild.base.errors import RecipeError, SDBuildError, StoreError
+from sdbuild.base.parsing import shown
 from sdbuild.base.printable import any_locale, printed_safely
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.cli import commands
@@ -65,7 +66,9 @@ class _Commands(click.Group):
             hint = f"sdbuild build {name}"
         else:
             hint = "sdbuild --help lists the commands"
-        raise RecipeError(f"there is no command {name!r}{did_you_mean(name, names())}", hint=hint)
+        raise RecipeError(
+            f"there is no command {shown(name)}{did_you_mean(name, names())}", hint=hint
+        )
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the commands by section."""
@@ -91,6 +94,10 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             return 130
+        except OSError as error:  # a file or folder that no reader or writer looked at first
+            place = f"{error.filename}: " if error.filename else ""
+            _report(StoreError(f"{place}{error.strerror or error}"), ctx)
+            return 1
 
 
 def _report(error: SDBuildError, ctx: click.Context) -> None:

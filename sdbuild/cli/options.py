@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdbuild.base.errors import RecipeError, StoreError
+from sdbuild.base.parsing import shown
+from sdbuild.base.paths import outside_path
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.recipe.fields import (
     DRAW_FIELDS,
@@ -58,6 +61,30 @@ class _Value(click.ParamType):
         found = [CompletionItem(word) for word in known if word.startswith(incomplete)]
         is_file = self._field.unit.startswith(("FILE", "FOLDER", "PLACE", "RECIPE"))
         return found or ([CompletionItem(incomplete, type="file")] if is_file else [])
+
+
+class OutsidePath(click.ParamType):
+    """A path on the command line; what lies there is checked by whoever uses it."""
+
+    name = "path"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
+        """The path.
+
+        Raises:
+            RecipeError: nothing can have it, or it cannot be looked up.
+        """
+        return outside_path(value, param.make_metavar(ctx) if param and ctx else self.name)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[Any]:
+        """Files."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="file")]
 
 
 class Variable(click.Option):
@@ -131,7 +158,7 @@ class Command(click.Command):
             return RecipeError(f"sdbuild {self.name} does not use {name}",
                                hint=f"it uses: {', '.join(known)}" if known else "")
         hint = f"the variables are: {', '.join(known)}" if known else "it has no variables"
-        return RecipeError(f"unknown variable {name!r}{did_you_mean(name, known)}",
+        return RecipeError(f"unknown variable {shown(name)}{did_you_mean(name, known)}",
                            hint=f"{hint}; an argument with = in it goes after --")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

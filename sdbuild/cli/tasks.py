@@ -70,7 +70,7 @@ def load(words: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         check_place(found.cache)
         check_replaceable(found.bundle)
         builder = Builder.of(found)
-    except SDBuildError as error:
+    except (SDBuildError, OSError) as error:
         sys.stderr.write(printable(f"ERROR: {error}\n"))
         raise SystemExit(1 if isinstance(error, SourceError) else 2) from None
     return tasks(builder, found)

@@ -30,12 +30,13 @@ from sdbuild.base.errors import (
     StoreError,
 )
 from sdbuild.base.machine import usable_bytes, wait
+from sdbuild.base.parsing import Malformed, json_file
 from sdbuild.base.units import several, size
 from sdbuild.engine.cost import Costs
 from sdbuild.engine.memory_budget import Ram, hint, refuse_too_large
 from sdbuild.engine.plan import Plan, plan
 from sdbuild.engine.sources import Checkpoints
-from sdbuild.engine.step import From, Step, ingredients
+from sdbuild.engine.step import LARGEST_MESSAGE, From, Step, ingredients
 from sdbuild.recipe.project import IMPORT_ROOT
 from sdbuild.recipe.settings import Settings
 from sdbuild.store import UNSIGNED, Record, Store, key
@@ -367,8 +368,9 @@ def _module_folders() -> list[str]:
 
 def _result(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):  # it died before, or while it wrote
+        return json_file(path, Malformed, most_bytes=LARGEST_MESSAGE,
+                         has_infinities=True, has_controls=True)
+    except Malformed:  # it died before, or while it wrote
         return {}
 
 

@@ -57,6 +57,10 @@ class Step:
         return stage(self.kind)
 
 
+LARGEST_MESSAGE = 64 << 20
+"""Bytes of a job or a result, which hold what is known of files and tensors by their names."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What the process of a step is given: where its inputs are, and where its output goes.

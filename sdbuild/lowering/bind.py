@@ -10,23 +10,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sdbuild.base.errors import StepError
+from sdbuild.base.parsing import Fields, json_file
 from sdbuild.mil.files.blob import BlobReader, BlobWriter
-from sdbuild.mil.files.package import write_package
+from sdbuild.mil.files.package import read_spec, write_package
 from sdbuild.mil.ir.decode import decode_program
+from sdbuild.mil.ir.dtype import DTYPES
 from sdbuild.mil.ir.program import Function, Operation, Program, TensorType
-from sdbuild.mil.ir.proto import Message, messages, serialize
+from sdbuild.mil.ir.proto import Message, serialize
 from sdbuild.mil.ir.traverse import rebuilt, walk
 from sdbuild.safetensors.decode import decoded, whole
 from sdbuild.safetensors.tensors import Tensor
 
 _UNDERFLOW_CHECKED = 400
 _SMALLEST = np.float16(2**-24)
+_LONGEST_SIDE = 1 << 32
 _NUMPY: dict[str, np.dtype[Any]] = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
 
 
@@ -69,17 +73,62 @@ def write_lowered(folder: Path, lowered: Lowered) -> None:
 
 
 def read_lowered(folder: Path) -> Lowered:
-    """The lowered program in a folder."""
-    spec = messages("Model").Model.FromString((folder / "model.mlmodel").read_bytes())
-    table = json.loads((folder / "bindings.json").read_text("utf-8"))
+    """The lowered program in a folder.
+
+    Raises:
+        StepError: its table is not what `write_lowered` writes; InvalidProgram if the model is none
+            or describes no program.
+    """
+    parameters, bindings = read_bindings(folder / "bindings.json")
     return Lowered(
-        spec=spec,
-        parameters={name: tuple(shape) for name, shape in table["parameters"].items()},
-        bindings=tuple(
-            Binding(**entry | {"shape": tuple(entry["shape"])}) for entry in table["bindings"]
-        ),
+        spec=read_spec(folder / "model.mlmodel"), parameters=parameters, bindings=bindings,
         constants=folder / "constants.bin",
     )
+
+
+def read_bindings(path: Path) -> tuple[dict[str, tuple[int, ...]], tuple[Binding, ...]]:
+    """The shapes of a lowered program's parameters, and its bindings.
+
+    Raises:
+        StepError: the table is not what `write_lowered` writes.
+    """
+    table = Fields(json_file(path, StepError), path.name, StepError)
+    shapes = table.fields("parameters")
+    parameters = {name: _shape(shapes, name) for name in shapes.values}
+    bindings = tuple(
+        _binding(Fields(entry, f"{path.name}: binding {number}", StepError), parameters)
+        for number, entry in enumerate(table.listed("bindings", dict))
+    )
+    return parameters, bindings
+
+
+def _shape(fields: Fields, name: str) -> tuple[int, ...]:
+    shape = tuple(fields.listed(name, int))
+    if any(not 0 <= side <= _LONGEST_SIDE for side in shape):
+        raise StepError(f"{fields.where}: {name} is {list(shape)}, expected the shape of a tensor")
+    return shape
+
+
+def _binding(fields: Fields, parameters: Mapping[str, tuple[int, ...]]) -> Binding:
+    found = Binding(
+        dtype=fields.choice("dtype", tuple(DTYPES)),
+        shape=_shape(fields, "shape"),
+        offset=fields.integer("offset", default=None),
+        value=fields.text("value", default=None),
+        parameter=fields.text("parameter", default=None),
+        is_transposed=fields.flag("is_transposed", default=False),
+        constant=fields.integer("constant", default=None),
+    )
+    if (found.offset is None) == (found.value is None):
+        raise StepError(f"{fields.where}: expected either an offset or a value")
+    if found.constant is not None and found.parameter is None and found.offset is not None:
+        return found
+    taken = parameters.get(found.parameter or "")
+    is_fit = taken is not None and prod(taken) == prod(found.shape) and found.dtype in _NUMPY
+    if found.constant is not None or not is_fit:
+        raise StepError(f"{fields.where}: expected a constant, or a parameter of floats of its "
+                        f"shape, {list(found.shape)}")
+    return found
 
 
 def bind(

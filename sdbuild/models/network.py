@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sdbuild.base.errors import SDBuildError, SourceError
+from sdbuild.base.parsing import Fields, json_file
 from sdbuild.recipe.families import Component, Dims
 from sdbuild.safetensors.shapes import check_fit
 
@@ -41,19 +41,27 @@ class Architecture:
 
 
 def read_architecture(path: Path, params: Mapping[str, Any]) -> Architecture:
-    """The architecture in an `architecture.json` of the download step, for a step's `params`."""
-    found = json.loads(path.read_text("utf-8"))
+    """The architecture in an `architecture.json` of the download step, for a step's `params`.
+
+    Raises:
+        SourceError: the file is not what that step writes.
+    """
+    found = Fields(json_file(path, SourceError), path.name, SourceError)
+    optional = {name: found.fields(name) if found.values.get(name) is not None else None
+                for name in ("prediction", "padding")}
+    padding, prediction = optional["padding"], optional["prediction"]
     is_converted = params.get("prediction") == "epsilon"
     return Architecture(
-        class_name=found["class"], config=found["config"], padding=found.get("padding"),
-        prediction=found.get("prediction") if is_converted else None,
+        class_name=found.text("class"), config=found.fields("config").values,
+        padding={name: padding.integer(name) for name in padding.values} if padding else None,
+        prediction=prediction.values if prediction and is_converted else None,
     )
 
 
 def read_latents(checkpoint: Path) -> dict[str, Any]:
     """How the latents of a component are scaled, from its checkpoint; nothing if it has none."""
     path = checkpoint / "latents.json"
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return json_file(path, SourceError) if path.exists() else {}
 
 
 def module(component: Component) -> ModuleType:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sdbuild.base.errors import RecipeError
+from sdbuild.base.parsing import shown
+from sdbuild.base.paths import check_path
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.base.units import parse_bytes
-from sdbuild.checkpoints import check_place
+from sdbuild.checkpoints import check_place, is_hub
 
 TARGETS = {
     "iOS16": "iOS16", "iOS17": "iOS17", "iOS18": "iOS18",
@@ -113,7 +115,16 @@ def _places(value: Any) -> tuple[str, ...]:
     places = value.split(",") if isinstance(value, str) else value
     if not isinstance(places, list) or not places:
         raise ValueError("a place, or several with commas between them, or a list of places")
-    return tuple(check_place(_filled(place).strip()) for place in places)
+    return tuple(_place(place) for place in places)
+
+
+def _place(value: Any) -> str:
+    place = check_place(_filled(value).strip())
+    return place if is_hub(place) else check_path(place)
+
+
+def _named_path(value: Any) -> str:
+    return check_path(_filled(value))
 
 
 def _loras(value: Any) -> tuple[tuple[str, float], ...]:
@@ -130,7 +141,7 @@ def _loras(value: Any) -> tuple[tuple[str, float], ...]:
             if colon and not strength.endswith(".safetensors"):
                 raise ValueError("FILE:STRENGTH, a number from -100 to 100") from None
             found.append((part.strip(), 1.0))
-    return tuple(found)
+    return tuple((check_path(place), strength) for place, strength in found)
 
 
 def _size(value: Any) -> tuple[int, int]:
@@ -162,7 +173,7 @@ def _memory(value: Any) -> int:
 def _path(value: Any) -> str:
     """A path of something that is written, with `~` for a home, which must be somebody's: nothing
     is put into a folder called `~nobody` that nobody meant."""
-    path = _filled(value)
+    path = check_path(_filled(value))
     try:
         return str(Path(path).expanduser()) if path.startswith("~") else path
     except RuntimeError:
@@ -191,7 +202,7 @@ RECIPE_FIELDS = (
     Field(name="source", parse=_places, unit="PLACE",
           meaning="the checkpoint: a folder in diffusers' "
           "layout, a .safetensors file, or hub:owner/name[@revision]"),
-    Field(name="config", parse=_filled, unit="FOLDER",
+    Field(name="config", parse=_named_path, unit="FOLDER",
           meaning="a folder in diffusers' layout that says what a "
           ".safetensors file does not: configs, tokenizer, scheduler"),
     Field(name="vae", parse=_places, unit="PLACE",
@@ -253,7 +264,7 @@ REMOTE_FIELD = Field(name="remote", parse=_url, unit="URL", meaning="a store tha
                      "s3://bucket/folder, another URL (docs/remote.md), or a folder")
 RAM_FIELD = Field(name="ram", parse=_memory, unit="SIZE",
                   meaning="the memory that all steps may use together")
-MODEL_FIELD = Field(name="model", parse=_filled, unit="RECIPE",
+MODEL_FIELD = Field(name="model", parse=_named_path, unit="RECIPE",
                     meaning="a recipe's name, or its file")
 SETTING_FIELDS = (*PLACE_FIELDS, REMOTE_FIELD, RAM_FIELD)
 """Fields that no bundle depends on: `SDBUILD_CACHE` and `sdbuild.toml` set them too."""
@@ -273,10 +284,15 @@ def parse(field: Field, value: object, where: str) -> Any:
         return field.parse(value)
     except ValueError as error:
         raise RecipeError(
-            f"{where}: {field.name} is {value!r}, expected {error}",
+            f"{where}: {field.name} is {_short(value)}, expected {error}",
             hint=f"{field.name} is {field.meaning}",
             field=field.name, value=value,
         ) from None
+
+
+def _short(value: object) -> str:
+    said = repr(value)
+    return said if len(said) <= 200 else shown(value)
 
 
 def check_variables(words: Mapping[str, str]) -> None:
@@ -288,7 +304,7 @@ def check_variables(words: Mapping[str, str]) -> None:
     for name in words:
         if name not in VARIABLES:
             raise RecipeError(
-                f"unknown variable {name!r}{did_you_mean(name, VARIABLES)}",
+                f"unknown variable {shown(name)}{did_you_mean(name, VARIABLES)}",
                 hint=f"the variables are: {', '.join(VARIABLES)}",
                 variable=name,
             )

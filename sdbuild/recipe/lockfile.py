@@ -7,14 +7,13 @@ commit of each repository that they came from. This is the only place that reads
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sdbuild.base.errors import RecipeError
-from sdbuild.base.parsing import shown
+from sdbuild.base.parsing import decoded_text, read_file, shown, toml_table
 from sdbuild.store.disk import write_file
 
 COMMITS = "commits"
@@ -115,11 +114,11 @@ def written(recipe: str, lock: Lock) -> str:
     newline = "\r\n" if "\r\n" in recipe else "\n"
     kept = "".join(_without(recipe.splitlines(keepends=True))).rstrip()
     made = (kept + "\n\n" + text(lock)).replace("\r\n", "\n").replace("\n", newline)
-    wanted = tomllib.loads(recipe)
-    wanted["lock"] = tomllib.loads(text(lock))["lock"]
+    wanted = toml_table(recipe, "the recipe", RecipeError)
+    wanted["lock"] = toml_table(text(lock), "the lock", RecipeError)["lock"]
     try:
-        is_right = tomllib.loads(made) == wanted
-    except tomllib.TOMLDecodeError:
+        is_right = toml_table(made, "the recipe", RecipeError) == wanted
+    except RecipeError:
         is_right = False
     if not is_right:
         raise RecipeError("its lock is written in a form that is not ours", hint=_HINT)
@@ -130,12 +129,10 @@ def write(path: Path, lock: Lock) -> None:
     """Writes the lock into a recipe's file.
 
     Raises:
-        RecipeError: it cannot be written, or holds a lock in another form.
+        RecipeError: it cannot be read or written, or holds a lock in another form.
     """
+    made = written(decoded_text(read_file(path, RecipeError), str(path), RecipeError), lock)
     try:
-        with path.open("r", encoding="utf-8", newline="") as file:
-            before = file.read()
-        made = written(before, lock)
         mode = path.stat().st_mode
         write_file(path, made.encode())
         path.chmod(mode)

@@ -15,6 +15,7 @@ from typing import Any
 from sdbuild.base.errors import RecipeError
 from sdbuild.base.filenames import is_system_file
 from sdbuild.base.parsing import read_file, toml_table
+from sdbuild.base.paths import outside_path, real_path
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.recipe.fields import MODEL_FIELD, SETTING_FIELDS, Field, parse
 
@@ -52,7 +53,7 @@ class Project:
         here = Path.cwd()
         for folder in (here, *here.parents):
             if (folder / FILE).is_file() or _recipes(folder / "recipes"):
-                own = () if (folder / "recipes").resolve() == BUILT_IN.resolve() \
+                own = () if real_path(folder / "recipes") == real_path(BUILT_IN) \
                     else (folder / "recipes",)
                 return cls(root=folder, recipes=(*own, BUILT_IN), cache=folder / "cache",
                            bundles=folder / "bundles", table=_table(folder / FILE))
@@ -97,10 +98,10 @@ class Project:
         """A setting that is a path, made absolute; None if not set.
 
         Raises:
-            RecipeError: the value is not allowed.
+            RecipeError: the value is not allowed, or cannot be looked up.
         """
         found = self.setting(field, words)
-        return found and (found[1] / found[0]).absolute()
+        return found and outside_path((found[1] / found[0]).absolute(), field.name)
 
 
 def _recipes(folder: Path) -> list[Path]:

@@ -10,9 +10,10 @@ from typing import Any
 from sdbuild.base import apple
 from sdbuild.base.errors import RecipeError
 from sdbuild.base.filenames import normalized
-from sdbuild.base.parsing import Fields
+from sdbuild.base.parsing import Fields, shown
+from sdbuild.base.paths import outside_path, real_path
 from sdbuild.base.suggestions import did_you_mean
-from sdbuild.checkpoints import at_home, fixed
+from sdbuild.checkpoints import at_home, fixed, is_hub
 from sdbuild.checkpoints.single_file import SUFFIX
 from sdbuild.recipe import naming
 from sdbuild.recipe.families import FAMILIES, STABLE_DIFFUSION, Component, Family, Floor
@@ -274,7 +275,7 @@ def _base(
 def is_named(path: Path, project: Project) -> bool:
     """Whether a recipe is the one that its name alone finds."""
     found = project.recipe(path.stem)
-    return found is not None and found.resolve() == path.resolve()
+    return found is not None and real_path(found) == real_path(path)
 
 
 def find(model: str, project: Project) -> Path:
@@ -283,19 +284,19 @@ def find(model: str, project: Project) -> Path:
     Raises:
         RecipeError: there is none.
     """
-    path = at_home(model)
+    path = outside_path(at_home(model), "model")
     if path.is_dir() and model not in project.names():
         raise RecipeError(f"model={model}: a folder, expected a recipe's name or its file",
                           hint="a checkpoint in a folder is source=FOLDER", model=model)
     if model.endswith(".toml"):
         if not path.is_file():
             raise RecipeError(f"model={model}: there is no such file: {path.absolute()}")
-        return path.resolve()
+        return real_path(path)
     found = project.recipe(model)
     if found is None:
         names = project.names()
         raise RecipeError(
-            f"unknown model {model!r}{did_you_mean(model, names)}",
+            f"unknown model {shown(model)}{did_you_mean(model, names)}",
             hint=f"the recipes are: {', '.join(names)}; a file of your own is model=FILE.toml",
             model=model,
         )
@@ -312,7 +313,8 @@ def _sources(
     def absolute(name: str, place: str) -> str:
         if place.startswith("builtin:"):
             return str(BUILT_IN / place.removeprefix("builtin:"))
-        return fixed(place, Path.cwd() if name in words else folder)
+        found = fixed(place, Path.cwd() if name in words else folder)
+        return found if is_hub(found) else str(outside_path(found, name))
 
     def places(name: str) -> tuple[str, ...]:
         return tuple(absolute(name, place) for place in fields[name] or ())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sdbuild.base.errors import StoreError
 from sdbuild.base.machine import usable_bytes
+from sdbuild.base.paths import outside_path, real_path
 from sdbuild.recipe.fields import PLACE_FIELDS, RAM_FIELD, REMOTE_FIELD
 from sdbuild.recipe.project import Project
 from sdbuild.recipe.recipe import Recipe, load
@@ -51,7 +52,7 @@ def settings(words: Mapping[str, str]) -> Settings:
     return Settings(
         recipe=recipe,
         cache=cache,
-        bundle=(places["bundle"] or project.bundles / recipe.variant).resolve(),
+        bundle=real_path(places["bundle"] or project.bundles / recipe.variant),
         out=places["out"] or Path("images", f"{recipe.name}.png").absolute(),
         report=places["report"],
         ram_bytes=ram[0] if ram else usable_bytes(),
@@ -75,7 +76,10 @@ def _remote(project: Project, words: Mapping[str, str]) -> str | None:
     if found is None:
         return None
     remote, base = found
-    return remote if "://" in remote or base == Path.cwd() else str(base / remote)
+    if "://" in remote:
+        return remote
+    outside_path(base / remote, REMOTE_FIELD.name)
+    return remote if base == Path.cwd() else str(base / remote)
 
 
 def database() -> Path:

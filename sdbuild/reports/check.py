@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from sdbuild.base.errors import CheckFailed
+from sdbuild.base.errors import CheckFailed, StepError
+from sdbuild.base.parsing import Fields, json_value, read_file
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.reports.verdict import Picture, verdict
 from sdbuild.store import Record, Store
@@ -57,13 +56,13 @@ def _parity(
     """The table of components with the verdict, and the outputs that are below their floors."""
     lines, failed = [f"{'component':<16}{'output':<20}{'PSNR':>9}{'floor':>9}"], []
     for name, record in records.items():
-        found = _json(record, store, "parity.json")
+        found = _fields(record, store, "parity.json")
         floor = recipe.floors[name].at(recipe.nbits_of(recipe.family.component(name)))
         for output, worst in _worst(found).items():
             lines.append(f"{name:<16}{output:<20}{_db(worst):>9}{_db(floor):>9}")
             if worst != worst or (floor is not None and worst < floor):
                 failed.append(f"{name}.{output}")
-        lines += [f"  {text}" for text in found["nonfinite"]]
+        lines += [f"  {text}" for text in found.listed("nonfinite", str)]
     lines.append(f"parity: {'below the floor' if failed else 'the same program'}")
     return "\n".join(lines), failed
 
@@ -93,32 +92,43 @@ def _hint(recipe: Recipe) -> str:
 
 def _pictures(record: Record, store: Store) -> list[Picture]:
     return [
-        Picture(prompt=found["prompt"], seed=found["seed"], psnr_db=_psnr(found))
-        for found in _json(record, store, "pictures.json")
+        Picture(prompt=found.text("prompt", default=""), seed=found.integer("seed", high=2**64),
+                psnr_db=_psnr(found))
+        for found in _each(_fields(record, store, "pictures.json"), "pictures")
     ]
 
 
-def _json(record: Record, store: Store, name: str) -> Any:
+def _fields(record: Record, store: Store, name: str) -> Fields:
+    """What a file of an artifact holds, which a shared store may have given; a list is the field
+    that the file is named after."""
     with tempfile.TemporaryDirectory() as folder:
         path = store.checkout(record, Path(folder) / name, name)
-        return json.loads(path.read_bytes())
+        found = json_value(read_file(path, StepError), f"{record.step}: {name}", StepError,
+                           has_infinities=True)
+    values = found if isinstance(found, dict) else {Path(name).stem: found}
+    return Fields(values, f"{record.step}: {name}", StepError)
 
 
-def _worst(found: Mapping[str, Any]) -> dict[str, float]:
+def _each(found: Fields, name: str) -> Iterator[Fields]:
+    return (Fields(entry, f"{found.where}: {name}", StepError)
+            for entry in found.listed(name, dict))
+
+
+def _worst(found: Fields) -> dict[str, float]:
     """The least PSNR of each output in dB: NaN if it is not finite, infinity if nothing differs."""
     worst: dict[str, float] = {}
-    for sample in found["samples"]:
-        psnr = _psnr(sample)
-        before = worst.get(sample["output"], psnr)
-        worst[sample["output"]] = psnr if psnr != psnr else min(before, psnr)
+    for sample in _each(found, "samples"):
+        output, psnr = sample.text("output"), _psnr(sample)
+        before = worst.get(output, psnr)
+        worst[output] = psnr if psnr != psnr else min(before, psnr)
     return worst
 
 
-def _psnr(measured: Mapping[str, Any]) -> float:
+def _psnr(measured: Fields) -> float:
     """A PSNR in dB as its step wrote it: NaN if it is not finite, infinity if nothing differs."""
-    if not measured["is_finite"]:
+    if not measured.flag("is_finite"):
         return float("nan")
-    return float("inf") if measured["psnr_db"] is None else measured["psnr_db"]
+    return measured.number("psnr_db", default=float("inf"))
 
 
 def _db(value: float | None) -> str:

@@ -7,7 +7,6 @@ each program.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -153,20 +152,22 @@ class _Way:
 
     def lower(self, record: Record) -> Iterator[Stop]:
         """Which place of the lowered program the parameter has."""
-        table = json.loads(self._builder.file(record, "bindings.json").read_text("utf-8"))
-        found = [b for b in table["bindings"] if b["parameter"] == self._parameter]
+        from sdbuild.lowering.bind import read_bindings
+
+        _, bindings = read_bindings(self._builder.file(record, "bindings.json"))
+        found = [binding for binding in bindings if binding.parameter == self._parameter]
         if not found:
             self.is_unused = True
             yield Stop(step=record.step, says="unused: the network has no such parameter")
             return
         (binding,) = found
-        self._offset, self._name = binding["offset"], binding["value"] or ""
-        turned = ", transposed" if binding["is_transposed"] else ""
+        self._offset, self._name = binding.offset, binding.value or ""
+        turned = ", transposed" if binding.is_transposed else ""
         where = f"the constant {self._name}" if self._name else f"the blob at {self._offset}"
         yield Stop(
             step=record.step, says=f"the parameter {self._parameter} is {where}{turned}",
-            facts={"parameter": self._parameter, "offset": self._offset, "value": binding["value"],
-                   "is_transposed": binding["is_transposed"]},
+            facts={"parameter": self._parameter, "offset": self._offset, "value": binding.value,
+                   "is_transposed": binding.is_transposed},
         )
 
     def convert(self, record: Record) -> Iterator[Stop]:

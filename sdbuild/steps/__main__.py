@@ -15,9 +15,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from sdbuild.base.errors import OutOfMemory, SDBuildError
+from sdbuild.base.errors import OutOfMemory, SDBuildError, StepError
+from sdbuild.base.parsing import json_file
 from sdbuild.engine.memory_budget import hint
-from sdbuild.engine.step import Job, stage
+from sdbuild.engine.step import LARGEST_MESSAGE, Job, stage
 from sdbuild.store.disk import file_error
 
 
@@ -34,13 +35,16 @@ def main(kind: str, work: Path) -> int:
 
 def _main(kind: str, work: Path) -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    found = json.loads((work / "job.json").read_bytes())
+    found = json_file(work / "job.json", StepError, most_bytes=LARGEST_MESSAGE,
+                      has_infinities=True, has_controls=True)
     inputs = {name: Path(path) for name, path in found["inputs"].items()}
     job = Job(**found | {"inputs": inputs, "output": Path(found["output"])})
     result = _result(kind, job)
     if "error" in result:
         shutil.rmtree(job.output, ignore_errors=True)  # on a full disk, room to say so
-    (work / "result.json").write_text(json.dumps(result, default=str), "utf-8")
+    # a path in a message may hold bytes that are not UTF-8
+    text = json.dumps(result, default=str, ensure_ascii=False).encode("utf-8", "replace")
+    (work / "result.json").write_bytes(text)
     return 1 if "error" in result else 0
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from sdbuild.cli.options import as_command, json_option, print_json, recipe_variables
+from sdbuild.cli.options import OutsidePath, as_command, json_option, print_json, recipe_variables
 
 
 @as_command()
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", type=OutsidePath(), required=False)
 @recipe_variables()
 @json_option
 def command(bundle: Path | None, words: dict[str, str], is_json: bool) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sdbuild.base.errors import RecipeError, StoreError
-from sdbuild.cli.options import as_command, recipe_variables
+from sdbuild.cli.options import OutsidePath, as_command, recipe_variables
 
 if TYPE_CHECKING:
     from sdbuild.store import Record
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @as_command()
 @click.argument("step")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=OutsidePath())
 @click.option("--link", "is_linked", is_flag=True,
               help="Link to the files of the store, which must not be changed.")
 @recipe_variables()

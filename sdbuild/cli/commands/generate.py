@@ -10,7 +10,7 @@ import click
 
 from sdbuild.base.errors import BundleError, RecipeError
 from sdbuild.base.suggestions import did_you_mean
-from sdbuild.cli.options import as_command, recipe_variables
+from sdbuild.cli.options import OutsidePath, as_command, recipe_variables
 from sdbuild.recipe.fields import DRAW_FIELDS, VARIABLES, Field, parse
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _OF_IMAGE = tuple(field.name for field in DRAW_FIELDS)
 
 
 @as_command()
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", type=OutsidePath(), required=False)
 @click.option("--predictor", default="auto", metavar="auto|coreml|portable",
               help="The runtime of the models.  [default: auto]")
 @click.option("--weight-bytes", type=click.IntRange(min=0), metavar="N",

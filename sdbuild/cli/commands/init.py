@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from sdbuild.base.errors import RecipeError
-from sdbuild.cli.options import as_command
+from sdbuild.base.paths import real_path
+from sdbuild.cli.options import OutsidePath, as_command
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 _FILES = {
@@ -24,7 +25,7 @@ _FILES = {
 
 
 @as_command()
-@click.argument("folder", type=click.Path(path_type=Path), default=".", metavar="[FOLDER]")
+@click.argument("folder", type=OutsidePath(), default=".", metavar="[FOLDER]")
 @click.option("--name", default="my-model", metavar="NAME",
               help="The name of the recipe.  [default: my-model]")
 def command(folder: Path, name: str) -> int:
@@ -38,7 +39,7 @@ def command(folder: Path, name: str) -> int:
         path = folder / target.replace("NAME", name)
         is_new = _write(path, (_TEMPLATES / template).read_text("utf-8").replace("NAME", name))
         click.echo(f"{'created' if is_new else 'exists '}  {path}")
-    place = "" if folder.resolve() == Path.cwd() else f"cd {folder}, then "
+    place = "" if real_path(folder) == Path.cwd() else f"cd {folder}, then "
     click.echo(f"\nNext: {place}sdbuild build && sdbuild generate")
     return 0
 

@@ -22,6 +22,7 @@ def command(recipe: str, is_written: bool, words: dict[str, str]) -> int:
     digests into the file, so that a build accepts no other.
     """
     from sdbuild.base.digest import sha256_file
+    from sdbuild.base.paths import real_path
     from sdbuild.engine.build import Builder
     from sdbuild.engine.plan import plan
     from sdbuild.recipe import lockfile
@@ -48,7 +49,7 @@ def command(recipe: str, is_written: bool, words: dict[str, str]) -> int:
         commits=builder.checkpoints.commits(found.recipe.sources),
     )
     path = find(recipe, Project.here())
-    if path.parent.resolve() == BUILT_IN.resolve() and not is_written:
+    if real_path(path.parent) == real_path(BUILT_IN) and not is_written:
         click.echo(lockfile.text(made), nl=False)
         return 0
     lockfile.write(path, made)

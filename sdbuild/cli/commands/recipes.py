@@ -13,6 +13,7 @@ from sdbuild.cli.options import as_command, json_option, print_json
 @json_option
 def command(is_json: bool) -> int:
     """List the recipes: the project's own, and the built-in ones."""
+    from sdbuild.base.paths import real_path
     from sdbuild.recipe.project import BUILT_IN, Project
     from sdbuild.recipe.recipe import load
 
@@ -24,7 +25,7 @@ def command(is_json: bool) -> int:
             "name": name, "summary": recipe.summary, "family": recipe.family.name,
             "size": f"{recipe.width_px}x{recipe.height_px}", "source": list(recipe.source.places),
             "file": str(project.recipe(name)), "is_built_in": not (
-                path := project.recipe(name)) or path.parent.resolve() == BUILT_IN.resolve(),
+                path := project.recipe(name)) or real_path(path.parent) == real_path(BUILT_IN),
         })
     if is_json:
         print_json(recipes=found)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import click
 
-from sdbuild.cli.options import as_command, json_option, print_json, recipe_variables
+from sdbuild.base.paths import real_path
+from sdbuild.cli.options import OutsidePath, as_command, json_option, print_json, recipe_variables
 
 
 @as_command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=OutsidePath())
 @click.argument("component")
 @recipe_variables()
 @json_option
@@ -29,7 +30,7 @@ def command(bundle: Path, component: str, words: dict[str, str], is_json: bool) 
 
     builder = Builder.of(settings(words))
     with redirect_stdout(sys.stderr if is_json else sys.stdout):  # what is made or fetched
-        record = relink(bundle.resolve(), component, builder)
+        record = relink(real_path(bundle), component, builder)
     if is_json:
         print_json(bundle=str(bundle), warnings=list(record.facts["warnings"]),
                    artifact=as_json(record, builder.store))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sdbuild.base.errors import MILError
+from sdbuild.base.paths import outside_path
 from sdbuild.mil.cli import edit, inspect
 from sdbuild.mil.ir.dtype import INTEGER_BITS, PALETTE_BITS
 
@@ -29,7 +30,7 @@ def add_mil(parser: argparse.ArgumentParser) -> None:
              "its blobs: what uses them, types, bits, bytes, offsets")
     _command(mil, "verify", inspect.verify, "reads everything and says what is wrong")
     diff = _command(mil, "diff", inspect.diff, "what two models differ in, by name")
-    diff.add_argument("other", type=Path, metavar="OTHER", help="the model to compare with")
+    diff.add_argument("other", type=_path, metavar="OTHER", help="the model to compare with")
     _add_run(mil)
     _add_compress(mil, "palettize", edit.palettize, "weights as indices into a table")
     _add_compress(mil, "quantize", edit.quantize, "weights as small integers and scales")
@@ -37,7 +38,7 @@ def add_mil(parser: argparse.ArgumentParser) -> None:
     _add_chunk(mil)
     compile_ = _command(mil, "compile", edit.compile_,
                         "a package as the .mlmodelc of Apple's compiler", takes="an .mlpackage")
-    compile_.add_argument("destination", type=Path, metavar="DESTINATION")
+    compile_.add_argument("destination", type=_path, metavar="DESTINATION")
     compile_.add_argument("--name", help="the model's name (default: that of the package)")
 
 
@@ -47,7 +48,7 @@ def _command(
 ) -> argparse.ArgumentParser:
     """A command of one path; its options have `refuse`, for those that contradict each other."""
     command = mil.add_parser(name, help=meaning, description=meaning)
-    command.add_argument("path", type=Path, metavar="PATH", help=takes)
+    command.add_argument("path", type=_path, metavar="PATH", help=takes)
     command.add_argument("--json", action="store_true", help="JSON instead of tables")
     command.set_defaults(run=_guarded(run), refuse=command.error)
     return command
@@ -55,21 +56,21 @@ def _command(
 
 def _add_run(mil: argparse._SubParsersAction) -> None:
     run = _command(mil, "run", inspect.run, "executes it, on random inputs where none are given")
-    run.add_argument("--input", action=_Pairs, default={}, type=_pair, metavar="NAME=FILE.npy",
+    run.add_argument("--input", action=_Pairs, default={}, type=_file_pair, metavar="NAME=FILE.npy",
                      help="an input from a file; may be repeated")
     run.add_argument("--seed", type=_integer(0), default=0,
                      help="of the random inputs (default: 0)")
     run.add_argument("--function", help="the function to run (default: that of the model, or main)")
     run.add_argument("--weight-bytes", type=_integer(0), metavar="N",
                      help="decoded weights that are kept; others are decoded at each use")
-    run.add_argument("--out", type=Path, help="the folder for the outputs, one .npy each")
+    run.add_argument("--out", type=_path, help="the folder for the outputs, one .npy each")
 
 
 def _add_compress(
     mil: argparse._SubParsersAction, name: str, run: Run, meaning: str
 ) -> None:
     command = _command(mil, name, run, meaning, takes="an .mlpackage")
-    command.add_argument("destination", type=Path, metavar="DESTINATION")
+    command.add_argument("destination", type=_path, metavar="DESTINATION")
     if name == "palettize":
         command.add_argument("--bits", type=int, choices=PALETTE_BITS, required=True,
                              help="of an index; 3 from iOS 18 on")
@@ -105,7 +106,7 @@ def _add_compress(
 def _add_chunk(mil: argparse._SubParsersAction) -> None:
     command = _command(mil, "chunk", edit.chunk, "several packages that run in a row",
                        takes="an .mlpackage")
-    command.add_argument("destinations", type=Path, nargs="+", metavar="DESTINATION",
+    command.add_argument("destinations", type=_path, nargs="+", metavar="DESTINATION",
                          help="one for each chunk, or with --one-package a single one")
     command.add_argument("--one-package", type=_integer(2), metavar="CHUNKS",
                          help="write that many chunks as one pipeline")
@@ -124,6 +125,15 @@ class _Pairs(argparse.Action):
         if name in found:
             parser.error(f"{option} {name}: given twice, expected once")
         setattr(options, self.dest, found | {name: given})
+
+
+def _path(text: str) -> Path:
+    return outside_path(text, "a path")
+
+
+def _file_pair(text: str) -> tuple[str, str]:
+    name, file = _pair(text)
+    return name, str(outside_path(file, f"--input {name}"))
 
 
 def _pair(text: str) -> tuple[str, str]:

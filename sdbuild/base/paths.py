@@ -1,0 +1,56 @@
+"""The one check of paths from outside: the command line, the environment, recipes, settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sdbuild.base.errors import RecipeError
+from sdbuild.base.parsing import shown
+
+LONGEST_NAME = 255
+"""Bytes of a file's name that the file systems of Linux and macOS take."""
+
+
+def check_path(text: str) -> str:
+    """The text, if a file or folder can have such a path.
+
+    Raises:
+        ValueError: none can; says what is expected.
+    """
+    if not text:
+        raise ValueError("a path, which is not empty")
+    if "\0" in text:
+        raise ValueError("a path without the character NUL")
+    try:
+        longest = max(len(name) for name in text.encode().split(b"/"))
+    except UnicodeEncodeError:
+        raise ValueError("a path in UTF-8") from None
+    if longest > LONGEST_NAME:
+        raise ValueError(f"a path whose names have at most {LONGEST_NAME} bytes, not {longest}")
+    return text
+
+
+def outside_path(text: str | Path, what: str) -> Path:
+    """The path that a user gave as `what`, which may lead to nothing yet.
+
+    Raises:
+        RecipeError: no file can have it, or the system cannot look it up: links in a loop, a
+            folder that may not be entered.
+    """
+    try:
+        path = Path(check_path(str(text)))
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # what is to be there, and of which kind, says whoever reads or writes it
+    except OSError as failed:
+        raise RecipeError(f"{what} is {shown(path)}, which cannot be looked up: {failed.strerror}",
+                          hint="give another path, or remove what is in its way") from failed
+    except ValueError as failed:
+        raise RecipeError(f"{what} is {shown(str(text))}, expected {failed}") from None
+    return path
+
+
+def real_path(path: Path) -> Path:
+    """The path without links; one that leads round in a loop stays. (`Path.resolve` raises.)"""
+    return Path(os.path.realpath(path))
