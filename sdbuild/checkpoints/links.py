@@ -38,7 +38,7 @@ def inside(folder: Path, name: str) -> Path:
     """
     path = folder / name
     root, real = (Path(os.path.realpath(p)) for p in (folder, path))
-    if not real.is_file():
+    if not _is_file(real):
         raise SourceError(f"{path} is a link to {real}, where there is no file",
                           hint="fetch or copy the checkpoint again", file=name)
     if real.is_relative_to(root) or real.parent in (_OWN, *_blobs(root, real)):
@@ -68,6 +68,13 @@ def _is_folder(path: Path) -> bool:
     """Whether there is such a folder; a name that is too long is none's."""
     with contextlib.suppress(OSError, ValueError):
         return path.is_dir()
+    return False
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that is too long is none's."""
+    with contextlib.suppress(OSError, ValueError):
+        return path.is_file()
     return False
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from doit.cmd_base import ModuleTaskLoader
 from doit.doit_cmd import DoitMain
 
+from sdbuild.base.errors import RecipeError
 from sdbuild.cli.reporter import Reporter
 from sdbuild.cli.tasks import load, variables
 from sdbuild.recipe.settings import database, settings
@@ -32,6 +33,7 @@ def _config() -> dict[str, Any]:
 
 DOIT_CONFIG = _config()
 _COMMANDS = {"run": "sdbuild.cli.tasks:RunWithin", "forget": "sdbuild.cli.tasks:ForgetRecords",
+             "info": "sdbuild.cli.tasks:InfoOfTask",
              "help": "sdbuild.cli.doit_help:HelpVariables"}
 
 
@@ -46,6 +48,9 @@ def run(arguments: Sequence[str], words: Mapping[str, str]) -> int:
     Args:
         words: the variables, which doit itself would read from its arguments.
     """
+    if "" in arguments:
+        raise RecipeError("an empty word, expected a task", hint="sdbuild list lists the tasks")
+
     def task_sdbuild() -> Iterator[dict[str, Any]]:
         yield from load(words)
 

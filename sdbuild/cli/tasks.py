@@ -10,7 +10,7 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +20,7 @@ from doit import doit_cmd
 from doit.action import PythonAction
 from doit.cmd_base import subtasks_iter, tasks_and_deps_iter
 from doit.cmd_forget import Forget
+from doit.cmd_info import Info
 from doit.cmd_run import Run
 from doit.exceptions import InvalidCommand, TaskFailed
 
@@ -344,6 +345,20 @@ def _tell_notes(builder: Builder, names: list[str]) -> None:
     if any(state.record is None and state.step.kind == "compile" for state in states):
         for note in builder.plan.recipe.notes:
             print(f"   note: {note}", flush=True)
+
+
+class InfoOfTask(Info):
+    """`doit info`, for which a word that is no task is an error in words."""
+
+    name = "info"
+
+    @functools.wraps(Info._execute)  # doit looks at the signature
+    def _execute(self, pos_args: Sequence[str], **options: Any) -> int | None:
+        by_name = {task.name for task in self.task_list}
+        for word in pos_args:
+            if word not in by_name:
+                raise _explained(InvalidCommand(not_found=word), by_name)
+        return super()._execute(pos_args, **options)
 
 
 class ForgetRecords(Forget):

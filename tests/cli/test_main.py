@@ -171,3 +171,8 @@ def test_an_exported_package_takes_the_place_of_a_path_that_ends_as_it_does(path
                     peak_bytes=0, made_at="", host="", facts={})
 
     assert _only_entry(record, Path(path)) == part
+
+
+def test_a_word_of_info_that_is_no_task_is_an_error_in_words(capsys):
+    assert main(["info", "biuld"]) == 3
+    assert 'did you mean "build"?' in capsys.readouterr().err
