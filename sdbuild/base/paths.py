@@ -54,3 +54,11 @@ def outside_path(text: str | Path, what: str) -> Path:
 def real_path(path: Path) -> Path:
     """The path without links; one that leads round in a loop stays. (`Path.resolve` raises.)"""
     return Path(os.path.realpath(path))
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that is too long, or a NUL in it, is none's."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

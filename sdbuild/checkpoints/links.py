@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from sdbuild.base.errors import SourceError
+from sdbuild.base.paths import is_file
 
 _OWN = Path(os.path.realpath(Path(__file__).parent / "clip"))
 """CLIP's vocabulary, which recipes of ours link to."""
@@ -38,7 +39,7 @@ def inside(folder: Path, name: str) -> Path:
     """
     path = folder / name
     root, real = (Path(os.path.realpath(p)) for p in (folder, path))
-    if not _is_file(real):
+    if not is_file(real):
         raise SourceError(f"{path} is a link to {real}, where there is no file",
                           hint="fetch or copy the checkpoint again", file=name)
     if real.is_relative_to(root) or real.parent in (_OWN, *_blobs(root, real)):
@@ -68,13 +69,6 @@ def _is_folder(path: Path) -> bool:
     """Whether there is such a folder; a name that is too long is none's."""
     with contextlib.suppress(OSError, ValueError):
         return path.is_dir()
-    return False
-
-
-def _is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that is too long is none's."""
-    with contextlib.suppress(OSError, ValueError):
-        return path.is_file()
     return False
 
 

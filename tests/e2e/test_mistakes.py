@@ -124,7 +124,7 @@ def test_another_kind_of_network_is_refused(project, own_checkpoint):
 
 @pytest.mark.parametrize("file, content, message", [
     ("tokenizer/vocab.json", "<html>404</html>", "vocab.json: not JSON"),
-    ("tokenizer/vocab.json", "{}", "no number for <|startoftext|>"),
+    ("tokenizer/vocab.json", "{}", "vocab.json: no number for <|"),
     ("tokenizer/merges.txt", "#version\na b c\n", "rule 1 is 'a b c', expected two words"),
 ])
 def test_a_tokenizer_that_would_crash_a_host_is_refused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from sdbuild.base.paths import is_file
 from sdbuild.bundle.bundle_reader import SUFFIX, Compiled, Opened, read_bytes
 from sdbuild.bundle.rules.rule import APPS, ERROR, PYTHON, SWIFT, WARNING, Finding, names, rule
 
@@ -84,7 +85,7 @@ def weights_are_there(bundle: Opened) -> Iterator[Finding]:
     for model in bundle.models.values():
         for file in sorted(set(_WEIGHTS.findall(_program(model)))):
             name = file.decode("utf-8", "replace")
-            if ".." in name.split("/") or not (model.path / name).is_file():
+            if ".." in name.split("/") or not is_file(model.path / name):
                 yield Finding(f"{model.file}/{name}", "no file", "the weights that model.mil names")
 
 
