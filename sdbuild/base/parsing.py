@@ -74,6 +74,9 @@ def looks_like(content: bytes) -> tuple[str, str]:
     return "", ""
 
 
+TRY_AGAIN = "see that it can be read, then try again"
+
+
 def read_file(
     path: Path, error: Error = SDBuildError, *, most_bytes: int = LARGEST_BYTES
 ) -> bytes:
@@ -93,7 +96,7 @@ def read_file(
         raise error(f"{shown(path)}: no such file") from lost
     except (OSError, ValueError) as failed:  # ValueError: a NUL or a lone surrogate in its name
         reason = getattr(failed, "strerror", None) or failed
-        raise error(f"{shown(path)}: cannot be read: {reason}") from failed
+        raise error(f"{shown(path)}: cannot be read: {reason}", hint=TRY_AGAIN) from failed
     if len(content) > most_bytes:
         raise error(f"{shown(path)}: {max(found.st_size, len(content))} bytes, "
                     f"expected at most {most_bytes}")

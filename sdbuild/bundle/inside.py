@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sdbuild.base.errors import BundleError
 from sdbuild.base.filenames import is_system_file
-from sdbuild.base.parsing import shown
+from sdbuild.base.parsing import TRY_AGAIN, shown
 
 
 def check_inside(folder: Path) -> None:
@@ -36,7 +36,8 @@ def _check(path: Path, root: str) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise BundleError(f"{shown(path)}: cannot be read: {error.strerror}") from error
+        raise BundleError(f"{shown(path)}: cannot be read: {error.strerror}",
+                          hint=TRY_AGAIN) from error
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise BundleError(f"{shown(path)}: neither a file nor a folder",
                           hint="a bundle holds nothing else: get it again from where it is from")

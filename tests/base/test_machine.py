@@ -19,6 +19,7 @@ time.sleep(2)
 """
 
 
+@pytest.mark.skipif(sys.platform != machine.sys.platform, reason="a simulated Mac has no footprint")
 def test_the_peak_of_a_process_is_what_it_held_at_most_and_not_at_the_end():
     code = "x = bytearray(300_000_000); import time; time.sleep(2); del x; time.sleep(0.2)"
     process = subprocess.Popen([sys.executable, "-c", code])

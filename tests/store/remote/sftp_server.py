@@ -46,6 +46,12 @@ class Files(paramiko.SFTPServerInterface):
     def __init__(self, server, root):
         super().__init__(server)
         self.root, self.door = root, server
+        self._files = []
+
+    def session_ended(self):
+        """Closes what a client that went away left open."""
+        for file in self._files:
+            file.close()
 
     def _at(self, path):
         return self.root / self.canonicalize(path).lstrip("/")
@@ -74,6 +80,7 @@ class Files(paramiko.SFTPServerInterface):
         handle = paramiko.SFTPHandle(flags)
         mode = "r+b" if flags & (os.O_WRONLY | os.O_RDWR) else "rb"
         handle.readfile = handle.writefile = os.fdopen(os.open(self._at(path), flags, 0o644), mode)
+        self._files.append(handle.readfile)
         handle.stat = lambda: paramiko.SFTPAttributes.from_stat(os.fstat(handle.readfile.fileno()))
         return handle
 
