@@ -45,7 +45,7 @@ def install(record: Record, store: Store, folder: Path) -> None:
         raise _unwritable(folder, error) from error
 
 
-def amiss(record: Record, store: Store, folder: Path) -> str:
+def install_problem(record: Record, store: Store, folder: Path) -> str:
     """What is not as it should be of a bundle that is wanted at `folder`; nothing if it is in
     place, and no kill left another one beside it."""
     if not store.is_laid_out(record, folder):

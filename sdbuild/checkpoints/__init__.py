@@ -23,8 +23,17 @@ from sdbuild.safetensors.pickles import PICKLES, UNPICKLE
 if TYPE_CHECKING:
     from sdbuild.safetensors.tensors import Tensor
 
-__all__ = ["RESOURCES", "Checkpoint", "Facts", "at_home", "check_place", "fixed", "is_hub",
-           "none_of", "open_checkpoint"]
+__all__ = [
+    "RESOURCES",
+    "Checkpoint",
+    "Facts",
+    "check_place",
+    "combine_errors",
+    "expand_user",
+    "fixed",
+    "is_hub",
+    "open_checkpoint",
+]
 
 Facts = MutableMapping[str, Any]
 """What was found out about places and stays true, such as what a commit holds. It may outlive the
@@ -72,10 +81,10 @@ def open_checkpoint(places: Sequence[str], facts: Facts, config: str = "") -> Ch
             return _opened(place, facts, config)
         except SourceError as error:
             problems.append(error)
-    raise none_of(problems)
+    raise combine_errors(problems)
 
 
-def none_of(problems: Sequence[SourceError]) -> SourceError:
+def combine_errors(problems: Sequence[SourceError]) -> SourceError:
     """What is wrong with every place, as one error; of their kind if it is the same."""
     if len(problems) == 1:
         return problems[0]
@@ -96,7 +105,7 @@ def check_place(text: str) -> str:
     return hub.check_place(text)
 
 
-def at_home(text: str) -> Path:
+def expand_user(text: str) -> Path:
     """The path, with `~` for a home; `~` before the name of no user is a name like any other."""
     try:
         return Path(text).expanduser()
@@ -106,7 +115,7 @@ def at_home(text: str) -> Path:
 
 def fixed(place: str, base: Path) -> str:
     """The place, independent of the current folder: a path becomes absolute."""
-    return place if is_hub(place) else str(links.absolute(base / at_home(place)))
+    return place if is_hub(place) else str(links.absolute(base / expand_user(place)))
 
 
 def _opened(place: str, facts: Facts, config: str) -> Checkpoint:

@@ -27,7 +27,7 @@ from doit.exceptions import InvalidCommand, TaskFailed
 from sdbuild.base.errors import OutOfMemory, RecipeError, SDBuildError, SourceError
 from sdbuild.base.printable import any_locale, printable, printed_safely
 from sdbuild.base.suggestions import did_you_mean
-from sdbuild.bundle.install import amiss, check_replaceable, install, remove
+from sdbuild.bundle.install import check_replaceable, install, install_problem, remove
 from sdbuild.engine.build import PATIENT, Builder
 from sdbuild.engine.step import Step
 from sdbuild.recipe.project import IMPORT_ROOT
@@ -117,7 +117,7 @@ def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
     name = {"basename": step.kind} | ({"name": step.component} if step.component else {})
     return name | {
         "actions": [_guarded(run)],
-        "uptodate": [_surely(is_made)],
+        "uptodate": [_false_on_error(is_made)],
         "task_dep": list(dict.fromkeys(source.step for source in step.inputs.values())),
         "clean": [_Clean("drop its record", drop_record)],
         "doc": doc,
@@ -131,7 +131,7 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
 
     def is_installed() -> bool:
         record = builder.state("bundle").record
-        return record is not None and not amiss(record, store, found.bundle)
+        return record is not None and not install_problem(record, store, found.bundle)
 
     def run() -> TaskFailed | None:
         def put(record: Record) -> Record:
@@ -150,7 +150,7 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
     return {
         "basename": "build",
         "actions": [_guarded(run)],
-        "uptodate": [_surely(is_installed)],
+        "uptodate": [_false_on_error(is_installed)],
         "task_dep": ["bundle"],
         "clean": [_Clean("take the bundle away", remove_bundle)],
         "doc": "build the bundle",
@@ -242,7 +242,7 @@ def _guarded(run: Action) -> Action:
     return action
 
 
-def _surely(holds: Callable[[], bool]) -> Callable[[], bool]:
+def _false_on_error(holds: Callable[[], bool]) -> Callable[[], bool]:
     """The condition, false where it cannot be told: running the task will say what is wrong."""
     def condition() -> bool:
         try:

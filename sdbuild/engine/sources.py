@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from sdbuild.base.errors import SourceError, Unreachable
-from sdbuild.checkpoints import Checkpoint, is_hub, none_of, normalize, open_checkpoint
+from sdbuild.checkpoints import Checkpoint, combine_errors, is_hub, normalize, open_checkpoint
 from sdbuild.checkpoints.files import Files
 from sdbuild.engine.step import Step
 from sdbuild.recipe.recipe import Source
@@ -72,7 +72,7 @@ class Checkpoints:
                 return
             except SourceError as error:
                 problems.append(error)
-        raise none_of(problems)
+        raise combine_errors(problems)
 
     def _check(self, step: Step) -> None:
         self.identity(step)

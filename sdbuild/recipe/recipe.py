@@ -13,7 +13,7 @@ from sdbuild.base.filenames import normalized
 from sdbuild.base.parsing import Fields, shown
 from sdbuild.base.paths import outside_path, real_path
 from sdbuild.base.suggestions import did_you_mean
-from sdbuild.checkpoints import at_home, fixed, is_hub
+from sdbuild.checkpoints import expand_user, fixed, is_hub
 from sdbuild.checkpoints.single_file import SUFFIX
 from sdbuild.recipe import naming
 from sdbuild.recipe.families import FAMILIES, STABLE_DIFFUSION, Component, Family, Floor
@@ -284,7 +284,7 @@ def find(model: str, project: Project) -> Path:
     Raises:
         RecipeError: there is none.
     """
-    path = outside_path(at_home(model), "model")
+    path = outside_path(expand_user(model), "model")
     if path.is_dir() and model not in project.names():
         raise RecipeError(f"model={model}: a folder, expected a recipe's name or its file",
                           hint="a checkpoint in a folder is source=FOLDER", model=model)

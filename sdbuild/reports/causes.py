@@ -1,6 +1,6 @@
 """Why two artifacts of a step differ: the ingredients that changed, as people say it.
 
-    params.nbits 6 → 4 (you)
+    params.nbits 6 → 4 (command line)
     tool coremltools 9.0 → 9.1
     source unet/diffusion_pytorch_model.safetensors changed
     input checkpoint.unet: 3 tensors changed, first conv_in.weight
@@ -51,7 +51,7 @@ def _cause(
     plain: Mapping[str, Any] | None,
 ) -> str:
     if part == "params":
-        asked = "" if plain is None else " (you)" if _flat(plain).get(name) != now else ""
+        asked = "" if plain is None else " (command line)" if _flat(plain).get(name) != now else ""
         return f"params.{name} {_short(was)} → {_short(now)}{asked}"
     if part == "tools":
         return f"tool {name} {_short(was)} → {_short(now)}"

@@ -122,7 +122,7 @@ def collect(
     """
     with store.alone("gc"):
         found = garbage(store, keep, max_bytes=max_bytes, before=before)
-        store.give_up(file.digest for file in found.files)
+        store.evict(file.digest for file in found.files)
         store.sweep()
         sweep_roots(store)
     return found

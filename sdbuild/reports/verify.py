@@ -159,7 +159,7 @@ def _mend(store: Store, faults: Iterable[Fault], damaged: Mapping[str, list[str]
     try:
         # Read once more: a build may have made it anew meanwhile.
         still = [f.digest for f in faults if fault(store.object(f.digest), f.digest)]
-        store.give_up(still, are_damaged=True)
+        store.evict(still, are_damaged=True)
         for record in store.unreadable():
             store.drop_record(record)
     except StoreError:

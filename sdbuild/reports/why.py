@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sdbuild.base.errors import RecipeError
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.base.units import counted, several, size
-from sdbuild.bundle.install import amiss
+from sdbuild.bundle.install import install_problem
 from sdbuild.engine.build import Builder, State
 from sdbuild.engine.plan import Plan, plan
 from sdbuild.engine.sources import Checkpoints
@@ -72,7 +72,7 @@ def why(task: str, words: Mapping[str, str]) -> list[Reason]:
                       facts=Notes(builder.store, "hub")))
     states = builder.states(steps_of(task, builder))
     record = builder.state("bundle").record if task in _OF_BUNDLE else None
-    what = amiss(record, builder.store, found.bundle) if record else "not in place"
+    what = install_problem(record, builder.store, found.bundle) if record else "not in place"
     given = steps_of(task, builder) if task == "check" or (task in _OF_BUNDLE and what) else []
     flaws = _flaws(states, given, builder)
     lineage = Lineage(builder.store.records())

@@ -138,7 +138,7 @@ class Pipeline:
                 is_flagged=is_flagged, seed=seed, seconds=seconds,
             )
 
-    def left_out(self, prompt: str) -> str:
+    def truncated_part(self, prompt: str) -> str:
         """The end of a prompt that the text encoder does not see, because it takes so many tokens
         and no more; empty if it sees all."""
         length = self._part("text_encoder").shapes["input_ids"][-1]

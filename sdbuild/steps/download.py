@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sdbuild.base.digest import canonical, sha256_file
 from sdbuild.base.errors import DigestMismatch, SourceError
 from sdbuild.base.filenames import contents
-from sdbuild.checkpoints import RESOURCES, none_of, open_checkpoint
+from sdbuild.checkpoints import RESOURCES, combine_errors, open_checkpoint
 from sdbuild.engine.step import Job
 from sdbuild.recipe.families import Component
 from sdbuild.recipe.recipe import Recipe
@@ -69,7 +69,7 @@ def run(job: Job) -> dict[str, Any]:
             problems.append(error)
             for path in job.output.iterdir():
                 path.unlink()
-    raise none_of(problems)
+    raise combine_errors(problems)
 
 
 def _taken_from(place: str, job: Job) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Store:
     def disown(self, record: Record) -> None:
         """Drops a record that is not believed, and the files that came with it; may raise as both
         of these do."""
-        self.give_up({entry.digest for entry in record.tree})
+        self.evict({entry.digest for entry in record.tree})
         self.forget(record.key)
 
     def used(self, record: Record) -> None:
@@ -159,7 +159,7 @@ class Store:
         with guarded(self.root):
             write_file(self._record_path(record.key), encoded(record))
 
-    def learn(self, record: Record) -> None:
+    def add_remote_record(self, record: Record) -> None:
         """Writes a record whose content is elsewhere; nobody misses what is not here yet.
 
         Raises:
@@ -253,7 +253,7 @@ class Store:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             yield from pool.map(lambda file: fault(*file), files)
 
-    def give_up(self, digests: Iterable[str], *, are_damaged: bool = False) -> None:
+    def evict(self, digests: Iterable[str], *, are_damaged: bool = False) -> None:
         """Removes files from the pool; whoever needs one makes it again.
 
         That they are gone on purpose is noted first, and what is there again is no more.
@@ -302,7 +302,7 @@ class Store:
         found = {e.path: what for e, what in zip(part, read, strict=True) if what}
         damaged = [entry for entry in part if found.get(entry.path) == DAMAGED]
         self._damage |= {e.digest: flaw(self.object(e.digest), e) for e in damaged}
-        self.give_up([entry.digest for entry in damaged], are_damaged=True)
+        self.evict([entry.digest for entry in damaged], are_damaged=True)
         if damaged:
             raise CorruptArtifact(
                 where + "; ".join(f"{e.path} {self._flaw(e)}" for e in damaged)

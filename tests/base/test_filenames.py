@@ -10,7 +10,7 @@ import pytest
 
 from sdbuild.base.errors import BundleError, StoreError
 from sdbuild.bundle.bundle_reader import open_bundle
-from sdbuild.bundle.install import amiss, check_replaceable, install, left_beside, remove
+from sdbuild.bundle.install import check_replaceable, install, install_problem, left_beside, remove
 from sdbuild.checkpoints.folder import Folder
 from sdbuild.recipe import recipe
 from sdbuild.recipe.project import BUILT_IN, Project
@@ -54,7 +54,7 @@ def test_a_bundle_that_was_looked_at_is_still_in_place(store, bundle):
 
     visit(place.parent)
 
-    assert amiss(whole, store, place) == ""
+    assert install_problem(whole, store, place) == ""
 
 
 def test_a_bundle_that_was_looked_at_is_replaced_and_removed(store, bundle):
@@ -85,7 +85,7 @@ def test_a_folder_with_nothing_but_the_finders_files_may_become_a_bundle(store, 
 
     install(whole, store, tmp_path / "new")
 
-    assert amiss(whole, store, tmp_path / "new") == ""
+    assert install_problem(whole, store, tmp_path / "new") == ""
 
 
 def test_what_a_kill_left_beside_a_bundle_is_found_after_a_visit(bundle):

@@ -8,7 +8,7 @@ import pytest
 
 from sdbuild.base.errors import BundleError, MissingArtifact
 from sdbuild.bundle import install as installing
-from sdbuild.bundle.install import amiss, check_replaceable, install, left_beside, remove
+from sdbuild.bundle.install import check_replaceable, install, install_problem, left_beside, remove
 from sdbuild.store import Record, disk
 
 
@@ -220,15 +220,16 @@ def test_what_a_kill_left_beside_a_bundle_is_seen(store, tmp_path):
     """So that a bundle that is whole is put in place once more, which sweeps it."""
     place = tmp_path / "bundles" / "mine"
     made = bundle(store, tmp_path, "1", a="x")
-    assert amiss(made, store, place) == "not in place"
+    assert install_problem(made, store, place) == "not in place"
     install(made, store, place)
-    assert (left_beside(place), amiss(made, store, place)) == ([], "")
+    assert (left_beside(place), install_problem(made, store, place)) == ([], "")
 
     left = place.parent / ".mine-abcdefgh"
     (left / "new").mkdir(parents=True)
 
     assert left_beside(place) == [left]
-    assert amiss(made, store, place) == "in place, but a kill left .mine-abcdefgh beside it"
+    problem = install_problem(made, store, place)
+    assert problem == "in place, but a kill left .mine-abcdefgh beside it"
 
 
 def test_everything_in_a_bundle_is_synced_before_it_takes_its_place(

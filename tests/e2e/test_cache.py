@@ -202,9 +202,9 @@ def test_why_names_the_ingredient_that_changed(project):
 
     reasons = project.why("build", "quant=4")
 
-    assert reasons["palettize:unet"].startswith("would run: params.nbits 6 → 4 (you)  [")
+    assert reasons["palettize:unet"].startswith("would run: params.nbits 6 → 4 (command line)  [")
     assert reasons["chunk:unet"].startswith(
-        "would run: after palettize:unet, params.nbits 6 → 4 (you)  [")
+        "would run: after palettize:unet, params.nbits 6 → 4 (command line)  [")
     assert reasons["convert:unet"] == "up to date"
     assert reasons["build"].startswith("would run")
 

@@ -234,7 +234,7 @@ def test_what_was_collected_is_why_a_step_runs_where_another_needs_it(project):
     project.doit("build")
     store = Store(project.cache)
     for step in ("convert:vae_encoder", "convert:vae_decoder"):
-        store.give_up(entry.digest for entry in only(project, step).tree
+        store.evict(entry.digest for entry in only(project, step).tree
                       if entry.path.endswith(".mlmodel"))
     store.forget(only(project, "compile:vae_encoder").key)
 

@@ -28,7 +28,7 @@ def test_a_parameter_is_told_with_who_asked_for_it(store, tmp_path):
     four = put(store, tmp_path, "palettize:unet", {"a": "4"}, params={"nbits": 4},
                ingredients={"source": six.ingredients["source"]})
 
-    assert told(six, four, store, {"nbits": 6}) == ["params.nbits 6 → 4 (you)"]
+    assert told(six, four, store, {"nbits": 6}) == ["params.nbits 6 → 4 (command line)"]
     assert told(four, six, store, {"nbits": 6}) == ["params.nbits 4 → 6"]
 
 

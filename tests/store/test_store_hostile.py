@@ -116,7 +116,7 @@ def test_a_list_of_what_is_gone_may_hold_anything(store, made, content):
     (store.root / "gone.json").write_text(content)
 
     assert store.given_up() == set()
-    store.give_up([made.tree[0].digest])
+    store.evict([made.tree[0].digest])
 
 
 @pytest.mark.parametrize("known", [1, "text", [], [1], {"a": 1}, [[1, 2], 3], None])

@@ -127,7 +127,7 @@ def _translated(place: str, repo: str) -> Iterator[None]:
     try:
         yield
     except _TRANSPORT as error:
-        raise _ours(place, repo, error) from error
+        raise _translate(place, repo, error) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Unreachable(
             f"{place}: {_host()} does not answer as a Hub does ({type(error).__name__})",
@@ -135,7 +135,7 @@ def _translated(place: str, repo: str) -> Iterator[None]:
         ) from error
 
 
-def _ours(place: str, repo: str, error: BaseException) -> SourceError:
+def _translate(place: str, repo: str, error: BaseException) -> SourceError:
     page = f"{_endpoint()}/{repo}"
     if isinstance(error, GatedRepoError):
         return Gated(
@@ -158,7 +158,7 @@ def _ours(place: str, repo: str, error: BaseException) -> SourceError:
     if isinstance(error, HfHubHTTPError):
         return _refused(place, page, error)
     if isinstance(error, EntryNotFoundError) and error.__cause__ is not None:
-        return _ours(place, repo, error.__cause__)  # "not in the cache" because of what?
+        return _translate(place, repo, error.__cause__)  # "not in the cache" because of what?
     if isinstance(error, OSError) and (error.filename or error.errno in _DISK):
         return SourceError(f"{error.filename or constants.HF_HUB_CACHE}: {error.strerror}",
                            hint="make room, or put the Hub's cache elsewhere with HF_HUB_CACHE")

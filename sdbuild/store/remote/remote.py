@@ -87,7 +87,7 @@ class Remote:
         if found is None:
             return None
         record = replace(found.record, origin=SIGNED if self._secret else UNSIGNED)
-        self._store.learn(record)
+        self._store.add_remote_record(record)
         return record
 
     def fetch(self, record: Record, path: str = "") -> bool:
