@@ -227,7 +227,11 @@ def _check(
         for value in level:
             if isinstance(value, str):
                 _check_text(value, where, error, unwanted)
-            elif not isinstance(value, dict | list):
+            elif isinstance(value, dict):
+                for name, one in value.items():  # those with a name, before they lose it
+                    if isinstance(one, float):
+                        _check_scalar(one, f"{where}: {shown(name)}", error, has_infinities)
+            elif not isinstance(value, list):
                 _check_scalar(value, where, error, has_infinities)
         level = [part for value in level for part in _inner(value)]
         depth += 1

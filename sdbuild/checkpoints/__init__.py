@@ -7,7 +7,8 @@ whatever form it is kept in. A part is the folder of a component (`unet`, `vae`)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,6 +33,7 @@ __all__ = [
     "expand_user",
     "fixed",
     "is_hub",
+    "named",
     "open_checkpoint",
 ]
 
@@ -94,6 +96,18 @@ def combine_errors(problems: Sequence[SourceError]) -> SourceError:
         "no place has the checkpoint:\n  " + "\n  ".join(e.message for e in problems),
         hint="\n      ".join(dict.fromkeys(e.hint for e in problems if e.hint)),
     )
+
+
+@contextlib.contextmanager
+def named(place: str, config: str = "") -> Iterator[None]:
+    """Names the checkpoint, and the folder with its configs, in errors that do not name it yet."""
+    try:
+        yield
+    except SourceError as error:
+        if any(name and name in error.message for name in (place, config)):
+            raise
+        where = f"{place} with config={config}" if config else place
+        raise type(error)(f"{where}: {error.message}", hint=error.hint, **error.facts) from error
 
 
 def check_place(text: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.errors import SourceError
+from sdbuild.base.parsing import shown
 from sdbuild.checkpoints import networks
 from sdbuild.checkpoints.defaults import DEFAULTS
 from sdbuild.checkpoints.layout import RESOURCES
@@ -108,7 +109,8 @@ def latents(part: str, config: Mapping[str, Any]) -> dict[str, Any] | None:
     found = config.get("scaling_factor", defaults["scaling_factor"])
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 1e3:
         raise SourceError(
-            f"{part}/config.json: scaling_factor is {found!r}, expected one above 0")
+            f"{part}/config.json: scaling_factor is {shown(found)}, expected a number above 0",
+            hint="Stable Diffusion 1 and 2 have 0.18215: write that, or take the file anew")
     return {"scaling_factor": float(found)}
 
 

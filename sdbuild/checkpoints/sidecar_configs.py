@@ -41,8 +41,8 @@ def scheduler(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dict
         found["prediction_type"] = params["prediction_type"]
     if found.setdefault("prediction_type", "epsilon") is None:
         raise SourceError(
-            "a file of Stable Diffusion 2 does not say what its U-Net predicts, "
-            "and a wrong guess draws noise",
+            "as a file of Stable Diffusion 2 it does not say what its U-Net predicts "
+            "(prediction_type), and a wrong guess draws noise",
             hint="prediction_type=v_prediction for models made for 768x768, "
                  "prediction_type=epsilon for those (-base) made for 512x512",
         )
@@ -74,7 +74,9 @@ def padding(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dict[s
     found = {"end_token_id": END_TOKEN, "pad_token_id": _pad_token(resources)}
     for token in found.values():
         if type(known.get(token)) is not int:
-            raise SourceError(f"{VOCABULARY}: no number for {token}")
+            raise SourceError(f"{VOCABULARY}: no number for {token}, expected one",
+                              hint="the tokenizer belongs to another model, or was changed: take "
+                                   "its folder from where the checkpoint came from")
     numbers = {name: known[token] for name, token in found.items()}
     return numbers if len(set(numbers.values())) == 2 else None
 

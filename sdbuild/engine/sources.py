@@ -8,7 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from sdbuild.base.errors import SourceError, Unreachable
-from sdbuild.checkpoints import Checkpoint, combine_errors, is_hub, normalize, open_checkpoint
+from sdbuild.checkpoints import (
+    Checkpoint,
+    combine_errors,
+    is_hub,
+    named,
+    normalize,
+    open_checkpoint,
+)
 from sdbuild.checkpoints.files import Files
 from sdbuild.engine.step import Step
 from sdbuild.recipe.recipe import Source
@@ -78,7 +85,8 @@ class Checkpoints:
         self.identity(step)
         taken = self.taken(step.source) if step.source else None
         if taken is not None and not isinstance(taken, Files):
-            normalize.check(taken, step.reads, step.params)
+            with named(taken.place, step.source.config if step.source else ""):
+                normalize.check(taken, step.reads, step.params)
 
     def taken(self, source: Source) -> Checkpoint | Files:
         """The checkpoint at the first of the source's places that has one, or all its files.

@@ -150,7 +150,7 @@ def _size(value: Any) -> tuple[int, int]:
     sides = []
     for side in (width, height if x else width):
         if not side.isascii() or not side.isdigit() or int(side) % 8 or not 64 <= int(side) <= 2048:
-            raise ValueError("WIDTHxHEIGHT in pixels, multiples of 8 from 64 to 2048")
+            raise ValueError("512 or WIDTHxHEIGHT in pixels, multiples of 8 from 64 to 2048")
         sides.append(int(side))
     return sides[0], sides[1]
 

@@ -30,6 +30,32 @@ def expect_floats(tensors: Iterable[Tensor]) -> None:
             )
 
 
+_NON_FINITE = {"F16": ("i2", 0x7C00), "BF16": ("i2", 0x7F80), "F32": ("i4", 0x7F80_0000),
+               "F64": ("i8", 0x7FF0_0000_0000_0000)}
+"""The bits of infinity. Those of NaN are above them, and no finite number's are; the sign is the
+highest bit. So two maxima, of the bits with a sign and without, find both, faster than decoding.
+"""
+
+
+def expect_finite(tensor: Tensor, data: bytes) -> None:
+    """Makes sure that some of a tensor's bytes are no NaN or infinity; of floats only.
+
+    Raises:
+        SourceError: they are.
+    """
+    if tensor.dtype not in _NON_FINITE or not data:
+        return
+    kind, infinity = _NON_FINITE[tensor.dtype]
+    signed = np.frombuffer(data, f"<{kind}")
+    unsigned = signed.view(f"<u{signed.itemsize}")
+    negative = 1 << (8 * signed.itemsize - 1)
+    if int(signed.max()) >= infinity or int(unsigned.max()) >= infinity + negative:
+        raise SourceError(
+            f"{tensor.file}: the tensor {tensor.name} holds NaN or infinity",
+            hint="the file is damaged, or was saved from a run that diverged",
+        )
+
+
 def decoded(data: bytes, tensor: Tensor, types: Mapping[str, str] = FLOATS) -> np.ndarray:
     """A part of a tensor's bytes as numbers that numpy knows.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,8 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
             text = file.read(length)
     except (SafetensorError, OSError) as error:
         what, hint = _what_it_is(path)
+        if not what:
+            what, hint = _wrong_size(path) or ("", hint)
         raise SourceError(
             f"{path}: not a whole safetensors file: {what or error}", hint=hint, file=path.name,
         ) from error
@@ -156,8 +158,35 @@ def _what_it_is(path: Path) -> tuple[str, str]:
     return "", "it may have been cut while it was copied: fetch it again"
 
 
-def write(path: Path, tensors: Iterable[Tensor]) -> dict[str, str]:
+def _wrong_size(path: Path) -> tuple[str, str] | None:
+    """How the size of a file differs from what its header says, and what helps; None if it does
+    not, or if the header cannot be read."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            text = file.read(min(length, _LARGEST_HEADER))
+        header = json_object(text, "header", SourceError, most_bytes=_LARGEST_HEADER,
+                             has_controls=True)
+        ends = [entry["data_offsets"][1] for name, entry in header.items()
+                if name != "__metadata__"]
+        found, expected = path.stat().st_size, 8 + length + max(ends, default=0)
+        if found == expected:
+            return None
+    except (OSError, SourceError, KeyError, IndexError, TypeError):
+        return None
+    what = f"it has {found} bytes, expected {expected} by its header"
+    if found > expected:
+        return what, "something was written behind its end: fetch it again"
+    return what, "it was cut while it was copied: fetch it again"
+
+
+def write(
+    path: Path, tensors: Iterable[Tensor], check: Callable[[Tensor, bytes], None] | None = None
+) -> dict[str, str]:
     """Writes the tensors to one safetensors file; the digest of each, by name.
+
+    Args:
+        check: is called with each part of a tensor before it is written, and may raise.
 
     Raises:
         SourceError: two tensors have the same name.
@@ -181,6 +210,8 @@ def write(path: Path, tensors: Iterable[Tensor]) -> dict[str, str]:
         for tensor in ordered:
             hasher = xxhash.xxh3_128()
             for chunk in tensor.chunks():
+                if check is not None:
+                    check(tensor, chunk)
                 hasher.update(chunk)
                 file.write(chunk)
             digests[tensor.name] = hasher.hexdigest()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sdbuild.base.digest import canonical, sha256_file
 from sdbuild.base.errors import DigestMismatch, SourceError
 from sdbuild.base.filenames import contents
-from sdbuild.checkpoints import RESOURCES, combine_errors, open_checkpoint
+from sdbuild.checkpoints import RESOURCES, combine_errors, named, open_checkpoint
 from sdbuild.engine.step import Job
 from sdbuild.recipe.families import Component
 from sdbuild.recipe.recipe import Recipe
@@ -75,10 +75,11 @@ def run(job: Job) -> dict[str, Any]:
 def _taken_from(place: str, job: Job) -> dict[str, Any]:
     checkpoint = open_checkpoint([place], dict(job.facts), job.config)
     facts: dict[str, Any] = {}
-    if RESOURCES in job.reads:
-        _resources(job, checkpoint)
-    else:
-        facts = _component(job, checkpoint)
+    with named(checkpoint.place, job.config):
+        if RESOURCES in job.reads:
+            _resources(job, checkpoint)
+        else:
+            facts = _component(job, checkpoint)
     if job.locked:
         _check_lock(checkpoint.place, job)
     return {**facts, **checkpoint.origin}
@@ -113,8 +114,9 @@ def _resources(job: Job, checkpoint: Checkpoint) -> None:
 
 def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     from sdbuild.checkpoints import normalize
+    from sdbuild.checkpoints.widths import check_widths
     from sdbuild.safetensors import tensors
-    from sdbuild.safetensors.decode import expect_floats
+    from sdbuild.safetensors.decode import expect_finite, expect_floats
 
     part, prefixes = job.reads[0], tuple(job.params["prefixes"])
     found = normalize.architecture_of(checkpoint, job.reads, job.params)
@@ -129,4 +131,5 @@ def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
             hint=f"its weights are those of another network than {part}", part=part,
         )
     expect_floats(tensor for tensor in taken if tensor.name.endswith((".weight", ".bias")))
-    return {"tensors": tensors.write(job.output / "weights.safetensors", taken)}
+    check_widths(part, found, taken)
+    return {"tensors": tensors.write(job.output / "weights.safetensors", taken, expect_finite)}

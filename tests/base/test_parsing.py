@@ -28,7 +28,7 @@ HOSTILE = {
     "5,000 digits": ("1" * 5000, "too many digits"),
     "more than 64 bits": (str(2**64), "too many digits"),
     "infinite by its size": ("[1e999]", "inf, expected finite"),
-    "not a number": ('{"a": NaN}', "nan, expected finite"),
+    "not a number": ('{"a": NaN}', "'a': nan, expected finite"),
     "NUL": ('["a\\u0000"]', "a control character, '\\\\x00'"),
     "escape sequence in a name": ('{"\\u001b[2J": 1}', "a control character"),
     "half a pair": ('["\\ud800"]', "half a surrogate pair"),

@@ -26,10 +26,10 @@ MISTAKES = {
     ),
     "chunk=3": ("on the command line: chunk is '3', expected a whole number from 1 to 2", "chunk"),
     "size=100": (
-        "on the command line: size is '100', expected WIDTHxHEIGHT in pixels, multiples of 8 "
-        "from 64 to 2048", "size",
+        "on the command line: size is '100', expected 512 or WIDTHxHEIGHT in pixels, "
+        "multiples of 8 from 64 to 2048", "size",
     ),
-    "size=64x": ("on the command line: size is '64x', expected WIDTHxHEIGHT in pixels", "size"),
+    "size=64x": ("on the command line: size is '64x', expected 512 or WIDTHxHEIGHT", "size"),
     "config=/none": (
         "config=/none: it says what a single file does not, and none is read",
         "leave config away, or take a .safetensors file",
@@ -46,7 +46,7 @@ MISTAKES = {
     ),
     "target=iOS15": (
         "on the command line: target is 'iOS15', expected one of iOS16, iOS17, iOS18, macOS13, "
-        'macOS14, macOS15; did you mean "iOS18"?', "target",
+        'macOS14, macOS15; did you mean "iOS16"?', "target",
     ),
     "guidance=much": (
         "on the command line: guidance is 'much', expected a number from 0 to 100", "guidance",

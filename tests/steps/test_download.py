@@ -14,6 +14,7 @@ from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints.folder import Folder
 from sdbuild.engine.step import Job, stage
 from sdbuild.safetensors import tensors
+from sdbuild.safetensors.decode import expect_finite
 
 CHECKPOINT = Path(__file__).parent.parent.parent / "recipes" / "tiny-emoji"
 UNET = "diffusion_pytorch_model"
@@ -144,7 +145,7 @@ def test_an_autoencoder_of_an_old_config_has_the_scale_of_its_time(checkpoint, t
 def test_a_scale_of_latents_that_can_be_none_is_refused(checkpoint, tmp_path, scale):
     changed(checkpoint, "vae", scaling_factor=scale)
 
-    with pytest.raises(SourceError, match=r"vae/config\.json: scaling_factor is .*, expected one"):
+    with pytest.raises(SourceError, match=r"vae/config\.json: scaling_factor is .*, expected a n"):
         download(checkpoint, tmp_path, "vae", ("decoder.",))
 
 
@@ -260,3 +261,100 @@ def test_added_tokens_with_absurd_numbers_are_ignored(checkpoint, tmp_path, numb
         json.dumps({"added_tokens_decoder": {number: {"content": "<pad>"}}}))
 
     assert download(checkpoint, tmp_path, "text_encoder", beside=["tokenizer"])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("number", [float("nan"), -float("nan"), float("inf"), -float("inf")])
+def test_a_tensor_with_nan_or_infinity_is_refused_with_its_file(
+    checkpoint, tmp_path, dtype, number,
+):
+    path = checkpoint / "unet" / f"{UNET}.safetensors"
+    found = load_file(path)
+    found["conv_in.bias"] = found["conv_in.bias"].astype(dtype)
+    found["conv_in.bias"][3] = number
+    save_file(found, path)
+
+    with pytest.raises(SourceError) as error:
+        download(checkpoint, tmp_path)
+    assert error.value.message == f"{path}: the tensor conv_in.bias holds NaN or infinity"
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
+def test_the_bits_of_all_numbers_of_16_bits_are_finite_as_torch_says(dtype):
+    import torch
+
+    bits = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32).to(torch.int16)
+    numbers = bits.view(torch.bfloat16 if dtype == "BF16" else torch.float16)
+    size = 2
+    if dtype == "F32":
+        numbers, size = (bits.to(torch.int32) << 16).view(torch.float32), 4
+    data = numbers.view(torch.uint8).numpy().tobytes()
+    tensor = tensors.Tensor(name="w", dtype=dtype, shape=(1,), file=Path("f"), start=0,
+                            size_bytes=size)
+
+    def is_finite(one):
+        try:
+            expect_finite(tensor, one)
+        except SourceError:
+            return False
+        return True
+
+    found = [is_finite(data[i:i + size]) for i in range(0, len(data), size)]
+    assert found == torch.isfinite(numbers).tolist()
+
+
+@pytest.mark.parametrize("part, field, value, tensor, expected", [
+    ("unet", "cross_attention_dim", 65, r"attn2\.to_k\.weight", r"\[…, 65\]"),
+    ("unet", "block_out_channels", [96, 64], r"conv_(in|out)\.weight", "96"),
+    ("vae", "block_out_channels", [32, 32, 32, 96], r"decoder\.conv_in\.weight", r"\[96, …"),
+    ("text_encoder", "hidden_size", 128, r"token_embedding\.weight", r"\[…, 128\]"),
+    ("text_encoder", "vocab_size", 49409, r"token_embedding\.weight", r"\[49409, …\]"),
+])
+def test_a_config_that_does_not_fit_the_weights_is_refused_before_any_network_is_built(
+    checkpoint, tmp_path, part, field, value, tensor, expected,
+):
+    changed(checkpoint, part, **{field: value})
+    where = str(checkpoint / part)
+
+    with pytest.raises(SourceError, match=f"{tensor} has the shape .*{expected}.* by {field} of "
+                       f"{part}/config.json") as error:
+        download(checkpoint, tmp_path, part)
+    assert error.value.message.startswith(where)
+
+
+@pytest.mark.parametrize("scale", [0, float("nan")])
+def test_a_scale_of_latents_is_refused_with_the_checkpoint_and_its_field(
+    checkpoint, tmp_path, scale,
+):
+    changed(checkpoint, "vae", scaling_factor=scale)
+
+    with pytest.raises(SourceError, match="scaling_factor") as error:
+        download(checkpoint, tmp_path, "vae", ("decoder.",))
+    assert str(checkpoint) in error.value.message
+    assert "vae/config.json" in error.value.message
+
+
+def test_a_broken_tokenizer_is_refused_with_its_checkpoint(checkpoint, tmp_path):
+    (checkpoint / "tokenizer/vocab.json").write_text('{"!": 0}')
+
+    with pytest.raises(SourceError, match=r"vocab\.json: no number for") as error:
+        download(checkpoint, tmp_path, "text_encoder", beside=["tokenizer"])
+    assert error.value.message.startswith(f"{checkpoint}: ")
+
+
+@pytest.mark.parametrize("change, hint", [
+    (lambda content: content + b"xyz", "something was written behind its end"),
+    (lambda content: content[:-3], "it was cut while it was copied"),
+])
+def test_a_file_that_is_longer_or_shorter_than_its_header_says_is_called_so(
+    tmp_path, change, hint,
+):
+    path = tmp_path / "w.safetensors"
+    save_file({"w": np.zeros(8, np.float32)}, path)
+    whole = path.read_bytes()
+    path.write_bytes(change(whole))
+
+    with pytest.raises(SourceError, match=f"it has {len(change(whole))} bytes, expected "
+                       f"{len(whole)} by its header") as error:
+        tensors.table([path])
+    assert hint in error.value.hint

@@ -87,12 +87,14 @@ class Merged(Tensor):
 
     def _unsound(self, data: bytes) -> SourceError:
         """Whose fault it is that a sum is no number: the weight's bytes `data`, or an update's."""
-        used = [tensor for _, update in self.updates for tensor in update.tensors]
-        parts = [(self, decoded(data, self)), *((tensor, whole(tensor)) for tensor in used)]
-        for tensor, numbers in parts:
-            if not np.isfinite(numbers).all():
+        hint = "it is damaged, or was saved from a run that diverged"
+        if not np.isfinite(decoded(data, self)).all():  # its file is a step's, not the user's
+            return SourceError(f"the checkpoint's tensor {self.name} holds NaN or infinity",
+                               hint=hint)
+        for tensor in (tensor for _, update in self.updates for tensor in update.tensors):
+            if not np.isfinite(whole(tensor)).all():
                 return SourceError(f"{tensor.file}: {tensor.name} holds NaN or infinity",
-                                   hint="it is damaged, or was saved from a run that diverged")
+                                   hint=hint)
         return SourceError(f"{self.name}: with the LoRA it is more than {self.dtype} holds",
                            hint="a smaller strength: lora=FILE:0.5")
 
