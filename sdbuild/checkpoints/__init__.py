@@ -17,7 +17,7 @@ from sdbuild.checkpoints import links
 from sdbuild.checkpoints.folder import DigestOf, Folder
 from sdbuild.checkpoints.hub import hub
 from sdbuild.checkpoints.hub.hub import is_hub
-from sdbuild.checkpoints.layout import RESOURCES
+from sdbuild.checkpoints.layout import COMMAS, RESOURCES
 from sdbuild.checkpoints.single_file import SUFFIX, SingleFile
 from sdbuild.safetensors.pickles import PICKLES, UNPICKLE
 
@@ -91,10 +91,13 @@ def combine_errors(problems: Sequence[SourceError]) -> SourceError:
     if len(problems) == 1:
         return problems[0]
     kinds = {type(error) for error in problems}
+    hints = [error.hint for error in problems if error.hint]
+    if any("there is no such f" in error.message for error in problems):
+        hints.append(COMMAS)
     kind = kinds.pop() if len(kinds) == 1 else SourceError
     return kind(
         "no place has the checkpoint:\n  " + "\n  ".join(e.message for e in problems),
-        hint="\n      ".join(dict.fromkeys(e.hint for e in problems if e.hint)),
+        hint="\n      ".join(dict.fromkeys(hints)),
     )
 
 

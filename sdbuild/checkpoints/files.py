@@ -6,25 +6,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sdbuild.base.errors import SourceError
+from sdbuild.base.filenames import contents
+from sdbuild.base.parsing import shown
 from sdbuild.checkpoints.folder import DigestOf
+from sdbuild.checkpoints.layout import COMMAS
 from sdbuild.checkpoints.loras.config import CONFIG
 from sdbuild.checkpoints.single_file import SUFFIX
 from sdbuild.safetensors.pickles import UNPICKLE
 
+_OF_FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
+"""The file of a folder that peft, or diffusers, saved a LoRA into."""
+_SHOWN = 8
+
 
 class Files:
-    """Some safetensors files.
+    """Some safetensors files, or folders that a LoRA was saved into, each as the file in it.
 
     Raises:
         SourceError: one is not there, or is something else.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
-        self.places = tuple(paths)
-        for place in paths:
+        self.places = tuple(map(_file_of, paths))
+        for place in self.places:
             path = Path(place)
             if not path.is_file():
-                raise SourceError(f"{place}: there is no such file")
+                raise SourceError(f"{place}: there is no such file",
+                                  hint=COMMAS if len(paths) > 1 else "")
             if path.suffix != SUFFIX:
                 raise SourceError(f"{place}: expected a {SUFFIX} file", hint=UNPICKLE)
 
@@ -40,3 +48,30 @@ class Files:
             if config.is_file():
                 found[f"{i}/{CONFIG}"] = digest_of(config)
         return found
+
+    def check(self) -> None:
+        """Makes sure that each is a LoRA that is whole; reads the header and single numbers.
+
+        Raises:
+            SourceError: one is not; names the tensors.
+        """
+        from sdbuild.checkpoints.loras import lora
+
+        for place in self.places:
+            lora.read(Path(place))
+
+
+def _file_of(place: str) -> str:
+    folder = Path(place)
+    if not folder.is_dir():
+        return place
+    for name in _OF_FOLDERS:
+        if (folder / name).is_file():
+            return str(folder / name)
+    names = [shown(path.name) for path in contents(folder)]
+    more = ", …" if len(names) > _SHOWN else ""
+    raise SourceError(
+        f"{place}: a folder, expected a {SUFFIX} file, or {' or '.join(_OF_FOLDERS)} in it; "
+        f"there is {', '.join(names[:_SHOWN]) + more if names else 'nothing'} in it",
+        hint=f"name the file: lora=FOLDER/FILE{SUFFIX}",
+    )

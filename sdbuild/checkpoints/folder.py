@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.errors import SourceError
 from sdbuild.base.filenames import contents
-from sdbuild.base.parsing import read_file
+from sdbuild.base.parsing import read_file, shown
 from sdbuild.checkpoints import layout, links
 from sdbuild.checkpoints.resources import LARGEST_BYTES, Resources
 
@@ -31,6 +31,11 @@ class Folder:
         self.place = str(path)
         if not path.is_dir():
             raise SourceError(f"{path}: there is no such folder", hint=_hint(path))
+        if all((path / name).is_dir() for name in ("blobs", "snapshots")):
+            raise SourceError(
+                f"{path}: the Hub's cache of a repository, expected a checkpoint in it",
+                hint=_in_cache(path),
+            )
 
     def __repr__(self) -> str:
         return self.place
@@ -118,6 +123,14 @@ class Folder:
 
     def _shards(self, index: str) -> list[str]:
         return layout.shard_names(self.place, index, read_file(self._file(index), SourceError))
+
+
+def _in_cache(path: Path) -> str:
+    """The checkpoints in the Hub's cache of a repository: a folder for each commit."""
+    found = [shown(commit.relative_to(path)) for commit in contents(path / "snapshots")[:3]]
+    kind, *repo = path.name.split("--")
+    name = "/".join(repo) if kind == "models" and len(repo) == 2 else "owner/name"
+    return f"take {' or '.join(found) or 'snapshots/<commit>'}, or hub:{name}"
 
 
 def _hint(path: Path) -> str:

@@ -33,6 +33,10 @@ _FORMS = (
 """The names of weights, whole and in shards: what will be fp16 in the end need not come as fp32.
 Source: diffusers and transformers, `_add_variant`."""
 
+COMMAS = ("commas separate several; a name that has one can stand in a recipe's list: "
+          'lora = ["a,b.safetensors:0.8"], source = ["a,b"]')
+"""What may be wrong where one of several places is not there."""
+
 A_CHECKPOINT = "a folder as diffusers' save_pretrained writes it, or a copy of a repository"
 FROM_ELSEWHERE = "vae=PLACE takes the autoencoder from elsewhere"
 LEAVE_OUT = (

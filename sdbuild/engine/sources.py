@@ -84,7 +84,9 @@ class Checkpoints:
     def _check(self, step: Step) -> None:
         self.identity(step)
         taken = self.taken(step.source) if step.source else None
-        if taken is not None and not isinstance(taken, Files):
+        if isinstance(taken, Files):
+            taken.check()
+        elif taken is not None:
             with named(taken.place, step.source.config if step.source else ""):
                 normalize.check(taken, step.reads, step.params)
 
@@ -151,8 +153,8 @@ class Checkpoints:
             return {}
         places = step.source.places
         taken = None if step.locked else self.taken(step.source)
-        if taken is not None and not isinstance(taken, Files):
-            places = (taken.place,)
+        if taken is not None:
+            places = taken.places if isinstance(taken, Files) else (taken.place,)
         return {
             "places": places, "config": step.source.config, "facts": dict(self._facts),
             "reads": step.reads, "locked": dict(step.locked),

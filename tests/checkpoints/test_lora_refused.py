@@ -11,6 +11,10 @@ from hypothesis import strategies as st
 from sdbuild.base.errors import SDBuildError, SourceError
 from sdbuild.checkpoints.files import Files
 from sdbuild.checkpoints.loras import lora
+from sdbuild.engine.sources import Checkpoints
+from sdbuild.engine.step import Step
+from sdbuild.recipe.recipe import Source
+from sdbuild.store import Store
 from tests.loras import (
     CONV,
     LAYERS,
@@ -25,6 +29,12 @@ from tests.loras import (
     save,
     weights,
 )
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
 
 A, B = torch.ones(4, 64), torch.ones(64, 4)
 FLAT = "lora_unet_" + LINEAR.replace(".", "_")
@@ -158,6 +168,67 @@ def test_what_peft_writes_beside_a_file_is_part_of_its_identity(tmp_path):
     beside = Files([str(file)]).identity("loras", str)
     assert alone == {"0": str(file)}
     assert beside == alone | {"0/adapter_config.json": str(tmp_path / "adapter_config.json")}
+
+
+def kept(folder, name="pytorch_lora_weights.safetensors"):
+    folder.mkdir()
+    return save(folder / name, PAIR)
+
+
+@pytest.mark.parametrize("name", [
+    "adapter_model.safetensors", "pytorch_lora_weights.safetensors",
+])
+def test_a_folder_that_a_lora_was_saved_into_is_the_file_in_it(tmp_path, name):
+    file = kept(tmp_path / "lora", name)
+
+    assert Files([str(tmp_path / "lora")]).places == (str(file),)
+
+
+def test_a_folder_without_a_lora_of_a_known_name_says_which_files_are_in_it(tmp_path):
+    kept(tmp_path / "lora", "mine.safetensors")
+
+    with pytest.raises(SourceError, match=r"lora: a folder, .* there is 'mine\.safetensors' in it"):
+        Files([str(tmp_path / "lora")])
+
+
+def test_one_of_several_files_that_is_not_there_may_be_half_of_a_name_with_a_comma(tmp_path):
+    save(tmp_path / "b.safetensors", PAIR)
+
+    with pytest.raises(SourceError, match="a: there is no such file") as error:
+        Files([str(tmp_path / "a"), str(tmp_path / "b.safetensors")])
+    assert "commas separate several" in error.value.hint
+
+
+@pytest.mark.parametrize("content, what", [
+    (b"<!DOCTYPE html><html>", "a web page"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+    (None, "lacks the other half of"),
+])
+def test_a_broken_lora_is_found_when_sources_are_reached(tmp_path, store, content, what):
+    file = save(tmp_path / "l.safetensors", {f"{FLAT}.lora_down.weight": A})
+    if content:
+        file.write_bytes(content)
+    step = Step(kind="merge", component="unet", reads=("loras",),
+                source=Source(places=(str(file),), are_files=True))
+
+    with pytest.raises(SourceError, match=what) as error:
+        Checkpoints(store).reach(step)
+    assert str(file) in error.value.message
+
+
+def test_a_lora_for_prompts_of_another_width_is_told_as_of_another_generation(tmp_path):
+    layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+    file = save(tmp_path / "l.safetensors", {
+        f"unet.{layer}.lora_A.weight": torch.ones(4, 1024),
+        f"unet.{layer}.lora_B.weight": torch.ones(320, 4),
+    })
+
+    with pytest.raises(SourceError) as error:
+        lora.matched("l", lora.read(file).updates["unet"], {f"{layer}.weight": (320, 768)})
+    assert ("seems to be made for Stable Diffusion 2: its prompts are 1024 wide, the checkpoint's "
+            "are 768") in error.value.message
+    assert f"{layer}.weight [320, 768]: " in error.value.message
+    assert "[4, 1024]" in error.value.message
 
 
 KNOWN = [*kohya(factors(network(), LAYERS, 2), 1), *peft(factors(network(), LAYERS, 2)),

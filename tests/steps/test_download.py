@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from sdbuild.base.digest import digest_file
 from sdbuild.base.errors import SourceError
+from sdbuild.checkpoints import open_checkpoint
 from sdbuild.checkpoints.folder import Folder
 from sdbuild.engine.step import Job, stage
 from sdbuild.safetensors import tensors
@@ -358,3 +359,23 @@ def test_a_file_that_is_longer_or_shorter_than_its_header_says_is_called_so(
                        f"{len(whole)} by its header") as error:
         tensors.table([path])
     assert hint in error.value.hint
+
+
+@pytest.mark.parametrize("commits, hint", [
+    (["0a" * 20], f"take snapshots/{'0a' * 20} or hub:ann/tiny"), ([], "snapshots"),
+])
+def test_the_cache_of_a_repository_says_where_its_checkpoint_is(tmp_path, commits, hint):
+    root = tmp_path / "models--ann--tiny"
+    for name in ("blobs", "refs", "snapshots", *(f"snapshots/{commit}" for commit in commits)):
+        (root / name).mkdir(parents=True)
+
+    with pytest.raises(SourceError, match="the Hub's cache of a repository") as error:
+        Folder(root)
+    assert hint in error.value.hint.replace(", or", " or")
+    assert "hub:ann/tiny" in error.value.hint
+
+
+def test_of_places_that_are_not_there_one_may_have_a_comma_in_its_name(tmp_path):
+    with pytest.raises(SourceError, match="no place has the checkpoint") as error:
+        open_checkpoint([str(tmp_path / "a"), str(tmp_path / "b.safetensors")], {})
+    assert "commas separate several" in error.value.hint

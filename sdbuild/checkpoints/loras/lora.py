@@ -22,6 +22,11 @@ from sdbuild.safetensors.tensors import Tensor, metadata, table
 
 _SHOWN = 8
 _LONGEST = 200
+_PROMPTED = (".attn2.to_k.weight", ".attn2.to_v.weight")
+"""What takes the prompt in a U-Net, as wide as it is."""
+_GENERATIONS = {768: "1", 1024: "2", 2048: "XL"}
+_HINT = ("a LoRA changes the checkpoints of the model that it was made for: here one of "
+         "Stable Diffusion 1 or 2, for its U-Net and text encoder")
 _MAGNITUDES = ("dora_scale", "lora_magnitude_vector")
 
 
@@ -104,7 +109,8 @@ def matched(
     """
     known = layers(weights)
     found: dict[str, Update] = {}
-    lost, unclear, twice, unlike = [], [], [], []
+    lost, unclear, twice = [], [], []
+    unlike: list[tuple[Update, str]] = []
     for update in updates:
         names = [f"{base}.{update.target}" for base in known.get(update.layer, ())]
         names = [name for name in names if name in weights]
@@ -115,18 +121,39 @@ def matched(
         elif names[0] in found:
             twice.append(f"{found[names[0]].tensors[0].name} and {update.tensors[0].name}")
         elif not update.fits(weights[names[0]]):
-            unlike.append(f"{update.label} for {names[0]} {list(weights[names[0]])}")
+            unlike.append((update, names[0]))
         else:
             found[names[0]] = update
+    if other := _other_generation(unlike, weights):
+        raise SourceError(f"{where}: the LoRA {other}", hint=_HINT)
     for what, problems in (
         ("changes layers that the checkpoint does not have", lost),
         ("has names that fit several layers", unclear),
         ("changes a layer twice, under two names", twice),
-        ("is made for another checkpoint: its shapes do not fit", unlike),
     ):
         if problems:
             raise _named(where, what, problems)
+    if unlike:
+        raise _named(where, "is made for another checkpoint: its shapes do not fit", [
+            f"{name} {list(weights[name])}: {update.label}" for update, name in unlike
+        ], longest=3 * _LONGEST)
     return found
+
+
+def _other_generation(
+    unlike: Collection[tuple[Update, str]], weights: Mapping[str, tuple[int, ...]]
+) -> str:
+    """What a LoRA is made for whose prompts are as wide as those of another generation; empty if
+    that does not show."""
+    for update, name in unlike:
+        made, weight = update.delta.shape, weights[name]
+        if not name.endswith(_PROMPTED) or made is None or len(made) < 2:
+            continue
+        if made[1] != weight[1] and made[1] in _GENERATIONS:
+            return (f"seems to be made for Stable Diffusion {_GENERATIONS[made[1]]}: its prompts "
+                    f"are {made[1]} wide, the checkpoint's are {weight[1]}:\n  "
+                    f"{name} {list(weight)}: {update.label}")
+    return ""
 
 
 _Groups = dict[tuple[str, str], tuple[str, dict[str, Tensor]]]
@@ -225,18 +252,19 @@ def _adapters(path: Path, tensors: Collection[str]) -> dict[str, Adapter]:
     return said
 
 
-def _named(where: object, what: str, names: Collection[str]) -> SourceError:
-    shown = [_short(name) for name in sorted(names)]
+def _named(
+    where: object, what: str, names: Collection[str], longest: int = _LONGEST
+) -> SourceError:
+    shown = [_short(name, longest) for name in sorted(names)]
     more = f"\n  and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return SourceError(
         f"{where}: the LoRA {what}:\n  " + "\n  ".join(shown[:_SHOWN]) + more,
-        hint="a LoRA changes the checkpoints of the model that it was made for: here one of "
-             "Stable Diffusion 1 or 2, for its U-Net and text encoder",
+        hint=_HINT,
         names=shown[:_SHOWN],
     )
 
 
-def _short(name: str) -> str:
+def _short(name: str, longest: int = _LONGEST) -> str:
     """A name that a terminal can show."""
     name = name if name.isprintable() else ascii(name)
-    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
+    return name if len(name) <= longest else f"{name[:longest]}…"
