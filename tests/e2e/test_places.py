@@ -121,7 +121,7 @@ def test_if_every_place_has_another_the_part_and_both_digests_are_named(
 
     printed = new_project.doit("download:unet", status=1, model=recipe)
 
-    found = re.findall(r"unet: weights.safetensors is ([0-9a-f]{32}), but ([0-9a-f]{32}) is locked",
+    found = re.findall(r"unet: weights.safetensors is ([0-9a-f]{64}), but ([0-9a-f]{64}) is locked",
                        printed)
     assert len(found) == 2
     assert {locked for _, locked in found} == {lock["unet"]["weights.safetensors"]}
