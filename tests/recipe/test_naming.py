@@ -82,7 +82,8 @@ def test_recipes_of_one_name_in_two_folders_have_two_places(tmp_path):
     assert all(name.startswith("mine-64x64-") for name in names)
 
 
-PLACES = st.text(min_size=1, max_size=300).filter(
+# A name has at most 255 bytes, and a character at most four.
+PLACES = st.text(min_size=1, max_size=60).filter(
     lambda text: text.strip() and not {"\0", ",", ":"} & set(text)
     and text.encode("utf-8", "ignore").decode() == text)
 

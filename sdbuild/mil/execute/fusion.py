@@ -4,7 +4,8 @@
     add → mul → silu                   likewise
 
 The values between them have no other readers, so they are never whole. Each slice goes through
-the same functions and the same rounding as in the plan, which stays the definition; the result
+the same functions and the same rounding as in the plan, which stays the definition (to the bit
+with one thread; with several, a matrix library may sum in another order); the result
 takes the place of an operand that is not needed any more, because fresh memory costs more than
 the arithmetic: its pages are faulted in. `execute.py` uses this form when nobody observes.
 """
