@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from sdbuild.families import STABLE_DIFFUSION
 from sdbuild.models import network
-from sdbuild.recipe.families import STABLE_DIFFUSION
 from sdbuild.recipe.project import BUILT_IN
 
 _UNET = {

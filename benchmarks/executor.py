@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.measure import alone, sampled_memory, work_folder
 from benchmarks.unet import FULL, convert, make_step, write_checkpoint
-from sdbuild.recipe.families import FAMILIES
+from sdbuild.families import FAMILIES
 
 SLIM = {
     "sample_size": 64, "in_channels": 4, "out_channels": 4, "cross_attention_dim": 1024,

@@ -26,7 +26,7 @@ from benchmarks.measure import work_folder
 from sdbuild.base.units import size
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import plan
-from sdbuild.recipe.families import STABLE_DIFFUSION
+from sdbuild.families import STABLE_DIFFUSION
 from sdbuild.recipe.recipe import load
 from sdbuild.store import Store
 

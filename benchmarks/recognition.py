@@ -24,10 +24,11 @@ from tqdm import tqdm
 from benchmarks.judge import Judge, Verdict
 from sdbuild.bundle.install import install
 from sdbuild.bundle.manifest import load_bundle
+from sdbuild.bundle.request import Request
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import plan
 from sdbuild.recipe.project import BUILT_IN
-from sdbuild.recipe.recipe import Recipe, Request
+from sdbuild.recipe.recipe import Recipe
 from sdbuild.recipe.settings import settings
 from sdbuild.runtime.generate import contact_sheet
 from sdbuild.runtime.pipeline import SCHEDULERS, Pipeline

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from sdbuild.engine.step import From, Step, stage
-from sdbuild.recipe.families import Component
+from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
 STAGES = (

@@ -13,8 +13,8 @@ import torch
 
 from sdbuild.base.errors import SDBuildError, StepError
 from sdbuild.base.versions import public_torch
+from sdbuild.families import Component
 from sdbuild.mil.ir.proto import Message, messages
-from sdbuild.recipe.families import Component
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from sdbuild.base.errors import StepError
+from sdbuild.families import Component
 from sdbuild.lowering import coreml
 from sdbuild.lowering.bind import Lowered
 from sdbuild.lowering.place import HINT, Constant, identified, placed
 from sdbuild.lowering.recording import recording
 from sdbuild.lowering.standins import SEED, StandIns, on_grid
 from sdbuild.mil.ir.proto import Message
-from sdbuild.recipe.families import Component
 
 _FEWEST_ROWS = 3
 """A constant that equals as many numbers of a stand-in, in order, is one: of 9,216 each, and the

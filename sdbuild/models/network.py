@@ -16,7 +16,7 @@ from torch import nn
 
 from sdbuild.base.errors import SDBuildError, SourceError
 from sdbuild.base.parsing import Fields, json_file
-from sdbuild.recipe.families import Component, Dims
+from sdbuild.families import Component, Dims
 from sdbuild.safetensors.shapes import check_fit
 
 NET = "net."

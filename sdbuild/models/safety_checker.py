@@ -11,8 +11,8 @@ from torch import nn
 from transformers import CLIPConfig
 
 from sdbuild.base.errors import SourceError
+from sdbuild.families import CHECKED_PX, Component, Dims
 from sdbuild.models.network import Architecture, expect_class, unwrapped
-from sdbuild.recipe.families import CHECKED_PX, Component, Dims
 
 _LEAST_SCORE = 0.0005
 """diffusers rounds scores to three decimals before it asks whether they are above zero."""

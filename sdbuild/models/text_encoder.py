@@ -10,8 +10,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from sdbuild.base.errors import SourceError
+from sdbuild.families import TOKENS, Component, Dims
 from sdbuild.models.network import Architecture, expect_class, unwrapped
-from sdbuild.recipe.families import TOKENS, Component, Dims
 
 
 class TextEncoder(nn.Module):

@@ -9,9 +9,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
+from sdbuild.families import TOKENS, Component, Dims
 from sdbuild.models.network import Architecture, expect_class
 from sdbuild.models.prediction import VelocityToNoise, to_noise
-from sdbuild.recipe.families import TOKENS, Component, Dims
 
 LATENT_CELL_PX = 8
 """Pixels on a side of a latent cell, fixed by the autoencoder's three halvings."""

@@ -9,8 +9,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
+from sdbuild.families import Component, Dims
 from sdbuild.models.network import Architecture, expect_class
-from sdbuild.recipe.families import Component, Dims
 
 
 class Decoder(nn.Module):

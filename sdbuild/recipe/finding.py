@@ -16,7 +16,7 @@ from sdbuild.base.parsing import json_object, shown
 from sdbuild.checkpoints import Checkpoint, is_hub, open_checkpoint
 from sdbuild.checkpoints.defaults import DEFAULTS
 from sdbuild.checkpoints.resources import SCHEDULER
-from sdbuild.recipe.families import FAMILIES
+from sdbuild.families import FAMILIES
 from sdbuild.recipe.fields import PREDICTION_TYPES
 
 Size = tuple[int, int]

@@ -13,10 +13,11 @@ from sdbuild.base.filenames import normalized
 from sdbuild.base.parsing import Fields, shown
 from sdbuild.base.paths import outside_path, real_path
 from sdbuild.base.suggestions import did_you_mean
+from sdbuild.bundle.request import Request
 from sdbuild.checkpoints import expand_user, fixed, is_hub
 from sdbuild.checkpoints.single_file import SUFFIX
+from sdbuild.families import FAMILIES, STABLE_DIFFUSION, Component, Family, Floor
 from sdbuild.recipe import naming
-from sdbuild.recipe.families import FAMILIES, STABLE_DIFFUSION, Component, Family, Floor
 from sdbuild.recipe.fields import (
     CHECK_FIELDS,
     DRAW_FIELDS,
@@ -71,19 +72,6 @@ class Lora:
 
     place: str
     strength: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """The pictures that are asked for; picture i of `count` has the seed `seed + i`."""
-
-    prompt: str
-    negative: str
-    seed: int
-    steps: int
-    guidance: float
-    scheduler: str
-    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any
 from sdbuild.base.errors import MissingArtifact, RecipeError, StepError
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.engine.build import Builder
-from sdbuild.recipe.families import Component
+from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.store import Record
 

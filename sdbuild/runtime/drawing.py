@@ -9,7 +9,7 @@ from PIL import Image
 
 from sdbuild.base.errors import NotFinite
 from sdbuild.bundle.manifest import Bundle
-from sdbuild.recipe.recipe import Request
+from sdbuild.bundle.request import Request
 from sdbuild.runtime.pipeline import Pipeline
 from sdbuild.runtime.predictor import Predictor
 

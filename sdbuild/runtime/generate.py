@@ -15,7 +15,7 @@ from tqdm import tqdm
 from sdbuild import __version__
 from sdbuild.base.errors import SDBuildError
 from sdbuild.bundle.manifest import Bundle
-from sdbuild.recipe.recipe import Request
+from sdbuild.bundle.request import Request
 from sdbuild.runtime.pipeline import Pipeline, Result
 
 

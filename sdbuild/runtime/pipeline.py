@@ -17,7 +17,7 @@ from PIL import Image
 
 from sdbuild.base.errors import BundleError, NotFinite
 from sdbuild.bundle.manifest import MANIFEST, Bundle
-from sdbuild.recipe.recipe import Request
+from sdbuild.bundle.request import Request
 from sdbuild.runtime.predictor import Chain, Predictor, load
 from sdbuild.runtime.safety_checker import SafetyChecker
 

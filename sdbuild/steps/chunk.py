@@ -7,7 +7,7 @@ from typing import Any
 
 from sdbuild.base.filenames import contents
 from sdbuild.engine.step import Job
-from sdbuild.recipe.families import Component
+from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
 VERSION = 1

@@ -11,7 +11,7 @@ from sdbuild.base.apple import COMMAND, HINT, MISSING, compiler_version
 from sdbuild.base.errors import StepError, ToolMissing
 from sdbuild.base.filenames import contents
 from sdbuild.engine.step import Job
-from sdbuild.recipe.families import Component
+from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
 VERSION = 2

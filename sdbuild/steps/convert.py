@@ -12,7 +12,7 @@ from typing import Any
 
 from sdbuild.base.versions import installed
 from sdbuild.engine.step import Job
-from sdbuild.recipe.families import FAMILIES, Component
+from sdbuild.families import FAMILIES, Component
 from sdbuild.recipe.recipe import Recipe
 
 VERSION = 3

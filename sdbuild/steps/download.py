@@ -15,7 +15,7 @@ from sdbuild.base.errors import DigestMismatch, SourceError
 from sdbuild.base.filenames import contents
 from sdbuild.checkpoints import RESOURCES, combine_errors, named, open_checkpoint
 from sdbuild.engine.step import Job
-from sdbuild.recipe.families import Component
+from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sdbuild.engine.step import Job
-from sdbuild.recipe.families import Component
+from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
 VERSION = 4
@@ -30,8 +30,8 @@ def run(job: Job) -> dict[str, Any]:
     """Writes the lowered program and its bindings."""
     import torch
 
+    from sdbuild.families import FAMILIES
     from sdbuild.lowering import bind, once
-    from sdbuild.recipe.families import FAMILIES
 
     component = FAMILIES[job.params["family"]].component(job.params["component"])
     program = torch.export.load(job.inputs["graph"] / "graph.pt2")

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from sdbuild.engine.step import Job
-from sdbuild.recipe.families import Component
+from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe, Source
 
 VERSION = 1

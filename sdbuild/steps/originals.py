@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.errors import SourceError
 from sdbuild.base.parsing import Fields, json_file
+from sdbuild.bundle.request import Request
 from sdbuild.checkpoints.schedule import check_schedule
 from sdbuild.checkpoints.sidecar_configs import END_TOKEN
 from sdbuild.engine.step import Job
-from sdbuild.recipe.families import Component
-from sdbuild.recipe.recipe import Recipe, Request
+from sdbuild.families import Component
+from sdbuild.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +42,7 @@ def run(job: Job) -> dict[str, Any]:
     Raises:
         SourceError: the checkpoint gives numbers that are not finite.
     """
-    from sdbuild.recipe.families import FAMILIES
+    from sdbuild.families import FAMILIES
 
     family = FAMILIES[job.params["family"]]
 

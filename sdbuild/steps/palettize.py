@@ -9,7 +9,7 @@ from typing import Any
 from sdbuild.base.filenames import contents
 from sdbuild.base.machine import processors
 from sdbuild.engine.step import Job
-from sdbuild.recipe.families import Component
+from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
 VERSION = 2

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.filenames import contents
 from sdbuild.engine.step import Job
-from sdbuild.recipe.families import Component
+from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def run(job: Job) -> None:
     import numpy as np
     import torch
 
+    from sdbuild.families import FAMILIES
     from sdbuild.models import network
-    from sdbuild.recipe.families import FAMILIES
     from sdbuild.runtime.predictor import load
 
     component = FAMILIES[job.params["family"]].component(job.params["component"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sdbuild.base.errors import StepError
 from sdbuild.base.versions import public_torch
 from sdbuild.engine.step import Job
-from sdbuild.recipe.families import Component
+from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ def run(job: Job) -> dict[str, Any]:
     """Writes `graph.pt2`, an exported program whose tensors have no numbers."""
     import torch
 
+    from sdbuild.families import FAMILIES
     from sdbuild.models import network
     from sdbuild.models.group_norm import replace_group_norms
     from sdbuild.models.upsample import replace_upsamples
-    from sdbuild.recipe.families import FAMILIES
 
     component = FAMILIES[job.params["family"]].component(job.params["component"])
     architecture = network.read_architecture(job.inputs["architecture"], job.params)

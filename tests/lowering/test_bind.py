@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sdbuild.base.errors import SourceError, StepError
+from sdbuild.families import Component, Port
 from sdbuild.lowering import bind
 from sdbuild.lowering.standins import StandIns
 from sdbuild.mil.files.package import write_package
 from sdbuild.mil.ir.decode import decode_program
-from sdbuild.recipe.families import Component, Port
 from sdbuild.safetensors.tensors import table
 
 with warnings.catch_warnings():

@@ -13,6 +13,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from safetensors.torch import save_file
 from torch import nn
 
+from sdbuild.families import Component, Port
 from sdbuild.lowering import bind
 from sdbuild.mil.compile.compile import compile_package
 from sdbuild.mil.execute.execute import Executor
@@ -21,7 +22,6 @@ from sdbuild.mil.files.read import read_model
 from sdbuild.mil.ir.decode import decode_program
 from sdbuild.models.split_einsum import ChannelNorm, SplitBlock
 from sdbuild.models.split_einsum_v2 import QUERY_BLOCK
-from sdbuild.recipe.families import Component, Port
 from sdbuild.safetensors.tensors import table
 
 with warnings.catch_warnings():

@@ -9,12 +9,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sdbuild.base.errors import StepError
+from sdbuild.families import Component, Port
 from sdbuild.lowering import bind
 from sdbuild.lowering.standins import GRID, StandIns
 from sdbuild.mil.files.package import write_package
 from sdbuild.mil.ir.decode import decode_program
 from sdbuild.models.group_norm import replace_group_norms
-from sdbuild.recipe.families import Component, Port
 from sdbuild.safetensors.tensors import table
 
 with warnings.catch_warnings():

@@ -10,12 +10,12 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 from sdbuild.base.errors import SourceError
+from sdbuild.families import Component, Port
 from sdbuild.mil.execute.execute import Executor
 from sdbuild.mil.files.package import write_package
 from sdbuild.mil.files.read import read_model
 from sdbuild.mil.ir.decode import decode_program
 from sdbuild.models.prediction import to_noise
-from sdbuild.recipe.families import Component, Port
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints import normalize
+from sdbuild.families import STABLE_DIFFUSION
 from sdbuild.models import network
-from sdbuild.recipe.families import STABLE_DIFFUSION
 from tests.checkers import NEVER, embeddings, published, seen, small_checker, verdicts
 
 pytestmark = pytest.mark.filterwarnings("ignore")

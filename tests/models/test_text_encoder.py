@@ -5,9 +5,9 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from sdbuild.base.errors import SourceError
+from sdbuild.families import FAMILIES
 from sdbuild.models.network import Architecture
 from sdbuild.models.text_encoder import TextEncoder, build, end_token, samples
-from sdbuild.recipe.families import FAMILIES
 from tests.tiny_checkpoints import STYLES, TOKENIZER
 
 END, BANG = 49407, 0

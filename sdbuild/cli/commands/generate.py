@@ -36,8 +36,8 @@ def command(
     left out.
     """
     from sdbuild.bundle.manifest import load_bundle
+    from sdbuild.bundle.request import Request
     from sdbuild.recipe.project import Project
-    from sdbuild.recipe.recipe import Request
     from sdbuild.runtime.generate import generate
     from sdbuild.runtime.predictor import PREDICTORS
 

@@ -1,0 +1,101 @@
+"""The nouns of a family: its components, their ports, and what is asked of them.
+
+Shapes are written with letters; a checkpoint's config and the recipe's size give them numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Dims = Mapping[str, int]
+"""Numbers for the letters of port shapes: B batch, C latent channels, H W pixels, h w latent
+cells, S tokens, D embedding width."""
+
+SIZES = {"B": "batch", "H": "height_px", "h": "height_px", "W": "width_px", "w": "width_px"}
+"""The letters whose numbers depend on a recipe, and the field of it that they depend on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """An input or output of a component.
+
+    Source:
+        Names, ranks and types that hosts expect: apple/ml-stable-diffusion at e12202c, the Swift
+        sources; see `docs/formats/bundle.md`.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    meaning: str
+
+    def sized(self, dims: Dims) -> tuple[int, ...]:
+        """The shape in numbers."""
+        return tuple(dims[d] if isinstance(d, str) else d for d in self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """The least PSNR of a component against its original, in dB, by bits of its weights."""
+
+    by_quant: Mapping[str, float]
+    reason: str
+
+    def at(self, nbits: int | None) -> float | None:
+        """The floor for weights of `nbits` (None: fp16), or None if there is none."""
+        return self.by_quant.get(str(nbits or "none"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """A network of a family: where its checkpoint lies and what it is in a bundle.
+
+    `prefixes` select its tensors in the checkpoint's file, and `drop` is what their names begin
+    with there and the network's parameters do not. `beside` names the folders whose files say
+    what its config does not: how its input is padded, what its output is. `is_denoiser` says
+    whether a recipe's `prediction` holds for it, `is_chunkable` whether hosts load it in two
+    chunks, `has_layouts` whether a recipe's `attention` lays it out, `takes_lora` whether LoRAs
+    change it, and `is_optional` whether pictures are drawn without it. `whole` are the types of
+    operations whose weights are never palettized, and `floor` what `doit check` asks of it where a
+    recipe does not say.
+    """
+
+    name: str
+    bundle_name: str
+    folder: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    prefixes: tuple[str, ...] = ("",)
+    drop: str = ""
+    beside: tuple[str, ...] = ()
+    is_denoiser: bool = False
+    is_chunkable: bool = False
+    has_layouts: bool = False
+    takes_lora: bool = False
+    is_optional: bool = False
+    whole: tuple[str, ...] = ()
+    floor: Floor = Floor(reason="", by_quant={})
+
+    def parameter(self, tensor: str) -> str:
+        """The name of the network's parameter that a checkpoint's tensor is for."""
+        return tensor.removeprefix(self.drop)
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """The fields of a recipe that the shapes of its ports depend on."""
+        letters = {d for port in (*self.inputs, *self.outputs) for d in port.shape}
+        return tuple(sorted({SIZES[d] for d in letters if d in SIZES}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A family of models that share components and a pipeline."""
+
+    name: str
+    title: str
+    components: tuple[Component, ...]
+
+    def component(self, name: str) -> Component:
+        """The component called `name`."""
+        return next(c for c in self.components if c.name == name)
