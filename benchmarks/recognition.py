@@ -104,7 +104,7 @@ def diffusers_draw(recipe: Recipe) -> Draw:
     import torch
 
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-        recipe.source.places[0], torch_dtype=torch.float32
+        recipe.sources.checkpoint.places[0], torch_dtype=torch.float32
     )
     scheduler = getattr(diffusers, SCHEDULERS[recipe.draw.scheduler])
     pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
@@ -113,7 +113,7 @@ def diffusers_draw(recipe: Recipe) -> Draw:
     def draw(request: Request) -> Image.Image:
         return pipeline(
             request.prompt, num_inference_steps=request.steps, guidance_scale=request.guidance,
-            height=recipe.height_px, width=recipe.width_px,
+            height=recipe.network.height_px, width=recipe.network.width_px,
             generator=torch.Generator().manual_seed(request.seed),
         ).images[0]
     return draw

@@ -22,12 +22,12 @@ from sdbuild.recipe.fields import (
     DRAW_FIELDS,
     MODEL_FIELD,
     RECIPE_FIELDS,
+    REQUIRED,
     SETTING_FIELDS,
     VARIABLES,
     Field,
 )
 from sdbuild.recipe.project import Project
-from sdbuild.recipe.recipe import DEFAULTS, DRAW_DEFAULTS
 
 if TYPE_CHECKING:
     from sdbuild.store import Store
@@ -95,7 +95,7 @@ class Variable(click.Option):
         is_short = field.choices and len(values) <= _WIDEST
         what = field.meaning if is_short or not field.choices \
             else f"{field.meaning}: {', '.join(field.choices)}"
-        default = (DEFAULTS | DRAW_DEFAULTS).get(field.name)
+        default = None if field.default is REQUIRED else field.default
         default = ",".join(default) if isinstance(default, list) else default
         super().__init__(
             [f"--{field.name.replace('_', '-')}", f"variable_{field.name}"], type=_Value(field),

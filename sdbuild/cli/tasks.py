@@ -343,7 +343,7 @@ def _tell_notes(builder: Builder, names: list[str]) -> None:
     if builder.plan.recipe.found and any(state.record is None for state in states):
         print(f"   recipe: {builder.plan.recipe.found}", flush=True)
     if any(state.record is None and state.step.kind == "compile" for state in states):
-        for note in builder.plan.recipe.notes:
+        for note in builder.plan.recipe.packaging.notes:
             print(f"   note: {note}", flush=True)
 
 

@@ -125,8 +125,8 @@ def _changed(
     has_layouts = recipe.family.component(component).has_layouts
     return {
         **manifest,
-        "attention": recipe.attention if has_layouts else manifest["attention"],
-        "target": max(manifest["target"], recipe.target),
+        "attention": recipe.network.attention if has_layouts else manifest["attention"],
+        "target": max(manifest["target"], recipe.packaging.target),
         "components": manifest["components"] | {component: _entry(component, recipe)},
         "made_from": [*others[:place], *made_from, *others[place:]],
     }

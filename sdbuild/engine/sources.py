@@ -18,7 +18,7 @@ from sdbuild.checkpoints import (
 )
 from sdbuild.checkpoints.files import Files
 from sdbuild.engine.step import Step
-from sdbuild.recipe.recipe import Source
+from sdbuild.recipe.sources import Source
 from sdbuild.store import Store
 from sdbuild.store.json_cache import Notes
 from sdbuild.store.stat_cache import source_digest

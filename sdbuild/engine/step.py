@@ -12,7 +12,7 @@ from typing import Any
 
 from sdbuild.base.errors import ToolMissing
 from sdbuild.base.versions import installed
-from sdbuild.recipe.recipe import Source
+from sdbuild.recipe.sources import Source
 
 SCHEMA = 1
 """The version of keys and records. Raising it forgets every record."""

@@ -17,6 +17,8 @@ from typing import Any
 
 from sdbuild.base.digest import digest
 from sdbuild.checkpoints import is_hub
+from sdbuild.recipe.fields import RECIPE_FIELDS
+from sdbuild.recipe.sources import Sources
 
 _LONGEST = 24
 """Characters of a word."""
@@ -24,25 +26,21 @@ _LONGEST_BYTES = 80
 """Of all words. File systems take names of 255 bytes, and while a bundle is put in place, a longer
 one stands beside it."""
 
-_TAGGED = ("source", "config", "vae", "lora", "prediction_type", "prediction", "components",
-           "palettize")
-"""The variables that make another bundle, and that its name tells only where they are given."""
-
 
 def asked(
-    fields: Mapping[str, Any], sources: Mapping[str, Any], words: Mapping[str, str],
-    path: Path | None,
+    fields: Mapping[str, Any], sources: Sources, words: Mapping[str, str], path: Path | None
 ) -> dict[str, Any]:
     """What the command line asks for beside what every name tells; as it is found, not spelled."""
     found = {
-        "source": sources["source"].places,
-        "config": sources["source"].config,
-        "vae": sources["vae"].places if sources["vae"] else (),
-        "lora": [(lora.place, lora.strength) for lora in sources["loras"]],
+        "source": sources.checkpoint.places,
+        "config": sources.checkpoint.config,
+        "vae": sources.vae.places if sources.vae else (),
+        "lora": [(lora.place, lora.strength) for lora in sources.loras],
         "components": sorted(fields["components"]),
         "palettize": sorted(fields["palettize"]),
     }
-    shown = {name: found.get(name, fields[name]) for name in _TAGGED if name in words}
+    tagged = [field.name for field in RECIPE_FIELDS if field.is_tagged and field.name in words]
+    shown = {name: found.get(name, fields[name]) for name in tagged}
     return shown | ({"model": str(path)} if path else {})
 
 

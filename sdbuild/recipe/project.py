@@ -14,9 +14,10 @@ from typing import Any
 
 from sdbuild.base.errors import RecipeError
 from sdbuild.base.filenames import is_system_file
-from sdbuild.base.parsing import read_file, toml_table
+from sdbuild.base.parsing import read_file, shown, toml_table
 from sdbuild.base.paths import outside_path, real_path
 from sdbuild.base.suggestions import did_you_mean
+from sdbuild.checkpoints import expand_user
 from sdbuild.recipe.fields import MODEL_FIELD, SETTING_FIELDS, Field, parse
 
 IMPORT_ROOT = Path(__file__).parents[2]
@@ -76,6 +77,35 @@ class Project:
         """The file of the recipe with this name, or None."""
         found = (folder / f"{name}.toml" for folder in self.recipes)
         return next((path for path in found if path in _recipes(path.parent)), None)
+
+    def finds(self, path: Path) -> bool:
+        """Whether a recipe is the one that its name alone finds."""
+        found = self.recipe(path.stem)
+        return found is not None and real_path(found) == real_path(path)
+
+    def find(self, model: str) -> Path:
+        """The file of the recipe that is called `model`, or that `model` names.
+
+        Raises:
+            RecipeError: there is none.
+        """
+        path = outside_path(expand_user(model), "model")
+        if path.is_dir() and model not in self.names():
+            raise RecipeError(f"model={model}: a folder, expected a recipe's name or its file",
+                              hint="a checkpoint in a folder is source=FOLDER", model=model)
+        if model.endswith(".toml"):
+            if not path.is_file():
+                raise RecipeError(f"model={model}: there is no such file: {path.absolute()}")
+            return real_path(path)
+        found = self.recipe(model)
+        if found is None:
+            names = self.names()
+            raise RecipeError(
+                f"unknown model {shown(model)}{did_you_mean(model, names)}",
+                hint=f"the recipes are: {', '.join(names)}; a file of your own is model=FILE.toml",
+                model=model,
+            )
+        return found
 
     def setting(self, field: Field, words: Mapping[str, str]) -> tuple[Any, Path] | None:
         """A setting's value, and the folder that a path in it is relative to; None if not set.

@@ -9,7 +9,7 @@ from typing import Any
 from sdbuild.base.errors import RecipeError
 from sdbuild.base.parsing import read_file, shown, toml_table
 from sdbuild.base.suggestions import did_you_mean
-from sdbuild.recipe.fields import Field, parse
+from sdbuild.recipe.fields import REQUIRED, Field, parse
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -48,8 +48,7 @@ def check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
 
 
 def values_of(
-    fields: tuple[Field, ...], defaults: Mapping[str, Any], table: Mapping[str, Any],
-    words: Mapping[str, str], where: str,
+    fields: tuple[Field, ...], table: Mapping[str, Any], words: Mapping[str, str], where: str
 ) -> dict[str, Any]:
     """The value of each field: from the command line, else the recipe, else the default.
 
@@ -58,11 +57,11 @@ def values_of(
     """
     values = {}
     for field in fields:
+        found = table.get(field.name, field.default)
         if field.name in words:
             values[field.name] = parse(field, words[field.name], "on the command line")
-        elif field.name in table or field.name in defaults:
-            found = table.get(field.name, defaults.get(field.name))
-            values[field.name] = None if found is None else parse(field, found, where)
-        else:
+        elif found is REQUIRED:
             raise RecipeError(f"{where}: no {field.name}", hint=f"it is {field.meaning}")
+        else:
+            values[field.name] = None if found is None else parse(field, found, where)
     return values

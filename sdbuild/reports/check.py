@@ -34,14 +34,15 @@ def report(
     """
     table, failed = _parity(records, store, recipe)
     drawn = [] if pictures is None else _pictures(pictures, store)
-    is_accepted = recipe.is_palettized and bool(recipe.check.reason)
+    is_accepted = recipe.packaging.is_palettized(recipe.components) and bool(recipe.check.reason)
     is_broken = bool(drawn) and verdict(drawn) == "broken" and not is_accepted
     shown = f"{table}\n\n{_quality(drawn, recipe, is_accepted)}"
     problems, hints = [], []
     if failed:
         problems.append(f"below the floor: {', '.join(failed)}")
-        hints += [f"{name}: {recipe.floors[name].reason}; [floors.{name}] in the recipe may set "
-                  "another" for name in dict.fromkeys(each.partition(".")[0] for each in failed)]
+        names = dict.fromkeys(each.partition(".")[0] for each in failed)
+        hints += [f"{name}: {recipe.check.floors[name].reason}; [floors.{name}] in the recipe may "
+                  "set another" for name in names]
     if is_broken:
         problems.append("the bundle does not draw the original's pictures")
         hints.append(_hint(recipe))
@@ -57,7 +58,8 @@ def _parity(
     lines, failed = [f"{'component':<16}{'output':<20}{'PSNR':>9}{'floor':>9}"], []
     for name, record in records.items():
         found = _fields(record, store, "parity.json")
-        floor = recipe.floors[name].at(recipe.nbits_of(recipe.family.component(name)))
+        nbits = recipe.packaging.nbits_of(recipe.family.component(name))
+        floor = recipe.check.floors[name].at(nbits)
         for output, worst in _worst(found).items():
             lines.append(f"{name:<16}{output:<20}{_db(worst):>9}{_db(floor):>9}")
             if worst != worst or (floor is not None and worst < floor):
@@ -83,7 +85,7 @@ def _quality(pictures: Sequence[Picture], recipe: Recipe, is_accepted: bool) -> 
 
 
 def _hint(recipe: Recipe) -> str:
-    if recipe.is_palettized:
+    if recipe.packaging.is_palettized(recipe.components):
         return ('take more bits, such as quant=6; or accept it in the recipe: [check] with\n'
                 'accepts = "broken" and a reason')
     return ("without palettes no recipe accepts this: the conversion is wrong, or a\n"

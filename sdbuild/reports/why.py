@@ -12,7 +12,8 @@ from sdbuild.bundle.install import install_problem
 from sdbuild.engine.build import Builder, State
 from sdbuild.engine.plan import Plan, plan
 from sdbuild.engine.sources import Checkpoints
-from sdbuild.recipe.recipe import OF_CHECKPOINT, load
+from sdbuild.recipe.fields import OF_CHECKPOINT
+from sdbuild.recipe.recipe import load
 from sdbuild.recipe.settings import settings
 from sdbuild.reports.causes import causes, differences
 from sdbuild.reports.lineage import Lineage
@@ -105,11 +106,11 @@ def standings(words: Mapping[str, str]) -> list[Standing]:
         RecipeError: an unknown variable.
     """
     found = settings(words)
-    recipe, known = found.recipe, Checkpoints(Store(found.cache))
-    commits = recipe.lock.commits if recipe.lock else {
-        place: known.commit(place) for source in recipe.sources for place in source.places
+    sources, known = found.recipe.sources, Checkpoints(Store(found.cache))
+    commits = sources.lock.commits if sources.lock else {
+        place: known.commit(place) for source in sources.checkpoints for place in source.places
     }
-    return [Standing(place=place, commit=commit, is_locked=recipe.lock is not None)
+    return [Standing(place=place, commit=commit, is_locked=sources.lock is not None)
             for place, commit in commits.items() if commit]
 
 

@@ -34,27 +34,21 @@ def params(recipe: Recipe) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "family": recipe.family.name,
-        "width_px": recipe.width_px,
-        "height_px": recipe.height_px,
-        "attention": recipe.attention,
-        "target": recipe.target,
-        "compiler": recipe.compiler,
-        "prediction": recipe.prediction,
+        "width_px": recipe.network.width_px,
+        "height_px": recipe.network.height_px,
+        "attention": recipe.network.attention,
+        "target": recipe.packaging.target,
+        "compiler": recipe.packaging.compiler,
+        "prediction": recipe.network.prediction,
         "components": {
             c.name: {
-                "models": _model_names(recipe, c.bundle_name, c.is_chunkable),
-                "nbits": recipe.nbits_of(c),
+                "models": [f"{name}.mlmodelc" for name in recipe.packaging.model_names(c)],
+                "nbits": recipe.packaging.nbits_of(c),
             }
             for c in recipe.components
         },
         "draw": asdict(recipe.draw),
     }
-
-
-def _model_names(recipe: Recipe, bundle_name: str, is_chunkable: bool) -> list[str]:
-    if not is_chunkable or recipe.chunks == 1:
-        return [f"{bundle_name}.mlmodelc"]
-    return [f"{bundle_name}Chunk{i}.mlmodelc" for i in range(1, recipe.chunks + 1)]
 
 
 def provenance_digest(provenance: Sequence[Mapping[str, Any]]) -> str:

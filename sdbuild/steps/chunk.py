@@ -18,12 +18,12 @@ GIVES = "package"
 
 def applies(recipe: Recipe, component: Component) -> bool:
     """Whether the recipe has this step for the component."""
-    return component.is_chunkable and recipe.chunks > 1
+    return recipe.packaging.chunks_of(component) > 1
 
 
 def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """What decides the cut beside the package."""
-    return {"chunks": recipe.chunks}
+    return {"chunks": recipe.packaging.chunks_of(component)}
 
 
 def run(job: Job) -> dict[str, Any]:

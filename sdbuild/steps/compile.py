@@ -27,7 +27,7 @@ def applies(recipe: Recipe, component: Component) -> bool:
 
 def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """Who compiles."""
-    return {"compiler": recipe.compiler}
+    return {"compiler": recipe.packaging.compiler}
 
 
 def tools(params: Mapping[str, Any]) -> dict[str, str]:

@@ -22,7 +22,7 @@ GIVES = "package"
 
 def needs(recipe: Recipe) -> dict[str, str]:
     """Its inputs, by the way it converts."""
-    first = {"lowered": "lowered"} if recipe.lower == "once" else {"graph": "graph"}
+    first = {"lowered": "lowered"} if recipe.packaging.lower == "once" else {"graph": "graph"}
     return first | {"checkpoint": "checkpoint"}
 
 
@@ -38,11 +38,12 @@ def applies(recipe: Recipe, component: Component) -> bool:
 
 def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """What decides the package beside program and weights."""
+    packaging = recipe.packaging
     found = {
-        "family": recipe.family.name, "component": component.name, "lower": recipe.lower,
-        "attention": recipe.attention_of(component),
+        "family": recipe.family.name, "component": component.name, "lower": packaging.lower,
+        "attention": recipe.network.attention_of(component),
     }
-    return found | ({"target": recipe.target} if recipe.lower == "direct" else {})
+    return found | ({"target": packaging.target} if packaging.lower == "direct" else {})
 
 
 def run(job: Job) -> dict[str, Any]:

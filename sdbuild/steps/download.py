@@ -36,21 +36,21 @@ def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """What decides which tensors are taken, or what the scheduler is told."""
     found: dict[str, Any] = {"prefixes": list(component.prefixes)} if component.folder else {}
     is_told = not component.folder or component.is_denoiser
-    if is_told and recipe.prediction_type:
-        found["prediction_type"] = recipe.prediction_type
+    if is_told and recipe.sources.prediction_type:
+        found["prediction_type"] = recipe.sources.prediction_type
     return found
 
 
 def source(recipe: Recipe, component: Component) -> dict[str, Any]:
     """Where the checkpoint lies, the parts of it that are read, its own first, and what must come
     of them."""
-    found = recipe.source_of(component)
+    found = recipe.sources.of_component(component)
     reading = {"source": found, "reads": (component.folder or component.name, *component.beside)}
-    if recipe.lock is None:
+    if recipe.sources.lock is None:
         return reading
-    places = recipe.lock.pinned(found.places)
+    places = recipe.sources.lock.pinned(found.places)
     return reading | {
-        "source": replace(found, places=places), "locked": recipe.lock.of(component.name),
+        "source": replace(found, places=places), "locked": recipe.sources.lock.of(component.name),
     }
 
 

@@ -16,13 +16,14 @@ GIVES = "lowered"
 
 def applies(recipe: Recipe, component: Component) -> bool:
     """Whether the recipe has this step for the component."""
-    return bool(component.folder) and recipe.lower == "once"
+    return bool(component.folder) and recipe.packaging.lower == "once"
 
 
 def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """What decides the lowered program beside the graph."""
     return {
-        "family": recipe.family.name, "component": component.name, "target": recipe.target,
+        "family": recipe.family.name, "component": component.name,
+        "target": recipe.packaging.target,
     }
 
 

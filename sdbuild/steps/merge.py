@@ -7,7 +7,8 @@ from typing import Any
 
 from sdbuild.engine.step import Job
 from sdbuild.families import Component
-from sdbuild.recipe.recipe import Recipe, Source
+from sdbuild.recipe.recipe import Recipe
+from sdbuild.recipe.sources import Source
 
 VERSION = 1
 TOOLS = ("numpy",)
@@ -17,19 +18,19 @@ GIVES = "checkpoint"
 
 def applies(recipe: Recipe, component: Component) -> bool:
     """Whether the recipe has this step for the component."""
-    return bool(recipe.loras) and component.takes_lora
+    return bool(recipe.sources.loras) and component.takes_lora
 
 
 def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """How strong each LoRA is, in the order in which they are added."""
     return {
-        "component": component.name, "strengths": [lora.strength for lora in recipe.loras],
+        "component": component.name, "strengths": [lora.strength for lora in recipe.sources.loras],
     }
 
 
 def source(recipe: Recipe, component: Component) -> dict[str, Any]:
     """Where the LoRAs lie."""
-    places = tuple(lora.place for lora in recipe.loras)
+    places = tuple(lora.place for lora in recipe.sources.loras)
     return {"source": Source(places=places, are_files=True), "reads": ("loras",)}
 
 

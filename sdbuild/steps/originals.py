@@ -31,8 +31,9 @@ TOOLS = ("torch", "diffusers", "transformers", "numpy", "pillow")
 def params(recipe: Recipe) -> dict[str, Any]:
     """What decides the pictures beside the checkpoint."""
     return {
-        "family": recipe.family.name, "width_px": recipe.width_px, "height_px": recipe.height_px,
-        "prediction": recipe.prediction, "requests": recipe.checked_requests(),
+        "family": recipe.family.name, "width_px": recipe.network.width_px,
+        "height_px": recipe.network.height_px, "prediction": recipe.network.prediction,
+        "requests": recipe.checked_requests(),
     }
 
 

@@ -24,13 +24,13 @@ _ELEMENT_BYTES = 12
 
 def applies(recipe: Recipe, component: Component) -> bool:
     """Whether the recipe has this step for the component."""
-    return recipe.nbits_of(component) is not None
+    return recipe.packaging.nbits_of(component) is not None
 
 
 def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """What decides the palettes beside the weights."""
     whole = {"skip_types": list(component.whole)} if component.whole else {}
-    return {"nbits": recipe.nbits_of(component)} | whole
+    return {"nbits": recipe.packaging.nbits_of(component)} | whole
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """What decides the samples beside the architecture."""
     return {
         "family": recipe.family.name, "component": component.name,
-        **recipe.network_params(component), "seed": _SEED,
+        **recipe.network.params_of(component), "seed": _SEED,
     }
 
 

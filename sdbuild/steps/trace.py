@@ -32,7 +32,7 @@ def params(recipe: Recipe, component: Component) -> dict[str, Any]:
     """What decides the graph beside the architecture."""
     return {
         "family": recipe.family.name, "component": component.name,
-        "attention": recipe.attention_of(component), **recipe.network_params(component),
+        "attention": recipe.network.attention_of(component), **recipe.network.params_of(component),
     }
 
 

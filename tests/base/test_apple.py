@@ -64,8 +64,8 @@ def test_command_line_tools_alone_leave_the_portable_compiler_with_a_note(mac):
 
     recipe = load({"model": "tiny-emoji"})
 
-    assert recipe.compiler == "portable"
-    assert recipe.notes == (
+    assert recipe.packaging.compiler == "portable"
+    assert recipe.packaging.notes == (
         "compiler=auto takes the portable compiler: coremlcompiler is not here: it comes with "
         "Xcode, and not with the Command Line Tools",)
 
@@ -73,7 +73,7 @@ def test_command_line_tools_alone_leave_the_portable_compiler_with_a_note(mac):
 def test_what_the_user_chose_needs_no_note(mac):
     mac.program("xcrun", NOT_FOUND)
 
-    assert load({"compiler": "portable"}).notes == ()
+    assert load({"compiler": "portable"}).packaging.notes == ()
 
 
 def test_without_any_tools_no_window_asks_to_install_them(mac):
@@ -91,7 +91,7 @@ def test_the_compiler_is_asked_for_once(mac):
 
     for _ in range(20):
         assert stage.tools({"compiler": "apple"}) == {"coremlcompiler": "3500.32.1"}
-    assert load({}).compiler == "apple"
+    assert load({}).packaging.compiler == "apple"
 
     assert mac.calls == ["xcode-select -p", "xcrun coremlcompiler version"]
 

@@ -13,7 +13,7 @@ from sdbuild.checkpoints.files import Files
 from sdbuild.checkpoints.loras import lora
 from sdbuild.engine.sources import Checkpoints
 from sdbuild.engine.step import Step
-from sdbuild.recipe.recipe import Source
+from sdbuild.recipe.sources import Source
 from sdbuild.store import Store
 from tests.loras import (
     CONV,

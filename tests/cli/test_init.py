@@ -34,7 +34,7 @@ def test_a_new_projects_recipe_is_the_default_and_reads_the_built_in_checkpoint(
     recipe = load({})
 
     assert recipe.name == "mine"
-    assert (Path(recipe.source.places[0]) / "model_index.json").is_file()
+    assert (Path(recipe.sources.checkpoint.places[0]) / "model_index.json").is_file()
     assert tomllib.loads((project / "sdbuild.toml").read_text()) == {"model": "mine"}
 
 

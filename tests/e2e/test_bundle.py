@@ -157,7 +157,8 @@ def diffusers_pictures():
     import torch
 
     recipe = load({})
-    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(recipe.source.places[0])
+    [checkpoint] = recipe.sources.checkpoint.places
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(checkpoint)
     pipeline.set_progress_bar_config(disable=True)
 
     def draw(scheduler, prompt, seed, steps, guidance):
@@ -219,8 +220,9 @@ def test_check_holds_every_component_of_the_fp16_bundle_above_50_db(project):
 
 def test_check_fails_below_a_floor(project, tmp_path):
     recipe = tmp_path / "strict.toml"
-    text = (Path(load({}).source.places[0]).parent / "tiny-emoji.toml").read_text()
-    text = text.replace('source = "tiny-emoji"', f'source = "{load({}).source.places[0]}"')
+    [checkpoint] = load({}).sources.checkpoint.places
+    text = (Path(checkpoint).parent / "tiny-emoji.toml").read_text()
+    text = text.replace('source = "tiny-emoji"', f'source = "{checkpoint}"')
     recipe.write_text(text.replace("6 = 30", "6 = 99"))
 
     printed = project.doit("check", f"model={recipe}", status=1)

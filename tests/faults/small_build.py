@@ -19,7 +19,7 @@ from sdbuild.engine import relink as relinking
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import Plan
 from sdbuild.engine.step import From, Step
-from sdbuild.recipe.recipe import Source
+from sdbuild.recipe.sources import Source
 from sdbuild.reports.gc import collect
 from sdbuild.reports.verify import verify
 from sdbuild.steps import __main__ as step_process

@@ -45,9 +45,9 @@ def v2():
 def taken(source, **words):
     """The recipe and size that are taken, by the recipe's settings and not by its name."""
     recipe = load({"source": str(source)} | words)
-    assert recipe.source.places == (str(source),)
+    assert recipe.sources.checkpoint.places == (str(source),)
     [named] = re.findall(r"^(sd-[^,]+|defaults)", recipe.found)
-    return named, (recipe.width_px, recipe.height_px)
+    return named, (recipe.network.width_px, recipe.network.height_px)
 
 
 def asked(source, **words):
@@ -66,7 +66,7 @@ def test_a_file_of_1_5_gets_its_recipe_and_its_own_name(v1, tmp_path):
     assert re.fullmatch("dreamy-512x512-original-6bit-2chunks-iOS16-[0-9a-f]{6}",
                         found.bundle.name)
     assert (found.recipe.name, found.out.name) == ("dreamy", "dreamy.png")
-    assert (found.recipe.draw, found.recipe.floors) == (usual.draw, usual.floors)
+    assert (found.recipe.draw, found.recipe.check.floors) == (usual.draw, usual.check.floors)
     assert [c.name for c in found.recipe.components] == [
         "text_encoder", "unet", "vae_decoder", "vae_encoder"]  # a file has no safety checker
     assert "prompts 768 wide, blocks of 320, 640, 1280, 1280 channels" in found.recipe.found
@@ -156,10 +156,10 @@ def test_an_architecture_of_no_published_model_gets_the_defaults_at_the_size_of_
     wide = load({"source": str(TINY_EMOJI), "size": "64x72"})
 
     assert taken(TINY_EMOJI) == ("defaults", (128, 128))  # sample_size 16, three halvings
-    assert (wide.width_px, wide.height_px) == (64, 72)
-    assert (recipe.nbits, recipe.chunks, recipe.request.prompt) == (
+    assert (wide.network.width_px, wide.network.height_px) == (64, 72)
+    assert (recipe.packaging.nbits, recipe.packaging.chunks, recipe.request.prompt) == (
         None, 1, "a photograph of a cat")
-    assert recipe.floors["unet"].at(6) == 25
+    assert recipe.check.floors["unet"].at(6) == 25
 
 
 def test_a_pair_of_sample_sizes_is_height_and_width_as_in_diffusers(tmp_path):
@@ -191,7 +191,7 @@ def test_what_is_no_checkpoint_keeps_the_default_recipe(words):
 def test_a_model_that_is_named_is_taken_whatever_the_checkpoint_is(tmp_path):
     recipe = load({"source": str(tmp_path / "none.safetensors"), "model": "sd-2-1"})
 
-    assert (recipe.name, recipe.width_px, recipe.found) == ("sd-2-1", 768, "")
+    assert (recipe.name, recipe.network.width_px, recipe.found) == ("sd-2-1", 768, "")
 
 
 @pytest.mark.parametrize(("source", "message"), [
@@ -222,4 +222,4 @@ def test_configs_with_absurd_values_take_no_published_recipe_by_accident(tmp_pat
 def test_the_table_and_the_recipes_say_the_same_size():
     for model in PUBLISHED:
         recipe = load({"model": model.recipe})
-        assert (recipe.width_px, recipe.height_px) == (model.side_px, model.side_px)
+        assert (recipe.network.width_px, recipe.network.height_px) == (model.side_px, model.side_px)

@@ -93,14 +93,15 @@ def test_the_file_names_the_default_recipe(project, monkeypatch):
 
 
 def test_built_in_recipes_are_found_by_name_after_the_projects_own(project):
-    assert load({"model": "tiny-emoji"}).source.places == (str(BUILT_IN / "tiny-emoji"),)
+    [place] = load({"model": "tiny-emoji"}).sources.checkpoint.places
+    assert place == str(BUILT_IN / "tiny-emoji")
 
     (project / "recipes" / "tiny-emoji.toml").write_text(
         RECIPE.replace('size = "128x128"', 'size = "64x64"'), "utf-8")
     own = load({"model": "tiny-emoji"})
     other = load({"model": str(BUILT_IN / "tiny-emoji.toml")})
 
-    assert own.width_px == 64
+    assert own.network.width_px == 64
     assert own.asked == {}
     assert other.asked != {}, "two bundles of one name would replace each other"
 

@@ -70,8 +70,9 @@ def test_a_mistake_says_what_was_found_and_expected_and_what_helps(word):
 def test_the_command_line_overrides_the_recipe():
     recipe = load({"quant": "4", "chunk": "1", "target": "macOS14", "size": "64x128"})
 
-    found = (recipe.nbits, recipe.chunks, recipe.target, recipe.width_px, recipe.height_px)
-    assert found == (4, 1, "iOS17", 64, 128)
+    packaging, network = recipe.packaging, recipe.network
+    assert (packaging.nbits, packaging.chunks, packaging.target) == (4, 1, "iOS17")
+    assert (network.width_px, network.height_px) == (64, 128)
 
 
 def test_components_keep_the_order_of_the_family_whatever_the_order_asked_for():
@@ -90,7 +91,7 @@ def test_settings_of_a_picture_change_the_request_but_not_what_the_recipe_draws_
 def test_quant_none_leaves_every_component_in_fp16():
     recipe = load({"quant": "none"})
 
-    assert {recipe.nbits_of(c) for c in recipe.components} == {None}
+    assert {recipe.packaging.nbits_of(c) for c in recipe.components} == {None}
 
 
 def test_every_variant_has_its_own_name():
@@ -106,7 +107,7 @@ def test_a_component_that_a_recipe_gives_no_floor_has_its_familys(tmp_path):
     path.write_text('family = "sd"\nsource = "x"\nsize = 64\ncomponents = ["unet"]\n'
                     '[floors.text_encoder]\nnone = 70\nreason = "measured"\n')
 
-    floors = load({"model": str(path)}).floors
+    floors = load({"model": str(path)}).check.floors
 
     assert floors["text_encoder"].at(None) == 70
     assert floors["unet"].at(None) == 45
@@ -118,7 +119,7 @@ def test_every_recipe_that_we_ship_loads_and_gives_a_reason_for_each_floor(name)
     recipe = load({"model": name})
 
     assert recipe.summary
-    assert all(recipe.floors[component.name].reason for component in recipe.components)
+    assert all(recipe.check.floors[component.name].reason for component in recipe.components)
 
 
 RECIPE_MISTAKES = {
@@ -197,7 +198,7 @@ def test_a_recipe_of_ones_own_finds_its_checkpoint_beside_itself(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('family = "sd"\nsource = "ckpt"\nsize = 64\ncomponents = ["unet"]\n')
 
-    assert load({"model": str(path)}).source.places == (str(tmp_path / "ckpt"),)
+    assert load({"model": str(path)}).sources.checkpoint.places == (str(tmp_path / "ckpt"),)
 
 
 def test_a_source_on_the_command_line_is_relative_to_where_one_stands(tmp_path, monkeypatch):
@@ -205,7 +206,7 @@ def test_a_source_on_the_command_line_is_relative_to_where_one_stands(tmp_path, 
 
     recipe = load({"model": "tiny-emoji", "source": "ckpt"})
 
-    assert recipe.source.places == (str(tmp_path / "ckpt"),)
+    assert recipe.sources.checkpoint.places == (str(tmp_path / "ckpt"),)
 
 
 def test_the_recipes_are_found_by_their_files():
@@ -217,10 +218,10 @@ def test_the_autoencoder_may_come_from_elsewhere(tmp_path, monkeypatch):
 
     recipe = load({"vae": "mine.safetensors"})
 
-    sources = {c.name: recipe.source_of(c).places for c in recipe.components}
+    sources = {c.name: recipe.sources.of_component(c).places for c in recipe.components}
     mine = (str(tmp_path / "mine.safetensors"),)
     assert sources["vae_decoder"] == sources["vae_encoder"] == mine
-    assert sources["unet"] == sources["text_encoder"] == load({}).source.places
+    assert sources["unet"] == sources["text_encoder"] == load({}).sources.checkpoint.places
 
 
 @pytest.mark.parametrize("word", ["vae=a.safetensors", "config=b", "prediction_type=epsilon",
@@ -246,14 +247,14 @@ def test_a_home_of_nobody_is_a_name_like_any_other(tmp_path, monkeypatch):
 
     recipe = load({"model": "tiny-emoji", "source": "~nobody-here"})
 
-    assert recipe.source.places == (str(tmp_path / "~nobody-here"),)
+    assert recipe.sources.checkpoint.places == (str(tmp_path / "~nobody-here"),)
 
 
 @pytest.mark.parametrize("words", [
     {"source": "a.safetensors"}, {"vae": "a.safetensors"}, {"source": "b,a.safetensors"},
 ])
 def test_a_config_goes_with_any_single_file(words):
-    assert load({"model": "tiny-emoji"} | words | {"config": "c"}).source.config
+    assert load({"model": "tiny-emoji"} | words | {"config": "c"}).sources.checkpoint.config
 
 
 def test_places_in_a_recipe_are_beside_it(tmp_path):
@@ -263,15 +264,15 @@ def test_places_in_a_recipe_are_beside_it(tmp_path):
 
     recipe = load({"model": str(path)})
 
-    assert recipe.source.places == (str(tmp_path / "a.safetensors"),)
-    assert recipe.source.config == str(tmp_path / "c")
-    assert recipe.vae.places == (str(tmp_path / "v"),)
-    assert recipe.vae.config == recipe.source.config
-    assert recipe.prediction_type == "v_prediction"
+    assert recipe.sources.checkpoint.places == (str(tmp_path / "a.safetensors"),)
+    assert recipe.sources.checkpoint.config == str(tmp_path / "c")
+    assert recipe.sources.vae.places == (str(tmp_path / "v"),)
+    assert recipe.sources.vae.config == recipe.sources.checkpoint.config
+    assert recipe.sources.prediction_type == "v_prediction"
 
 
 def loras(value):
-    return [(lora.place, lora.strength) for lora in load({"lora": value}).loras]
+    return [(lora.place, lora.strength) for lora in load({"lora": value}).sources.loras]
 
 
 def test_loras_have_a_strength_each_and_an_order(tmp_path, monkeypatch):
@@ -295,7 +296,7 @@ def test_every_recipe_can_be_planned_without_its_checkpoint(name):
 
     recipe = load({"model": name})
 
-    assert recipe.source.places
+    assert recipe.sources.checkpoint.places
     assert {"compile:unet", "bundle"} <= plan(recipe).steps.keys()
 
 
@@ -313,7 +314,7 @@ def test_a_network_is_keyed_only_by_what_it_depends_on():
     """So a text encoder serves every size, and an autoencoder every batch."""
     recipe = load({"size": "64x128", "batch": "1"})
 
-    found = {c.name: recipe.network_params(c) for c in recipe.components}
+    found = {c.name: recipe.network.params_of(c) for c in recipe.components}
 
     size = {"height_px": 128, "width_px": 64}
     assert found == {

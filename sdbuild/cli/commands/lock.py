@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 
 from sdbuild.base.errors import RecipeError
@@ -26,8 +24,8 @@ def command(recipe: str, is_written: bool, words: dict[str, str]) -> int:
     from sdbuild.engine.build import Builder
     from sdbuild.engine.plan import plan
     from sdbuild.recipe import lockfile
+    from sdbuild.recipe.fields import OF_CHECKPOINT
     from sdbuild.recipe.project import BUILT_IN, Project
-    from sdbuild.recipe.recipe import OF_CHECKPOINT, find
     from sdbuild.recipe.settings import settings
     from sdbuild.store import Store
 
@@ -38,7 +36,7 @@ def command(recipe: str, is_written: bool, words: dict[str, str]) -> int:
                               hint="write it into the recipe")
     found = settings(words)
     store = Store(found.cache)
-    builder = Builder(plan(replace(found.recipe, lock=None)), store, found.ram_bytes)
+    builder = Builder(plan(found.recipe.with_lock(None)), store, found.ram_bytes)
     names = [step.name for step in builder.plan.steps.values() if step.kind == "download"]
     builder.reach_sources(names)
     records = {name: builder.make_all(name) for name in names}
@@ -46,14 +44,14 @@ def command(recipe: str, is_written: bool, words: dict[str, str]) -> int:
         parts={name.partition(":")[2]: {entry.path: sha256_file(builder.file(record, entry.path))
                                         for entry in record.tree}
                for name, record in records.items()},
-        commits=builder.checkpoints.commits(found.recipe.sources),
+        commits=builder.checkpoints.commits(found.recipe.sources.checkpoints),
     )
-    path = find(recipe, Project.here())
+    path = Project.here().find(recipe)
     if real_path(path.parent) == real_path(BUILT_IN) and not is_written:
         click.echo(lockfile.text(made), nl=False)
         return 0
     lockfile.write(path, made)
-    locked = Builder(plan(replace(found.recipe, lock=made)), store, found.ram_bytes)
+    locked = Builder(plan(found.recipe.with_lock(made)), store, found.ram_bytes)
     for name, record in records.items():
         locked.adopt(name, record)
     at = "".join(f", {place} at {commit[:12]}" for place, commit in made.commits.items())

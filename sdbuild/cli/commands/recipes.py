@@ -23,7 +23,8 @@ def command(is_json: bool) -> int:
         recipe = load({"model": name}, project)
         found.append({
             "name": name, "summary": recipe.summary, "family": recipe.family.name,
-            "size": f"{recipe.width_px}x{recipe.height_px}", "source": list(recipe.source.places),
+            "size": f"{recipe.network.width_px}x{recipe.network.height_px}",
+            "source": list(recipe.sources.checkpoint.places),
             "file": str(project.recipe(name)), "is_built_in": not (
                 path := project.recipe(name)) or real_path(path.parent) == real_path(BUILT_IN),
         })

@@ -20,17 +20,17 @@ def command(words: dict[str, str], is_json: bool) -> int:
     from sdbuild.store import Store
 
     found = settings(words)
-    moves = Checkpoints(Store(found.cache)).refresh(found.recipe.sources)
+    moves = Checkpoints(Store(found.cache)).refresh(found.recipe.sources.checkpoints)
     if is_json:
         print_json(moves=[{"place": place, "before": before, "after": after}
                           for place, before, after in moves],
-                   is_locked=found.recipe.lock is not None)
+                   is_locked=found.recipe.sources.lock is not None)
         return 0
     for place, before, after in moves:
         was = "" if before == after else f"{before[:12] or 'not resolved before'} → "
         click.echo(f"{place}  {was}{after[:12]}")
     if not moves:
         click.echo("nothing to resolve: no source of this recipe is a branch of a repository")
-    elif found.recipe.lock is not None:
+    elif found.recipe.sources.lock is not None:
         click.echo("the recipe is locked, so builds stay as they are until: sdbuild lock RECIPE")
     return 0

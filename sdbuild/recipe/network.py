@@ -1,0 +1,42 @@
+"""The part of a recipe that says which networks are built: sizes, layout, what they predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sdbuild.families import Component
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What decides the networks of a bundle beside their architectures."""
+
+    width_px: int
+    height_px: int
+    batch: int
+    prediction: str
+    attention: str
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Network:
+        """The networks in a recipe's fields."""
+        width_px, height_px = fields["size"]
+        return cls(width_px=width_px, height_px=height_px, batch=fields["batch"],
+                   prediction=fields["prediction"], attention=fields["attention"])
+
+    def attention_of(self, component: Component) -> str:
+        """The layout of the component's attention."""
+        return self.attention if component.has_layouts else "original"
+
+    def params_of(self, component: Component) -> dict[str, Any]:
+        """What decides the component's network beside its architecture; what does not is left out,
+        so that variants which differ in it share the network's steps."""
+        found: dict[str, Any] = {name: getattr(self, name) for name in component.sizes}
+        return found | ({"prediction": self.prediction} if component.is_denoiser else {})
+
+    @property
+    def words(self) -> str:
+        """How its variant is called."""
+        return f"{self.width_px}x{self.height_px}-{self.attention}"

@@ -1,0 +1,77 @@
+"""The part of a recipe that says how networks are packaged: palettes, chunks, target, compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sdbuild.base import apple
+from sdbuild.base.errors import RecipeError
+from sdbuild.families import Component
+from sdbuild.recipe.fields import TARGETS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packaging:
+    """How the networks of a bundle are converted, compressed, cut and compiled.
+
+    `nbits` are those of the weights of the components in `palettized`, None for fp16. `notes` say
+    what came of a choice that was left to this machine.
+    """
+
+    nbits: int | None
+    palettized: frozenset[str]
+    chunks: int
+    target: str
+    lower: str
+    compiler: str
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Packaging:
+        """The packaging in a recipe's fields.
+
+        Raises:
+            RecipeError: two of them do not go together.
+        """
+        found = cls(
+            nbits=fields["quant"], palettized=frozenset(fields["palettize"]),
+            chunks=fields["chunk"], target=TARGETS[fields["target"]], lower=fields["lower"],
+            compiler=apple.compiler(fields["compiler"]), notes=apple.notes(fields["compiler"]),
+        )
+        if found.nbits == 3 and found.target != "iOS18":
+            raise RecipeError(
+                f"quant=3 with target={found.target}: palettes of 3 bits came with iOS 18",
+                hint="take target=iOS18, or quant=4",
+            )
+        return found
+
+    def nbits_of(self, component: Component) -> int | None:
+        """The bits of the component's weights, or None for fp16."""
+        return self.nbits if component.name in self.palettized else None
+
+    def chunks_of(self, component: Component) -> int:
+        """How many models the component is split into."""
+        return self.chunks if component.is_chunkable else 1
+
+    def model_names(self, component: Component) -> list[str]:
+        """The names of the component's models, without extensions, in the order they run in."""
+        chunks = self.chunks_of(component)
+        if chunks == 1:
+            return [component.bundle_name]
+        return [f"{component.bundle_name}Chunk{number}" for number in range(1, chunks + 1)]
+
+    def is_palettized(self, components: Collection[Component]) -> bool:
+        """Whether any of the components has palettes."""
+        return any(self.nbits_of(component) for component in components)
+
+    @property
+    def quant_word(self) -> str:
+        """How its variant is called after its weights."""
+        return f"{self.nbits}bit" if self.nbits and self.palettized else "fp16"
+
+    @property
+    def chunks_word(self) -> str:
+        """How its variant is called after its cut; empty if it has none."""
+        return f"-{self.chunks}chunks" if self.chunks > 1 else ""

@@ -1,0 +1,184 @@
+"""Parsers of the values that a recipe's fields and the command line's variables may hold.
+
+Each gives a value, or raises ValueError with what is expected. A value comes from TOML (a number, a
+list) or from the command line (text); both go through the same parser, so that `quant = 6` and
+`quant=6` mean the same and fail alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sdbuild.base.errors import RecipeError
+from sdbuild.base.paths import check_path
+from sdbuild.base.suggestions import did_you_mean
+from sdbuild.base.units import parse_bytes
+from sdbuild.checkpoints import check_place, is_hub
+
+ATTENTIONS = ("original", "split_einsum", "split_einsum_v2")
+QUANTS = ("none", "1", "2", "3", "4", "6", "8")
+
+
+def choice(*allowed: str) -> Callable[[Any], str]:
+    """A parser of one of some words."""
+    def parse(value: Any) -> str:
+        if str(value) not in allowed:
+            raise ValueError(f"one of {', '.join(allowed)}{did_you_mean(str(value), allowed)}")
+        return str(value)
+    return parse
+
+
+def attention(value: Any) -> str:
+    """A layout, also as Apple's converter spells it: `SPLIT_EINSUM`."""
+    return choice(*ATTENTIONS)(value.lower() if isinstance(value, str) else value)
+
+
+def whole(least: int, most: int) -> Callable[[Any], int]:
+    """A parser of whole numbers."""
+    def parse(value: Any) -> int:
+        text = str(value)
+        is_whole = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+        if not is_whole or not least <= int(text) <= most:
+            raise ValueError(f"a whole number from {least} to {most}")
+        return int(text)
+    return parse
+
+
+def number(least: float, most: float) -> Callable[[Any], float]:
+    """A parser of numbers."""
+    def parse(value: Any) -> float:
+        try:
+            found = float(value)
+        except (TypeError, ValueError):
+            found = float("nan")
+        if isinstance(value, bool) or not least <= found <= most:
+            raise ValueError(f"a number from {least:g} to {most:g}")
+        return found
+    return parse
+
+
+def text(value: Any) -> str:
+    """Text that is UTF-8."""
+    try:
+        value.encode()
+    except (AttributeError, UnicodeEncodeError):  # no text, or not UTF-8 on the command line
+        raise ValueError("text") from None
+    return value
+
+
+def _filled(value: Any) -> str:
+    if not text(value).strip():
+        raise ValueError("text that is not empty")
+    return value
+
+
+def names(value: Any) -> tuple[str, ...]:
+    """Names, none twice: text with commas between them, or a list."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not all(isinstance(p, str) and p.strip() for p in parts):
+        raise ValueError("names with commas between them, or a list of names")
+    found = tuple(part.strip() for part in parts)
+    if len(set(found)) < len(found):
+        raise ValueError("each name once")
+    return found
+
+
+def optional_names(value: Any) -> tuple[str, ...]:
+    """Names, or none at all."""
+    return () if value in ("", "none", []) else names(value)
+
+
+def places(value: Any) -> tuple[str, ...]:
+    """Places in the order in which they are tried: text with commas between them, or a list."""
+    found = value.split(",") if isinstance(value, str) else value
+    if not isinstance(found, list) or not found:
+        raise ValueError("a place, or several with commas between them, or a list of places")
+    return tuple(_place(place) for place in found)
+
+
+def _place(value: Any) -> str:
+    place = check_place(_filled(value).strip())
+    return place if is_hub(place) else check_path(place)
+
+
+def named_path(value: Any) -> str:
+    """The path of something that is read."""
+    return check_path(_filled(value))
+
+
+def loras(value: Any) -> tuple[tuple[str, float], ...]:
+    """Files with strengths, from `a.safetensors:0.8,b.safetensors`, or a list of such."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not parts:
+        raise ValueError("FILE:STRENGTH, several with commas between them")
+    found = []
+    for part in parts:
+        place, colon, strength = _filled(part).strip().rpartition(":")
+        try:
+            found.append((_filled(place), number(-100, 100)(strength)))
+        except ValueError:
+            if colon and not strength.endswith(".safetensors"):
+                raise ValueError("FILE:STRENGTH, a number from -100 to 100") from None
+            found.append((part.strip(), 1.0))
+    return tuple((check_path(place), strength) for place, strength in found)
+
+
+def size(value: Any) -> tuple[int, int]:
+    """Width and height in pixels, from `512` or `512x768`."""
+    width, x, height = str(value).partition("x")
+    sides = []
+    for side in (width, height if x else width):
+        if not side.isascii() or not side.isdigit() or int(side) % 8 or not 64 <= int(side) <= 2048:
+            raise ValueError("512 or WIDTHxHEIGHT in pixels, multiples of 8 from 64 to 2048")
+        sides.append(int(side))
+    return sides[0], sides[1]
+
+
+def nbits(value: Any) -> int | None:
+    """The bits of a palettized weight; None for `none`."""
+    text = choice(*QUANTS)(value)
+    return None if text == "none" else int(text)
+
+
+def memory(value: Any) -> int:
+    """An amount of memory in bytes."""
+    try:
+        count = parse_bytes(str(value), "ram")
+    except RecipeError:
+        count = 0
+    if not 1e8 <= count <= 1e14:
+        raise ValueError("an amount of memory from 100M, such as 8G")
+    return count
+
+
+def path(value: Any) -> str:
+    """A path of something that is written, with `~` for a home, which must be somebody's: nothing
+    is put into a folder called `~nobody` that nobody meant."""
+    found = check_path(_filled(value))
+    try:
+        return str(Path(found).expanduser()) if found.startswith("~") else found
+    except RuntimeError:
+        home = found.partition("/")[0]
+        raise ValueError(f"a path: {home} is nobody's home here, ./{found} is a name") from None
+
+
+def url(value: Any) -> str:
+    """A URL, or the path of a folder."""
+    return value if "://" in _filled(value) else path(value)
+
+
+def picture(value: Any) -> str:
+    """The path of a picture that is written."""
+    found = path(value)
+    if not found.lower().endswith(".png"):
+        raise ValueError("a path that ends in .png")
+    return found
+
+
+def prompts(value: Any) -> tuple[str, ...]:
+    """Prompts, in a list."""
+    if not isinstance(value, list) or not 1 <= len(value) <= 16:
+        raise ValueError("a list of 1 to 16 prompts")
+    return tuple(_filled(prompt) for prompt in value)
