@@ -288,8 +288,10 @@ class _PackedWeights:
             for name, last, (unpacking, values) in zip(names, before, written, strict=False))
 
     def _write(self, unpacking: Unpacking) -> _Written:
-        return unpacking, {key: self._value(part) if part is not None else None
-                           for key, part in unpacking.parts.items()}
+        """Writes the parts; what is kept of them is where they lie, not their bytes."""
+        return replace(unpacking, parts={}), {
+            key: self._value(part) if part is not None else None
+            for key, part in unpacking.parts.items()}
 
     def _value(self, part: Part) -> Value:
         kind, data = part.type, part.data

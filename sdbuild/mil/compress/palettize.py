@@ -162,8 +162,11 @@ def _channels(shape: tuple[int, ...], axis: int, groups: int) -> list[tuple[slic
 
 def _loss(counted: Histogram, table: np.ndarray) -> Loss:
     error = counted.values - table[nearest(table, counted.values)].astype(np.float64)
-    return Loss(noise=float(counted.counts @ error**2),
-                signal=float(counted.counts @ counted.values**2), worst=float(np.abs(error).max()))
+    # sums, not dot products: BLAS adds in an order that depends on its number of threads, and
+    # these threads spin while they wait for the next product
+    return Loss(noise=float((counted.counts * error**2).sum()),
+                signal=float((counted.counts * counted.values**2).sum()),
+                worst=float(np.abs(error).max()))
 
 
 def _dense(

@@ -93,7 +93,7 @@ def _library() -> ctypes.CDLL:
 
 
 def _sums(values: np.ndarray, weights: np.ndarray) -> _Sums:
-    centred = values - (values @ weights) / weights.sum()
+    centred = values - (values * weights).sum() / weights.sum()
     return _Sums(*(np.concatenate(([0.0], np.cumsum(a))) for a in (weights, weights * centred)))
 
 
@@ -107,7 +107,7 @@ def _error(values: np.ndarray, weights: np.ndarray, cuts: np.ndarray) -> float:
     """The squared error of the runs between these cuts."""
     starts = cuts[:-1]
     means = np.add.reduceat(values * weights, starts) / np.add.reduceat(weights, starts)
-    return float(weights @ (values - np.repeat(means, np.diff(cuts))) ** 2)
+    return float((weights * (values - np.repeat(means, np.diff(cuts))) ** 2).sum())
 
 
 def _best_nearby(sums: _Sums, cuts: np.ndarray) -> np.ndarray:
