@@ -69,7 +69,7 @@ def test_padding_with_the_end_token_is_not_worth_a_word(files):
     assert padding(tokenizer(**files), {}) is None
 
 
-@pytest.mark.parametrize("told, resources, message", [
+@pytest.mark.parametrize("written, resources, message", [
     (padding, tokenizer(special={"pad_token": "<pad>"}), "no number for <pad>"),
     (padding, tokenizer(config={"pad_token": {"id": 0}}), "pad_token is .*, expected a token"),
     (padding, tokenizer(vocabulary={"!": 0}), r"no number for <\|endoftext\|>"),
@@ -87,6 +87,6 @@ def test_padding_with_the_end_token_is_not_worth_a_word(files):
     (prediction, scheduler(shift=float("nan")), "'shift' is nan"),
     (prediction, {"scheduler/scheduler_config.json": b"[" * 10_000}, "nested more than 64"),
 ])
-def test_a_file_that_is_not_sound_is_named(told, resources, message):
+def test_a_file_that_is_not_sound_is_named(written, resources, message):
     with pytest.raises(SourceError, match=message):
-        told(resources, {})
+        written(resources, {})

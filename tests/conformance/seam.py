@@ -1,8 +1,8 @@
 """The one seam: coremltools' proxy of Core ML is replaced by our executor.
 
 `coremltools.models.model._MLModelProxy` is the native class that loads a compiled model and
-predicts; it is None where there is no Core ML. With ours in its place, and with what asks for
-macOS told that this is one, coremltools' tests predict here as they do on a Mac.
+predicts; it is None where there is no Core ML. With ours in its place, and with code that
+asks for macOS seeing one, coremltools' tests predict here as they do on a Mac.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VERSION = "9.0"
 """The coremltools that the names below were read in."""
 
 MACOS = (15, 5)
-"""The version of macOS that tests are told: the first with all of iOS 18."""
+"""The version of macOS that tests see: the first with all of iOS 18."""
 
 _SPECIFICATION_VERSION = 9  # iOS 18
 

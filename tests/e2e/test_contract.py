@@ -256,7 +256,7 @@ CHUNKED = {
 }
 
 
-def told(found):
+def printed(found):
     return "\n".join(map(str, found))
 
 
@@ -277,7 +277,7 @@ def test_a_broken_bundle_breaks_the_rule_meant_for_it(whole, case):
 
     found = violations(whole.folder)
 
-    assert message in told(found)
+    assert message in printed(found)
     assert rules(found) == set(broken.split()) - {"metadata_shows_the_true_shapes"}
 
 
@@ -288,7 +288,7 @@ def test_broken_chunks_break_the_rule_meant_for_them(chunked, case):
 
     found = violations(chunked.folder)
 
-    assert message in told(found)
+    assert message in printed(found)
     assert rules(found) == set(broken.split())
 
 
@@ -296,7 +296,7 @@ def test_a_safety_checker_takes_512_pixels_whatever_the_size_of_the_picture(whol
     whole.copy("VAEDecoder.mlmodelc", "SafetyChecker.mlmodelc")
     whole.another("SafetyChecker", "input", "images")
 
-    found = told(violations(whole.folder))
+    found = printed(violations(whole.folder))
 
     assert "SafetyChecker.mlmodelc images: found (1, 4, 16, 16), expected (1, 512, 512, 3)" in found
     assert "inputs images, z, expected adjustment, clip_input, images" in found

@@ -1,4 +1,4 @@
-"""A Hub that refuses, cuts, hangs or lies: told, and nothing is lost."""
+"""A Hub that refuses, cuts, hangs or lies: it is reported, and nothing is lost."""
 
 import os
 import signal

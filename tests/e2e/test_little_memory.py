@@ -67,8 +67,9 @@ def test_a_step_that_the_system_kills_says_what_it_held(project, small_group):
     )
 
     assert done.returncode == 1
-    told = r"lower: its process was killed, most likely for want of memory; it held [12]\d\d\.\d MB"
-    assert re.search(told, done.stdout)
+    message = (r"lower: its process was killed, most likely for want of memory; "
+               r"it held [12]\d\d\.\d MB")
+    assert re.search(message, done.stdout)
     assert "close other programs" in done.stdout
     assert list((project.cache / "work").iterdir()) == []
 

@@ -225,11 +225,11 @@ def test_another_machines_component_is_relinked(project, second, tmp_path):
     project.doit("build", "quant=none", "chunk=1")
     second.doit("build", remote=shared)
 
-    told = json.loads(output([
+    printed = json.loads(output([
         "relink", second.bundle, "unet", "quant=none", "chunk=1", f"cache={second.cache}",
         f"remote={shared}", "--json"]))
 
-    assert told["artifact"]["step"] == "relink:unet"
+    assert printed["artifact"]["step"] == "relink:unet"
     for name, content in files(project.bundle / "Unet.mlmodelc").items():
         assert (second.bundle / "Unet.mlmodelc" / name).read_bytes() == content
 
@@ -255,9 +255,9 @@ def test_a_weight_whose_binding_is_in_no_store_is_followed_no_further(project, s
     pushed(project, shared)
     second.doit("build", remote=shared)
 
-    told = output(["weight", "tiny-emoji", "unet", "conv_in.weight", f"cache={second.cache}"])
+    printed = output(["weight", "tiny-emoji", "unet", "conv_in.weight", f"cache={second.cache}"])
 
-    *_, last = told.splitlines()
+    *_, last = printed.splitlines()
     assert last.split(maxsplit=1) == [
         "lower:unet", "made, but its files are not in the store; to make them again: "
                       "doit forget lower:unet, then doit lower:unet"]

@@ -25,7 +25,7 @@ from sdbuild.reports.verify import verify
 from sdbuild.steps import __main__ as step_process
 from sdbuild.steps.bundle import write_manifest
 from sdbuild.store import Store
-from sdbuild.store.disk import give
+from sdbuild.store.disk import link_out
 from sdbuild.store.scan import files
 
 RUNS = "SDBUILD_TEST_RUNS"
@@ -44,21 +44,21 @@ def convert(job):
     with (job.output / "package").open("wb") as file:
         for _ in range(job.params["nbits"]):
             file.write(weights)
-    give(job.inputs["checkpoint"] / "sub" / "config", job.output / "config")
+    link_out(job.inputs["checkpoint"] / "sub" / "config", job.output / "config")
 
 
 def compile_(job):
     models = job.output / f"{job.params['name']}.mlmodelc"
     for path in sorted(job.inputs["package"].iterdir()):
         if path.is_file():
-            give(path, models / path.name)
+            link_out(path, models / path.name)
     (models / "model").write_text(f"compiled {job.params['name']}")
 
 
 def bundle(job):
     for name in ("unet", "vae_decoder"):
         for path in files(job.inputs[name]):
-            give(path, job.output / path.relative_to(job.inputs[name]))
+            link_out(path, job.output / path.relative_to(job.inputs[name]))
     made_from = json.loads(job.inputs["provenance"].read_text())
     write_manifest(job.output, {"schema": 1, "made_from": made_from, **job.params})
 
@@ -161,16 +161,16 @@ def plan(source, nbits=2, components=COMPONENTS):
     return Plan(recipe=recipe, steps={step.name: step for step in steps})
 
 
-def told(act):
+def reported(act):
     """Runs an action; {"error": …} is what a user would read of it."""
-    def told_act(world, source, runs, **more):
+    def reporting_act(world, source, runs, **more):
         os.environ[RUNS] = runs
         try:
             act(Path(world), source, **more)
         except SDBuildError as error:
             return {"error": error.message, "hint": error.hint, "type": type(error).__name__}
         return {}
-    return told_act
+    return reporting_act
 
 
 def _builder(world, source, nbits):
@@ -221,8 +221,8 @@ def _verify(world, source):
     _build(world, source)
 
 
-build, forget, gc = told(_build), told(_forget), told(_collect)
-relink, damage, mend = told(_relink), told(_damage), told(_verify)
+build, forget, gc = reported(_build), reported(_forget), reported(_collect)
+relink, damage, mend = reported(_relink), reported(_damage), reported(_verify)
 
 
 def nothing(folder):

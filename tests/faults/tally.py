@@ -10,7 +10,7 @@ from tests.faults.walk import Walk
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 BEGIN, END = "<!-- written by pytest tests/faults --accept -->\n", "<!-- until here -->\n"
 
-HEAD = """| fault | points | told as an error | steps that ran again | lost |
+HEAD = """| fault | points | reported as an error | steps that ran again | lost |
 | --- | ---: | ---: | ---: | ---: |"""
 FAULTS = {
     "killed": "SIGKILL before each operation, and in the middle of each write",

@@ -37,7 +37,7 @@ def remount(folder, options):
 def build_in(stage, options, more):
     """Builds where there is too little room, and again where there is enough.
 
-    What the first was told, or nothing, and how many steps the second ran.
+    The first one's error, or nothing, and how many steps the second ran.
     """
     expected = stage.undisturbed(SCENE)
     stage.reset(SCENE)
@@ -62,10 +62,10 @@ def build_in(stage, options, more):
 
 
 def test_a_disk_that_is_full_says_so_and_with_room_the_build_goes_on(stage):
-    told, ran = build_in(stage, "size=48k", "size=64m")
+    result, ran = build_in(stage, "size=48k", "size=64m")
 
-    assert "No space left on device" in told["error"]
-    assert "sdbuild gc" in told["hint"]
+    assert "No space left on device" in result["error"]
+    assert "sdbuild gc" in result["hint"]
     assert ran
 
 
@@ -73,23 +73,23 @@ def test_nothing_is_lost_however_little_room_there_is(stage, every, counted):
     rooms = [*((f"size={pages * 4}k", "size=64m") for pages in range(1, 60, 2)),
              *((f"size=64m,nr_inodes={inodes}", "nr_inodes=100k") for inodes in range(2, 90, 3))]
 
-    told = [build_in(stage, *room) for room in rooms[::every or 12]]
+    results = [build_in(stage, *room) for room in rooms[::every or 12]]
 
-    errors = [result for result, _ in told if result]
-    assert 0 < len(errors) < len(told)
+    errors = [result for result, _ in results if result]
+    assert 0 < len(errors) < len(results)
     assert [e for e in errors
             if "No space left on device" not in e["error"] or "gc" not in f"{e}"] == []
-    counted.add("room", Walk(points=len(told), places=len(rooms), errors=len(errors),
-                             reruns=sum(ran for _, ran in told)))
+    counted.add("room", Walk(points=len(results), places=len(rooms), errors=len(errors),
+                             reruns=sum(ran for _, ran in results)))
 
 
 def test_what_is_read_only_cannot_take_a_build_and_gives_what_it_holds(stage):
     stage.reset(SCENE)
     cache = stage.world / "cache"
     with mounted(cache, "size=64m,ro"):
-        told = stage.run(BUILD).result
-        assert "Read-only file system" in told["error"]
-        assert "cache=PATH" in told["hint"]
+        result = stage.run(BUILD).result
+        assert "Read-only file system" in result["error"]
+        assert "cache=PATH" in result["hint"]
         remount(cache, "rw")
         assert stage.run(BUILD).result == {}
         remount(cache, "ro")

@@ -79,10 +79,10 @@ def test_a_quota_that_is_used_up_is_told_though_the_log_is_under_it(stage):
     decide.is_used_up = False
     stage.reset(SCENES["a first build"])
 
-    told = stage.run(("build", {}), decide).result
+    result = stage.run(("build", {}), decide).result
 
-    assert "quota exceeded" in told["error"]
-    assert "sdbuild gc" in told["hint"]
+    assert "quota exceeded" in result["error"]
+    assert "sdbuild gc" in result["hint"]
 
 
 def unreadable(path, number):
@@ -101,9 +101,9 @@ def unreadable(path, number):
 def test_what_a_bundle_holds_does_not_go_where_it_cannot_be_seen_just_now(stage, part, number):
     stage.reset(SCENES["gc"])
 
-    told = stage.run(("gc", {}), unreadable(stage.world / part, number)).result
+    result = stage.run(("gc", {}), unreadable(stage.world / part, number)).result
 
-    assert os.strerror(number) in told["error"] if part.startswith("cache/") else told == {}
+    assert os.strerror(number) in result["error"] if part.startswith("cache/") else result == {}
     assert set(reader.tree(stage.world / "out" / "mine").values()) <= {
         path.name for path in (stage.world / "cache").glob("objects/*/*")}
 
@@ -129,10 +129,10 @@ def test_a_bundle_whose_manifest_cannot_be_read_just_now_is_told_with_a_hint(sta
     stage.reset(SCENES["relink"])
     path = stage.world / "out" / "mine" / "manifest.json"
 
-    told = stage.run(("relink", {}), unreadable(path, errno.EMFILE)).result
+    result = stage.run(("relink", {}), unreadable(path, errno.EMFILE)).result
 
-    assert told["error"] == f"{path}: cannot be read: Too many open files"
-    assert told["hint"]
+    assert result["error"] == f"{path}: cannot be read: Too many open files"
+    assert result["hint"]
 
 
 @pytest.fixture
@@ -152,10 +152,10 @@ def written_to(stage):
 def test_a_file_that_cannot_be_read_just_now_ends_the_build_and_is_not_made_again(
     stage, written_to, number,
 ):
-    told = stage.run(BUILD, unreadable(written_to, number)).result
+    result = stage.run(BUILD, unreadable(written_to, number)).result
 
-    assert told["error"] == f"{written_to}: {os.strerror(number)}"
-    assert told["hint"]
+    assert result["error"] == f"{written_to}: {os.strerror(number)}"
+    assert result["hint"]
     assert stage.run(BUILD).result == {}
     assert stage.ran() == []
 
@@ -188,10 +188,10 @@ def test_a_read_that_a_signal_interrupts_goes_on(stage, written_to):
 def test_an_artifact_of_which_a_folder_cannot_be_listed_is_not_taken_in(stage, number):
     stage.reset(SCENES["a first build"])
 
-    told = stage.run(BUILD, lambda call: (
+    result = stage.run(BUILD, lambda call: (
         number if call.name == "read" and call.paths[0].endswith("/out/sub") else None)).result
 
-    assert os.strerror(number) in told["error"]
+    assert os.strerror(number) in result["error"]
     assert stage.look().store.made == {}
 
 

@@ -61,7 +61,7 @@ class Fault:
     what to answer to which, as (number, answer, name of the operation).
 
     `counts` are the calls that are numbered; `check` holds a run against what must come of it, and
-    gives how many errors it told; if it `stays`, the answer is the same to all later calls that
+    gives how many errors it reported; if it `stays`, the answer is the same to all later calls that
     need room.
     """
 
@@ -148,9 +148,10 @@ def _is_killed(run, stage, scene, is_lost):
     return 0
 
 
-def _is_told(run, stage, scene, is_lost):
-    """Whatever fails is told in words; what is not told has not failed. A file that the disk has
-    lost need not be told: it counts as none, and what is known of by it alone may be missing."""
+def _check_reported(run, stage, scene, is_lost):
+    """Whatever fails is reported; what is not reported has not failed. A file that the disk
+    has lost need not be reported: it counts as none, and what is known of by it alone may be
+    missing."""
     assert run.status == 0, run.printed
     assert "Traceback" not in run.printed, run.printed
     if "error" not in run.result:
@@ -167,8 +168,9 @@ def _is_told(run, stage, scene, is_lost):
 
 FAULTS = {
     "killed": Fault(points=_kills, counts=lambda call: call.changes, check=_is_killed),
-    "failed": Fault(points=_failures, counts=lambda call: True, check=_is_told),
-    "filled": Fault(points=_full_disks, counts=lambda call: True, check=_is_told, stays=True),
+    "failed": Fault(points=_failures, counts=lambda call: True, check=_check_reported),
+    "filled": Fault(points=_full_disks, counts=lambda call: True, check=_check_reported,
+                    stays=True),
 }
 """A kill before each operation that changes something, and in the middle of each write; a failure
 of each kind of operation on each kind of file, in each of its ways; a disk that is full from each

@@ -11,9 +11,9 @@ def test_a_failure_of_the_neural_engine_names_the_component_and_offers_the_porta
 
     said = "MILCompilerForANE error: failed to compile ANE model using ANEF"
 
-    with pytest.raises(BundleError, match=r"^Unet: Core ML cannot run it: MILCompiler") as told, \
+    with pytest.raises(BundleError, match=r"^Unet: Core ML cannot run it: MILCompiler") as raised, \
             translated("Unet: Core ML cannot run it"):
         raise RuntimeError(said)
 
-    assert said in str(told.value)
-    assert "predictor=portable" in told.value.hint
+    assert said in str(raised.value)
+    assert "predictor=portable" in raised.value.hint

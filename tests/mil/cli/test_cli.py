@@ -193,7 +193,7 @@ def test_groups_that_do_not_fit_are_told(tmp_path, mil):
 
     assert status == 0
     assert "2 of 2 weights have one table: their channels cannot be parted into groups of 7" in out
-    assert not any("one table" in told for told in fitting)
+    assert not any("one table" in printed for printed in fitting)
 
 
 def test_weights_that_grow_are_told(tmp_path, mil):
@@ -218,7 +218,7 @@ def test_blocks_that_do_not_fit_are_told(tmp_path, mil, mil_json):
     assert ("2 of 2 weights have no blocks:"
             " their input channels cannot be parted into blocks of 7") in out
     assert [tensor["is_whole"] for tensor in tensors["tensors"]] == [True, True]
-    assert not any("no blocks" in told for told in fitting)
+    assert not any("no blocks" in printed for printed in fitting)
 
 
 @pytest.mark.parametrize(("command", "options", "rule"), [
@@ -234,9 +234,9 @@ def test_an_edit_that_changes_no_weight_says_so_and_which_it_takes(
 ):
     package = convolutions(tmp_path / "m.mlpackage", IOS18, layers=2)
 
-    told = mil(command, package, tmp_path / "out", *options)
+    printed = mil(command, package, tmp_path / "out", *options)
 
-    assert told == (0, f"{tmp_path / 'out'}: none of the 4 weights was changed; "
+    assert printed == (0, f"{tmp_path / 'out'}: none of the 4 weights was changed; "
                        f"taken are {rule}\n")
     assert mil_json(command, package, tmp_path / "json", *options) == {"tensors": []}
     assert mil("diff", package, tmp_path / "out") == (0, "")
