@@ -25,7 +25,7 @@ from sdbuild.mil.ir.dtype import DTYPES
 from sdbuild.mil.ir.program import Function, Operation, Program, TensorType
 from sdbuild.mil.ir.proto import Message, serialize
 from sdbuild.mil.ir.traverse import rebuilt, walk
-from sdbuild.safetensors.decode import decoded, whole
+from sdbuild.safetensors.decode import decoded, to_array
 from sdbuild.safetensors.tensors import Tensor
 
 _UNDERFLOW_CHECKED = 400
@@ -188,7 +188,7 @@ def _chunks(tensor: Tensor, binding: Binding) -> Iterator[bytes]:
 
 def _array(tensor: Tensor, binding: Binding) -> np.ndarray:
     """The whole tensor for its place."""
-    found = whole(tensor)
+    found = to_array(tensor)
     array = _cast(found, binding.dtype, tensor.name, found.size < _UNDERFLOW_CHECKED)
     return np.ascontiguousarray(array.T) if binding.is_transposed else array
 

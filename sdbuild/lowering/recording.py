@@ -16,7 +16,7 @@ from coremltools.converters.mil.mil.passes.defs.quantization import FP16ComputeP
 from coremltools.converters.mil.mil.types.type_mapping import string_to_nptype
 
 from sdbuild.lowering.patched import Patch, patched
-from sdbuild.mil.files.blob import Layout
+from sdbuild.mil.files.blob import BlobAllocator
 
 _UNDERFLOW_CHECKED = 400
 """coremltools looks for values that fp16 makes zero only in tensors of fewer elements."""
@@ -79,12 +79,12 @@ def patches(written: list[Written]) -> tuple[Patch, ...]:
 
 
 def _recorder(written: list[Written]) -> Callable[[Any, object], int]:
-    layout = Layout()
+    allocator = BlobAllocator()
 
     def write(var: Any, _: object) -> int:
         array = var.val
         dtype = {"f2": "fp16", "f4": "fp32"}.get(array.dtype.str[1:], array.dtype.name)
-        offset = layout.place(array.nbytes)
+        offset = allocator.allocate(array.nbytes)
         written.append(Written(name=var.name, offset=offset, dtype=dtype, array=array))
         return offset
     return write

@@ -16,7 +16,7 @@ from sdbuild.base.errors import InvalidProgram, UnsupportedFormat
 from sdbuild.mil.compile.metadata import describe, format_metadata, function_of
 from sdbuild.mil.compile.schemas import array_ranges, array_shape
 from sdbuild.mil.files.coremldata import pack_analytics, pack_description
-from sdbuild.mil.files.destination import RESULT, put, refuse_taken, whole
+from sdbuild.mil.files.destination import RESULT, put, refuse_existing, written_atomically
 from sdbuild.mil.files.package import Model, model_file
 from sdbuild.mil.files.validate import read_sound
 from sdbuild.mil.ir.program import (
@@ -75,12 +75,12 @@ def compile_package(
         InvalidProgram: the package or its program is broken.
         UnsupportedFormat: the compiled form of something in the package is not known.
     """
-    refuse_taken([source], [destination])
+    refuse_existing([source], [destination])
     model = read_sound(source)
     file = model_file(source)
     contents = _contents(model, file, versions, source.stem if name is None else name)
     weights = _weight_files(model)
-    with whole(destination) as folder:
+    with written_atomically(destination) as folder:
         for relative, content in contents.items():
             _place(folder / RESULT / relative).write_bytes(content)
         for relative, path in weights.items():

@@ -29,7 +29,7 @@ from sdbuild.mil.compress.packed_weights import (
 )
 from sdbuild.mil.edit.rewrite import Weights, write_edited
 from sdbuild.mil.files.arrays import to_array
-from sdbuild.mil.files.destination import refuse_taken
+from sdbuild.mil.files.destination import refuse_existing
 from sdbuild.mil.files.package import Model
 from sdbuild.mil.files.validate import read_sound
 from sdbuild.mil.ir.dtype import DTYPES
@@ -95,7 +95,7 @@ def compress(
             constant, a tensor cannot be packed, or `destination` exists or lies in `source`.
         InvalidProgram: `source` is not a sound package.
     """
-    refuse_taken([source], [destination])
+    refuse_existing([source], [destination])
     model = read_sound(source)
     _check(model, selection, method)
     reports: list[TensorReport] = []

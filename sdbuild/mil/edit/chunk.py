@@ -21,7 +21,7 @@ from sdbuild.mil.edit.cuts import (
     layout_of,
 )
 from sdbuild.mil.edit.rewrite import Weights, write_edited
-from sdbuild.mil.files.destination import refuse_taken
+from sdbuild.mil.files.destination import refuse_existing
 from sdbuild.mil.files.package import Model
 from sdbuild.mil.files.validate import read_sound
 from sdbuild.mil.ir.program import (
@@ -85,7 +85,7 @@ def chunk(source: Path, destinations: Sequence[Path]) -> ChunkReport:
     """
     if len(destinations) < 2:
         raise MILError(f"{source}: {len(destinations)} chunks, expected two or more")
-    refuse_taken([source], destinations)
+    refuse_existing([source], destinations)
     return chunk_model(read_sound(source), destinations)
 
 

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from sdbuild.base.errors import InvalidProgram, MILError, UnsupportedFormat
 from sdbuild.mil.edit.chunk import ChunkReport, chunk_model
 from sdbuild.mil.edit.rewrite import refuse_stray_blobs
-from sdbuild.mil.files.destination import RESULT, put, refuse_taken, whole
+from sdbuild.mil.files.destination import RESULT, put, refuse_existing, written_atomically
 from sdbuild.mil.files.package import (
     MODEL_PATH,
     Model,
@@ -123,7 +123,7 @@ def chunk_into_pipeline(source: Path, destination: Path, count: int) -> ChunkRep
         MILError: as `chunk` and `join`, or the program has fewer operations than `count`.
         UnsupportedFormat: as `chunk`.
     """
-    refuse_taken([source], [destination])
+    refuse_existing([source], [destination])
     model = read_sound(source)
     most = len(model.program.main.block.operations)
     if not 2 <= count <= most:
@@ -169,7 +169,7 @@ def write_pipeline(
         MILError: there is something at `destination`, or it lies in a package of the models.
         UnsupportedFormat: a program cannot be written without loss.
     """
-    refuse_taken([model.source for model in pipeline.models], [destination])
+    refuse_existing([model.source for model in pipeline.models], [destination])
     spec = messages("Model").Model(specificationVersion=pipeline.specification_version)
     spec.description.CopyFrom(pipeline.description)
     spec.pipeline.names.extend(pipeline.names)
@@ -180,7 +180,7 @@ def write_pipeline(
         files.update((name, model.reader(file).path) for file, name in names.items())
         spec.pipeline.models.append(_child(model, names))
     spec.MergeFromString(pipeline.extra)
-    with whole(destination) as folder:
+    with written_atomically(destination) as folder:
         for name, path in files.items():
             put(path, folder / name, is_link=is_linked)
         write_spec(folder / RESULT, spec, {name: folder / name for name in files})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sdbuild.base.errors import UnsupportedFormat
 from sdbuild.mil.files.blob import BlobWriter
-from sdbuild.mil.files.destination import RESULT, refuse_taken, whole
+from sdbuild.mil.files.destination import RESULT, refuse_existing, written_atomically
 from sdbuild.mil.files.package import WEIGHT_FILE, Model, write_package
 from sdbuild.mil.ir.program import Blob, Operation, Program
 from sdbuild.mil.ir.proto import Message
@@ -65,8 +65,8 @@ def write_edited(model: Model, destination: Path, edit: Edit) -> None:
         UnsupportedFormat: a blob lies where edits do not look.
     """
     refuse_stray_blobs(model)
-    refuse_taken([model.source], [destination])
-    with whole(destination) as folder:
+    refuse_existing([model.source], [destination])
+    with written_atomically(destination) as folder:
         with Weights(model, folder / "weight.bin") as weights:
             program, description = edit(weights)
         write_package(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sdbuild.base.errors import InvalidProgram, MILError
 from sdbuild.mil.execute.executable import Argument, Observation, fits, tensors
-from sdbuild.mil.execute.fusion import sliced
+from sdbuild.mil.execute.fusion import fuse_chains
 from sdbuild.mil.execute.ops._values import CARRIERS, ROUNDED, carry, rounded
 from sdbuild.mil.execute.planner import Planner, Precision, refuse_unsupported, tensor_type
 from sdbuild.mil.files.package import Model
@@ -74,7 +74,7 @@ class Executor:
         ceiling = math.inf if weight_bytes is None else weight_bytes
         planner = Planner(model, precision, ceiling)
         self._block = planner.block(chosen.block, chosen.inputs)
-        self._fast = sliced(self._block) if is_fast and observe is None else None
+        self._fast = fuse_chains(self._block) if is_fast and observe is None else None
         self._outputs = {name: planner.types[name] for name in chosen.block.outputs}
         self._precision = precision
         self._observe = observe
@@ -108,7 +108,7 @@ class Executor:
                 hint=f"The program's inputs are: {', '.join(self._inputs)}.",
                 missing=missing, unknown=unknown,
             )
-        given = {name: _given(name, inputs[name], t) for name, t in self._inputs.items()}
+        given = {name: _input_tensor(name, inputs[name], t) for name, t in self._inputs.items()}
         return given | self._states
 
     def _result(self, value: Tensor, kind: TensorType) -> np.ndarray:
@@ -160,7 +160,7 @@ def _zeros(item: NamedType) -> Tensor:
     return torch.zeros(kind.shape, dtype=CARRIERS[kind.dtype])
 
 
-def _given(name: str, array: np.ndarray, kind: TensorType) -> Tensor:
+def _input_tensor(name: str, array: np.ndarray, kind: TensorType) -> Tensor:
     """An input, cast to the type that the program declares."""
     array = np.asarray(array)
     if not fits(array.shape, kind) or array.dtype.kind not in "biuf":

@@ -159,7 +159,7 @@ def _tensors(step: Step) -> Iterator[tuple[str, Source]]:
 # how it is found
 
 
-def sliced(block: Steps) -> Steps:
+def fuse_chains(block: Steps) -> Steps:
     """The block with chains of its steps joined; gives the same values, bit for bit.
 
     Nested blocks stay as they are.

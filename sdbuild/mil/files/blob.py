@@ -129,13 +129,13 @@ class BlobReader:
             offset = _aligned(record.data_offset + record.size_bytes)
 
 
-class Layout:
+class BlobAllocator:
     """Where blobs come to lie in a weight file that is written in order."""
 
     def __init__(self) -> None:
         self.end = _HEADER.size
 
-    def place(self, size_bytes: int) -> int:
+    def allocate(self, size_bytes: int) -> int:
         """The offset of the next blob's record."""
         offset = _aligned(self.end)
         self.end = offset + _RECORD.size + size_bytes
@@ -149,7 +149,7 @@ class BlobWriter:
         self._file: IO[bytes] = path.open("wb")
         self._file.write(_HEADER.pack(0, _VERSION))
         self._count = 0
-        self._layout = Layout()
+        self._allocator = BlobAllocator()
 
     def __enter__(self) -> BlobWriter:
         return self
@@ -174,8 +174,8 @@ class BlobWriter:
         Raises:
             InvalidProgram: the parts are not `size_bytes` in sum.
         """
-        before = self._layout.end
-        offset = self._layout.place(size_bytes)
+        before = self._allocator.end
+        offset = self._allocator.allocate(size_bytes)
         start = offset + _RECORD.size
         self._file.write(bytes(offset - before))
         self._file.write(

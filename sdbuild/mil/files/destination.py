@@ -15,7 +15,7 @@ from sdbuild.base.errors import MILError
 _COPY_BYTES = 1 << 30  # asked of the kernel at a time
 
 
-def refuse_taken(sources: Iterable[Path], destinations: Sequence[Path]) -> None:
+def refuse_existing(sources: Iterable[Path], destinations: Sequence[Path]) -> None:
     """Refuses destinations where something is, or that lie in a file, each other or a source.
 
     Raises:
@@ -51,11 +51,11 @@ def refuse_file(folder: Path) -> None:
 
 
 RESULT = "result"
-"""What a folder of `whole` gives to its destination."""
+"""What a folder of `written_atomically` gives to its destination."""
 
 
 @contextmanager
-def whole(destination: Path) -> Iterator[Path]:
+def written_atomically(destination: Path) -> Iterator[Path]:
     """A temporary folder beside `destination`; its `RESULT` is moved there if nothing fails."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:

@@ -81,7 +81,7 @@ class _Reader(Tokens):
         self.expect("<")
         if self.token not in _OPSETS:
             raise self.error(f"one of the opsets {', '.join(_OPSETS)}")
-        opset = _OPSETS[self.take()]
+        opset = _OPSETS[self.next()]
         self.expect(">")
         self.expect("(")
         inputs = tuple(self.items(self.named_type, ")"))
@@ -164,7 +164,7 @@ class _Reader(Tokens):
     def tensor_type(self) -> TensorType:
         if self.token not in DTYPES:
             raise self.error("a data type")
-        dtype = self.take()
+        dtype = self.next()
         self.expect(",")
         self.expect("[")
         shape = tuple(self.items(self.dim, "]"))
@@ -192,10 +192,10 @@ class _Reader(Tokens):
 
     def dim(self) -> Dim:
         if self.token in ("?", "..."):
-            return None if self.take() == "?" else ...
+            return None if self.next() == "?" else ...
         if not _SIZE.fullmatch(self.token):
             raise self.error("a dimension")
-        return int(self.take())
+        return int(self.next())
 
     # constants
 

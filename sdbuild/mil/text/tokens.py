@@ -47,7 +47,7 @@ class Tokens:
             line=line, column=column,
         )
 
-    def take(self) -> str:
+    def next(self) -> str:
         """The token ahead, which is then behind."""
         token = self.token
         self.advance()
@@ -63,13 +63,13 @@ class Tokens:
         """Takes a name; `what` says of what in the error."""
         if not (self.token[:1].isalpha() or self.token[:1] == "_"):
             raise self.error(what)
-        return self.take()
+        return self.next()
 
     def string(self) -> str:
         """Takes a string; what is between its quotes."""
         if self.token[:1] != '"':
             raise self.error("a string")
-        return self.take()[1:-1]
+        return self.next()[1:-1]
 
     def items(self, read: Callable[[], Item], close: str) -> list[Item]:
         """What `read` reads, between commas, up to and with `close`."""

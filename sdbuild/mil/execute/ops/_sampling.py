@@ -32,7 +32,7 @@ def nearest(x: Tensor, rows: Tensor, columns: Tensor, padding: str, value: float
     Shapes:
         x: (B, C, H, W); rows, columns: (B, h, w); returns (B, C, h, w)
     """
-    return _taken(x, (rows + 0.5).floor(), (columns + 0.5).floor(), padding, value)
+    return _gather_pixels(x, (rows + 0.5).floor(), (columns + 0.5).floor(), padding, value)
 
 
 def bilinear(x: Tensor, rows: Tensor, columns: Tensor, padding: str, value: float) -> Tensor:
@@ -46,12 +46,12 @@ def bilinear(x: Tensor, rows: Tensor, columns: Tensor, padding: str, value: floa
     out = torch.zeros(())
     for row, row_share in ((top, 1 - down), (top + 1, down)):
         for column, column_share in ((left, 1 - right), (left + 1, right)):
-            pixel = _taken(x, row, column, padding, value)
+            pixel = _gather_pixels(x, row, column, padding, value)
             out = out + pixel * row_share * column_share
     return out
 
 
-def _taken(x: Tensor, rows: Tensor, columns: Tensor, padding: str, value: float) -> Tensor:
+def _gather_pixels(x: Tensor, rows: Tensor, columns: Tensor, padding: str, value: float) -> Tensor:
     """The pixels at whole coordinates, those outside by the padding."""
     height, width = x.shape[-2:]
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)  # (B, h, w)
