@@ -67,7 +67,7 @@ def can_build(found: Sequence[Finding]) -> bool:
     return all(finding.state != BAD for finding in found)
 
 
-def told(found: Sequence[Finding]) -> str:
+def format_findings(found: Sequence[Finding]) -> str:
     """Findings as people read them: a line each, what helps, and what it comes to."""
     lines = []
     for finding in found:

@@ -11,7 +11,7 @@ _NAMED = 3
 """Tensors that a note names before it ends with an ellipsis."""
 
 
-def notes(record: Record) -> list[str]:
+def note_lines(record: Record) -> list[str]:
     """What else is worth a line of an artifact: where it came from, what went wrong with it."""
     facts = record.facts
     lines = [f"from {facts['place']}"] if "place" in facts else []

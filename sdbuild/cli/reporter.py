@@ -11,7 +11,7 @@ from doit.task import Task
 from sdbuild.base.errors import SDBuildError
 from sdbuild.base.printable import Printable
 from sdbuild.base.units import counted
-from sdbuild.cli.format import made, notes
+from sdbuild.cli.format import made, note_lines
 from sdbuild.engine.build import Builder
 from sdbuild.store import Record
 
@@ -42,7 +42,7 @@ class Reporter(ConsoleReporter):
             record = task.meta["builder"].state(task.meta["step"]).record
             if record is not None:
                 self.write(f"   {record.step:<22}{made(record)}\n")
-                for note in notes(record):
+                for note in note_lines(record):
                     self.write(f"   {'':<24}{note}\n")
 
     def skip_uptodate(self, task: Task) -> None:

@@ -45,7 +45,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class BundleUsage:
     """A bundle in its place: of its bytes those that are the pool's own files, those that share
     blocks with others (as far as the system tells), and the rest."""
 
@@ -67,7 +67,7 @@ class Usage:
     shared_bytes: int
     records_bytes: int
     work_bytes: int
-    bundles: tuple[Place, ...]
+    bundles: tuple[BundleUsage, ...]
 
 
 def pool(store: Store) -> dict[str, File]:
@@ -96,8 +96,8 @@ def usage(store: Store) -> Usage:
         size_bytes=sum(file.size_bytes for file in files.values()),
         disk_bytes=sum(file.disk_bytes for file in files.values()),
         shared_bytes=sum(file.shared_bytes for file in files.values()),
-        records_bytes=_taken(store.root / "records"),
-        work_bytes=_taken(store.root / "work"),
+        records_bytes=_disk_bytes(store.root / "records"),
+        work_bytes=_disk_bytes(store.root / "work"),
         bundles=tuple(_place(store, root) for root in roots(store)),
     )
 
@@ -142,7 +142,7 @@ def _shares(files: Iterable[File], names: Mapping[str, set[str]]) -> tuple[Share
     return tuple(rows)
 
 
-def _place(store: Store, root: Root) -> Place:
+def _place(store: Store, root: Root) -> BundleUsage:
     linked = cloned = own = 0
     for entry in root.record.tree:
         path, pooled = root.folder / entry.path, store.object(entry.digest)
@@ -155,16 +155,16 @@ def _place(store: Store, root: Root) -> Place:
         linked += on_disk if is_linked else 0
         cloned += clones
         own += 0 if is_linked else on_disk - clones
-    return Place(folder=str(root.folder), variant=variant(root.record), linked_bytes=linked,
+    return BundleUsage(folder=str(root.folder), variant=variant(root.record), linked_bytes=linked,
                  cloned_bytes=cloned, own_bytes=own)
 
 
-def _taken(folder: Path) -> int:
+def _disk_bytes(folder: Path) -> int:
     """The bytes on the disk below a folder."""
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
 
 
-def told(found: Usage) -> str:
+def format_usage(found: Usage) -> str:
     """Usage as people read it."""
     lines = []
     for kind, rows in found.tables.items():

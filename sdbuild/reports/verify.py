@@ -57,8 +57,8 @@ def verify(store: Store, progress: Progress = lambda done, total: None) -> Verif
     """Reads everything; drops what is damaged, so that the next build makes it again."""
     with store.in_use("verify"):
         lineage = Lineage(store.records())
-        entries, given_up = _entries(store, lineage), store.given_up()
-        absent = {d for d in entries if d in given_up and not store.object(d).exists()}
+        entries, evicted = _entries(store, lineage), store.evicted()
+        absent = {d for d in entries if d in evicted and not store.object(d).exists()}
         wanted = sorted((e for d, e in entries.items() if d not in absent),
                         key=lambda entry: -entry.size_bytes)
         placed = list(roots(store))
@@ -167,7 +167,7 @@ def _mend(store: Store, faults: Iterable[Fault], damaged: Mapping[str, list[str]
     return True
 
 
-def told(found: Verified) -> str:
+def format_verified(found: Verified) -> str:
     """What was found, as people read it."""
     lines = []
     for each in found.faults:

@@ -24,7 +24,7 @@ _ROOTS = {".mlpackage": "Data/com.apple.CoreML/", ".mlmodelc": ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class TensorLocation:
     """Bytes of the weight in a file of an artifact: `part` is all of it, or its indices or table.
 
     Without an offset it is written in the program itself.
@@ -54,7 +54,7 @@ class Stop:
 
     step: str
     says: str
-    places: tuple[Place, ...] = ()
+    places: tuple[TensorLocation, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -122,7 +122,7 @@ class _Way:
         self._parameter = f"net.{component.parameter(tensor)}"
         self._offset: int | None = None
         self._name = ""
-        self._places: tuple[Place, ...] = ()
+        self._places: tuple[TensorLocation, ...] = ()
 
     @property
     def is_named(self) -> bool:
@@ -146,8 +146,9 @@ class _Way:
         found = table([file])[self._tensor]
         yield Stop(
             step=record.step, says=f"its bytes have the digest {digest}", facts={"digest": digest},
-            places=(Place(file=_WEIGHTS, part="weight", dtype=found.dtype, shape=found.shape,
-                          offset=found.start, size_bytes=found.size_bytes),),
+            places=(TensorLocation(
+                file=_WEIGHTS, part="weight", dtype=found.dtype, shape=found.shape,
+                offset=found.start, size_bytes=found.size_bytes),),
         )
 
     def lower(self, record: Record) -> Iterator[Stop]:
@@ -205,7 +206,7 @@ class _Way:
         return Stop(step=record.step, says=f"{self._name}: {says}", places=self._places,
                     facts={"constant": self._name, **(facts or {})})
 
-    def _find(self, record: Record) -> Iterator[Place]:
+    def _find(self, record: Record) -> Iterator[TensorLocation]:
         """The places of the weight in the models of an artifact."""
         from sdbuild.mil.ir.traverse import walk
 
@@ -243,7 +244,7 @@ def _program(builder: Builder, record: Record, model: str) -> Any:
 
 def _places(
     builder: Builder, record: Record, model: str, operation: Any
-) -> Iterator[Place]:
+) -> Iterator[TensorLocation]:
     """The places of the values that an operation holds."""
     from sdbuild.mil.files.blob import BlobReader
     from sdbuild.mil.ir.program import Blob, Value
@@ -255,18 +256,18 @@ def _places(
         part = "weight" if part == "val" else part
         shape = tuple(value.type.shape)
         if not isinstance(value.data, Blob):
-            yield Place(file=model, part=part, dtype=value.type.dtype, shape=shape,
-                        size_bytes=len(value.data))
+            yield TensorLocation(file=model, part=part, dtype=value.type.dtype, shape=shape,
+                                 size_bytes=len(value.data))
             continue
         root = _ROOTS[model[model.rindex("."):]]
         path = f"{model}/{value.data.file.replace('@model_path/', root)}"
         found = BlobReader(builder.file(record, path)).record(value.data.offset)
-        yield Place(file=path, part=part, dtype=value.type.dtype, shape=shape,
-                    offset=found.data_offset, size_bytes=found.size_bytes,
-                    record_offset=found.offset)
+        yield TensorLocation(file=path, part=part, dtype=value.type.dtype, shape=shape,
+                             offset=found.data_offset, size_bytes=found.size_bytes,
+                             record_offset=found.offset)
 
 
-def told(stops: list[Stop]) -> str:
+def format_stops(stops: list[Stop]) -> str:
     """The way as people read it."""
     lines = []
     for stop in stops:

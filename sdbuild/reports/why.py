@@ -114,7 +114,7 @@ def standings(words: Mapping[str, str]) -> list[Standing]:
             for place, commit in commits.items() if commit]
 
 
-def told(reasons: Iterable[Reason]) -> str:
+def format_reasons(reasons: Iterable[Reason]) -> str:
     """Reasons as people read them, and what all of it will take."""
     reasons = list(reasons)
     lines = [str(reason) for reason in reasons]

@@ -71,7 +71,7 @@ def read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def take(path: Path, target: Path) -> None:
+def ingest(path: Path, target: Path) -> None:
     """Moves a file into the pool: synced, read-only, with the time of what was taken in."""
     make_folder(target.parent)
     with path.open("rb") as file:
@@ -81,7 +81,7 @@ def take(path: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
-def give(source: Path, target: Path) -> None:
+def link_out(source: Path, target: Path) -> None:
     """Puts the bytes of `source` at `target`, where nothing is: as a clone, else a link, else a
     copy.
 

@@ -47,7 +47,7 @@ def is_same(path: Path, other: Path) -> bool:
     return one is not None and two is not None and os.path.samestat(one, two)
 
 
-def is_whole(path: Path, entry: Entry) -> bool:
+def is_intact(path: Path, entry: Entry) -> bool:
     """Whether a file is that of the entry; it is read only if it was written to since.
 
     Raises:
@@ -85,7 +85,7 @@ def is_laid_out(path: Path, entry: Entry) -> bool:
     """
     if entry.size_bytes <= _SMALL_BYTES:
         return not fault(path, entry.digest)
-    return is_whole(path, entry)
+    return is_intact(path, entry)
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -55,19 +55,19 @@ def roots(store: Store) -> Iterator[Root]:
     Raises:
         StoreError: the store cannot be read now; what it holds for bundles must not go for that.
     """
-    found = filter(None, (_read(path, store) for path in _notes(store)))
+    found = filter(None, (_read(path, store) for path in _files(store)))
     once = {(root.folder, root.record.key): root for root in found}
     yield from sorted(once.values(), key=lambda root: str(root.folder))
 
 
 def sweep_roots(store: Store) -> None:
     """Forgets the bundles that stand no more."""
-    for path in _notes(store):
+    for path in _files(store):
         if _read(path, store) is None:
             sweep(path)
 
 
-def _notes(store: Store) -> list[Path]:
+def _files(store: Store) -> list[Path]:
     return [path for path in entries(store.root / "roots")
             if path.suffix == ".json" and is_digest(path.stem)]
 
@@ -83,12 +83,12 @@ def _read(path: Path, store: Store) -> Root | None:
         if error.errno not in LOST:
             raise file_error(error, path) from error
         return None
-    if record is None or not _stands(folder, record):
+    if record is None or not _is_installed(folder, record):
         return None
     return Root(folder=folder, record=record)
 
 
-def _stands(folder: Path, record: Record) -> bool:
+def _is_installed(folder: Path, record: Record) -> bool:
     """Whether a folder still holds the bundle of the record: it has the record's manifest, or one
     that cannot be read now."""
     wanted = record.part(MANIFEST)

@@ -38,15 +38,15 @@ from sdbuild.base.parsing import Malformed, json_value
 from sdbuild.store.disk import (
     drop,
     file_error,
-    give,
     guarded,
+    ingest,
+    link_out,
     read_file,
     sweep,
-    take,
     touch,
     write_file,
 )
-from sdbuild.store.integrity import DAMAGED, LOST, fault, flaw, is_laid_out, is_same, is_whole
+from sdbuild.store.integrity import DAMAGED, LOST, fault, flaw, is_intact, is_laid_out, is_same
 from sdbuild.store.locks import is_held, locked
 from sdbuild.store.record import Entry, Record, decoded, encoded, is_digest, is_key
 from sdbuild.store.scan import entries, filed, files, refuse_collision
@@ -144,7 +144,7 @@ class Store:
             StoreError: the file system does not take them (full, read-only), or names collide.
         """
         with guarded(self.root):
-            tree = tuple(self._take(path, folder) for path in files(folder))
+            tree = tuple(self._ingest(path, folder) for path in files(folder))
         refuse_collision(record.step, [entry.path for entry in tree])
         whole = replace(record, tree=tree)
         self.keep(whole)
@@ -179,16 +179,16 @@ class Store:
         with guarded(self.root):
             if digest_file(path) != entry.digest:
                 raise CorruptArtifact(f"{entry.path} is not what its digest says")
-            take(path, self.object(entry.digest))
+            ingest(path, self.object(entry.digest))
 
-    def _take(self, path: Path, folder: Path) -> Entry:
+    def _ingest(self, path: Path, folder: Path) -> Entry:
         """Moves one file into the pool, unless its bytes are there already."""
         found = digest_file(path)
         name = normalized(path.relative_to(folder).as_posix())
         entry = Entry(name, found, path.stat().st_size)
         target = self.object(found)
         if not is_same(target, path) and fault(target, found):
-            take(path, target)
+            ingest(path, target)
         return entry
 
     def object(self, digest: str) -> Path:
@@ -208,7 +208,7 @@ class Store:
         """
         for entry in record.part(path):
             source = self.object(entry.digest)
-            if is_whole(source, entry):
+            if is_intact(source, entry):
                 return source
         raise MissingArtifact(f"{record.step} ({record.key[:8]}): {path} is not in the store")
 
@@ -229,7 +229,7 @@ class Store:
             StoreError: one cannot be read now, which says nothing of it.
         """
         distinct = {e.digest: e for e in record.part(path)}.values()
-        return [e for e in distinct if not is_whole(self.object(e.digest), e)]
+        return [e for e in distinct if not is_intact(self.object(e.digest), e)]
 
     def flaws(self, key: str, path: str = "") -> list[str]:
         """What is wrong with what was made under a key, or with one path of it: its record, or its
@@ -272,13 +272,13 @@ class Store:
     def _note_absent(self, digests: set[str], *, are_going: bool = False) -> None:
         """Adds digests to those that nobody misses: of files that are going, or are not here."""
         with self.locked("gone", "note files"):
-            before = self.given_up()
+            before = self.evicted()
             absent = {d for d in before | digests if not self.object(d).exists()}
             after = absent | digests if are_going else absent
             if after != before:
                 write_file(self.root / "gone.json", json.dumps(sorted(after), indent=0).encode())
 
-    def given_up(self) -> set[str]:
+    def evicted(self) -> set[str]:
         """The digests of files that were removed on purpose, or never were here; StoreError if that
         cannot be read now."""
         try:
@@ -326,7 +326,7 @@ class Store:
         with guarded(target):
             for entry in record.part(path):
                 relative = entry.path[len(path):].lstrip("/")
-                give(self.object(entry.digest), target / relative if relative else target)
+                link_out(self.object(entry.digest), target / relative if relative else target)
         self.used(record)
         return target
 

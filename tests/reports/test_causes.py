@@ -13,23 +13,22 @@ from sdbuild.recipe.settings import settings
 from sdbuild.reports.causes import causes
 from sdbuild.reports.find import find
 from sdbuild.reports.lineage import Lineage
-from sdbuild.reports.why import WOULD_RUN, Reason, why
-from sdbuild.reports.why import told as summary
+from sdbuild.reports.why import WOULD_RUN, Reason, format_reasons, why
 from sdbuild.store import Store
 from tests.engine.chains import put
 
 
-def told(old, new, store, plain=None):
+def changes(old, new, store, plain=None):
     return causes(old, new.ingredients, Lineage(store.records()), plain)
 
 
-def test_a_parameter_is_told_with_who_asked_for_it(store, tmp_path):
+def test_a_parameter_is_reported_with_where_it_was_set(store, tmp_path):
     six = put(store, tmp_path, "palettize:unet", {"a": "6"}, params={"nbits": 6})
     four = put(store, tmp_path, "palettize:unet", {"a": "4"}, params={"nbits": 4},
                ingredients={"source": six.ingredients["source"]})
 
-    assert told(six, four, store, {"nbits": 6}) == ["params.nbits 6 → 4 (command line)"]
-    assert told(four, six, store, {"nbits": 6}) == ["params.nbits 4 → 6"]
+    assert changes(six, four, store, {"nbits": 6}) == ["params.nbits 6 → 4 (command line)"]
+    assert changes(four, six, store, {"nbits": 6}) == ["params.nbits 4 → 6"]
 
 
 def test_tools_and_the_version_of_the_step_are_told_in_words(store, tmp_path):
@@ -39,7 +38,7 @@ def test_tools_and_the_version_of_the_step_are_told_in_words(store, tmp_path):
     new = put(store, tmp_path, "compile:unet", {"a": "2"},
               ingredients=same | {"tools": {"coremltools": "9.1"}, "version": 2})
 
-    assert told(old, new, store) == [
+    assert changes(old, new, store) == [
         "the step itself changed, version 1 → 2", "tool coremltools 9.0 → 9.1",
     ]
 
@@ -50,7 +49,7 @@ def test_files_of_the_checkpoint_are_told_by_name(store, tmp_path):
     new = put(store, tmp_path, "download:unet", {"w": "2"},
               ingredients={"source": {"unet/config.json": "2", "more": "1", "same": "1"}})
 
-    assert told(old, new, store) == [
+    assert changes(old, new, store) == [
         "source gone is gone", "source more is new", "source unet/config.json changed",
     ]
 
@@ -73,7 +72,7 @@ def fine_tunes(store, tmp_path):
 def test_an_input_is_told_by_the_tensors_that_changed(store, tmp_path):
     (_, old, _), (_, new, _) = fine_tunes(store, tmp_path)
 
-    assert told(old, new, store) == [
+    assert changes(old, new, store) == [
         "input checkpoint.unet: 4 tensors changed, first b"  # b, c, and d went and e came
     ]
 
@@ -81,7 +80,7 @@ def test_an_input_is_told_by_the_tensors_that_changed(store, tmp_path):
 def test_a_change_further_up_is_followed_to_its_first_cause(store, tmp_path):
     (_, _, old), (_, _, new) = fine_tunes(store, tmp_path)
 
-    assert told(old, new, store) == [
+    assert changes(old, new, store) == [
         "input package.unet: convert:unet, input checkpoint.unet: 4 tensors changed, first b"
     ]
 
@@ -181,10 +180,10 @@ def test_a_term_that_means_nothing_is_refused(records, word, message):
 def test_an_artifact_is_found_by_the_digits_of_its_key_that_are_told(store, records, capsys):
     root = str(store.root)
     main(["find", "stage=convert", "--cache", root])
-    told = capsys.readouterr().out.split("\n")[0].split()[-1]
+    printed = capsys.readouterr().out.split("\n")[0].split()[-1]
 
-    assert [record.step for record in find(records, [f"key={told}"])] == ["convert:vae_decoder"]
-    assert len(find(records, [f"key!={told}"])) == 2
+    assert [record.step for record in find(records, [f"key={printed}"])] == ["convert:vae_decoder"]
+    assert len(find(records, [f"key!={printed}"])) == 2
 
 
 def test_words_may_stand_behind_an_option(store, records, capsys):
@@ -195,14 +194,14 @@ def test_words_may_stand_behind_an_option(store, records, capsys):
     assert found["ingredients"]["params"] == {"nbits": 4}
 
 
-@pytest.mark.parametrize("words, told", [
+@pytest.mark.parametrize("words, printed", [
     (["why", "build", "--jsn", "quant=4"], 'unknown option --jsn; did you mean "--json"?'),
     (["du", "here"], "unexpected extra argument"),
     (["relink", "bundle"], "Missing argument 'COMPONENT'"),
 ])
-def test_a_command_line_that_cannot_be_read_is_told(words, told, capsys):
+def test_a_command_line_that_cannot_be_read_is_an_error(words, printed, capsys):
     assert main(words) == 2
-    assert told in capsys.readouterr().err
+    assert printed in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [
@@ -211,8 +210,8 @@ def test_a_command_line_that_cannot_be_read_is_told(words, told, capsys):
 def test_a_recipe_that_is_named_twice_is_refused(words, capsys):
     assert main(words) == 2
 
-    told = capsys.readouterr().err
-    assert "model=sd-1-5: the recipe is named already: tiny-emoji" in told
+    printed = capsys.readouterr().err
+    assert "model=sd-1-5: the recipe is named already: tiny-emoji" in printed
 
 
 def test_one_artifact_is_told_as_one(store, records, capsys):
@@ -242,7 +241,7 @@ def test_how_long_steps_take_is_told_if_it_is_known(seconds, time):
     reasons = [Reason(step=f"s{i}", state=WOULD_RUN, seconds=s, peak_bytes=10**6)
                for i, s in enumerate(seconds)]
 
-    assert time in summary(reasons).splitlines()[-1]
+    assert time in format_reasons(reasons).splitlines()[-1]
 
 
 @pytest.mark.parametrize("task", ["build", "contract", "check", "generate", "convert:unet"])
@@ -258,5 +257,5 @@ def test_why_tells_of_the_steps_that_doit_would_run(task, tmp_path):
         wanted.add(name := left.pop())
         left += needs[name]
 
-    told = {reason.step for reason in why(task, words)}
-    assert told == wanted - {"contract", "check", "generate"}
+    printed = {reason.step for reason in why(task, words)}
+    assert printed == wanted - {"contract", "check", "generate"}

@@ -66,10 +66,10 @@ def test_broken_pictures_of_fp16_fail_whatever_the_recipe_accepts(checked, table
 
 
 def test_broken_pictures_of_palettes_fail_and_the_hint_says_how_to_accept_them(checked):
-    with pytest.raises(CheckFailed, match="quality: broken") as told:
+    with pytest.raises(CheckFailed, match="quality: broken") as raised:
         checked(8.0, quant="2")
 
-    assert 'accepts = "broken"' in told.value.hint
+    assert 'accepts = "broken"' in raised.value.hint
 
 
 def test_broken_pictures_of_palettes_pass_where_the_recipe_accepts_them(checked):
@@ -94,12 +94,12 @@ def test_a_network_below_its_floor_fails_though_its_pictures_are_the_same(checke
 
 
 def test_both_failures_are_told_at_once(checked):
-    with pytest.raises(CheckFailed, match="quality: broken") as told:
+    with pytest.raises(CheckFailed, match="quality: broken") as raised:
         checked(5.0, quant="none", parity=20.0)
 
-    assert "below the floor: unet.noise_pred\n" in told.value.message
-    assert "does not draw the original's pictures\n" in told.value.message
-    assert "[floors.unet]" in told.value.hint and "fp16" in told.value.hint
+    assert "below the floor: unet.noise_pred\n" in raised.value.message
+    assert "does not draw the original's pictures\n" in raised.value.message
+    assert "[floors.unet]" in raised.value.hint and "fp16" in raised.value.hint
 
 
 def test_a_bundle_that_cannot_draw_is_not_judged(checked):
@@ -111,9 +111,9 @@ def test_a_report_fits_into_80_columns(checked):
     long = ACCEPTS.replace("a study", "a study " * 20)
 
     printed = checked(8.0, 3.25, prompt=prompt, quant="2", tables=long)
-    with pytest.raises(CheckFailed) as told:
+    with pytest.raises(CheckFailed) as raised:
         checked(8.0, -3.25, prompt=prompt, quant="none")
 
-    lines = f"{printed}\n{told.value}".splitlines()
+    lines = f"{printed}\n{raised.value}".splitlines()
     assert max(map(len, lines)) <= 80
     assert sum("a fox and another one" in line for line in lines) == 4

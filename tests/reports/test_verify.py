@@ -8,7 +8,7 @@ import pytest
 
 from sdbuild.base.errors import CorruptArtifact
 from sdbuild.cli.main import main
-from sdbuild.reports.verify import told, verify
+from sdbuild.reports.verify import format_verified, verify
 from sdbuild.store import disk
 from sdbuild.store import store as store_module
 from tests.engine.chains import chain, digest_of, object_of, placed, put, rot
@@ -84,7 +84,8 @@ def test_a_file_that_is_lost_is_missed_once_and_then_known_to_be_gone(store, tmp
 
     assert fault.fault == "missing"
     assert (again.is_whole, again.without_content) == (True, 1)
-    assert "or only in a shared store: 1 artifact; a build that needs one fetches it" in told(again)
+    assert ("or only in a shared store: 1 artifact; a build that needs one fetches it"
+            in format_verified(again))
 
 
 def test_a_file_that_was_made_again_and_then_lost_is_missed_again(store, tmp_path):
@@ -151,7 +152,7 @@ AGAIN = ("the damaged bundles stay until `doit build`, with the words that they 
 
 def ends(store):
     """What verify says after the list of what is damaged, without the size."""
-    lines = told(verify(store)).splitlines()
+    lines = format_verified(verify(store)).splitlines()
     (first,) = [number for number, line in enumerate(lines) if " files of the store, " in line]
     return [re.sub(r", [^,]* read", "", lines[first]), *lines[first + 1:]]
 
@@ -191,7 +192,7 @@ def test_of_damage_in_a_bundle_alone_the_end_says_that_the_store_is_whole(
     else:
         path.unlink()
 
-    printed = told(verify(store))
+    printed = format_verified(verify(store))
 
     assert f"damaged or missing in a bundle: {path}" in printed
     assert ends(store) == ["4 files of the store: all whole", AGAIN]

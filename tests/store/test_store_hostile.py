@@ -115,7 +115,7 @@ def test_pipes_among_records_and_bundles_are_not_waited_for(store, made):
 def test_a_list_of_what_is_gone_may_hold_anything(store, made, content):
     (store.root / "gone.json").write_text(content)
 
-    assert store.given_up() == set()
+    assert store.evicted() == set()
     store.evict([made.tree[0].digest])
 
 

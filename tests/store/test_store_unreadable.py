@@ -1,4 +1,4 @@
-"""What a store cannot read just now is told from what it has lost."""
+"""What a store cannot read just now is raised from what it has lost."""
 
 import errno
 import os
@@ -33,9 +33,9 @@ def test_what_cannot_be_read_now_is_not_taken_for_damaged_or_forgotten(
     with monkeypatch.context() as patch:
         refusing(patch, number, made.tree[0].digest, ".json")
 
-        with pytest.raises(StoreError, match=os.strerror(number)) as told:
+        with pytest.raises(StoreError, match=os.strerror(number)) as raised:
             store.verify(made)
-        assert told.value.hint
+        assert raised.value.hint
         with pytest.raises(StoreError, match=os.strerror(number)):
             store.find(made.key)
 
@@ -52,9 +52,9 @@ def test_what_cannot_be_read_now_is_not_taken_for_missing(store, tmp_path, monke
 
     for ask in (lambda: store.has_content(made), lambda: store.missing(made),
                 lambda: store.file(made, "a"), lambda: store.is_laid_out(made, tmp_path / "laid")):
-        with pytest.raises(StoreError, match=os.strerror(number)) as told:
+        with pytest.raises(StoreError, match=os.strerror(number)) as raised:
             ask()
-        assert told.value.hint
+        assert raised.value.hint
 
 
 @pytest.mark.parametrize("number", PASSING)

@@ -20,7 +20,7 @@ def command(bundle: Path | None, words: dict[str, str], is_json: bool) -> int:
     BUNDLE is the folder of a bundle, of any maker; the recipe's own, which is built if needed, if
     it is left out. The exit status is 1 if a rule is broken with an error.
     """
-    from sdbuild.bundle.contract import RULES, told, violations
+    from sdbuild.bundle.contract import RULES, format_violations, violations
     from sdbuild.bundle.rules.rule import ERROR
 
     if bundle is None:
@@ -35,5 +35,5 @@ def command(bundle: Path | None, words: dict[str, str], is_json: bool) -> int:
         print_json(rules=len(RULES), violations=[asdict(violation) for violation in found])
     else:
         counts = f"{len(RULES)} rules: {errors} errors, {len(found) - errors} warnings"
-        click.echo("\n".join([*([told(found)] if found else []), counts]))
+        click.echo("\n".join([*([format_violations(found)] if found else []), counts]))
     return 1 if errors else 0

@@ -17,12 +17,12 @@ def command(words: dict[str, str], is_json: bool) -> int:
 
     The exit status is 1 if it cannot build.
     """
-    from sdbuild.cli.doctor import can_build, examine, told
+    from sdbuild.cli.doctor import can_build, examine, format_findings
     from sdbuild.recipe.settings import store_folder
 
     found = examine(store_folder(words))
     if is_json:
         print_json(findings=[asdict(finding) for finding in found])
     else:
-        click.echo(told(found))
+        click.echo(format_findings(found))
     return 0 if can_build(found) else 1

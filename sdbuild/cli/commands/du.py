@@ -14,11 +14,11 @@ from sdbuild.cli.options import as_command, json_option, open_store, print_json,
 @json_option
 def command(words: dict[str, str], is_json: bool) -> int:
     """Show disk usage by bundle, component and stage."""
-    from sdbuild.reports.du import told, usage
+    from sdbuild.reports.du import format_usage, usage
 
     found = usage(open_store(words))
     if is_json:
         print_json(**asdict(found))
     else:
-        click.echo(told(found))
+        click.echo(format_usage(found))
     return 0

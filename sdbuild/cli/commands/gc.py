@@ -47,7 +47,7 @@ def command(
         content = asdict(found)
         print_json(is_done=is_done, files=len(content.pop("files")), **content)
     else:
-        click.echo(_told(found, is_done))
+        click.echo(_format(found, is_done))
     return 0
 
 
@@ -79,7 +79,7 @@ def _kept(names: Iterable[str], store: Store) -> list[str]:
     return kept
 
 
-def _told(found: Garbage, is_done: bool) -> str:
+def _format(found: Garbage, is_done: bool) -> str:
     from sdbuild.base.units import counted, size
     from sdbuild.reports.du import table
 

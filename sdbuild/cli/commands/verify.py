@@ -22,13 +22,13 @@ def command(words: dict[str, str], is_json: bool) -> int:
 
     The exit status is 1 if anything was.
     """
-    from sdbuild.reports.verify import told, verify
+    from sdbuild.reports.verify import format_verified, verify
 
     found = verify(open_store(words), _progress())
     if is_json:
         print_json(**asdict(found), is_whole=found.is_whole)
     else:
-        click.echo(told(found))
+        click.echo(format_verified(found))
     return 0 if found.is_whole else 1
 
 

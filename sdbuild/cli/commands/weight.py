@@ -24,7 +24,7 @@ def command(recipe: str, component: str, tensor: str, words: dict[str, str], is_
     """
     from sdbuild.engine.build import Builder
     from sdbuild.recipe.settings import settings
-    from sdbuild.reports.weight import component_of, follow, told
+    from sdbuild.reports.weight import component_of, follow, format_stops
 
     found = settings(with_model(words, recipe))
     chosen = component_of(found.recipe, component)
@@ -34,5 +34,5 @@ def command(recipe: str, component: str, tensor: str, words: dict[str, str], is_
         print_json(component=chosen.name, tensor=tensor,
                    stops=[asdict(stop) for stop in stops])
     else:
-        click.echo(told(stops))
+        click.echo(format_stops(stops))
     return 0

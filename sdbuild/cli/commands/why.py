@@ -19,7 +19,7 @@ def command(task: str, words: dict[str, str], is_json: bool) -> int:
     STEP is build or a step such as palettize:unet (default: build). Nothing runs.
     """
     from sdbuild.recipe.settings import settings
-    from sdbuild.reports.why import standings, told, why
+    from sdbuild.reports.why import format_reasons, standings, why
 
     reasons, places = why(task, words), standings(words)
     found = settings(words).recipe.found
@@ -28,5 +28,5 @@ def command(task: str, words: dict[str, str], is_json: bool) -> int:
                    places=[asdict(place) for place in places], recipe=found)
     else:
         taken = [f"{'recipe':<24}{found}"] if found else []
-        click.echo("\n".join([told(reasons), *map(str, places), *taken]))
+        click.echo("\n".join([format_reasons(reasons), *map(str, places), *taken]))
     return 0

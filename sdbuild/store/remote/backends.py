@@ -24,7 +24,7 @@ _MOST_PARTS = 9_999
 """S3 takes 10,000."""
 
 
-class Place(Protocol):
+class Backend(Protocol):
     """Files by their names below a URL. Its methods raise what the libraries below them raise."""
 
     def __init__(self, url: str, timeout_s: float) -> None: ...
@@ -51,7 +51,7 @@ class Place(Protocol):
         there."""
 
 
-class Whole:
+class ObjectStore:
     """A place that has a file whole or not at all, and needs no folder for it."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
@@ -71,19 +71,19 @@ class Whole:
         return f"{base.rstrip('/')}/{name}{query}{token}"
 
     def get(self, name: str, target: Path, grown: Callable[[], None]) -> None:
-        """As `Place` says."""
+        """As `Backend` says."""
         self.driver.get_file(self.path(name), str(target), callback=_callback(grown))
 
     def size(self, name: str) -> int:
-        """As `Place` says."""
+        """As `Backend` says."""
         return self.driver.info(self.path(name))["size"]
 
     def put(self, source: Path, name: str) -> None:
-        """As `Place` says."""
+        """As `Backend` says."""
         self.driver.put_file(str(source), self.path(name))
 
     def names(self, folder: str) -> list[str]:
-        """As `Place` says."""
+        """As `Backend` says."""
         own = self.path(folder).rstrip("/")
         try:
             found = [path.rstrip("/") for path in self.driver.ls(own, detail=False)]
@@ -93,14 +93,14 @@ class Whole:
         return [path.rpartition("/")[2] for path in found if len(path) > len(own)]
 
 
-class HTTP(Whole):
+class HTTP(ObjectStore):
     """A server that takes files by `PUT`."""
 
     _LOCAL = ("locks/store", "stamps.json", "hub.json", "gone.json")
     """What builds leave in a local store."""
 
     def put(self, source: Path, name: str) -> None:
-        """As `Place` says."""
+        """As `Backend` says."""
         self.driver.put_file(str(source), self.path(name), method="put")
 
     def names(self, folder: str) -> list[str]:
@@ -115,7 +115,7 @@ class HTTP(Whole):
         return True
 
 
-class S3(Whole):
+class S3(ObjectStore):
     """A bucket of S3, or of another server that speaks it."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
@@ -134,12 +134,12 @@ class S3(Whole):
         }
 
     def put(self, source: Path, name: str) -> None:
-        """As `Place` says."""
+        """As `Backend` says."""
         part = max(_PART_BYTES, source.stat().st_size // _MOST_PARTS)
         self.driver.put_file(str(source), self.path(name), chunksize=part)
 
 
-class GS(Whole):
+class GS(ObjectStore):
     """A bucket of Google Cloud Storage."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
@@ -149,11 +149,11 @@ class GS(Whole):
         super().__init__(url, timeout_s)
 
 
-class Folder(Whole):
+class Folder(ObjectStore):
     """A folder, where a file is written under another name and renamed."""
 
     def put(self, source: Path, name: str) -> None:
-        """As `Place` says."""
+        """As `Backend` says."""
         path = self.path(name)
         folder = str(PurePosixPath(path).parent)
         new = f"{folder}/.new-{secrets.token_hex(8)}"
@@ -175,22 +175,22 @@ class Kind:
     driver would send it as a bucket's name.
     """
 
-    place: type[Place]
+    backend: type[Backend]
     package: str = ""
     takes_user: bool = True
 
 
-_S3 = Kind(place=S3, package="s3fs", takes_user=False)
-_GS = Kind(place=GS, package="gcsfs", takes_user=False)
-_AZ = Kind(place=Whole, package="adlfs", takes_user=False)
-_HTTP = Kind(place=HTTP, package="aiohttp")
-_WEBDAV = Kind(place=WebDAV, package="httpx")
-_SFTP = Kind(place=SFTP, package="paramiko")
+_S3 = Kind(backend=S3, package="s3fs", takes_user=False)
+_GS = Kind(backend=GS, package="gcsfs", takes_user=False)
+_AZ = Kind(backend=ObjectStore, package="adlfs", takes_user=False)
+_HTTP = Kind(backend=HTTP, package="aiohttp")
+_WEBDAV = Kind(backend=WebDAV, package="httpx")
+_SFTP = Kind(backend=SFTP, package="paramiko")
 
 KINDS: Mapping[str, Kind] = {
     "s3": _S3, "gs": _GS, "gcs": _GS, "az": _AZ, "abfs": _AZ, "http": _HTTP, "https": _HTTP,
     "webdav": _WEBDAV, "webdavs": _WEBDAV, "sftp": _SFTP, "ssh": _SFTP,
-    "file": Kind(place=Folder), "memory": Kind(place=Folder),
+    "file": Kind(backend=Folder), "memory": Kind(backend=Folder),
 }
 """By the scheme of a URL."""
 

@@ -26,7 +26,7 @@ class SFTP:
         self._open: Any = None
 
     def get(self, name: str, target: Path, grown: Callable[[], None]) -> None:
-        """As `Place` says."""
+        """As `Backend` says."""
         with self._reader(name) as file, target.open("wb") as out:
             count = file.stat().st_size
             file.prefetch(count, _READS_AHEAD)
@@ -37,11 +37,11 @@ class SFTP:
                 raise OSError(f"{out.tell()} bytes came, expected {count}")
 
     def size(self, name: str) -> int:
-        """As `Place` says."""
+        """As `Backend` says."""
         return self._files().stat(self._path(name)).st_size
 
     def put(self, source: Path, name: str) -> None:
-        """As `Place` says."""
+        """As `Backend` says."""
         files, path = self._files(), self._path(name)
         folder = path.rpartition("/")[0]
         new = f"{folder}/.new-{secrets.token_hex(8)}"
@@ -55,7 +55,7 @@ class SFTP:
             raise
 
     def names(self, folder: str) -> list[str]:
-        """As `Place` says."""
+        """As `Backend` says."""
         try:
             return self._files().listdir(self._path(folder))
         except FileNotFoundError:

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from sdbuild.base.errors import RecipeError, RemoteFailed, ToolMissing
 from sdbuild.base.suggestions import did_you_mean
-from sdbuild.store.remote.backends import KINDS, Place
+from sdbuild.store.remote.backends import KINDS, Backend
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Transport:
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
         self._scheme, self._url = _parsed(url)
         self._timeout_s = timeout_s
-        self._opened: dict[tuple[int, int], Place] = {}
+        self._opened: dict[tuple[int, int], Backend] = {}
 
     def __str__(self) -> str:
         return redacted(self._url, self._secrets())
@@ -70,9 +70,9 @@ class Transport:
             if target.exists() and target.stat().st_size > limit:
                 raise TooLarge(f"{name} is larger than its {limit} bytes")
 
-        def call(place: Place) -> bool:
+        def call(backend: Backend) -> bool:
             try:
-                place.get(name, target, grown)
+                backend.get(name, target, grown)
             except FileNotFoundError:
                 return False
             grown()
@@ -86,9 +86,9 @@ class Transport:
         Raises:
             RemoteFailed: nobody says.
         """
-        def call(place: Place) -> int | None:
+        def call(backend: Backend) -> int | None:
             try:
-                return place.size(name)
+                return backend.size(name)
             except FileNotFoundError:
                 return None
 
@@ -115,13 +115,13 @@ class Transport:
         """
         self._done(lambda place: place.put(source, name), source.stat().st_size, is_write=True)
 
-    def _done(self, call: Callable[[Place], T], count: int = 0, *, is_write: bool = False) -> T:
+    def _done(self, call: Callable[[Backend], T], count: int = 0, *, is_write: bool = False) -> T:
         """What `call` gives, tried again where that may help."""
         user = os.getpid(), threading.get_ident()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return _within(
-                    self._timeout_s + count / _SLOWEST, lambda: call(self._place(user)))
+                    self._timeout_s + count / _SLOWEST, lambda: call(self._backend(user)))
             except RemoteFailed:
                 raise
             except Exception as error:  # drivers raise whatever the libraries below them raise
@@ -151,11 +151,11 @@ class Transport:
         found += [os.environ.get(name, "") for name in _SECRETS]
         return {form for text in found if len(text) > 3 for form in (text, unquote(text))}
 
-    def _place(self, user: tuple[int, int]) -> Place:
+    def _backend(self, user: tuple[int, int]) -> Backend:
         """The place as a process and thread use it: no driver outlives a fork, and some serve one
         thread at a time."""
         if user not in self._opened:
-            self._opened[user] = KINDS[self._scheme].place(self._url, self._timeout_s)
+            self._opened[user] = KINDS[self._scheme].backend(self._url, self._timeout_s)
         return self._opened[user]
 
 

@@ -46,7 +46,7 @@ class WebDAV:
         )
 
     def get(self, name: str, target: Path, grown: Callable[[], None]) -> None:
-        """As `Place` says."""
+        """As `Backend` says."""
         with self._client.stream("GET", self._at(name), follow_redirects=True) as answer:
             _check(answer, name)
             with target.open("wb") as file:
@@ -55,13 +55,13 @@ class WebDAV:
                     grown()
 
     def size(self, name: str) -> int:
-        """As `Place` says; -1 of a server that does not say."""
+        """As `Backend` says; -1 of a server that does not say."""
         answer = self._client.head(self._at(name), follow_redirects=True)
         _check(answer, name)
         return int(answer.headers.get("Content-Length", -1))
 
     def put(self, source: Path, name: str) -> None:
-        """As `Place` says."""
+        """As `Backend` says."""
         folder, slash, _ = name.rpartition("/")
         new = f"{folder}{slash}.new-{secrets.token_hex(8)}"
         self._make(f"{self._root}/{folder}".rstrip("/"))
@@ -76,7 +76,7 @@ class WebDAV:
             raise
 
     def names(self, folder: str) -> list[str]:
-        """As `Place` says."""
+        """As `Backend` says."""
         own = f"{self._root}/{folder}".rstrip("/")
         url = f"{self._host}{own}/{self._query}"
         answer = self._client.request("PROPFIND", url, headers={"Depth": "1"}, content=_NAMES)
