@@ -43,7 +43,7 @@ def compiler(wanted: str) -> str:
     return "apple" if sys.platform == "darwin" and compiler_version() else "portable"
 
 
-def notes(wanted: str) -> tuple[str, ...]:
+def compiler_notes(wanted: str) -> tuple[str, ...]:
     """What is worth knowing of the choice that `compiler` makes on this Mac."""
     if wanted == "auto" and sys.platform == "darwin" and not compiler_version():
         return (f"compiler=auto takes the portable compiler: {MISSING}",)

@@ -50,7 +50,7 @@ def require(folder: Path) -> tuple[Violation, ...]:
     errors = [violation for violation in found if violation.level == ERROR]
     if errors:
         raise ContractBroken(
-            f"hosts cannot use this bundle:\n{told(errors)}",
+            f"hosts cannot use this bundle:\n{format_violations(errors)}",
             hint="docs/contract.md lists the rules; single components can be built by their "
                  "steps: doit compile:unet",
             violations=[asdict(violation) for violation in errors],
@@ -58,7 +58,7 @@ def require(folder: Path) -> tuple[Violation, ...]:
     return found
 
 
-def told(found: Iterable[Violation]) -> str:
+def format_violations(found: Iterable[Violation]) -> str:
     """Violations as people read them, two lines each."""
     return "\n".join(map(str, found))
 

@@ -50,11 +50,11 @@ def install_problem(record: Record, store: Store, folder: Path) -> str:
     place, and no kill left another one beside it."""
     if not store.is_laid_out(record, folder):
         return "not in place"
-    left = left_beside(folder)
+    left = leftovers(folder)
     return f"in place, but a kill left {left[0].name} beside it" if left else ""
 
 
-def left_beside(folder: Path) -> list[Path]:
+def leftovers(folder: Path) -> list[Path]:
     """What a kill left beside a bundle while it was put in place, or put there just now."""
     prefix = re.escape(normalized(f".{folder.name}-"))
     ours = re.compile(prefix + "[a-z0-9_]{8}")  # as mkdtemp names them
@@ -65,7 +65,7 @@ def left_beside(folder: Path) -> list[Path]:
 
 def _recover(folder: Path) -> None:
     """Mends what a kill left beside a bundle: puts the old one back if no other took its place."""
-    for work in left_beside(folder):
+    for work in leftovers(folder):
         if (work / "old").is_dir() and not folder.exists():
             (work / "old").rename(folder)
         sweep(work)

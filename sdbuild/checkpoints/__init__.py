@@ -130,7 +130,7 @@ def expand_user(text: str) -> Path:
         return Path(text)
 
 
-def fixed(place: str, base: Path) -> str:
+def resolve_place(place: str, base: Path) -> str:
     """The place, independent of the current folder: a path becomes absolute."""
     return place if is_hub(place) else str(links.absolute(base / expand_user(place)))
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdbuild.base.errors import SourceError
-from sdbuild.checkpoints.rules import Rule, either, list_of, number, only, per_block, shown, whole
+from sdbuild.checkpoints.rules import Rule, either, integer, list_of, number, only, per_block, shown
 
 _HINT = "the models that can be built are Stable Diffusion 1 and 2, text to image"
 
@@ -33,8 +33,8 @@ _OTHERS = {
 _NONE = only(None)
 _FLAG = only(True, False)
 _ACTIVATION = only("silu", "swish", "mish", "gelu", "relu")
-_CHANNELS, _LAYERS, _GROUPS = whole(1, 8192), whole(1, 16), whole(1, 1024)
-_HEADS = whole(1, 2048)
+_CHANNELS, _LAYERS, _GROUPS = integer(1, 8192), integer(1, 16), integer(1, 1024)
+_HEADS = integer(1, 2048)
 _EPSILON = number(0, 1)
 _DEEPFLOYD = "it has layers of DeepFloyd IF"
 _EXTRA = "it takes more than a prompt, as Stable Diffusion XL and unCLIP do"
@@ -52,12 +52,12 @@ _UNET = {
     "center_input_sample": _FLAG,
     "class_embed_type": only(None, otherwise=_EXTRA),
     "class_embeddings_concat": only(False, otherwise=_EXTRA),
-    "conv_in_kernel": whole(1, 9),
-    "conv_out_kernel": whole(1, 9),
+    "conv_in_kernel": integer(1, 9),
+    "conv_out_kernel": integer(1, 9),
     "cross_attention_dim": _CHANNELS,
     "cross_attention_norm": only(None, otherwise=_DEEPFLOYD),
     "down_block_types": per_block(only("CrossAttnDownBlock2D", "DownBlock2D")),
-    "downsample_padding": whole(0, 1),
+    "downsample_padding": integer(0, 1),
     "dual_cross_attention": only(False, otherwise="it is Versatile Diffusion"),
     "encoder_hid_dim": only(None, otherwise="it projects prompts first"),
     "encoder_hid_dim_type": only(None, otherwise="it projects prompts or pictures first, as "
@@ -82,7 +82,7 @@ _UNET = {
     "time_cond_proj_dim": only(None, otherwise="it takes its guidance as an input, as distilled "
                                                 "models (LCM) do"),
     "time_embedding_act_fn": either(_NONE, _ACTIVATION),
-    "time_embedding_dim": either(_NONE, whole(1, 65536)),
+    "time_embedding_dim": either(_NONE, integer(1, 65536)),
     "time_embedding_type": only("positional"),
     "timestep_post_act": either(_NONE, _ACTIVATION),
     "transformer_layers_per_block": per_block(_LAYERS),
@@ -109,18 +109,18 @@ _AUTOENCODER = {
 _TRANSFORMER = {
     "hidden_act": only("quick_gelu", "gelu"),
     "hidden_size": _CHANNELS,
-    "intermediate_size": whole(1, 65536),
+    "intermediate_size": integer(1, 65536),
     "layer_norm_eps": _EPSILON,
     "num_attention_heads": _HEADS,
-    "num_hidden_layers": whole(1, 128),
+    "num_hidden_layers": integer(1, 128),
 }
 _CLIP_TEXT = _TRANSFORMER | {
-    "eos_token_id": whole(0, 1_000_000),
-    "max_position_embeddings": whole(77, 100_000),
-    "vocab_size": whole(1, 1_000_000),
+    "eos_token_id": integer(0, 1_000_000),
+    "max_position_embeddings": integer(77, 100_000),
+    "vocab_size": integer(1, 1_000_000),
 }
 _CLIP_VISION = _TRANSFORMER | {
-    "image_size": whole(1, 4096), "num_channels": only(3), "patch_size": whole(1, 1024),
+    "image_size": integer(1, 4096), "num_channels": only(3), "patch_size": integer(1, 1024),
 }
 _RULES: Mapping[str, Mapping[str, Rule]] = {
     "UNet2DConditionModel": _UNET, "AutoencoderKL": _AUTOENCODER, "CLIPTextModel": _CLIP_TEXT,

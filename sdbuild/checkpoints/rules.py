@@ -38,7 +38,7 @@ def only(*values: Any, otherwise: str | Mapping[Any, str] = "") -> Rule:
     return Rule(allows=allows, expected=" or ".join(map(shown, values)), otherwise=otherwise)
 
 
-def whole(low: int, high: int) -> Rule:
+def integer(low: int, high: int) -> Rule:
     """A whole number, and not true or false."""
     return Rule(allows=lambda value: type(value) is int and low <= value <= high,
                  expected=f"a whole number from {low} to {high}")

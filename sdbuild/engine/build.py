@@ -203,7 +203,7 @@ class Builder:
             raise StepError(f"{name}: not made yet: {', '.join(state.waits_for)}",
                             hint=f"doit {name} makes it with everything that it needs")
         with self.store.in_use(name):
-            if not self._is_whole(state.record, path):
+            if not self._is_here(state.record, path):
                 try:
                     return self._make(state, states, path)
                 except _OtherInput:
@@ -214,7 +214,7 @@ class Builder:
     def _make(self, state: State, states: Mapping[str, State], path: str) -> Record:
         with self.store.locked(str(state.key), state.step.name):
             record = self._believed(str(state.key))  # another build may just have made it
-            if self._is_whole(record, path) or self._is_fetched(record, path):
+            if self._is_here(record, path) or self._is_fetched(record, path):
                 return record
             self._tell_flaws(state, path)
             record = self._run(state, states)
@@ -246,7 +246,7 @@ class Builder:
             replace(record, key=str(state.key), ingredients=state.ingredients)
         )
 
-    def _is_whole(self, record: Record | None, path: str) -> TypeGuard[Record]:
+    def _is_here(self, record: Record | None, path: str) -> TypeGuard[Record]:
         return record is not None and self.store.has_content(record, path)
 
     def _is_fetched(self, record: Record | None, path: str) -> TypeGuard[Record]:
@@ -261,16 +261,16 @@ class Builder:
                 self.make(step.name)
         return self.make(last.name, path)
 
-    def deliver(self, name: str, give: Callable[[Record], T], path: str = "") -> T:
+    def deliver(self, name: str, use: Callable[[Record], T], path: str = "") -> T:
         """Makes a step and whatever it needs, and gives its artifact away, or one path of it.
 
         Content that turns out to be missing or damaged is made anew, once.
         """
         with self.store.in_use(name):
             try:
-                return give(self.make_all(name, path))
+                return use(self.make_all(name, path))
             except (MissingArtifact, CorruptArtifact):
-                return give(self.make_all(name, path))
+                return use(self.make_all(name, path))
 
     def _run(self, state: State, states: Mapping[str, State]) -> Record:
         step, made = state.step, str(state.key)
@@ -299,12 +299,12 @@ class Builder:
 
     def _laid_out(self, source: From, place: Path, expected: str) -> Path:
         """Lays an input out, which must be the one that the step's key is of."""
-        def give(record: Record) -> Path:
+        def use(record: Record) -> Path:
             if record.digest(source.path) != expected:
                 raise _OtherInput
             return self.store.checkout(record, place, source.path)
 
-        return self.deliver(source.step, give, source.path)
+        return self.deliver(source.step, use, source.path)
 
     def _job(self, state: State, states: Mapping[str, State], work: Path) -> dict[str, Any]:
         """Lays out the step's inputs in its workspace and says where everything is."""

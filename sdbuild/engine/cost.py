@@ -185,7 +185,7 @@ class Costs:
         """The digest of the file that a download from this machine would write."""
         if step.source is None or RESOURCES in step.reads or not self._local_files(step):
             return None
-        checkpoint = self._checkpoints.taken(step.source)
+        checkpoint = self._checkpoints.resolve(step.source)
         if isinstance(checkpoint, Files):
             return None
         content = canonical(normalize.architecture_of(checkpoint, step.reads, step.params))
@@ -202,7 +202,7 @@ class Costs:
 
         if step.source is not None:
             with contextlib.suppress(SDBuildError):
-                checkpoint = self._checkpoints.taken(step.source)
+                checkpoint = self._checkpoints.resolve(step.source)
                 for part in step.reads:
                     checkpoint.identity(part, note)
         return found

@@ -33,7 +33,7 @@ _CLEARLY = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Reservation:
     """Memory that a step holds while it runs."""
 
     step: str
@@ -78,23 +78,23 @@ class Ram:
             path.unlink(missing_ok=True)
             os.close(handle)
 
-    def _held(self) -> list[Held]:
+    def _reservations(self) -> list[Reservation]:
         """What running steps hold; what a kill left behind goes. Hold the store's lock."""
         found = []
         for path in sorted(entries(self._folder)):
             handle = grab(path)
             if handle is None:
                 with contextlib.suppress(FileNotFoundError):  # it has just ended
-                    found.append(_held(path.read_bytes()))
+                    found.append(_reservation(path.read_bytes()))
             else:
                 path.unlink(missing_ok=True)
                 os.close(handle)
         return found
 
-    def _claim(self, step: str, cost: Cost) -> tuple[int, Path, int] | list[Held]:
+    def _claim(self, step: str, cost: Cost) -> tuple[int, Path, int] | list[Reservation]:
         """A reservation and its bytes; or who holds what, if there is too little left."""
         with self._store.locked("memory"):
-            others = self._held()
+            others = self._reservations()
             free = self.limit - sum(held.bytes for held in others)
             if others and cost.least_bytes > free:
                 return others
@@ -103,7 +103,8 @@ class Ram:
             handle = grab(path)
             assert handle is not None  # no other has our name
             try:
-                path.write_text(json.dumps(asdict(Held(step=step, bytes=count, pid=os.getpid()))))
+                own = Reservation(step=step, bytes=count, pid=os.getpid())
+                path.write_text(json.dumps(asdict(own)))
             except OSError:
                 path.unlink(missing_ok=True)
                 os.close(handle)
@@ -111,13 +112,14 @@ class Ram:
         return handle, path, count
 
 
-def _held(content: bytes) -> Held:
+def _reservation(content: bytes) -> Reservation:
     """A reservation as its holder wrote it; of one that cannot be read nothing is known."""
     try:
         found = Fields(json_object(content, "a reservation"), "a reservation")
-        return Held(step=found.text("step"), bytes=found.integer("bytes"), pid=found.integer("pid"))
+        return Reservation(step=found.text("step"), bytes=found.integer("bytes"),
+                           pid=found.integer("pid"))
     except SDBuildError:
-        return Held(step="an unknown step", bytes=0, pid=0)
+        return Reservation(step="an unknown step", bytes=0, pid=0)
 
 
 def refuse_too_large(step: Step, cost: Cost, limit: int) -> None:

@@ -18,7 +18,7 @@ from sdbuild.engine.build import Builder, State
 from sdbuild.engine.step import stage
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.store import Record, Store
-from sdbuild.store.disk import give
+from sdbuild.store.disk import link_out
 from sdbuild.store.roots import MANIFEST, roots
 
 
@@ -112,7 +112,7 @@ def _keep(folder: Path, out: Path, manifest: Mapping[str, Any], component: str) 
             continue
         if digest_file(folder / name) != wanted:
             raise CorruptArtifact(f"{folder / name} is damaged", hint="build the bundle again")
-        give(folder / name, out / name)
+        link_out(folder / name, out / name)
 
 
 def _changed(

@@ -1,4 +1,4 @@
-"""Checkpoints as steps read them: which place is taken, and what of it goes into a step's key."""
+"""Checkpoints as steps read them: where each is found, and what of it goes into a step's key."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Checkpoints:
         return dict(step.locked) if step.locked else self.identity(step)
 
     def identity(self, step: Step) -> dict[str, str]:
-        """The digest of each file that the step reads, at the place that is taken.
+        """The digest of each file that the step reads, in the location that is used.
 
         Raises:
             SourceError: no place has it, or it cannot be read.
@@ -53,7 +53,7 @@ class Checkpoints:
             return {}
         found: dict[str, str] = {}
         try:
-            checkpoint = self.taken(step.source)
+            checkpoint = self.resolve(step.source)
             for part in step.reads:
                 found |= checkpoint.identity(part, lambda path: source_digest(path, self._store))
         except OSError as error:
@@ -83,14 +83,14 @@ class Checkpoints:
 
     def _check(self, step: Step) -> None:
         self.identity(step)
-        taken = self.taken(step.source) if step.source else None
-        if isinstance(taken, Files):
-            taken.check()
-        elif taken is not None:
-            with named(taken.place, step.source.config if step.source else ""):
-                normalize.check(taken, step.reads, step.params)
+        found = self.resolve(step.source) if step.source else None
+        if isinstance(found, Files):
+            found.check()
+        elif found is not None:
+            with named(found.place, step.source.config if step.source else ""):
+                normalize.check(found, step.reads, step.params)
 
-    def taken(self, source: Source) -> Checkpoint | Files:
+    def resolve(self, source: Source) -> Checkpoint | Files:
         """The checkpoint at the first of the source's places that has one, or all its files.
 
         Raises:
@@ -152,9 +152,9 @@ class Checkpoints:
         if step.source is None:
             return {}
         places = step.source.places
-        taken = None if step.locked else self.taken(step.source)
-        if taken is not None:
-            places = taken.places if isinstance(taken, Files) else (taken.place,)
+        found = None if step.locked else self.resolve(step.source)
+        if found is not None:
+            places = found.places if isinstance(found, Files) else (found.place,)
         return {
             "places": places, "config": step.source.config, "facts": dict(self._facts),
             "reads": step.reads, "locked": dict(step.locked),

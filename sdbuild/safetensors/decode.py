@@ -69,7 +69,7 @@ def decoded(data: bytes, tensor: Tensor, types: Mapping[str, str] = FLOATS) -> n
     return np.frombuffer(data, types[tensor.dtype])
 
 
-def whole(tensor: Tensor, types: Mapping[str, str] = FLOATS) -> np.ndarray:
+def to_array(tensor: Tensor, types: Mapping[str, str] = FLOATS) -> np.ndarray:
     """All of a tensor, in its shape.
 
     Raises:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sdbuild.base.errors import SourceError
-from sdbuild.safetensors.decode import whole
+from sdbuild.safetensors.decode import to_array
 from sdbuild.safetensors.tensors import Tensor
 
 TYPES = ("F8_E4M3", "F8_E5M2")
@@ -76,7 +76,7 @@ def _decoded(tensor: Tensor, found: Mapping[str, Tensor]) -> Fp8:
 
 
 def _number(tensor: Tensor) -> float:
-    numbers = whole(tensor).ravel()
+    numbers = to_array(tensor).ravel()
     if numbers.size != 1 or not np.isfinite(numbers[0]) or numbers[0] <= 0:
         raise SourceError(
             f"{tensor.file}: {tensor.name} has {numbers.size} numbers, expected one above 0 that "

@@ -18,7 +18,7 @@ from sdbuild.base.parsing import json_value
 from sdbuild.checkpoints.sidecar_configs import END_TOKEN
 from sdbuild.engine.step import Job
 from sdbuild.recipe.recipe import Recipe
-from sdbuild.store.disk import give
+from sdbuild.store.disk import link_out
 from sdbuild.store.scan import files
 
 VERSION = 3
@@ -74,14 +74,14 @@ def run(job: Job) -> dict[str, Any]:
     _write_tokenizer(resources, job.output)
     for card in ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md"):
         if (resources / card).is_file():
-            give(resources / card, job.output / card)
+            link_out(resources / card, job.output / card)
     write_manifest(job.output, _manifest(job, resources))
     return {"warnings": [str(violation) for violation in require(job.output)]}
 
 
 def _link_tree(source: Path, target: Path) -> None:
     for path in files(source):
-        give(path, target / path.relative_to(source))
+        link_out(path, target / path.relative_to(source))
 
 
 def _write_tokenizer(resources: Path, target: Path) -> None:
@@ -89,7 +89,7 @@ def _write_tokenizer(resources: Path, target: Path) -> None:
 
     A last line of `merges.txt` without a line end would be dropped by the Swift reader.
     """
-    give(resources / "vocab.json", target / "vocab.json")
+    link_out(resources / "vocab.json", target / "vocab.json")
     merges = (resources / "merges.txt").read_bytes()
     (target / "merges.txt").write_bytes(merges if merges.endswith(b"\n") else merges + b"\n")
 

@@ -64,7 +64,7 @@ def run(job: Job) -> dict[str, Any]:
     problems = []
     for place in job.places:
         try:
-            return _taken_from(place, job)
+            return _download_from(place, job)
         except SourceError as error:
             problems.append(error)
             for path in job.output.iterdir():
@@ -72,7 +72,7 @@ def run(job: Job) -> dict[str, Any]:
     raise combine_errors(problems)
 
 
-def _taken_from(place: str, job: Job) -> dict[str, Any]:
+def _download_from(place: str, job: Job) -> dict[str, Any]:
     checkpoint = open_checkpoint([place], dict(job.facts), job.config)
     facts: dict[str, Any] = {}
     with named(checkpoint.place, job.config):

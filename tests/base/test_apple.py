@@ -55,7 +55,7 @@ def test_xcode_s_compiler_is_taken(mac):
     mac.program("xcrun", "echo 3500.32.1")
 
     assert apple.compiler_version() == "3500.32.1"
-    assert (apple.compiler("auto"), apple.notes("auto")) == ("apple", ())
+    assert (apple.compiler("auto"), apple.compiler_notes("auto")) == ("apple", ())
 
 
 def test_command_line_tools_alone_leave_the_portable_compiler_with_a_note(mac):
@@ -108,11 +108,11 @@ def test_another_xcode_is_asked_anew(mac, monkeypatch):
 def test_apples_compiler_that_is_asked_for_and_missing_says_what_helps(mac):
     mac.program("xcrun", NOT_FOUND)
 
-    with pytest.raises(ToolMissing, match="it comes with Xcode, and not with the Command") as told:
+    with pytest.raises(ToolMissing, match="comes with Xcode, and not with the Command") as raised:
         stage.tools({"compiler": "apple"})
 
-    assert "xcode-select -s" in told.value.hint
-    assert "compiler=portable" in told.value.hint
+    assert "xcode-select -s" in raised.value.hint
+    assert "compiler=portable" in raised.value.hint
 
 
 def test_a_model_that_apples_compiler_refuses_is_named(mac, tmp_path):
@@ -124,17 +124,17 @@ def test_a_model_that_apples_compiler_refuses_is_named(mac, tmp_path):
 
     with pytest.raises(StepError, match=re.escape(
             "Unet: xcrun coremlcompiler compile: exit status 1\n"
-            "coremlc: error: caf\ufffd is not valid")) as told:
+            "coremlc: error: caf\ufffd is not valid")) as raised:
         stage.run(job)
 
-    assert told.value.hint == "compiler=portable compiles without Apple's tools"
+    assert raised.value.hint == "compiler=portable compiles without Apple's tools"
 
 
 def test_elsewhere_nothing_is_asked(mac, monkeypatch):
     monkeypatch.setattr(apple.sys, "platform", "linux")
     mac.program("xcrun", "echo 3500.32.1")
 
-    assert (apple.compiler("auto"), apple.notes("auto"), mac.calls) == ("portable", (), [])
+    assert (apple.compiler("auto"), apple.compiler_notes("auto"), mac.calls) == ("portable", (), [])
 
 
 def test_a_program_that_is_no_program_counts_as_missing(mac):

@@ -10,7 +10,7 @@ import pytest
 
 from sdbuild.base.errors import BundleError, StoreError
 from sdbuild.bundle.bundle_reader import open_bundle
-from sdbuild.bundle.install import check_replaceable, install, install_problem, left_beside, remove
+from sdbuild.bundle.install import check_replaceable, install, install_problem, leftovers, remove
 from sdbuild.checkpoints.folder import Folder
 from sdbuild.recipe import recipe
 from sdbuild.recipe.project import BUILT_IN, Project
@@ -93,7 +93,7 @@ def test_what_a_kill_left_beside_a_bundle_is_found_after_a_visit(bundle):
     (place.parent / ".mine-abcdefgh" / "new").mkdir(parents=True)
     visit(place.parent / ".mine-abcdefgh")
 
-    assert [work.name for work in left_beside(place)] == [".mine-abcdefgh"]
+    assert [work.name for work in leftovers(place)] == [".mine-abcdefgh"]
 
 
 def test_a_bundle_whose_name_begins_with_a_bar_is_not_taken_for_a_system_file(store, tmp_path):
@@ -101,7 +101,7 @@ def test_a_bundle_whose_name_begins_with_a_bar_is_not_taken_for_a_system_file(st
     install(whole, store, tmp_path / "place" / "_mine")
     (tmp_path / "place" / "._mine-abcdefgh" / "new").mkdir(parents=True)
 
-    assert [w.name for w in left_beside(tmp_path / "place" / "_mine")] == ["._mine-abcdefgh"]
+    assert [w.name for w in leftovers(tmp_path / "place" / "_mine")] == ["._mine-abcdefgh"]
 
 
 def test_a_store_that_was_looked_at_reads_as_before(store, bundle):
@@ -167,7 +167,7 @@ def test_what_a_kill_left_is_found_under_either_spelling(store, tmp_path):
     install(whole, store, tmp_path / "place" / COMPOSED)
     (tmp_path / "place" / f".{DECOMPOSED}-abcdefgh" / "new").mkdir(parents=True)
 
-    assert len(left_beside(tmp_path / "place" / COMPOSED)) == 1
+    assert len(leftovers(tmp_path / "place" / COMPOSED)) == 1
 
 
 def test_a_recipe_has_one_name_under_either_spelling(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from sdbuild.base.errors import BundleError, MissingArtifact
 from sdbuild.bundle import install as installing
-from sdbuild.bundle.install import check_replaceable, install, install_problem, left_beside, remove
+from sdbuild.bundle.install import check_replaceable, install, install_problem, leftovers, remove
 from sdbuild.store import Record, disk
 
 
@@ -222,12 +222,12 @@ def test_what_a_kill_left_beside_a_bundle_is_seen(store, tmp_path):
     made = bundle(store, tmp_path, "1", a="x")
     assert install_problem(made, store, place) == "not in place"
     install(made, store, place)
-    assert (left_beside(place), install_problem(made, store, place)) == ([], "")
+    assert (leftovers(place), install_problem(made, store, place)) == ([], "")
 
     left = place.parent / ".mine-abcdefgh"
     (left / "new").mkdir(parents=True)
 
-    assert left_beside(place) == [left]
+    assert leftovers(place) == [left]
     problem = install_problem(made, store, place)
     assert problem == "in place, but a kill left .mine-abcdefgh beside it"
 

@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from sdbuild.base.digest import digest_file
 from sdbuild.base.errors import SourceError
-from sdbuild.checkpoints import fixed, normalize, open_checkpoint
+from sdbuild.checkpoints import normalize, open_checkpoint, resolve_place
 from tests.checkpoints.test_single_file import download, joined
 from tests.single_files import config_of, single_file, small_checkpoint, write
 
@@ -372,7 +372,7 @@ def test_a_file_in_the_hub_cache_keeps_its_suffix(first, unet, tmp_path, base):
     file = write(tmp_path / "a.safetensors", first[2])
     link = in_cache(tmp_path / "cache", file, "x.safetensors")
 
-    place = fixed(str(link) if base == "absolute" else link.name,
+    place = resolve_place(str(link) if base == "absolute" else link.name,
                   link.parent if base == "relative" else tmp_path)
 
     assert place == str(link)
@@ -425,7 +425,7 @@ def test_a_link_inside_a_folder_is_followed(first, unet, tmp_path):
 def test_a_folder_that_is_itself_a_link_is_read(first, unet, tmp_path):
     (tmp_path / "latest").symlink_to(first[0])
 
-    assert download(fixed("latest", tmp_path), tmp_path / "out", "unet") == unet
+    assert download(resolve_place("latest", tmp_path), tmp_path / "out", "unet") == unet
 
 
 @pytest.mark.parametrize("target", ["nowhere", "config.json"], ids=["nothing", "itself"])

@@ -42,7 +42,7 @@ def build(cache, content, peak_bytes=1000, host=HERE, **words):
         folder = cache / "new"
         folder.mkdir(parents=True)
         if name == "download:unet":
-            checkpoint = made.checkpoints.taken(state.step.source)
+            checkpoint = made.checkpoints.resolve(state.step.source)
             found = normalize.architecture_of(checkpoint, state.step.reads, state.step.params)
             text = json.dumps(found, sort_keys=True, separators=(",", ":"))
             (folder / "architecture.json").write_text(text)
@@ -67,7 +67,7 @@ def build_all(cache, **words):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(f"{step.name} {path} {state.key}")
         if step.kind == "download" and step.name != "download:resources":
-            checkpoint = made.checkpoints.taken(step.source)
+            checkpoint = made.checkpoints.resolve(step.source)
             found = normalize.architecture_of(checkpoint, step.reads, step.params)
             text = json.dumps(found, sort_keys=True, separators=(",", ":"))
             (folder / "architecture.json").write_text(text)

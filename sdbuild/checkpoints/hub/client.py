@@ -35,7 +35,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT)
 """What the file system says without naming a file, as it does of everything else."""
 
 
-def listing(place: str, repo: str, revision: str | None) -> tuple[str, dict[str, str]]:
+def list_files(place: str, repo: str, revision: str | None) -> tuple[str, dict[str, str]]:
     """The commit that a revision is now, and the digest of each of its files.
 
     Raises:

@@ -63,7 +63,7 @@ def open_hub(place: str, facts: MutableMapping[str, Any]) -> Hub:
         from sdbuild.checkpoints.hub import client
 
         try:
-            commit, files = client.listing(place, repo, revision)
+            commit, files = client.list_files(place, repo, revision)
         except Unreachable:
             found = client.cached(repo, revision)
             if found is None:

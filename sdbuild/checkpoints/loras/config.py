@@ -74,7 +74,7 @@ def from_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Adapter]
             for component, values in parts.items()}
 
 
-def beside(path: Path) -> Adapter:
+def read_peft_config(path: Path) -> Adapter:
     """The adapter that peft describes in the file beside the tensors.
 
     Raises:

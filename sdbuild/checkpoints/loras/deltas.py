@@ -23,7 +23,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sdbuild.safetensors.decode import whole
+from sdbuild.safetensors.decode import to_array
 from sdbuild.safetensors.tensors import Tensor
 
 Rows = Callable[[int, int], np.ndarray]
@@ -107,7 +107,7 @@ class LowRank:
         if self.is_turned:
             up = up.T
         if self.core is not None:
-            core = whole(self.core).astype(np.float32)
+            core = to_array(self.core).astype(np.float32)
             folded = core.reshape(*core.shape[:2], -1).transpose(0, 2, 1)  # (rank, kh*kw, rank)
             down = np.stack([_product(row, down).T for row in folded])  # -> (rank, in, kh*kw)
             down = down.reshape(down.shape[0], -1)
@@ -239,7 +239,7 @@ def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def _matrix(tensor: Tensor) -> np.ndarray:
-    return whole(tensor).astype(np.float32).reshape(tensor.shape[0], -1)
+    return to_array(tensor).astype(np.float32).reshape(tensor.shape[0], -1)
 
 
 def _all(part: Full | LowRank) -> np.ndarray:

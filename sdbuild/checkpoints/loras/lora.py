@@ -14,10 +14,10 @@ from pathlib import Path
 
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints.loras import key_names
-from sdbuild.checkpoints.loras.config import Adapter, beside, from_metadata
+from sdbuild.checkpoints.loras.config import Adapter, from_metadata, read_peft_config
 from sdbuild.checkpoints.loras.deltas import KINDS, Delta, Full, fits
 from sdbuild.checkpoints.loras.layers import layers
-from sdbuild.safetensors.decode import NUMBERS, whole
+from sdbuild.safetensors.decode import NUMBERS, to_array
 from sdbuild.safetensors.tensors import Tensor, metadata, table
 
 _SHOWN = 8
@@ -234,7 +234,7 @@ def _scalar(tensor: Tensor) -> float:
     if prod(tensor.shape) != 1:
         raise SourceError(f"{tensor.file}: {_short(tensor.name)} has the shape "
                           f"{list(tensor.shape)}, expected one number")
-    found = float(whole(tensor, NUMBERS).reshape(-1)[0])
+    found = float(to_array(tensor, NUMBERS).reshape(-1)[0])
     if not math.isfinite(found):
         raise SourceError(f"{tensor.file}: {_short(tensor.name)} is {found}, expected a number",
                           hint="it is damaged, or was saved from a run that diverged")
@@ -247,7 +247,7 @@ def _adapters(path: Path, tensors: Collection[str]) -> dict[str, Adapter]:
     if not said and any(map(key_names.is_peft, tensors)) and not any(
         name.endswith(".alpha") for name in tensors
     ):
-        adapter = beside(path)
+        adapter = read_peft_config(path)
         return {"unet": adapter, "text_encoder": adapter}
     return said
 

@@ -16,7 +16,7 @@ import numpy as np
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints.loras.deltas import Rows
 from sdbuild.checkpoints.loras.lora import Update
-from sdbuild.safetensors.decode import decoded, encoded, whole
+from sdbuild.safetensors.decode import decoded, encoded, to_array
 from sdbuild.safetensors.tensors import Tensor
 
 _BLOCK_ELEMENTS = 1 << 16
@@ -71,7 +71,7 @@ class Merged(Tensor):
             if update.magnitude is None:
                 made.append(partial(_add, np.float32(strength * update.scale), rows))
                 continue
-            magnitude = whole(update.magnitude).astype(np.float64).reshape(-1)
+            magnitude = to_array(update.magnitude).astype(np.float64).reshape(-1)
             add = partial(_add, np.float32(update.scale), rows)
             if update.is_by_input:
                 sides = int(np.prod(self.shape[2:]))
@@ -92,7 +92,7 @@ class Merged(Tensor):
             return SourceError(f"the checkpoint's tensor {self.name} holds NaN or infinity",
                                hint=hint)
         for tensor in (tensor for _, update in self.updates for tensor in update.tensors):
-            if not np.isfinite(whole(tensor)).all():
+            if not np.isfinite(to_array(tensor)).all():
                 return SourceError(f"{tensor.file}: {tensor.name} holds NaN or infinity",
                                    hint=hint)
         return SourceError(f"{self.name}: with the LoRA it is more than {self.dtype} holds",
