@@ -9,7 +9,7 @@ from typing import Any
 
 from sdbuild.base.errors import RecipeError
 from sdbuild.base.paths import outside_path
-from sdbuild.checkpoints import fixed, is_hub
+from sdbuild.checkpoints import is_hub, resolve_place
 from sdbuild.checkpoints.single_file import SUFFIX
 from sdbuild.families import Component
 from sdbuild.recipe.lockfile import Lock
@@ -106,5 +106,5 @@ def _absolute(name: str, place: str, folder: Path) -> str:
     """A place that `folder` no longer matters for; `name` is the field that it is given in."""
     if place.startswith("builtin:"):
         return str(BUILT_IN / place.removeprefix("builtin:"))
-    found = fixed(place, folder)
+    found = resolve_place(place, folder)
     return found if is_hub(found) else str(outside_path(found, name))
