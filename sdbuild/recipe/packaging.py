@@ -38,7 +38,8 @@ class Packaging:
         found = cls(
             nbits=fields["quant"], palettized=frozenset(fields["palettize"]),
             chunks=fields["chunk"], target=TARGETS[fields["target"]], lower=fields["lower"],
-            compiler=apple.compiler(fields["compiler"]), notes=apple.compiler_notes(fields["compiler"]),
+            compiler=apple.compiler(fields["compiler"]),
+            notes=apple.compiler_notes(fields["compiler"]),
         )
         if found.nbits == 3 and found.target != "iOS18":
             raise RecipeError(
