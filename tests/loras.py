@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from sdbuild.engine.step import Job, stage
+from sdbuild.engine.stage import Job, stage
 
 TINY_EMOJI = Path(__file__).parent.parent / "recipes" / "tiny-emoji"
 LINEAR = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"

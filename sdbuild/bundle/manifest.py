@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sdbuild.base.digest import digest_file
 from sdbuild.base.errors import BundleError
 from sdbuild.base.parsing import Fields, json_file, shown
 from sdbuild.bundle.inside import check_inside
 from sdbuild.checkpoints.schedule import check_schedule
+from sdbuild.store.scan import files
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -91,6 +94,19 @@ def read_manifest(folder: Path) -> Fields:
     if found.get("schema") != SCHEMA:
         raise BundleError(f"{shown(path)}: not a manifest of schema {SCHEMA}")
     return Fields(found, shown(path), BundleError)
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes the manifest of a bundle that is laid out, with size and digest of every file in it,
+    so that it can be checked wherever it goes."""
+    listed = {
+        path.relative_to(folder).as_posix(): [path.stat().st_size, digest_file(path)]
+        for path in files(folder)
+    }
+    content = {**manifest, "files": listed}
+    (folder / MANIFEST).write_text(
+        json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8"
+    )
 
 
 def _name(fields: Fields) -> str:

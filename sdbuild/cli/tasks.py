@@ -29,6 +29,7 @@ from sdbuild.base.printable import any_locale, printable, printed_safely
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.bundle.install import check_replaceable, install, install_problem, remove
 from sdbuild.engine.build import PATIENT, Builder
+from sdbuild.engine.stage import stage
 from sdbuild.engine.step import Step
 from sdbuild.recipe.project import IMPORT_ROOT
 from sdbuild.recipe.settings import Settings, settings
@@ -36,21 +37,6 @@ from sdbuild.reports.check import report
 from sdbuild.store import Record, Store, check_place
 
 Action = Callable[[], TaskFailed | None]
-
-GROUPS = {
-    "download": "copy and verify the checkpoint of each component",
-    "merge": "add LoRAs to the checkpoint's weights",
-    "trace": "capture the graph of each network, without weights",
-    "lower": "graph to an ML Program, with stand-ins for weights",
-    "convert": "program and weights to an .mlpackage in fp16",
-    "palettize": "weights to lookup tables and indices",
-    "chunk": "cut the U-Net into programs that run in a row",
-    "compile": ".mlpackage to .mlmodelc",
-    "parity": "measure each compiled component against its PyTorch original",
-    "bundle": "collect everything that a host loads",
-    "originals": "draw pictures with the PyTorch original",
-    "pictures": "draw the same pictures with the bundle's parts, and compare them",
-}
 
 
 def variables() -> dict[str, str]:
@@ -90,7 +76,7 @@ def _tell_interrupt(kind: type[BaseException], error: BaseException, trace: Any)
 def tasks(builder: Builder, found: Settings) -> Iterator[dict[str, Any]]:
     """A task for each step, and `build`, `contract`, `check` and `generate`."""
     for kind in dict.fromkeys(step.kind for step in builder.plan.steps.values() if step.component):
-        yield {"basename": kind, "name": None, "doc": GROUPS[kind]}
+        yield {"basename": kind, "name": None, "doc": stage(kind).summary}
     for step in builder.plan.steps.values():
         yield _step_task(builder, step)
     yield _build_task(builder, found)
@@ -113,7 +99,7 @@ def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
         if state.key and builder.store.forget(state.key):
             print(f"{step.name}: record {state.key[:8]} dropped")
 
-    doc = GROUPS[step.kind] + (f": {step.component}" if step.component else "")
+    doc = step.stage.summary + (f": {step.component}" if step.component else "")
     name = {"basename": step.kind} | ({"name": step.component} if step.component else {})
     return name | {
         "actions": [_guarded(run)],

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
 from sdbuild.base import errors
+from sdbuild.base.digest import digest
 from sdbuild.base.errors import (
     CorruptArtifact,
     MissingArtifact,
@@ -36,7 +37,8 @@ from sdbuild.engine.cost import Costs
 from sdbuild.engine.memory_budget import Ram, hint, refuse_too_large
 from sdbuild.engine.plan import Plan, plan
 from sdbuild.engine.sources import Checkpoints
-from sdbuild.engine.step import LARGEST_MESSAGE, From, Step, ingredients
+from sdbuild.engine.stage import From
+from sdbuild.engine.step import LARGEST_MESSAGE, Step, ingredients
 from sdbuild.recipe.project import IMPORT_ROOT
 from sdbuild.recipe.settings import Settings
 from sdbuild.store import UNSIGNED, Record, Store, key
@@ -126,8 +128,8 @@ class Builder:
             name: record.digest(step.inputs[name].path)
             for name, record in records.items() if record is not None
         }
-        if getattr(step.stage, "NEEDS_PROVENANCE", False):
-            inputs["provenance"] = step.stage.provenance_digest(self.provenance(step, before))
+        if step.stage.needs_provenance:
+            inputs["provenance"] = digest("provenance", self.provenance(step, before))
         found = ingredients(step, inputs, self.checkpoints.digests(step))
         made = key(found)
         record = self._believed(made)
@@ -313,7 +315,7 @@ class Builder:
             name: str(self._laid_out(source, work / "in" / name, state.ingredients["inputs"][name]))
             for name, source in step.inputs.items()
         }
-        if getattr(step.stage, "NEEDS_PROVENANCE", False):
+        if step.stage.needs_provenance:
             path = work / "in" / "provenance"
             path.write_text(json.dumps(self.provenance(step, states)), "utf-8")
             inputs["provenance"] = str(path)

@@ -20,12 +20,12 @@ import xxhash
 
 from sdbuild.base.digest import canonical
 from sdbuild.base.errors import MissingArtifact, SDBuildError
-from sdbuild.base.machine import processors
 from sdbuild.base.parsing import Malformed, json_object
 from sdbuild.checkpoints import RESOURCES, normalize
 from sdbuild.checkpoints.files import Files
 from sdbuild.engine.plan import Plan
 from sdbuild.engine.sources import Checkpoints
+from sdbuild.engine.stage import NetworkSize
 from sdbuild.engine.step import Step
 from sdbuild.store import Record, Store
 from sdbuild.store.record import Entry, tree_digest
@@ -55,57 +55,6 @@ class Cost:
     most_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Size:
-    """How large a network is: the elements of all its tensors, and of the largest."""
-
-    all: int = 0
-    largest: int = 0
-
-    def __add__(self, other: _Size) -> _Size:
-        return _Size(all=self.all + other.all, largest=max(self.largest, other.largest))
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """Memory in bytes: a base, and so many for each parameter, and for each of the largest."""
-
-    base: int
-    each: float = 0.0
-    largest: float = 0.0
-
-    def at(self, size: _Size) -> int:
-        return int(self.base + self.each * size.all + self.largest * size.largest)
-
-
-_NEEDS = {
-    "download": _Line(40_000_000),                # streams
-    "merge": _Line(100_000_000, largest=0.5),     # streams; a LoRA's two matrices are held whole
-    "trace": _Line(500_000_000),                  # torch and diffusers; weights have no numbers
-    "lower": _Line(400_000_000, 0.1),             # a stand-in takes four bytes a row
-    "convert": _Line(80_000_000, largest=8),      # streams; a transposed tensor is held whole
-    "direct": _Line(1_000_000_000, 7.0),          # coremltools copies every weight in fp32
-    "palettize": _Line(80_000_000, largest=8),    # one tensor at a time
-    "chunk": _Line(60_000_000),                   # copies blobs
-    "compile": _Line(80_000_000),                 # links them
-    "parity": _Line(1_000_000_000, 4.0),          # the original in fp32
-    "originals": _Line(1_000_000_000, 4.0),       # the largest original in fp32
-    "pictures": _Line(1_000_000_000, largest=8),  # weights that do not fit are decoded as used
-    "bundle": _Line(60_000_000),
-}
-"""What a step needs that was never measured."""
-
-_USES = {
-    "palettize": _Line(80_000_000, largest=12 * processors()),  # a tensor for each processor
-    "parity": _Line(2_000_000_000, 4.0),          # all weights of the program decoded
-    "pictures": _Line(2_000_000_000, 4.0),        # those of the largest component
-}
-"""What a step can make use of, where that is more."""
-
-_ONE_AT_A_TIME = ("originals", "pictures")
-"""Steps that hold one network of theirs at a time; others hold all that they have."""
-
-
 class Costs:
     """The costs of a plan's steps, as far as the records of a store tell.
 
@@ -126,7 +75,7 @@ class Costs:
         self._of_step: dict[str, list[Record]] = {}
         self._by_output: dict[str, list[Record]] = {}
         self._architectures: dict[str, str | None] = {}
-        self._sizes: dict[str, _Size] = {}
+        self._sizes: dict[str, NetworkSize] = {}
         paths = {source.path for step in plan.steps.values() for source in step.inputs.values()}
         for record in store.records():
             self._of_step.setdefault(record.step, []).append(record)
@@ -159,7 +108,7 @@ class Costs:
         cannot be compared: another architecture, other steps, another version of one.
         """
         found = record.ingredients
-        if record.step != step.name or found.get("version") != step.stage.VERSION:
+        if record.step != step.name or found.get("version") != step.stage.version:
             return inf
         if step.kind == "download":
             same = RESOURCES in step.reads or self._architecture(step) == _architecture(record)
@@ -209,15 +158,15 @@ class Costs:
 
     def _estimates(self, step: Step) -> tuple[int, int]:
         """What the step needs, and what it can make use of, by the size of its network."""
-        kind = "direct" if step.params.get("lower") == "direct" else step.kind
-        needs, uses = _NEEDS[kind], _USES.get(kind, _NEEDS[kind])
+        needs = step.stage.memory_of(step.params)
+        uses = step.stage.most_memory or needs
         downloads = [s for s in self._plan.needed_by(step.name) if s.kind == "download"]
         sizes = [self._size(download) for download in downloads]
-        network = (max(sizes, key=lambda size: size.all) if kind in _ONE_AT_A_TIME
-                   else sum(sizes, start=_Size()))
+        network = (max(sizes, key=lambda size: size.all) if step.stage.holds_one_network
+                   else sum(sizes, start=NetworkSize()))
         return needs.at(network), uses.at(network)
 
-    def _size(self, step: Step) -> _Size:
+    def _size(self, step: Step) -> NetworkSize:
         """The size of a download's network; nothing if it is not known yet."""
         if step.name not in self._sizes:
             self._sizes[step.name] = _size(*self._weights(step))
@@ -242,7 +191,7 @@ def _architecture(record: Record) -> str | None:
     return record.digest(ARCHITECTURE) if record.part(ARCHITECTURE) else None
 
 
-def _size(files: Iterable[Path], prefixes: Sequence[str]) -> _Size:
+def _size(files: Iterable[Path], prefixes: Sequence[str]) -> NetworkSize:
     """The size of a network, from the headers of its safetensors files."""
     counts = [0]
     for path in files:
@@ -255,4 +204,4 @@ def _size(files: Iterable[Path], prefixes: Sequence[str]) -> _Size:
                 prod(entry["shape"]) for name, entry in header.items()
                 if name.startswith(tuple(prefixes)) and name != "__metadata__"
             ]
-    return _Size(all=sum(counts), largest=max(counts))
+    return NetworkSize(all=sum(counts), largest=max(counts))

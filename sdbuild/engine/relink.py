@@ -13,10 +13,9 @@ from sdbuild.base.errors import BundleError, CorruptArtifact
 from sdbuild.base.parsing import Fields
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.bundle.install import check_replaceable, install
-from sdbuild.bundle.manifest import load_bundle, read_manifest
+from sdbuild.bundle.manifest import load_bundle, read_manifest, write_manifest
 from sdbuild.engine.build import Builder, State
-from sdbuild.engine.step import stage
-from sdbuild.recipe.recipe import Recipe
+from sdbuild.engine.plan import Plan
 from sdbuild.store import Record, Store
 from sdbuild.store.disk import link_out
 from sdbuild.store.roots import MANIFEST, roots
@@ -53,8 +52,8 @@ def relink(folder: Path, component: str, builder: Builder) -> Record:
         out = builder.deliver(step, lambda record: store.checkout(record, work / "out"))
         _keep(folder, out, manifest, component)
         made_from = [builder.provenance_of(state) for state in states.values()]
-        changed = _changed(manifest, component, builder.plan.recipe, made_from)
-        stage("bundle").write_manifest(out, changed)
+        changed = _changed(manifest, component, builder.plan, made_from)
+        write_manifest(out, changed)
         made = store.put(out, Record(
             key=key, step=f"relink:{component}", ingredients=found, tree=(), seconds=0.0,
             peak_bytes=0, made_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -84,7 +83,7 @@ def _ingredients(
             **{name: manifest[name] for name in (
                 "name", "family", "width_px", "height_px", "attention", "target")},
             "components": manifest["components"] | {
-                component: _entry(component, builder.plan.recipe)},
+                component: _entry(component, builder.plan)},
         },
         "inputs": before | {component: state.record.digest(),
                             "bundle": digest_file(folder / MANIFEST)},
@@ -99,9 +98,9 @@ def _record_at(folder: Path, store: Store) -> Record | None:
     return None
 
 
-def _entry(component: str, recipe: Recipe) -> dict[str, Any]:
-    """What the manifest says of the component, if the recipe made it."""
-    return dict(stage("bundle").params(recipe)["components"][component])
+def _entry(component: str, plan: Plan) -> dict[str, Any]:
+    """What the manifest says of the component, if the plan made it."""
+    return dict(plan.steps["bundle"].params["components"][component])
 
 
 def _keep(folder: Path, out: Path, manifest: Mapping[str, Any], component: str) -> None:
@@ -116,9 +115,10 @@ def _keep(folder: Path, out: Path, manifest: Mapping[str, Any], component: str) 
 
 
 def _changed(
-    manifest: Mapping[str, Any], component: str, recipe: Recipe, made_from: list[dict[str, Any]]
+    manifest: Mapping[str, Any], component: str, plan: Plan, made_from: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The manifest of the bundle with the component of the recipe."""
+    """The manifest of the bundle with the component of the plan."""
+    recipe = plan.recipe
     before = manifest["made_from"]
     others = [e for e in before if e["step"].partition(":")[2] != component]
     place = next((i for i, entry in enumerate(before) if entry not in others), len(others))
@@ -127,7 +127,7 @@ def _changed(
         **manifest,
         "attention": recipe.network.attention if has_layouts else manifest["attention"],
         "target": max(manifest["target"], recipe.packaging.target),
-        "components": manifest["components"] | {component: _entry(component, recipe)},
+        "components": manifest["components"] | {component: _entry(component, plan)},
         "made_from": [*others[:place], *made_from, *others[place:]],
     }
 

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from sdbuild.base.errors import ToolMissing
 from sdbuild.base.versions import installed
+from sdbuild.engine.stage import BundleStage, ComponentStage, From, stage
 from sdbuild.recipe.sources import Source
 
 SCHEMA = 1
 """The version of keys and records. Raising it forgets every record."""
-
-
-@dataclass(frozen=True, slots=True)
-class From:
-    """An input: the artifact of the step called `step`, or one path of it."""
-
-    step: str
-    path: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,51 +42,13 @@ class Step:
         return f"{self.kind}:{self.component}" if self.component else self.kind
 
     @property
-    def stage(self) -> ModuleType:
-        """The module of its stage, `sdbuild/steps/<kind>.py`."""
+    def stage(self) -> ComponentStage | BundleStage:
+        """Its stage, of `sdbuild/steps/<kind>.py`."""
         return stage(self.kind)
 
 
 LARGEST_MESSAGE = 64 << 20
 """Bytes of a job or a result, which hold what is known of files and tensors by their names."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What the process of a step is given: where its inputs are, and where its output goes.
-
-    `places` are where the checkpoint may be, for the stage that reads one, `config` the folder
-    that says what a single file does not, `facts` what is known of them, `reads` the parts, and
-    `locked` the digests that its output must have, if any.
-    `resources` are what it may use, which never changes its bytes: `memory_bytes`.
-    """
-
-    params: Mapping[str, Any]
-    inputs: Mapping[str, Path]
-    output: Path
-    places: Sequence[str] = ()
-    config: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    reads: Sequence[str] = ()
-    locked: Mapping[str, str] = field(default_factory=dict)
-    resources: Mapping[str, int] = field(default_factory=dict)
-
-
-def stage(kind: str) -> ModuleType:
-    """The module of a stage. It holds, and a new stage brings:
-
-    VERSION   an integer, raised by hand when the bytes that it writes change
-    TOOLS     the packages whose version may change its bytes
-    NEEDS     its inputs: {name: role} or {name: (role, path in the artifact)}; where they
-              depend on the recipe, needs(recipe) in its place
-    GIVES     the role of its output, for the stages after it
-    applies(recipe, component), params(recipe, component)   light: no heavy import
-    source(recipe, component)   only if it reads from outside: `source`, `reads` and `locked` of a
-              step
-    tools(params)               only if it uses tools that are no packages: {name: version}
-    run(job)  the work, in a process of its own; may return facts for the record
-    """
-    return importlib.import_module(f"sdbuild.steps.{kind}")
 
 
 def tool_versions(step: Step) -> dict[str, str]:
@@ -106,15 +58,14 @@ def tool_versions(step: Step) -> dict[str, str]:
         ToolMissing: one of them is not installed.
     """
     versions = {}
-    for tool in step.stage.TOOLS:
+    for tool in step.stage.tools:
         try:
             versions[tool] = installed(tool)
         except metadata.PackageNotFoundError as error:
             raise ToolMissing(
                 f"{step.name}: the package {tool} is not installed.", hint=f"pip install {tool}"
             ) from error
-    own_tools = getattr(step.stage, "tools", None)
-    return versions | (own_tools(step.params) if own_tools else {})
+    return versions | dict(step.stage.other_tools(step.params))
 
 
 def ingredients(
@@ -131,7 +82,7 @@ def ingredients(
     found = {
         "schema": SCHEMA,
         "kind": step.kind,
-        "version": step.stage.VERSION,
+        "version": step.stage.version,
         "params": dict(step.params),
         "inputs": dict(inputs),
         "source": dict(source),

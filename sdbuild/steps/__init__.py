@@ -1,1 +1,1 @@
-"""Stages, one file each. What a stage's module holds: `sdbuild.engine.step.stage`."""
+"""Stages, one file each. What a stage is: `sdbuild.engine.stage`."""

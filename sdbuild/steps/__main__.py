@@ -18,7 +18,8 @@ from typing import Any
 from sdbuild.base.errors import OutOfMemory, SDBuildError, StepError
 from sdbuild.base.parsing import json_file
 from sdbuild.engine.memory_budget import hint
-from sdbuild.engine.step import LARGEST_MESSAGE, Job, stage
+from sdbuild.engine.stage import Job, stage
+from sdbuild.engine.step import LARGEST_MESSAGE
 from sdbuild.store.disk import file_error
 
 

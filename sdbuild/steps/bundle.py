@@ -5,78 +5,87 @@ The manifest makes the bundle self-describing: how to draw with it, and how ever
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sdbuild.base.digest import digest, digest_file
 from sdbuild.base.errors import SourceError
 from sdbuild.base.parsing import json_value
+from sdbuild.bundle.manifest import SCHEMA, write_manifest
 from sdbuild.checkpoints.sidecar_configs import END_TOKEN
-from sdbuild.engine.step import Job
+from sdbuild.engine.stage import BundleStage, From, Job, Memory
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.store.disk import link_out
 from sdbuild.store.scan import files
 
-VERSION = 3
-TOOLS = ()
-NEEDS_PROVENANCE = True
-"""Its inputs are joined by a list of how they were made, `provenance`."""
 
-SCHEMA = 1
+class MakeBundle(BundleStage):
+    """Collects what a host loads."""
+
+    version = 3
+    summary = "collect everything that a host loads"
+    memory = Memory(60_000_000)  # links files
+    needs_provenance = True
+
+    def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
+        """The compiled components, the resources, and how latents are scaled."""
+        found = {"resources": From(made["resources"]["checkpoint"])}
+        found |= {c.name: From(made[c.name]["compiled"]) for c in recipe.components}
+        vae = next((c.name for c in recipe.components if c.folder == "vae"), None)
+        return found | (
+            {"latents": From(made[vae]["checkpoint"], "latents.json")} if vae else {})
+
+    def params(self, recipe: Recipe) -> dict[str, Any]:
+        """What the manifest says beside what the parts tell."""
+        return {
+            "name": recipe.name,
+            "family": recipe.family.name,
+            "width_px": recipe.network.width_px,
+            "height_px": recipe.network.height_px,
+            "attention": recipe.network.attention,
+            "target": recipe.packaging.target,
+            "compiler": recipe.packaging.compiler,
+            "prediction": recipe.network.prediction,
+            "components": {
+                c.name: {
+                    "models": [f"{name}.mlmodelc" for name in recipe.packaging.model_names(c)],
+                    "nbits": recipe.packaging.nbits_of(c),
+                }
+                for c in recipe.components
+            },
+            "draw": asdict(recipe.draw),
+        }
+
+    def facts(self, recipe: Recipe) -> dict[str, Any]:
+        """The variant, by which reports call the bundle."""
+        return {"variant": recipe.variant}
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Lays all parts flat in one folder, as hosts expect, with `manifest.json`.
+
+        Returns:
+            What is worth a warning, for the record.
+
+        Raises:
+            ContractBroken: a host would crash or draw wrongly on it.
+            SourceError: the checkpoint's tokenizer or configs are not sound.
+        """
+        from sdbuild.bundle.contract import require
+
+        for name in job.params["components"]:
+            _link_tree(job.inputs[name], job.output)
+        resources = job.inputs["resources"]
+        _write_tokenizer(resources, job.output)
+        for card in ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md"):
+            if (resources / card).is_file():
+                link_out(resources / card, job.output / card)
+        write_manifest(job.output, _manifest(job, resources))
+        return {"warnings": [str(violation) for violation in require(job.output)]}
 
 
-def params(recipe: Recipe) -> dict[str, Any]:
-    """What the manifest says beside what the parts tell."""
-    return {
-        "name": recipe.name,
-        "family": recipe.family.name,
-        "width_px": recipe.network.width_px,
-        "height_px": recipe.network.height_px,
-        "attention": recipe.network.attention,
-        "target": recipe.packaging.target,
-        "compiler": recipe.packaging.compiler,
-        "prediction": recipe.network.prediction,
-        "components": {
-            c.name: {
-                "models": [f"{name}.mlmodelc" for name in recipe.packaging.model_names(c)],
-                "nbits": recipe.packaging.nbits_of(c),
-            }
-            for c in recipe.components
-        },
-        "draw": asdict(recipe.draw),
-    }
-
-
-def provenance_digest(provenance: Sequence[Mapping[str, Any]]) -> str:
-    """What stands for the provenance in the key."""
-    return digest("provenance", list(provenance))
-
-
-def run(job: Job) -> dict[str, Any]:
-    """Lays all parts flat in one folder, as hosts expect, with `manifest.json`.
-
-    Returns:
-        What is worth a warning, for the record.
-
-    Raises:
-        ContractBroken: a host would crash or draw wrongly on it.
-        SourceError: the checkpoint's tokenizer or configs are not sound.
-    """
-    from sdbuild.bundle.contract import require
-
-    for name in job.params["components"]:
-        _link_tree(job.inputs[name], job.output)
-    resources = job.inputs["resources"]
-    _write_tokenizer(resources, job.output)
-    for card in ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md"):
-        if (resources / card).is_file():
-            link_out(resources / card, job.output / card)
-    write_manifest(job.output, _manifest(job, resources))
-    return {"warnings": [str(violation) for violation in require(job.output)]}
+STAGE = MakeBundle()
 
 
 def _link_tree(source: Path, target: Path) -> None:
@@ -119,19 +128,6 @@ def _prediction_type(job: Job, scheduler: Mapping[str, Any]) -> str:
     """What the bundle's U-Net gives: noise, unless the checkpoint's is left as it is."""
     own = str(scheduler.get("prediction_type", "epsilon"))
     return own if job.params["prediction"] == "checkpoint" else "epsilon"
-
-
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Writes the manifest of a bundle that is laid out, with size and digest of every file in it,
-    so that it can be checked wherever it goes."""
-    listed = {
-        path.relative_to(folder).as_posix(): [path.stat().st_size, digest_file(path)]
-        for path in files(folder)
-    }
-    content = {**manifest, "files": listed}
-    (folder / "manifest.json").write_text(
-        json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8"
-    )
 
 
 def _licence(resources: Path) -> str | None:

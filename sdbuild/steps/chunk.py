@@ -6,31 +6,41 @@ from dataclasses import asdict
 from typing import Any
 
 from sdbuild.base.filenames import contents
-from sdbuild.engine.step import Job
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
 from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
-VERSION = 1
-TOOLS = ("coremltools",)
-NEEDS = {"package": "package"}
-GIVES = "package"
+
+class Chunk(ComponentStage):
+    """Cuts a denoiser's program."""
+
+    version = 1
+    summary = "cut the U-Net into programs that run in a row"
+    memory = Memory(60_000_000)  # copies blobs
+    tools = ("coremltools",)
+    gives = "package"
+
+    def applies(self, recipe: Recipe, component: Component) -> bool:
+        """Whether hosts load it in chunks, and the recipe wants some."""
+        return recipe.packaging.chunks_of(component) > 1
+
+    def needs(self, recipe: Recipe) -> dict[str, Need]:
+        """The package, palettized or not."""
+        return {"package": Need("package")}
+
+    def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
+        """What decides the cut beside the package."""
+        return {"chunks": recipe.packaging.chunks_of(component)}
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Writes `<name>Chunk1.mlpackage`, `<name>Chunk2.mlpackage`; the facts say where it was
+        cut."""
+        from sdbuild.mil.edit.chunk import chunk
+
+        (source,) = contents(job.inputs["package"], ".mlpackage")
+        numbers = range(1, job.params["chunks"] + 1)
+        targets = [job.output / f"{source.stem}Chunk{number}.mlpackage" for number in numbers]
+        return asdict(chunk(source, targets))
 
 
-def applies(recipe: Recipe, component: Component) -> bool:
-    """Whether the recipe has this step for the component."""
-    return recipe.packaging.chunks_of(component) > 1
-
-
-def params(recipe: Recipe, component: Component) -> dict[str, Any]:
-    """What decides the cut beside the package."""
-    return {"chunks": recipe.packaging.chunks_of(component)}
-
-
-def run(job: Job) -> dict[str, Any]:
-    """Writes `<name>Chunk1.mlpackage`, `<name>Chunk2.mlpackage`; the facts say where it was cut."""
-    from sdbuild.mil.edit.chunk import chunk
-
-    (source,) = contents(job.inputs["package"], ".mlpackage")
-    numbers = range(1, job.params["chunks"] + 1)
-    targets = [job.output / f"{source.stem}Chunk{number}.mlpackage" for number in numbers]
-    return asdict(chunk(source, targets))
+STAGE = Chunk()

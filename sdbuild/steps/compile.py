@@ -10,51 +10,55 @@ from typing import Any
 from sdbuild.base.apple import COMMAND, HINT, MISSING, compiler_version
 from sdbuild.base.errors import StepError, ToolMissing
 from sdbuild.base.filenames import contents
-from sdbuild.engine.step import Job
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
 from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
-VERSION = 2
-TOOLS = ("coremltools",)
-NEEDS = {"package": "package"}
-GIVES = "compiled"
+
+class Compile(ComponentStage):
+    """Compiles each package."""
+
+    version = 2
+    summary = ".mlpackage to .mlmodelc"
+    memory = Memory(80_000_000)  # links blobs
+    tools = ("coremltools",)
+    gives = "compiled"
+
+    def needs(self, recipe: Recipe) -> dict[str, Need]:
+        """The package, cut or not."""
+        return {"package": Need("package")}
+
+    def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
+        """Who compiles."""
+        return {"compiler": recipe.packaging.compiler}
+
+    def other_tools(self, params: Mapping[str, Any]) -> dict[str, str]:
+        """The version of Apple's compiler, if it is the one that is asked for.
+
+        Raises:
+            ToolMissing: it is asked for and not here.
+        """
+        if params["compiler"] == "portable":
+            return {}
+        version = compiler_version()
+        if not version:
+            raise ToolMissing(f"compiler=apple: {MISSING}", hint=HINT)
+        return {"coremlcompiler": version}
+
+    def run(self, job: Job) -> None:
+        """Writes a `.mlmodelc` for each package.
+
+        Raises:
+            StepError: Apple's compiler does not compile one.
+        """
+        for source in contents(job.inputs["package"], ".mlpackage"):
+            if job.params["compiler"] == "apple":
+                _by_apple(source, job.output)
+            else:
+                _portable(source, job.output / f"{source.stem}.mlmodelc")
 
 
-def applies(recipe: Recipe, component: Component) -> bool:
-    """Whether the recipe has this step for the component."""
-    return bool(component.folder)
-
-
-def params(recipe: Recipe, component: Component) -> dict[str, Any]:
-    """Who compiles."""
-    return {"compiler": recipe.packaging.compiler}
-
-
-def tools(params: Mapping[str, Any]) -> dict[str, str]:
-    """The version of Apple's compiler, if it is the one that is asked for.
-
-    Raises:
-        ToolMissing: it is asked for and not here.
-    """
-    if params["compiler"] == "portable":
-        return {}
-    version = compiler_version()
-    if not version:
-        raise ToolMissing(f"compiler=apple: {MISSING}", hint=HINT)
-    return {"coremlcompiler": version}
-
-
-def run(job: Job) -> None:
-    """Writes a `.mlmodelc` for each package.
-
-    Raises:
-        StepError: Apple's compiler does not compile one.
-    """
-    for source in contents(job.inputs["package"], ".mlpackage"):
-        if job.params["compiler"] == "apple":
-            _by_apple(source, job.output)
-        else:
-            _portable(source, job.output / f"{source.stem}.mlmodelc")
+STAGE = Compile()
 
 
 def _portable(source: Path, target: Path) -> None:

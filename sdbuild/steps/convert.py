@@ -11,45 +11,49 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdbuild.base.versions import installed
-from sdbuild.engine.step import Job
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
 from sdbuild.families import FAMILIES, Component
 from sdbuild.recipe.recipe import Recipe
 
-VERSION = 3
-TOOLS = ("coremltools", "numpy")
-GIVES = "package"
+
+class Convert(ComponentStage):
+    """Brings the weights in."""
+
+    version = 3
+    summary = "program and weights to an .mlpackage in fp16"
+    memory = Memory(80_000_000, largest=8)  # streams; a transposed tensor is held whole
+    tools = ("coremltools", "numpy")
+    gives = "package"
+
+    def memory_of(self, params: Mapping[str, Any]) -> Memory:
+        """More by far where coremltools converts, which copies every weight in fp32."""
+        return Memory(1_000_000_000, 7.0) if params["lower"] == "direct" else self.memory
+
+    def needs(self, recipe: Recipe) -> dict[str, Need]:
+        """Its inputs, by the way it converts."""
+        role = "lowered" if recipe.packaging.lower == "once" else "graph"
+        return {role: Need(role), "checkpoint": Need("checkpoint")}
+
+    def other_tools(self, params: Mapping[str, Any]) -> dict[str, str]:
+        """torch, where it is used."""
+        return {"torch": installed("torch")} if params["lower"] == "direct" else {}
+
+    def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
+        """What decides the package beside program and weights."""
+        packaging = recipe.packaging
+        found = {
+            "family": recipe.family.name, "component": component.name, "lower": packaging.lower,
+            "attention": recipe.network.attention_of(component),
+        }
+        return found | ({"target": packaging.target} if packaging.lower == "direct" else {})
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Writes `<bundle name>.mlpackage`."""
+        component = FAMILIES[job.params["family"]].component(job.params["component"])
+        return (_bind if job.params["lower"] == "once" else _direct)(job, component)
 
 
-def needs(recipe: Recipe) -> dict[str, str]:
-    """Its inputs, by the way it converts."""
-    first = {"lowered": "lowered"} if recipe.packaging.lower == "once" else {"graph": "graph"}
-    return first | {"checkpoint": "checkpoint"}
-
-
-def tools(params: Mapping[str, Any]) -> dict[str, str]:
-    """torch, where it is used."""
-    return {"torch": installed("torch")} if params["lower"] == "direct" else {}
-
-
-def applies(recipe: Recipe, component: Component) -> bool:
-    """Whether the recipe has this step for the component."""
-    return bool(component.folder)
-
-
-def params(recipe: Recipe, component: Component) -> dict[str, Any]:
-    """What decides the package beside program and weights."""
-    packaging = recipe.packaging
-    found = {
-        "family": recipe.family.name, "component": component.name, "lower": packaging.lower,
-        "attention": recipe.network.attention_of(component),
-    }
-    return found | ({"target": packaging.target} if packaging.lower == "direct" else {})
-
-
-def run(job: Job) -> dict[str, Any]:
-    """Writes `<bundle name>.mlpackage`."""
-    component = FAMILIES[job.params["family"]].component(job.params["component"])
-    return (_bind if job.params["lower"] == "once" else _direct)(job, component)
+STAGE = Convert()
 
 
 def _bind(job: Job, component: Component) -> dict[str, Any]:

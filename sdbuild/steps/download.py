@@ -14,62 +14,63 @@ from sdbuild.base.digest import canonical, sha256_file
 from sdbuild.base.errors import DigestMismatch, SourceError
 from sdbuild.base.filenames import contents
 from sdbuild.checkpoints import RESOURCES, combine_errors, named, open_checkpoint
-from sdbuild.engine.step import Job
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Reading
 from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from sdbuild.checkpoints import Checkpoint
 
-VERSION = 5
-TOOLS = ()
-NEEDS: dict[str, str] = {}
-GIVES = "checkpoint"
+class Download(ComponentStage):
+    """Takes a component's checkpoint, or what a bundle holds besides networks."""
+
+    version = 5
+    summary = "copy and verify the checkpoint of each component"
+    memory = Memory(40_000_000)  # streams
+    gives = "checkpoint"
+
+    def applies(self, recipe: Recipe, component: Component) -> bool:
+        """Always."""
+        return True
+
+    def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
+        """What decides which tensors are taken, or what the scheduler is told."""
+        found: dict[str, Any] = {"prefixes": list(component.prefixes)} if component.folder else {}
+        is_told = not component.folder or component.is_denoiser
+        if is_told and recipe.sources.prediction_type:
+            found["prediction_type"] = recipe.sources.prediction_type
+        return found
+
+    def reading(self, recipe: Recipe, component: Component) -> Reading:
+        """Where the checkpoint lies, the parts of it that are read, its own first, and what must
+        come of them."""
+        source = recipe.sources.of_component(component)
+        reads = (component.folder or component.name, *component.beside)
+        lock = recipe.sources.lock
+        if lock is None:
+            return Reading(source=source, reads=reads)
+        return Reading(source=replace(source, places=lock.pinned(source.places)), reads=reads,
+                       locked=lock.of(component.name))
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Writes the component's architecture and weights, or the resources, from the first place
+        that has what is wanted.
+
+        Raises:
+            SourceError: none has it; DigestMismatch if what each has is not what is locked.
+        """
+        problems = []
+        for place in job.places:
+            try:
+                return _download_from(place, job)
+            except SourceError as error:
+                problems.append(error)
+                for path in job.output.iterdir():
+                    path.unlink()
+        raise combine_errors(problems)
 
 
-def applies(recipe: Recipe, component: Component) -> bool:
-    """Whether the recipe has this step for the component."""
-    return True
-
-
-def params(recipe: Recipe, component: Component) -> dict[str, Any]:
-    """What decides which tensors are taken, or what the scheduler is told."""
-    found: dict[str, Any] = {"prefixes": list(component.prefixes)} if component.folder else {}
-    is_told = not component.folder or component.is_denoiser
-    if is_told and recipe.sources.prediction_type:
-        found["prediction_type"] = recipe.sources.prediction_type
-    return found
-
-
-def source(recipe: Recipe, component: Component) -> dict[str, Any]:
-    """Where the checkpoint lies, the parts of it that are read, its own first, and what must come
-    of them."""
-    found = recipe.sources.of_component(component)
-    reading = {"source": found, "reads": (component.folder or component.name, *component.beside)}
-    if recipe.sources.lock is None:
-        return reading
-    places = recipe.sources.lock.pinned(found.places)
-    return reading | {
-        "source": replace(found, places=places), "locked": recipe.sources.lock.of(component.name),
-    }
-
-
-def run(job: Job) -> dict[str, Any]:
-    """Writes the component's architecture and weights, or the resources, from the first place that
-    has what is wanted.
-
-    Raises:
-        SourceError: none has it; DigestMismatch if what each has is not what is locked.
-    """
-    problems = []
-    for place in job.places:
-        try:
-            return _download_from(place, job)
-        except SourceError as error:
-            problems.append(error)
-            for path in job.output.iterdir():
-                path.unlink()
-    raise combine_errors(problems)
+STAGE = Download()
 
 
 def _download_from(place: str, job: Job) -> dict[str, Any]:

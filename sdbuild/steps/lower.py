@@ -4,38 +4,47 @@ from __future__ import annotations
 
 from typing import Any
 
-from sdbuild.engine.step import Job
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
 from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
-VERSION = 4
-TOOLS = ("torch", "coremltools", "numpy")
-NEEDS = {"graph": "graph"}
-GIVES = "lowered"
+
+class Lower(ComponentStage):
+    """Lowers the graph for every checkpoint of the architecture."""
+
+    version = 4
+    summary = "graph to an ML Program, with stand-ins for weights"
+    memory = Memory(400_000_000, 0.1)  # a stand-in takes four bytes a row
+    tools = ("torch", "coremltools", "numpy")
+    gives = "lowered"
+
+    def applies(self, recipe: Recipe, component: Component) -> bool:
+        """Whether it is a network, and not converted directly."""
+        return bool(component.folder) and recipe.packaging.lower == "once"
+
+    def needs(self, recipe: Recipe) -> dict[str, Need]:
+        """The graph alone: no checkpoint."""
+        return {"graph": Need("graph")}
+
+    def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
+        """What decides the lowered program beside the graph."""
+        return {
+            "family": recipe.family.name, "component": component.name,
+            "target": recipe.packaging.target,
+        }
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Writes the lowered program and its bindings."""
+        import torch
+
+        from sdbuild.families import FAMILIES
+        from sdbuild.lowering import bind, once
+
+        component = FAMILIES[job.params["family"]].component(job.params["component"])
+        program = torch.export.load(job.inputs["graph"] / "graph.pt2")
+        lowered = once.lower(program, component, job.params["target"], job.output)
+        bind.write_lowered(job.output, lowered)
+        return {"parameters": len(lowered.parameters), "bindings": len(lowered.bindings)}
 
 
-def applies(recipe: Recipe, component: Component) -> bool:
-    """Whether the recipe has this step for the component."""
-    return bool(component.folder) and recipe.packaging.lower == "once"
-
-
-def params(recipe: Recipe, component: Component) -> dict[str, Any]:
-    """What decides the lowered program beside the graph."""
-    return {
-        "family": recipe.family.name, "component": component.name,
-        "target": recipe.packaging.target,
-    }
-
-
-def run(job: Job) -> dict[str, Any]:
-    """Writes the lowered program and its bindings."""
-    import torch
-
-    from sdbuild.families import FAMILIES
-    from sdbuild.lowering import bind, once
-
-    component = FAMILIES[job.params["family"]].component(job.params["component"])
-    program = torch.export.load(job.inputs["graph"] / "graph.pt2")
-    lowered = once.lower(program, component, job.params["target"], job.output)
-    bind.write_lowered(job.output, lowered)
-    return {"parameters": len(lowered.parameters), "bindings": len(lowered.bindings)}
+STAGE = Lower()

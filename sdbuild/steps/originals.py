@@ -14,7 +14,7 @@ from sdbuild.base.parsing import Fields, json_file
 from sdbuild.bundle.request import Request
 from sdbuild.checkpoints.schedule import check_schedule
 from sdbuild.checkpoints.sidecar_configs import END_TOKEN
-from sdbuild.engine.step import Job
+from sdbuild.engine.stage import BundleStage, From, Job, Memory
 from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
@@ -24,39 +24,71 @@ if TYPE_CHECKING:
 
     from sdbuild.runtime.predictor import Predictor
 
-VERSION = 1
-TOOLS = ("torch", "diffusers", "transformers", "numpy", "pillow")
+DRAWING = ("text_encoder", "unet", "vae_decoder")
+"""The components without which no picture is drawn."""
 
 
-def params(recipe: Recipe) -> dict[str, Any]:
-    """What decides the pictures beside the checkpoint."""
-    return {
-        "family": recipe.family.name, "width_px": recipe.network.width_px,
-        "height_px": recipe.network.height_px, "prediction": recipe.network.prediction,
-        "requests": recipe.checked_requests(),
-    }
+class DrawingStage(BundleStage):
+    """Draws the pictures by which a bundle is judged."""
+
+    tools = ("torch", "diffusers", "transformers", "numpy", "pillow")
+    holds_one_network = True
+
+    def applies(self, recipe: Recipe) -> bool:
+        """Whether a bundle of the recipe can draw."""
+        return {component.name for component in recipe.components} >= set(DRAWING)
+
+    def params(self, recipe: Recipe) -> dict[str, Any]:
+        """What decides the pictures beside the networks."""
+        return {
+            "family": recipe.family.name, "width_px": recipe.network.width_px,
+            "height_px": recipe.network.height_px, "prediction": recipe.network.prediction,
+            "requests": recipe.checked_requests(),
+        }
 
 
-def run(job: Job) -> dict[str, Any]:
-    """Writes `1.png`, `2.png`, …, one for each request.
+class Originals(DrawingStage):
+    """Draws with the checkpoint."""
 
-    Raises:
-        SourceError: the checkpoint gives numbers that are not finite.
-    """
-    from sdbuild.families import FAMILIES
+    version = 1
+    summary = "draw pictures with the PyTorch original"
+    memory = Memory(1_000_000_000, 4.0)  # the largest original in fp32
 
-    family = FAMILIES[job.params["family"]]
+    def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
+        """The weights as they go into the bundle, with LoRAs and before anything else."""
+        weights = {name: From(made[name]["checkpoint"]) for name in DRAWING}
+        return weights | beside(made)
 
-    def load(name: str) -> Predictor:
-        return Original(family.component(name), job.inputs[name], job.params)
+    def run(self, job: Job) -> dict[str, Any]:
+        """Writes `1.png`, `2.png`, …, one for each request.
 
-    for number, image in enumerate(drawn(job, load), 1):
-        if image is None:
-            raise SourceError(
-                f"picture {number}: the checkpoint gives numbers that are not finite, in PyTorch "
-                "and fp32 too", hint="its weights are damaged: download it again, or take another")
-        image.save(job.output / f"{number}.png")
-    return {}
+        Raises:
+            SourceError: the checkpoint gives numbers that are not finite.
+        """
+        from sdbuild.families import FAMILIES
+
+        family = FAMILIES[job.params["family"]]
+
+        def load(name: str) -> Predictor:
+            return Original(family.component(name), job.inputs[name], job.params)
+
+        for number, image in enumerate(drawn(job, load), 1):
+            if image is None:
+                raise SourceError(
+                    f"picture {number}: the checkpoint gives numbers that are not finite, in "
+                    "PyTorch and fp32 too",
+                    hint="its weights are damaged: download it again, or take another")
+            image.save(job.output / f"{number}.png")
+        return {}
+
+
+STAGE = Originals()
+
+
+def beside(made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
+    """What is needed to draw besides networks."""
+    return {"resources": From(made["resources"]["checkpoint"]),
+            "latents": From(made["vae_decoder"]["checkpoint"], "latents.json")}
 
 
 def drawn(job: Job, load: Callable[[str], Predictor]) -> Iterator[Image.Image | None]:

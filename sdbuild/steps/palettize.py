@@ -8,41 +8,51 @@ from typing import Any
 
 from sdbuild.base.filenames import contents
 from sdbuild.base.machine import processors
-from sdbuild.engine.step import Job
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
 from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
-
-VERSION = 2
-TOOLS = ("coremltools", "numpy")
-NEEDS = {"package": "package"}
-GIVES = "package"
 
 _BASE_BYTES = 60_000_000
 _ELEMENT_BYTES = 12
 """Of a weight while it is palettized: in fp32, sorted, its indices, packed ones that wait."""
 
 
-def applies(recipe: Recipe, component: Component) -> bool:
-    """Whether the recipe has this step for the component."""
-    return recipe.packaging.nbits_of(component) is not None
+class Palettize(ComponentStage):
+    """Palettizes a package's large weights."""
+
+    version = 2
+    summary = "weights to lookup tables and indices"
+    memory = Memory(80_000_000, largest=8)  # one tensor at a time
+    most_memory = Memory(80_000_000, largest=12 * processors())  # a tensor for each processor
+    tools = ("coremltools", "numpy")
+    gives = "package"
+
+    def applies(self, recipe: Recipe, component: Component) -> bool:
+        """Whether the recipe gives the component's weights a number of bits."""
+        return recipe.packaging.nbits_of(component) is not None
+
+    def needs(self, recipe: Recipe) -> dict[str, Need]:
+        """The package with fp16 weights."""
+        return {"package": Need("package")}
+
+    def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
+        """What decides the palettes beside the weights."""
+        whole = {"skip_types": list(component.whole)} if component.whole else {}
+        return {"nbits": recipe.packaging.nbits_of(component)} | whole
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Writes the package with palettized weights; the facts are a report of each tensor."""
+        from sdbuild.mil.compress.palettize import palettize
+
+        (source,) = contents(job.inputs["package"], ".mlpackage")
+        reports = palettize(
+            source, job.output / source.name, nbits=job.params["nbits"],
+            skip_types=job.params.get("skip_types", ()), workers=_workers(job, source),
+        )
+        return {"tensors": [asdict(report) for report in reports]}
 
 
-def params(recipe: Recipe, component: Component) -> dict[str, Any]:
-    """What decides the palettes beside the weights."""
-    whole = {"skip_types": list(component.whole)} if component.whole else {}
-    return {"nbits": recipe.packaging.nbits_of(component)} | whole
-
-
-def run(job: Job) -> dict[str, Any]:
-    """Writes the package with palettized weights; the facts are a report of each tensor."""
-    from sdbuild.mil.compress.palettize import palettize
-
-    (source,) = contents(job.inputs["package"], ".mlpackage")
-    reports = palettize(
-        source, job.output / source.name, nbits=job.params["nbits"],
-        skip_types=job.params.get("skip_types", ()), workers=_workers(job, source),
-    )
-    return {"tensors": [asdict(report) for report in reports]}
+STAGE = Palettize()
 
 
 def _workers(job: Job, source: Path) -> int:

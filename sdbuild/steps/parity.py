@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.filenames import contents
-from sdbuild.engine.step import Job
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
 from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
@@ -22,61 +22,67 @@ if TYPE_CHECKING:
 
     from sdbuild.models.network import Architecture
 
-VERSION = 4
-TOOLS = ("torch", "diffusers", "transformers", "numpy")
-NEEDS = {"compiled": "compiled", "checkpoint": "checkpoint"}
-GIVES = "parity"
-
 _SEED = 20_240_229
 _WORKING_BYTES = 1_000_000_000
-"""Of torch and what passes through the networks, as `cost.py` estimates it."""
+"""Of torch and what passes through the networks, as the stages' `memory` has it."""
 
 
-def applies(recipe: Recipe, component: Component) -> bool:
-    """Whether the recipe has this step for the component."""
-    return bool(component.folder)
+class Parity(ComponentStage):
+    """Measures a compiled component."""
+
+    version = 4
+    summary = "measure each compiled component against its PyTorch original"
+    memory = Memory(1_000_000_000, 4.0)       # the original in fp32
+    most_memory = Memory(2_000_000_000, 4.0)  # all weights of the program decoded
+    tools = ("torch", "diffusers", "transformers", "numpy")
+    gives = "parity"
+
+    def needs(self, recipe: Recipe) -> dict[str, Need]:
+        """What is compared with what."""
+        return {"compiled": Need("compiled"), "checkpoint": Need("checkpoint")}
+
+    def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
+        """What decides the samples beside the architecture."""
+        return {
+            "family": recipe.family.name, "component": component.name,
+            **recipe.network.params_of(component), "seed": _SEED,
+        }
+
+    def run(self, job: Job) -> None:
+        """Writes `parity.json`: for each output its worst PSNR, and what is not finite."""
+        import numpy as np
+        import torch
+
+        from sdbuild.families import FAMILIES
+        from sdbuild.models import network
+        from sdbuild.runtime.predictor import load
+
+        component = FAMILIES[job.params["family"]].component(job.params["component"])
+        checkpoint = job.inputs["checkpoint"]
+        architecture = network.read_architecture(checkpoint / "architecture.json", job.params)
+        dims = network.dims(component, architecture, job.params)
+        rng = torch.Generator().manual_seed(job.params["seed"])
+        config = {**architecture.config, **network.read_latents(checkpoint)}
+        samples = list(network.module(component).samples(component, config, dims, rng))
+        originals = _originals(component, architecture, checkpoint / "weights.safetensors", samples)
+        models = contents(job.inputs["compiled"], ".mlmodelc")
+        chain = load(models, "portable", "original", weight_bytes(job))
+        found: list[dict[str, Any]] = []
+        nonfinite: list[str] = []
+        for number, (inputs, wanted) in enumerate(zip(samples, originals, strict=True)):
+            given = {p.name: t.numpy() for p, t in zip(component.inputs, inputs, strict=True)}
+            made = chain.predict(given)
+            found += [
+                {"sample": number, "output": port.name, **_compare(made[port.name], array)}
+                for port, array in zip(component.outputs, wanted, strict=True)
+            ]
+            if not all(np.isfinite(array).all() for array in made.values()):
+                nonfinite.append(_first_nonfinite(models, given))
+        report = {"samples": found, "nonfinite": nonfinite}
+        (job.output / "parity.json").write_text(json.dumps(report, indent=1), "utf-8")
 
 
-def params(recipe: Recipe, component: Component) -> dict[str, Any]:
-    """What decides the samples beside the architecture."""
-    return {
-        "family": recipe.family.name, "component": component.name,
-        **recipe.network.params_of(component), "seed": _SEED,
-    }
-
-
-def run(job: Job) -> None:
-    """Writes `parity.json`: for each output its worst PSNR, and what is not finite."""
-    import numpy as np
-    import torch
-
-    from sdbuild.families import FAMILIES
-    from sdbuild.models import network
-    from sdbuild.runtime.predictor import load
-
-    component = FAMILIES[job.params["family"]].component(job.params["component"])
-    checkpoint = job.inputs["checkpoint"]
-    architecture = network.read_architecture(checkpoint / "architecture.json", job.params)
-    dims = network.dims(component, architecture, job.params)
-    rng = torch.Generator().manual_seed(job.params["seed"])
-    config = {**architecture.config, **network.read_latents(checkpoint)}
-    samples = list(network.module(component).samples(component, config, dims, rng))
-    originals = _originals(component, architecture, checkpoint / "weights.safetensors", samples)
-    models = contents(job.inputs["compiled"], ".mlmodelc")
-    chain = load(models, "portable", "original", weight_bytes(job))
-    found: list[dict[str, Any]] = []
-    nonfinite: list[str] = []
-    for number, (inputs, wanted) in enumerate(zip(samples, originals, strict=True)):
-        given = {p.name: t.numpy() for p, t in zip(component.inputs, inputs, strict=True)}
-        made = chain.predict(given)
-        found += [
-            {"sample": number, "output": port.name, **_compare(made[port.name], array)}
-            for port, array in zip(component.outputs, wanted, strict=True)
-        ]
-        if not all(np.isfinite(array).all() for array in made.values()):
-            nonfinite.append(_first_nonfinite(models, given))
-    report = {"samples": found, "nonfinite": nonfinite}
-    (job.output / "parity.json").write_text(json.dumps(report, indent=1), "utf-8")
+STAGE = Parity()
 
 
 def _originals(

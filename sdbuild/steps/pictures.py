@@ -6,10 +6,11 @@ PSNR is in dB, of 255 levels.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.filenames import contents
-from sdbuild.engine.step import Job
+from sdbuild.engine.stage import From, Job, Memory
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.steps import originals
 from sdbuild.steps.parity import weight_bytes
@@ -19,39 +20,46 @@ if TYPE_CHECKING:
 
     from sdbuild.runtime.predictor import Predictor
 
-VERSION = 1
-TOOLS = originals.TOOLS
+class Pictures(originals.DrawingStage):
+    """Draws with the bundle's parts."""
+
+    version = 1
+    summary = "draw the same pictures with the bundle's parts, and compare them"
+    memory = Memory(1_000_000_000, largest=8)  # weights that do not fit are decoded as used
+    most_memory = Memory(2_000_000_000, 4.0)   # those of the largest component, decoded
+
+    def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
+        """The compiled parts, and what they are compared with."""
+        parts = {name: From(made[name]["compiled"]) for name in originals.DRAWING}
+        return parts | originals.beside(made) | {"originals": From("originals")}
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Writes the pictures, `1.png`, …, and `pictures.json`: prompt, seed and PSNR of each.
+
+        PSNR is null where nothing differs; where a network gave numbers that are not finite, there
+        is no picture, and `is_finite` is false.
+        """
+        from PIL import Image
+
+        from sdbuild.runtime.predictor import load
+
+        def loaded(name: str) -> Predictor:
+            models = contents(job.inputs[name], ".mlmodelc")
+            return load(models, "portable", "original", weight_bytes(job))
+
+        found = []
+        for number, image in enumerate(originals.drawn(job, loaded), 1):
+            request, psnr = job.params["requests"][number - 1], None
+            if image is not None:
+                image.save(job.output / f"{number}.png")
+                psnr = psnr_db(image, Image.open(job.inputs["originals"] / f"{number}.png"))
+            found.append({"prompt": request["prompt"], "seed": request["seed"], "psnr_db": psnr,
+                          "is_finite": image is not None})
+        (job.output / "pictures.json").write_text(json.dumps(found, indent=1), "utf-8")
+        return {}
 
 
-def params(recipe: Recipe) -> dict[str, Any]:
-    """What decides the pictures beside the compiled parts."""
-    return originals.params(recipe)
-
-
-def run(job: Job) -> dict[str, Any]:
-    """Writes the pictures, `1.png`, …, and `pictures.json`: prompt, seed and PSNR of each.
-
-    PSNR is null where nothing differs; where a network gave numbers that are not finite, there is
-    no picture, and `is_finite` is false.
-    """
-    from PIL import Image
-
-    from sdbuild.runtime.predictor import load
-
-    def loaded(name: str) -> Predictor:
-        models = contents(job.inputs[name], ".mlmodelc")
-        return load(models, "portable", "original", weight_bytes(job))
-
-    found = []
-    for number, image in enumerate(originals.drawn(job, loaded), 1):
-        request, psnr = job.params["requests"][number - 1], None
-        if image is not None:
-            image.save(job.output / f"{number}.png")
-            psnr = psnr_db(image, Image.open(job.inputs["originals"] / f"{number}.png"))
-        found.append({"prompt": request["prompt"], "seed": request["seed"], "psnr_db": psnr,
-                      "is_finite": image is not None})
-    (job.output / "pictures.json").write_text(json.dumps(found, indent=1), "utf-8")
-    return {}
+STAGE = Pictures()
 
 
 def psnr_db(image: Image.Image, original: Image.Image) -> float | None:

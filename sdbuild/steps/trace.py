@@ -10,57 +10,62 @@ from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.errors import StepError
 from sdbuild.base.versions import public_torch
-from sdbuild.engine.step import Job
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
 from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
 
-VERSION = 4
-TOOLS = ("torch", "diffusers", "transformers")
-NEEDS = {"architecture": ("checkpoint", "architecture.json")}
-GIVES = "graph"
+class Trace(ComponentStage):
+    """Captures a network's graph."""
+
+    version = 4
+    summary = "capture the graph of each network, without weights"
+    memory = Memory(500_000_000)  # torch and diffusers; weights have no numbers
+    tools = ("torch", "diffusers", "transformers")
+    gives = "graph"
+
+    def needs(self, recipe: Recipe) -> dict[str, Need]:
+        """The architecture alone: no weights."""
+        return {"architecture": Need("checkpoint", "architecture.json")}
+
+    def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
+        """What decides the graph beside the architecture."""
+        return {
+            "family": recipe.family.name, "component": component.name,
+            "attention": recipe.network.attention_of(component),
+            **recipe.network.params_of(component),
+        }
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Writes `graph.pt2`, an exported program whose tensors have no numbers."""
+        import torch
+
+        from sdbuild.families import FAMILIES
+        from sdbuild.models import network
+        from sdbuild.models.group_norm import replace_group_norms
+        from sdbuild.models.upsample import replace_upsamples
+
+        component = FAMILIES[job.params["family"]].component(job.params["component"])
+        architecture = network.read_architecture(job.inputs["architecture"], job.params)
+        dims = network.dims(component, architecture, job.params)
+        inputs = tuple(torch.zeros(p.sized(dims), device="meta") for p in component.inputs)
+        lowerable = network.laid_out(
+            network.weightless(component, architecture), job.params["attention"]
+        )
+        replace_group_norms(lowerable)
+        replace_upsamples(lowerable)
+        with torch.no_grad():
+            program = torch.export.export(lowerable, inputs)
+            program = program.run_decompositions({})
+        _clean(program)
+        with public_torch():
+            torch.export.save(program, job.output / "graph.pt2")
+        return {"operations": sum(n.op == "call_function" for n in program.graph.nodes)}
 
 
-def applies(recipe: Recipe, component: Component) -> bool:
-    """Whether the recipe has this step for the component."""
-    return bool(component.folder)
-
-
-def params(recipe: Recipe, component: Component) -> dict[str, Any]:
-    """What decides the graph beside the architecture."""
-    return {
-        "family": recipe.family.name, "component": component.name,
-        "attention": recipe.network.attention_of(component), **recipe.network.params_of(component),
-    }
-
-
-def run(job: Job) -> dict[str, Any]:
-    """Writes `graph.pt2`, an exported program whose tensors have no numbers."""
-    import torch
-
-    from sdbuild.families import FAMILIES
-    from sdbuild.models import network
-    from sdbuild.models.group_norm import replace_group_norms
-    from sdbuild.models.upsample import replace_upsamples
-
-    component = FAMILIES[job.params["family"]].component(job.params["component"])
-    architecture = network.read_architecture(job.inputs["architecture"], job.params)
-    dims = network.dims(component, architecture, job.params)
-    inputs = tuple(torch.zeros(p.sized(dims), device="meta") for p in component.inputs)
-    lowerable = network.laid_out(
-        network.weightless(component, architecture), job.params["attention"]
-    )
-    replace_group_norms(lowerable)
-    replace_upsamples(lowerable)
-    with torch.no_grad():
-        program = torch.export.export(lowerable, inputs)
-        program = program.run_decompositions({})
-    _clean(program)
-    with public_torch():
-        torch.export.save(program, job.output / "graph.pt2")
-    return {"operations": sum(n.op == "call_function" for n in program.graph.nodes)}
+STAGE = Trace()
 
 
 def _clean(program: torch.export.ExportedProgram) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from sdbuild.base import apple
 from sdbuild.base.errors import StepError, ToolMissing
-from sdbuild.engine.step import Job
+from sdbuild.engine.stage import Job
 from sdbuild.recipe.recipe import load
-from sdbuild.steps import compile as stage
+from sdbuild.steps.compile import STAGE
 
 XCODE = "/Applications/Xcode.app/Contents/Developer"
 TOOLS = "/Library/Developer/CommandLineTools"
@@ -90,7 +90,7 @@ def test_the_compiler_is_asked_for_once(mac):
     mac.program("xcrun", "echo 3500.32.1")
 
     for _ in range(20):
-        assert stage.tools({"compiler": "apple"}) == {"coremlcompiler": "3500.32.1"}
+        assert STAGE.other_tools({"compiler": "apple"}) == {"coremlcompiler": "3500.32.1"}
     assert load({}).packaging.compiler == "apple"
 
     assert mac.calls == ["xcode-select -p", "xcrun coremlcompiler version"]
@@ -109,7 +109,7 @@ def test_apples_compiler_that_is_asked_for_and_missing_says_what_helps(mac):
     mac.program("xcrun", NOT_FOUND)
 
     with pytest.raises(ToolMissing, match="comes with Xcode, and not with the Command") as raised:
-        stage.tools({"compiler": "apple"})
+        STAGE.other_tools({"compiler": "apple"})
 
     assert "xcode-select -s" in raised.value.hint
     assert "compiler=portable" in raised.value.hint
@@ -125,7 +125,7 @@ def test_a_model_that_apples_compiler_refuses_is_named(mac, tmp_path):
     with pytest.raises(StepError, match=re.escape(
             "Unet: xcrun coremlcompiler compile: exit status 1\n"
             "coremlc: error: caf\ufffd is not valid")) as raised:
-        stage.run(job)
+        STAGE.run(job)
 
     assert raised.value.hint == "compiler=portable compiles without Apple's tools"
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from sdbuild.base.errors import SourceError
 from sdbuild.engine.plan import plan
 from sdbuild.engine.sources import Checkpoints
-from sdbuild.engine.step import Job, Step, ingredients, stage
+from sdbuild.engine.stage import Job, stage
+from sdbuild.engine.step import Step, ingredients
 from sdbuild.recipe.project import BUILT_IN
 from sdbuild.recipe.recipe import load
 from sdbuild.store import Store, key

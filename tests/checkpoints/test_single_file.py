@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from sdbuild.base.digest import digest_file
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints import infer, ldm, normalize, open_checkpoint
-from sdbuild.engine.step import Job, stage
+from sdbuild.engine.stage import Job, stage
 from sdbuild.safetensors.tensors import Tensor
 from tests.single_files import config_of, single_file, small_checkpoint, write
 

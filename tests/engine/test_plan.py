@@ -4,12 +4,15 @@ import dataclasses
 import os
 import sys
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from sdbuild.engine.plan import STAGES, plan
-from sdbuild.engine.step import From, Step, ingredients, stage, tool_versions
+from sdbuild import steps
+from sdbuild.engine.plan import plan
+from sdbuild.engine.stage import STAGES, BundleStage, From, Memory, stage
+from sdbuild.engine.step import Step, ingredients, tool_versions
 from sdbuild.recipe.recipe import load
 from sdbuild.store import key
 
@@ -110,14 +113,20 @@ def test_a_bundle_that_cannot_draw_has_no_pictures():
     assert not {"originals", "pictures"} & steps.keys()
 
 
-@pytest.mark.parametrize("kind", [*STAGES, "bundle", "originals", "pictures"])
+@pytest.mark.parametrize("kind", STAGES)
 def test_every_stage_brings_what_a_stage_must(kind):
-    module = stage(kind)
+    found = stage(kind)
 
-    assert isinstance(module.VERSION, int)
-    assert all(isinstance(name, str) for name in module.TOOLS)
-    assert callable(module.params)
-    assert callable(module.run)
+    assert isinstance(found.version, int)
+    assert isinstance(found.memory, Memory)
+    assert found.summary
+    assert isinstance(found, BundleStage) or found.gives
+
+
+def test_every_file_of_a_stage_is_in_the_order_of_stages():
+    files = {path.stem for path in Path(steps.__path__[0]).glob("[!_]*.py")}
+
+    assert files == set(STAGES)
 
 
 def step_of(**changed):
@@ -127,8 +136,12 @@ def step_of(**changed):
 @pytest.fixture
 def step_with_tool(monkeypatch, tmp_path):
     """A step whose only tool is a package of the tests, in version 1.0, and where that lies."""
+    class Tooled(BundleStage):
+        tools = ("sdbuild-test-tool",)
+        params = inputs = run = None
+
     module = ModuleType("sdbuild.steps.tooled")
-    module.TOOLS = ("sdbuild-test-tool",)
+    module.STAGE = Tooled()
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.syspath_prepend(str(tmp_path))
     put_tool(tmp_path, "1.0", changed_s=1)

@@ -10,20 +10,20 @@ import traceback
 import types
 from pathlib import Path
 
-from sdbuild.base.digest import digest
 from sdbuild.base.errors import SDBuildError
 from sdbuild.bundle.install import install
+from sdbuild.bundle.manifest import write_manifest
 from sdbuild.checkpoints import RESOURCES
 from sdbuild.engine import build as building
 from sdbuild.engine import relink as relinking
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import Plan
-from sdbuild.engine.step import From, Step
+from sdbuild.engine.stage import BundleStage, From, Memory
+from sdbuild.engine.step import Step
 from sdbuild.recipe.sources import Source
 from sdbuild.reports.gc import collect
 from sdbuild.reports.verify import verify
 from sdbuild.steps import __main__ as step_process
-from sdbuild.steps.bundle import write_manifest
 from sdbuild.store import Store
 from sdbuild.store.disk import link_out
 from sdbuild.store.scan import files
@@ -63,15 +63,22 @@ def bundle(job):
     write_manifest(job.output, {"schema": 1, "made_from": made_from, **job.params})
 
 
-def stage(kind, run, gives, **more):
-    """A module as those of `sdbuild.steps`, that notes each of its runs."""
-    def noted(job):
-        key = job.output.parent.name.partition("-")[0]
-        note(f"start {os.getppid()} {key}")
-        run(job)
-        note(f"end {os.getppid()} {key}")
+def stage(kind, work):
+    """A module as those of `sdbuild.steps`, whose stage notes each of its runs."""
+    class Noted(BundleStage):
+        version = 1
+        memory = Memory(1_000_000)
+        needs_provenance = kind == "bundle"
+        params = inputs = None
+
+        def run(self, job):
+            key = job.output.parent.name.partition("-")[0]
+            note(f"start {os.getppid()} {key}")
+            work(job)
+            note(f"end {os.getppid()} {key}")
+
     module = types.ModuleType(f"sdbuild.steps.{kind}")
-    vars(module).update(VERSION=1, TOOLS=(), NEEDS={}, GIVES=gives, run=noted, **more)
+    module.STAGE = Noted()
     sys.modules[module.__name__] = module
 
 
@@ -81,13 +88,10 @@ def note(line):
     os.close(handle)
 
 
-stage("download", download, "checkpoint")
-stage("convert", convert, "package")
-stage("compile", compile_, "compiled")
-stage("bundle", bundle, "bundle", NEEDS_PROVENANCE=True,
-      write_manifest=write_manifest,
-      provenance_digest=lambda found: digest("provenance", found),
-      params=lambda recipe: recipe.bundle_params)
+stage("download", download)
+stage("convert", convert)
+stage("compile", compile_)
+stage("bundle", bundle)
 
 
 class Forked:
@@ -155,7 +159,7 @@ def plan(source, nbits=2, components=COMPONENTS):
             "unet": From("compile:unet"), "vae_decoder": From("compile:vae_decoder")}),
     ]
     recipe = types.SimpleNamespace(
-        variant="small", bundle_params=params, attention="original", target="iOS16",
+        variant="small", packaging=types.SimpleNamespace(target="iOS16"),
         family=types.SimpleNamespace(component=lambda n: types.SimpleNamespace(has_layouts=False)),
     )
     return Plan(recipe=recipe, steps={step.name: step for step in steps})

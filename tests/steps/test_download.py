@@ -13,7 +13,7 @@ from sdbuild.base.digest import digest_file
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints import open_checkpoint
 from sdbuild.checkpoints.folder import Folder
-from sdbuild.engine.step import Job, stage
+from sdbuild.engine.stage import Job, stage
 from sdbuild.safetensors import tensors
 from sdbuild.safetensors.decode import expect_finite
 

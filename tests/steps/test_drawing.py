@@ -6,10 +6,10 @@ import weakref
 import pytest
 
 from sdbuild.base.errors import SourceError
-from sdbuild.engine.step import Job
+from sdbuild.engine.stage import Job
 from sdbuild.recipe.recipe import load
 from sdbuild.runtime.drawing import OneAtATime
-from sdbuild.steps import originals
+from sdbuild.steps.originals import STAGE
 
 
 class Network:
@@ -43,8 +43,8 @@ def test_a_scheduler_that_cannot_be_one_is_refused_before_anything_is_loaded(
 ):
     (tmp_path / "scheduler_config.json").write_text(config)
     (tmp_path / "latents.json").write_text(json.dumps({"scaling_factor": 0.18215}))
-    job = Job(params=originals.params(load({})), output=tmp_path,
+    job = Job(params=STAGE.params(load({})), output=tmp_path,
               inputs={"resources": tmp_path, "latents": tmp_path / "latents.json"})
 
     with pytest.raises(SourceError, match=message):
-        originals.run(job)
+        STAGE.run(job)

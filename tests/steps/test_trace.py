@@ -8,7 +8,7 @@ import torch
 
 from sdbuild.base.digest import canonical
 from sdbuild.checkpoints.normalize import architecture
-from sdbuild.engine.step import Job, stage
+from sdbuild.engine.stage import Job, stage
 from sdbuild.recipe.recipe import load
 
 CHECKPOINT = Path(__file__).parent.parent.parent / "recipes" / "tiny-emoji"

@@ -9,7 +9,8 @@ import pytest
 from sdbuild.engine import build
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import Plan
-from sdbuild.engine.step import From, Step
+from sdbuild.engine.stage import ComponentStage, From, Memory
+from sdbuild.engine.step import Step
 from sdbuild.recipe.recipe import load
 from sdbuild.store import Store
 from sdbuild.store.remote.remote import Remote
@@ -27,13 +28,21 @@ def run(job):
     (job["output"] / "large").write_text(text * (LARGE_BYTES // len(text)))
 
 
+class Bare(ComponentStage):
+    """A stage whose work is `run`, done in this process."""
+
+    version = 1
+    memory = Memory(1_000_000)
+    params = run = None
+
+
 @pytest.fixture
 def stages(monkeypatch):
     """Stages that need no process of their own; which of them ran."""
     ran = []
     for kind in CHAIN:
         module = ModuleType(f"sdbuild.steps.{kind}")
-        module.VERSION, module.TOOLS = 1, ()
+        module.STAGE = Bare()
         monkeypatch.setitem(sys.modules, module.__name__, module)
 
     def run_step(kind, job, work):

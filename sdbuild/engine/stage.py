@@ -1,0 +1,198 @@
+"""What a stage is: one file in `sdbuild/steps/`, and its name in `STAGES`.
+
+Modules of stages import nothing heavy before `run`, for every command plans with them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sdbuild.families import Component
+from sdbuild.recipe.recipe import Recipe
+from sdbuild.recipe.sources import Source
+
+STAGES = (
+    "download",   # checkpoints are verified before any work starts
+    "merge",      # LoRAs change weights, so nothing after it knows that there were some
+    "trace",      # needs only the architecture, so it is shared by every checkpoint of it
+    "lower",      # so is this, the last stage that needs torch and coremltools' converter
+    "convert",    # weights come in here, streamed
+    "palettize",  # before chunk, so that chunks are balanced by the bytes that ship
+    "chunk",      # copies blobs, so that another cut costs no palette
+    "compile",    # per program, so after the cut
+    "parity",     # what the compiled component does, measured against its original
+    "bundle",     # everything that a host loads
+    "originals",  # knows of nothing that was done to the bundle
+    "pictures",   # compared with these
+)
+"""All stages, each after those whose artifacts it reads: `sdbuild/steps/<name>.py`."""
+
+
+@dataclass(frozen=True, slots=True)
+class From:
+    """An input: the artifact of the step called `step`, or one path of it."""
+
+    step: str
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a stage reads of its component: the artifact that last played `role`, or one path of
+    it."""
+
+    role: str
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a step reads from outside: the parts `reads` of a checkpoint, by their folders, from
+    `source`. Where a recipe is locked, `locked` are the digests that its own files must have."""
+
+    source: Source | None = None
+    reads: tuple[str, ...] = ()
+    locked: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSize:
+    """How large a network is: the elements of all its tensors, and of the largest."""
+
+    all: int = 0
+    largest: int = 0
+
+    def __add__(self, other: NetworkSize) -> NetworkSize:
+        return NetworkSize(all=self.all + other.all, largest=max(self.largest, other.largest))
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """An estimate in bytes: a base, and so many for each element of the network's tensors, and
+    for each of the largest one's."""
+
+    base: int
+    each: float = 0.0
+    largest: float = 0.0
+
+    def at(self, size: NetworkSize) -> int:
+        """The bytes for a network of this size."""
+        return int(self.base + self.each * size.all + self.largest * size.largest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What the process of a step is given: where its inputs are, and where its output goes.
+
+    `places` are where the checkpoint may be, for the stage that reads one, `config` the folder
+    that says what a single file does not, `facts` what is known of them, `reads` the parts, and
+    `locked` the digests that its output must have, if any.
+    `resources` are what it may use, which never changes its bytes: `memory_bytes`.
+    """
+
+    params: Mapping[str, Any]
+    inputs: Mapping[str, Path]
+    output: Path
+    places: Sequence[str] = ()
+    config: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    reads: Sequence[str] = ()
+    locked: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, int] = field(default_factory=dict)
+
+
+class Stage(ABC):
+    """What all stages have.
+
+    Attributes:
+        version: raised by hand when the bytes that it writes for the same inputs change.
+        summary: what it does, as `doit list` shows it.
+        memory: what a step of it needs.
+        most_memory: what it can make use of, where that is more.
+        tools: the packages whose version may change its bytes.
+        holds_one_network: whether it loads the networks that it reads one at a time.
+        needs_provenance: whether it is also given how its inputs were made, as `provenance`.
+    """
+
+    version: int
+    summary: str
+    memory: Memory
+    most_memory: Memory | None = None
+    tools: tuple[str, ...] = ()
+    holds_one_network = False
+    needs_provenance = False
+
+    def memory_of(self, params: Mapping[str, Any]) -> Memory:
+        """What a step with these parameters needs."""
+        return self.memory
+
+    def other_tools(self, params: Mapping[str, Any]) -> Mapping[str, str]:
+        """The versions of tools that are no packages, or that only some parameters use.
+
+        Raises:
+            ToolMissing: one is not installed.
+        """
+        return {}
+
+    @abstractmethod
+    def run(self, job: Job) -> Mapping[str, Any] | None:
+        """Does the work, in a process of its own; returns facts for the record."""
+
+
+class ComponentStage(Stage):
+    """A stage with a step for each component. `gives` is the role of its artifact, by which the
+    stages after it ask for it."""
+
+    gives: str
+
+    def applies(self, recipe: Recipe, component: Component) -> bool:
+        """Whether the recipe has this step for the component; by default, if it is a network."""
+        return bool(component.folder)
+
+    @abstractmethod
+    def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
+        """What decides the bytes beside the inputs: all that `run` knows of the recipe."""
+
+    def needs(self, recipe: Recipe) -> Mapping[str, Need]:
+        """Its inputs, by the names that `run` has for them."""
+        return {}
+
+    def reading(self, recipe: Recipe, component: Component) -> Reading:
+        """What it reads from outside."""
+        return Reading()
+
+
+class BundleStage(Stage):
+    """A stage with one step for the whole bundle."""
+
+    def applies(self, recipe: Recipe) -> bool:
+        """Whether the recipe has this step."""
+        return True
+
+    @abstractmethod
+    def params(self, recipe: Recipe) -> dict[str, Any]:
+        """What decides the bytes beside the inputs: all that `run` knows of the recipe."""
+
+    @abstractmethod
+    def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> Mapping[str, From]:
+        """Its inputs, by the names that `run` has for them.
+
+        Args:
+            made: the step that last played each role, by component.
+        """
+
+    def facts(self, recipe: Recipe) -> Mapping[str, Any]:
+        """What goes into the artifact's record, and into nothing else."""
+        return {}
+
+
+def stage(kind: str) -> ComponentStage | BundleStage:
+    """The stage of this name: `STAGE` of `sdbuild/steps/<kind>.py`."""
+    found = importlib.import_module(f"sdbuild.steps.{kind}").STAGE
+    assert isinstance(found, ComponentStage | BundleStage)
+    return found
