@@ -223,15 +223,15 @@ def tokenizer(folder, chance):
 
 def padding(folder, chance):
     sidecar_configs.padding({
-        resources.VOCABULARY: written(mutated(WORDS | {"<pad>": 9}, chance)),
-        resources.TOKENIZER_CONFIG: spoiled(written(mutated(TOKENIZER_CONFIG, chance)), chance),
+        resources.TOKENIZER.vocabulary: written(mutated(WORDS | {"<pad>": 9}, chance)),
+        resources.TOKENIZER.config: spoiled(written(mutated(TOKENIZER_CONFIG, chance)), chance),
     }, {})
 
 
 def merges(folder, chance):
     sidecar_configs.check_tokenizer({
-        resources.VOCABULARY: json.dumps(WORDS).encode(),
-        resources.MERGES: spoiled(b"#version: 0.2\na b</w>\n", chance),
+        resources.TOKENIZER.vocabulary: json.dumps(WORDS).encode(),
+        resources.TOKENIZER.merges: spoiled(b"#version: 0.2\na b</w>\n", chance),
     })
 
 

@@ -4,8 +4,8 @@ Older configs lack the fields that came after them. Filled in here, an architect
 defines it, and stays what it is when a library changes a default.
 
 Source:
-    diffusers 0.42.1, `UNet2DConditionModel` and `AutoencoderKL`; transformers 5.23.0,
-    `CLIPTextConfig` and `CLIPVisionConfig` (both Apache-2.0).
+    diffusers 0.42.1, `UNet2DConditionModel`, `ControlNetModel` and `AutoencoderKL`; transformers
+    5.23.0, `CLIPTextConfig` and `CLIPVisionConfig` (both Apache-2.0).
 """
 
 from __future__ import annotations
@@ -62,6 +62,25 @@ _UNET: dict[str, Any] = {
                        "CrossAttnUpBlock2D"],
     "use_linear_projection": False,
 }
+_CONTROLNET: dict[str, Any] = {
+    name: _UNET[name] for name in (
+        "act_fn", "addition_embed_type", "addition_embed_type_num_heads", "addition_time_embed_dim",
+        "attention_head_dim", "block_out_channels", "class_embed_type", "cross_attention_dim",
+        "down_block_types", "downsample_padding", "encoder_hid_dim", "encoder_hid_dim_type",
+        "flip_sin_to_cos", "freq_shift", "in_channels", "layers_per_block",
+        "mid_block_scale_factor", "mid_block_type", "norm_eps", "norm_num_groups",
+        "num_attention_heads", "num_class_embeds", "only_cross_attention",
+        "projection_class_embeddings_input_dim", "resnet_time_scale_shift",
+        "transformer_layers_per_block", "use_linear_projection",
+    )
+} | {
+    "conditioning_channels": 3,
+    "conditioning_embedding_out_channels": [16, 32, 96, 256],
+    "controlnet_conditioning_channel_order": "rgb",
+    "global_pool_conditions": False,
+}
+"""A ControlNet is the half of a U-Net, with a network for its picture."""
+
 _AUTOENCODER: dict[str, Any] = {
     "act_fn": "silu",
     "block_out_channels": [64],
@@ -104,7 +123,9 @@ _CLIP_VISION: dict[str, Any] = {
 }
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "UNet2DConditionModel": _UNET, "AutoencoderKL": _AUTOENCODER, "CLIPTextModel": _CLIP_TEXT,
+    "UNet2DConditionModel": _UNET, "ControlNetModel": _CONTROLNET, "AutoencoderKL": _AUTOENCODER,
+    "CLIPTextModel": _CLIP_TEXT,
+    "CLIPTextModelWithProjection": _CLIP_TEXT | {"projection_dim": 512},
     "CLIPVisionModel": _CLIP_VISION,
 }
 """The default of each field that defines a network, by class."""

@@ -7,20 +7,13 @@ from pathlib import PurePosixPath
 
 from sdbuild.base.errors import SourceError
 from sdbuild.base.parsing import Fields, json_object, shown
-from sdbuild.checkpoints.resources import (
-    MERGES,
-    SCHEDULER,
-    SPECIAL_TOKENS,
-    TOKENIZER,
-    TOKENIZER_CONFIG,
-    VOCABULARY,
-)
+from sdbuild.checkpoints.resources import SCHEDULER, TOKENIZERS, Tokenizer
 from sdbuild.safetensors.pickles import PICKLES
 
 RESOURCES = "resources"
 """The part of a checkpoint that is no network: tokenizer, scheduler, card."""
 
-FOLDERS = ("scheduler", "tokenizer")
+FOLDERS = ("scheduler", *(tokenizer.folder for tokenizer in TOKENIZERS))
 """Those of its folders that are parts, too: what stands there defines some networks."""
 
 _CARDS = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md")
@@ -58,7 +51,7 @@ def part_files(
 ) -> list[str]:
     """The files of a part: of a component its config first and then its weights.
 
-    `scheduler` and `tokenizer` are parts as well, of what is among the resources.
+    `scheduler` and the tokenizers are parts as well, of what is among the resources.
 
     Args:
         where: the checkpoint, for messages.
@@ -83,11 +76,13 @@ def config_files(where: str, part: str, names: Collection[str]) -> list[str]:
         SourceError: one that is needed is not there.
     """
     if part == RESOURCES:
-        needed = [_existing(where, name, names) for name in (*_tokenizer(names), SCHEDULER)]
-        return needed + [name for name in (SPECIAL_TOKENS, TOKENIZER_CONFIG) if name in names]
+        kept = [t for t in TOKENIZERS if _has_folder(t.folder, names)] or TOKENIZERS[:1]
+        return [name for tokenizer in kept for name in _tokenizer_files(where, tokenizer, names)] \
+            + [_existing(where, SCHEDULER, names)]
+    if part == "scheduler":
+        return [_existing(where, SCHEDULER, names)]
     if part in FOLDERS:
-        resources = config_files(where, RESOURCES, names)
-        return [name for name in resources if name.startswith(f"{part}/")]
+        return _tokenizer_files(where, Tokenizer(part), names)
     folders = {name.partition("/")[0] for name in names if "/" in name}
     if folders and part not in folders and "config.json" not in names:
         raise SourceError(
@@ -102,13 +97,21 @@ def _lacking(part: str) -> str:
     """What helps where a checkpoint has no folder for a part."""
     if part == "vae":
         return FROM_ELSEWHERE
-    return A_CHECKPOINT if part in ("unet", "text_encoder") else LEAVE_OUT
+    return A_CHECKPOINT if part in ("unet", "text_encoder", "text_encoder_2") else LEAVE_OUT
 
 
-def _tokenizer(names: Collection[str]) -> tuple[str, ...]:
-    """Its two files or, as transformers 5 writes it, its only one."""
-    two = (VOCABULARY, MERGES)
-    return (TOKENIZER,) if TOKENIZER in names and not all(n in names for n in two) else two
+def _has_folder(folder: str, names: Collection[str]) -> bool:
+    return any(name.startswith(f"{folder}/") for name in names)
+
+
+def _tokenizer_files(where: str, tokenizer: Tokenizer, names: Collection[str]) -> list[str]:
+    """Its two files or, as transformers 5 writes it, its only one; and what describes it."""
+    needed = [tokenizer.vocabulary, tokenizer.merges]
+    if tokenizer.one_file in names and not all(name in names for name in needed):
+        needed = [tokenizer.one_file]
+    described = (tokenizer.special_tokens, tokenizer.config)
+    return [*(_existing(where, name, names) for name in needed),
+            *(name for name in described if name in names)]
 
 
 def _inside(part: str, name: str, names: Collection[str]) -> str:

@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdbuild.base.errors import SourceError
+from sdbuild.checkpoints.defaults import DEFAULTS
 from sdbuild.checkpoints.rules import Rule, either, integer, list_of, number, only, per_block, shown
+from sdbuild.families import FAMILIES
 
-_HINT = "the models that can be built are Stable Diffusion 1 and 2, text to image"
+NO_MORE = "the models that can be built are " + ", ".join(f.title for f in FAMILIES.values())
+"""The hint for what belongs to none of them."""
 
 CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel",
+           "text_encoder_2": "CLIPTextModelWithProjection", "controlnet": "ControlNetModel",
            "safety_checker": "StableDiffusionSafetyChecker"}
 """The class of each part."""
 
@@ -37,7 +41,10 @@ _CHANNELS, _LAYERS, _GROUPS = integer(1, 8192), integer(1, 16), integer(1, 1024)
 _HEADS = integer(1, 2048)
 _EPSILON = number(0, 1)
 _DEEPFLOYD = "it has layers of DeepFloyd IF"
-_EXTRA = "it takes more than a prompt, as Stable Diffusion XL and unCLIP do"
+_EXTRA = "it takes more than a prompt, as unCLIP does"
+_XL_EXTRA = {"text_time": "it is of Stable Diffusion XL",
+             "text_image": "it takes a picture as its prompt, as Kandinsky does"}
+_GUIDED = "it takes its guidance as an input, as distilled models (LCM) do"
 _INPUTS = {
     3: "it works on pixels", 5: "it is for depth to image", 7: "it is an upscaler",
     8: "it is InstructPix2Pix", 9: "it is for inpainting", 16: "it is of a model with 16 latents",
@@ -45,7 +52,8 @@ _INPUTS = {
 
 _UNET = {
     "act_fn": _ACTIVATION,
-    "addition_embed_type": only(None, otherwise=_EXTRA),
+    "addition_embed_type": only(None, "text_time", otherwise=_XL_EXTRA),
+    "addition_time_embed_dim": either(_NONE, integer(1, 8192)),
     "attention_head_dim": per_block(_HEADS),
     "attention_type": only("default", otherwise="it takes places for objects, as GLIGEN does"),
     "block_out_channels": list_of(_CHANNELS),
@@ -64,7 +72,7 @@ _UNET = {
                                                   "IP-Adapter and Kandinsky do"),
     "flip_sin_to_cos": _FLAG,
     "freq_shift": number(0, 1),
-    "in_channels": only(4, otherwise=_INPUTS),
+    "in_channels": only(4, 9, otherwise=_INPUTS),
     "layers_per_block": per_block(_LAYERS),
     "mid_block_only_cross_attention": only(None, False, otherwise=_DEEPFLOYD),
     "mid_block_scale_factor": number(0.01, 100),
@@ -74,13 +82,13 @@ _UNET = {
     "num_attention_heads": either(_NONE, per_block(_HEADS)),
     "num_class_embeds": only(None, otherwise="it takes classes, as upscalers do"),
     "only_cross_attention": per_block(_FLAG),
+    "projection_class_embeddings_input_dim": either(_NONE, integer(1, 65536)),
     "out_channels": only(4, otherwise="it predicts more than noise"),
     "resnet_out_scale_factor": number(0.01, 100),
     "resnet_skip_time_act": only(False, otherwise=_DEEPFLOYD),
     "resnet_time_scale_shift": only("default", otherwise=_DEEPFLOYD),
     "reverse_transformer_layers_per_block": _NONE,
-    "time_cond_proj_dim": only(None, otherwise="it takes its guidance as an input, as distilled "
-                                                "models (LCM) do"),
+    "time_cond_proj_dim": either(_NONE, integer(1, 8192)),
     "time_embedding_act_fn": either(_NONE, _ACTIVATION),
     "time_embedding_dim": either(_NONE, integer(1, 65536)),
     "time_embedding_type": only("positional"),
@@ -89,6 +97,25 @@ _UNET = {
     "up_block_types": per_block(only("CrossAttnUpBlock2D", "UpBlock2D")),
     "use_linear_projection": _FLAG,
 }
+_XL = {
+    "addition_embed_type": only("text_time", otherwise={None: "it is none of its kind"}),
+    "addition_time_embed_dim": integer(1, 8192),
+    "in_channels": only(4, otherwise=_INPUTS),
+    "projection_class_embeddings_input_dim": integer(1, 65536),
+    "time_cond_proj_dim": only(None, otherwise=_GUIDED),
+}
+_BY_FAMILY: Mapping[str, Mapping[str, Rule]] = {
+    "sd": {
+        "addition_embed_type": only(None, otherwise=_XL_EXTRA),
+        "in_channels": only(4, otherwise=_INPUTS),
+        "time_cond_proj_dim": only(None, otherwise=_GUIDED),
+    },
+    "sdxl": _XL,
+    "sdxl-refiner": _XL,
+}
+"""What holds for the U-Nets and ControlNets of a family, by its name: these rules come before the
+general ones. A family that is widened, to inpainting for instance, is widened here."""
+
 _AUTOENCODER = {
     "act_fn": _ACTIVATION,
     "block_out_channels": list_of(_CHANNELS, 4, 4),
@@ -119,12 +146,28 @@ _CLIP_TEXT = _TRANSFORMER | {
     "max_position_embeddings": integer(77, 100_000),
     "vocab_size": integer(1, 1_000_000),
 }
+_CONTROLNET_ONLY = {
+    "conditioning_channels": only(3),
+    "conditioning_embedding_out_channels": list_of(_CHANNELS),
+    "controlnet_conditioning_channel_order": only("rgb", "bgr"),
+    "global_pool_conditions": only(False, otherwise="it pools its residuals, as shuffle does"),
+}
 _CLIP_VISION = _TRANSFORMER | {
     "image_size": integer(1, 4096), "num_channels": only(3), "patch_size": integer(1, 1024),
 }
+_CONDITIONED = ("UNet2DConditionModel", "ControlNetModel")
+_PUBLISHED = {(2048, 2816): "sdxl", (1280, 2560): "sdxl-refiner"}
+"""The families of XL by the widths of their prompts and of what they take beside them: six numbers
+about the picture, or five."""
+
+FAMILY_TITLES = {"sdxl": "Stable Diffusion XL's base model",
+                 "sdxl-refiner": "Stable Diffusion XL's refiner"}
 _RULES: Mapping[str, Mapping[str, Rule]] = {
     "UNet2DConditionModel": _UNET, "AutoencoderKL": _AUTOENCODER, "CLIPTextModel": _CLIP_TEXT,
+    "CLIPTextModelWithProjection": _CLIP_TEXT | {"projection_dim": _CHANNELS},
     "CLIPVisionModel": _CLIP_VISION,
+    "ControlNetModel": {name: rule for name, rule in _UNET.items()
+                        if name in DEFAULTS["ControlNetModel"]} | _CONTROLNET_ONLY,
     "StableDiffusionSafetyChecker": {"projection_dim": _CHANNELS},
 }
 
@@ -140,24 +183,38 @@ def check_class(part: str, name: str) -> None:
         what = f", {_OTHERS[name]}" if name in _OTHERS else ""
         raise SourceError(
             f"{part}/config.json: its network is {shown(name)}{what}; expected {expected}",
-            hint=_HINT, part=part,
+            hint=NO_MORE, part=part,
         )
 
 
-def check_fields(part: str, name: str, config: Mapping[str, Any]) -> None:
-    """Makes sure that a network of the class `name` with such a config can be built.
+def check_fields(
+    part: str, name: str, config: Mapping[str, Any], family: str = "sd"
+) -> None:
+    """Makes sure that a network of the class `name` with such a config can be built in a family.
 
     Raises:
         SourceError: a field says that it cannot; names each, what it is and what was expected.
     """
+    rules = _RULES.get(name, {})
+    if name in _CONDITIONED:
+        rules = {**rules, **_BY_FAMILY[family]}
     problems = [
         f"{field} is {shown(config[field])}, expected {rule.expected}"
         + (f": {meaning}" if (meaning := rule.meaning(config[field])) else "")
-        for field, rule in _RULES.get(name, {}).items()
+        for field, rule in rules.items()
         if field in config and not rule.allows(config[field])
     ]
+    if name in _CONDITIONED and not problems and (other := _other_family(config, family)):
+        problems = [f"its widths are those of {other}"]
     if problems:
         raise SourceError(
             f"{part}/config.json: the network cannot be built:\n  " + "\n  ".join(problems),
-            hint=_HINT, part=part, problems=problems,
+            hint=NO_MORE, part=part, problems=problems,
         )
+
+
+def _other_family(config: Mapping[str, Any], family: str) -> str:
+    """Which published network of another family it is by its widths; empty if it is none."""
+    widths = config["cross_attention_dim"], config["projection_class_embeddings_input_dim"]
+    found = _PUBLISHED.get(widths, family) if isinstance(widths[0], int) else family
+    return "" if found == family else FAMILY_TITLES[found]

@@ -27,11 +27,14 @@ _IRRELEVANT = frozenset({
     "architectures", "dtype", "model_type", "torch_dtype", "transformers_version",
     "initializer_factor", "initializer_range",           # of a training that begins
     "attention_dropout", "dropout",                      # of training
-    "bos_token_id", "pad_token_id", "projection_dim",    # of others than the network
+    "bos_token_id", "pad_token_id",                      # of others than the network
     "sample_size",                                       # a recipe's size decides
     "latents_mean", "latents_std", "scaling_factor", "shift_factor",  # of latents: `latents`
     "force_upcast", "upcast_attention",                  # casts to fp32, in which graphs are anyway
 })
+_WITHOUT_PROJECTION = frozenset({"CLIPTextModel"})
+"""The classes in whose configs `projection_dim` is of CLIP's other half."""
+
 _PER_BLOCK = ("attention_head_dim", "cross_attention_dim", "layers_per_block",
               "num_attention_heads", "only_cross_attention", "transformer_layers_per_block")
 _CLIP_TOKENS, _CLIP_END = 49408, 49407
@@ -57,7 +60,7 @@ def architecture_of(
     part, *beside = reads
     resources = checkpoint.resources() if beside else {}
     told = {TOLD[folder][0]: TOLD[folder][1](resources, params) for folder in beside}
-    found = architecture(part, checkpoint.config(part))
+    found = architecture(part, checkpoint.config(part), params.get("family", "sd"))
     return found | {name: what for name, what in told.items() if what is not None}
 
 
@@ -73,11 +76,15 @@ def check(checkpoint: Checkpoint, reads: Sequence[str], params: Mapping[str, Any
         architecture_of(checkpoint, reads, params)
 
 
-def architecture(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
+def architecture(part: str, config: Mapping[str, Any], family: str = "sd") -> dict[str, Any]:
     """The class of a network and what defines it, from its config.
 
+    An autoencoder that says that it need not be computed in fp32 has `force_upcast` beside these.
+    diffusers' default says that it must, and older configs are silent: neither is worth a word.
+
     Raises:
-        SourceError: the config does not name a network, or names one that cannot be built.
+        SourceError: the config does not name a network, or names one that cannot be built in the
+            family.
     """
     name = _class_name(part, config)
     networks.check_class(part, name)
@@ -85,15 +92,18 @@ def architecture(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
         return {"class": name, "config": _checker(part, config)}
     found = {key: _same_for_all(value) if key in _PER_BLOCK else value
              for key, value in {**DEFAULTS.get(name, {}), **config}.items()}
-    networks.check_fields(part, name, found)
+    networks.check_fields(part, name, found, family)
     kept = {
         key: value for key, value in found.items()
         if not key.startswith("_") and key not in _IRRELEVANT
     }
+    if name in _WITHOUT_PROJECTION:
+        kept.pop("projection_dim", None)
     if kept.get("eos_token_id") == 2 and kept.get("vocab_size") == _CLIP_TOKENS:
         # transformers takes 2 for the highest token, which in CLIP's vocabulary is the end token.
         kept["eos_token_id"] = _CLIP_END
-    return {"class": name, "config": kept}
+    precision = {"force_upcast": False} if config.get("force_upcast") is False else {}
+    return {"class": name, "config": kept, **precision}
 
 
 def latents(part: str, config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -168,7 +178,8 @@ def _checker_name(name: str) -> str:
     return _VISION + name if is_short else name
 
 
-_CLIP_NAMES = {"text_encoder": _clip_name, "safety_checker": _checker_name}
+_CLIP_NAMES = {"text_encoder": _clip_name, "text_encoder_2": _clip_name,
+               "safety_checker": _checker_name}
 """How the tensors of CLIP's models are named, by part."""
 
 

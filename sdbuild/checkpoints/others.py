@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sdbuild.base.errors import SourceError
+from sdbuild.checkpoints.networks import NO_MORE
 
-NO_MORE = "the models that can be built are Stable Diffusion 1 and 2, text to image"
 _UNET = r"(model\.)?(diffusion_model\.)?"
 _KINDS = tuple((re.compile(pattern), kind, hint) for pattern, kind, hint in (
     (r"lora_(unet|te)|.*\.lora_[AB]\.|.*[._]lora\.(up|down)\.", "is a LoRA",

@@ -8,18 +8,49 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 from sdbuild.base.errors import SourceError
 from sdbuild.base.parsing import json_object, kind, shown
 
-TOKENIZER = "tokenizer/tokenizer.json"
-"""A whole tokenizer in one file."""
 
-VOCABULARY, MERGES = "tokenizer/vocab.json", "tokenizer/merges.txt"
-SPECIAL_TOKENS = "tokenizer/special_tokens_map.json"
-TOKENIZER_CONFIG = "tokenizer/tokenizer_config.json"
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """A folder with a tokenizer, and the paths of the files that it may have."""
+
+    folder: str
+
+    @property
+    def one_file(self) -> str:
+        """A whole tokenizer, as transformers 5 writes it."""
+        return f"{self.folder}/tokenizer.json"
+
+    @property
+    def vocabulary(self) -> str:
+        """The number of each word."""
+        return f"{self.folder}/vocab.json"
+
+    @property
+    def merges(self) -> str:
+        """The pairs of words that are merged, by rank."""
+        return f"{self.folder}/merges.txt"
+
+    @property
+    def special_tokens(self) -> str:
+        """The words that are no text, the pad token among them."""
+        return f"{self.folder}/special_tokens_map.json"
+
+    @property
+    def config(self) -> str:
+        """Its settings, and the words that were added to the vocabulary."""
+        return f"{self.folder}/tokenizer_config.json"
+
+
+TOKENIZER, TOKENIZER_2 = Tokenizer("tokenizer"), Tokenizer("tokenizer_2")
+TOKENIZERS = (TOKENIZER, TOKENIZER_2)
+"""Of the first and the second text encoder. A checkpoint may have either or both."""
+
 SCHEDULER = "scheduler/scheduler_config.json"
 LARGEST_BYTES = 32 << 20
 """Of a file among the resources; vocabularies of other families have 17 MB."""
@@ -38,16 +69,21 @@ class Resources(Mapping[str, bytes]):
     def __init__(self, where: str, names: Sequence[str], read: Callable[[str], bytes]) -> None:
         self._where = where
         self._read = read
-        self._is_split = TOKENIZER in names
-        kept = [name for name in names if name != TOKENIZER]
-        self._names = [VOCABULARY, MERGES, *kept] if self._is_split else kept
+        self._split = {name: tokenizer for tokenizer in TOKENIZERS if tokenizer.one_file in names
+                       for name in (tokenizer.vocabulary, tokenizer.merges)}
+        one_files = [tokenizer.one_file for tokenizer in TOKENIZERS]
+        self._names = [*self._split, *(name for name in names if name not in one_files)]
+        self._made: dict[str, bytes] = {}
 
     def __getitem__(self, name: str) -> bytes:
         if name not in self._names:
             raise KeyError(name)
-        if self._is_split and name in (VOCABULARY, MERGES):
-            return self._two_files[name]
-        return self._read(name)
+        if (tokenizer := self._split.get(name)) is None:
+            return self._read(name)
+        if name not in self._made:
+            one_file = tokenizer.one_file
+            self._made |= two_files(f"{self._where}: {one_file}", self._read(one_file), tokenizer)
+        return self._made[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -58,12 +94,8 @@ class Resources(Mapping[str, bytes]):
     def __len__(self) -> int:
         return len(self._names)
 
-    @cached_property
-    def _two_files(self) -> dict[str, bytes]:
-        return two_files(f"{self._where}: {TOKENIZER}", self._read(TOKENIZER))
 
-
-def two_files(where: str, content: bytes) -> dict[str, bytes]:
+def two_files(where: str, content: bytes, tokenizer: Tokenizer = TOKENIZER) -> dict[str, bytes]:
     """`vocab.json` and `merges.txt`, by their paths, from a `tokenizer.json`.
 
     Raises:
@@ -76,12 +108,13 @@ def two_files(where: str, content: bytes) -> dict[str, bytes]:
         flat = json.dumps({word: vocabulary[word] for word in words},
                           ensure_ascii=False, separators=(",", ":"))
         lines = [_HEADER, *(" ".join(pair) for pair in merges)]
-        return {VOCABULARY: flat.encode(), MERGES: ("\n".join(lines) + "\n").encode()}
+        return {tokenizer.vocabulary: flat.encode(),
+                tokenizer.merges: ("\n".join(lines) + "\n").encode()}
     except (ValueError, LookupError, TypeError) as error:
         said = f"no {error}" if isinstance(error, KeyError) else error
         raise SourceError(
             f"{where}: not a tokenizer like CLIP's: {said}",
-            hint="of Stable Diffusion 1 and 2, a tokenizer is byte pairs with </w> at a word's end",
+            hint="Stable Diffusion's tokenizers are byte pairs with </w> at a word's end",
         ) from error
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from sdbuild.base.errors import SourceError
 from sdbuild.base.parsing import decoded_text, json_object, looks_like, shown
 from sdbuild.checkpoints.resources import (
-    MERGES,
     SCHEDULER,
-    SPECIAL_TOKENS,
-    TOKENIZER_CONFIG,
-    VOCABULARY,
+    TOKENIZER,
+    TOKENIZER_2,
+    TOKENIZERS,
+    Tokenizer,
     check_numbers,
     vocabulary_file,
 )
@@ -62,27 +63,30 @@ def prediction(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dic
     return {"type": found["prediction_type"], "schedule": schedule}
 
 
-def padding(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dict[str, int] | None:
+def padding(resources: Mapping[str, bytes], params: Mapping[str, Any],
+            tokenizer: Tokenizer = TOKENIZER) -> dict[str, int] | None:
     """The numbers of the tokens that end and pad prompts; None if they are the same.
 
-    Stable Diffusion 2.x was trained on prompts padded with `!`.
+    Stable Diffusion 2.x, and the second text encoder of XL, were trained on prompts padded with
+    `!`.
 
     Raises:
         SourceError: the tokenizer's files are not sound, or lack one of these tokens.
     """
-    known = _added(resources) | vocabulary_file(VOCABULARY, resources[VOCABULARY])
-    found = {"end_token_id": END_TOKEN, "pad_token_id": _pad_token(resources)}
+    vocabulary = tokenizer.vocabulary
+    known = _added(resources, tokenizer) | vocabulary_file(vocabulary, resources[vocabulary])
+    found = {"end_token_id": END_TOKEN, "pad_token_id": _pad_token(resources, tokenizer)}
     for token in found.values():
         if type(known.get(token)) is not int:
-            raise SourceError(f"{VOCABULARY}: no number for {token}, expected one",
+            raise SourceError(f"{vocabulary}: no number for {token}, expected one",
                               hint="the tokenizer belongs to another model, or was changed: take "
                                    "its folder from where the checkpoint came from")
     numbers = {name: known[token] for name, token in found.items()}
     return numbers if len(set(numbers.values())) == 2 else None
 
 
-def _pad_token(resources: Mapping[str, bytes]) -> str:
-    for name in (SPECIAL_TOKENS, TOKENIZER_CONFIG):
+def _pad_token(resources: Mapping[str, bytes], tokenizer: Tokenizer) -> str:
+    for name in (tokenizer.special_tokens, tokenizer.config):
         found = _table(resources, name).get("pad_token") if name in resources else None
         token = found.get("content") if isinstance(found, dict) else found
         if isinstance(token, str):
@@ -92,9 +96,9 @@ def _pad_token(resources: Mapping[str, bytes]) -> str:
     return END_TOKEN
 
 
-def _added(resources: Mapping[str, bytes]) -> dict[str, int]:
+def _added(resources: Mapping[str, bytes], tokenizer: Tokenizer) -> dict[str, int]:
     """The tokens that the tokenizer's config numbers: `{"49408": {"content": "<pad>", …}, …}`."""
-    config = _table(resources, TOKENIZER_CONFIG) if TOKENIZER_CONFIG in resources else {}
+    config = _table(resources, tokenizer.config) if tokenizer.config in resources else {}
     found = config.get("added_tokens_decoder")
     if not isinstance(found, dict):
         return {}
@@ -106,33 +110,60 @@ def _table(resources: Mapping[str, bytes], name: str) -> dict[str, Any]:
     return vocabulary_file(name, resources[name])
 
 
-def check_tokenizer(resources: Mapping[str, bytes]) -> None:
+def host_tokenizer(resources: Mapping[str, bytes]) -> Tokenizer:
+    """The tokenizer that a host is given: it has one, whichever of two text encoders it feeds.
+
+    Raises:
+        SourceError: the two of a checkpoint are not the same, so that no host has both.
+    """
+    found = [tokenizer for tokenizer in TOKENIZERS if tokenizer.vocabulary in resources]
+    first, *others = found or [TOKENIZER]
+    for other in others:
+        for one, two, read in ((first.vocabulary, other.vocabulary, _table),
+                               (first.merges, other.merges, _rules)):
+            if read(resources, one) != read(resources, two):
+                raise SourceError(
+                    f"{two}: it differs from {one}, expected one tokenizer for both text encoders",
+                    hint="hosts have one tokenizer: take both folders from where the checkpoint "
+                         "came from",
+                )
+    return first
+
+
+def check_tokenizer(resources: Mapping[str, bytes], tokenizer: Tokenizer = TOKENIZER) -> None:
     """Makes sure that a tokenizer's two files can be what hosts read, which crash on others.
 
     Raises:
         SourceError: a word has no number, a special token is missing, or a rule is not two words.
     """
-    vocabulary = vocabulary_file(VOCABULARY, resources[VOCABULARY])
+    name = tokenizer.vocabulary
+    vocabulary = vocabulary_file(name, resources[name])
     try:
         check_numbers(vocabulary)
     except ValueError as error:
-        raise SourceError(f"{VOCABULARY}: {error}") from error
+        raise SourceError(f"{name}: {error}") from error
     for token in (START_TOKEN, END_TOKEN):
         if token not in vocabulary:
-            raise SourceError(f"{VOCABULARY}: no number for {token}, expected CLIP's vocabulary")
-    what, hint = looks_like(resources[MERGES])
-    if what:  # each line of a pointer of Git LFS is two words
-        raise SourceError(f"{MERGES}: {what}, expected the rules of byte pairs", hint=hint)
-    merges = decoded_text(resources[MERGES], MERGES, SourceError)
-    rules = [line for line in merges.split("\n") if line and not line.startswith("#")]
+            raise SourceError(f"{name}: no number for {token}, expected CLIP's vocabulary")
+    rules = _rules(resources, tokenizer.merges)
     for number, rule in enumerate(rules, 1):
         if len(rule.split(" ")) != 2:
-            raise SourceError(f"{MERGES}: rule {number} is {shown(rule)}, expected two words")
+            raise SourceError(
+                f"{tokenizer.merges}: rule {number} is {shown(rule)}, expected two words")
     if not rules:
-        raise SourceError(f"{MERGES}: no rules, expected CLIP's")
-    for name in (SPECIAL_TOKENS, TOKENIZER_CONFIG):
+        raise SourceError(f"{tokenizer.merges}: no rules, expected CLIP's")
+    for name in (tokenizer.special_tokens, tokenizer.config):
         if name in resources:
             _table(resources, name)
+
+
+def _rules(resources: Mapping[str, bytes], name: str) -> list[str]:
+    """The lines of a file of merges that are none of comment."""
+    what, hint = looks_like(resources[name])
+    if what:  # each line of a pointer of Git LFS is two words
+        raise SourceError(f"{name}: {what}, expected the rules of byte pairs", hint=hint)
+    merges = decoded_text(resources[name], name, SourceError)
+    return [line for line in merges.split("\n") if line and not line.startswith("#")]
 
 
 Told = Callable[[Mapping[str, bytes], Mapping[str, Any]], Mapping[str, Any] | None]
@@ -140,5 +171,6 @@ Told = Callable[[Mapping[str, bytes], Mapping[str, Any]], Mapping[str, Any] | No
 TOLD: Mapping[str, tuple[str, Told]] = {
     "scheduler": ("prediction", prediction),
     "tokenizer": ("padding", padding),
+    "tokenizer_2": ("padding", partial(padding, tokenizer=TOKENIZER_2)),
 }
 """What the files of each folder tell, by its name in an architecture."""

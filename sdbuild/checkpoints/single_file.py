@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.errors import SourceError
-from sdbuild.checkpoints import infer, layout, ldm, normalize, others, wrapped
+from sdbuild.checkpoints import infer, layout, ldm, networks, normalize, others, wrapped
 from sdbuild.checkpoints.folder import DigestOf, Folder
-from sdbuild.checkpoints.resources import MERGES, SCHEDULER, SPECIAL_TOKENS, VOCABULARY
+from sdbuild.checkpoints.resources import SCHEDULER, TOKENIZER
 from sdbuild.checkpoints.sidecar_configs import END_TOKEN
 
 if TYPE_CHECKING:
@@ -173,9 +173,9 @@ class SingleFile:
         scheduler = _SCHEDULER | {"prediction_type": self._prediction_type()}
         pad = "!" if self._generation == 2 else END_TOKEN
         return {
-            VOCABULARY: (CLIP / "vocab.json").read_bytes(),
-            MERGES: (CLIP / "merges.txt").read_bytes(),
-            SPECIAL_TOKENS: json.dumps({"pad_token": pad}).encode(),
+            TOKENIZER.vocabulary: (CLIP / "vocab.json").read_bytes(),
+            TOKENIZER.merges: (CLIP / "merges.txt").read_bytes(),
+            TOKENIZER.special_tokens: json.dumps({"pad_token": pad}).encode(),
             SCHEDULER: json.dumps(scheduler, indent=2).encode(),
         }
 
@@ -234,5 +234,5 @@ class SingleFile:
         return SourceError(
             f"{self.path}: it has no {part}: no tensor begins with {_HOMES[part][0].prefix}"
             + (f"; it has {has}" if has else ""),
-            hint=_LACKING[part] if has else others.NO_MORE,
+            hint=_LACKING[part] if has else networks.NO_MORE,
         )

@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from sdbuild.safetensors.tensors import Tensor
 
 _FIRST, _LAST = 0, -1
+_CONDITIONS = (
+    (r"add_embedding\.linear_1\.weight", 1, "projection_class_embeddings_input_dim", None),
+    (r"time_embedding\.cond_proj\.weight", 1, "time_cond_proj_dim", None),
+)
+_CLIP_TEXT = (
+    (r".*\.token_embedding\.weight", 0, "vocab_size", None),
+    (r".*\.token_embedding\.weight", 1, "hidden_size", None),
+    (r".*\.position_embedding\.weight", 0, "max_position_embeddings", None),
+    (r".*\.mlp\.fc1\.weight", 0, "intermediate_size", None),
+)
 _SIDES: Mapping[str, tuple[tuple[str, int, str, int | None], ...]] = {
     "UNet2DConditionModel": (
         (r"conv_in\.weight", 0, "block_out_channels", _FIRST),
@@ -20,6 +30,7 @@ _SIDES: Mapping[str, tuple[tuple[str, int, str, int | None], ...]] = {
         (r"conv_out\.weight", 0, "out_channels", None),
         (r"conv_out\.weight", 1, "block_out_channels", _FIRST),
         (r".*\.attn2\.to_k\.weight", 1, "cross_attention_dim", None),
+        *_CONDITIONS,
     ),
     "AutoencoderKL": (
         (r"encoder\.conv_in\.weight", 0, "block_out_channels", _FIRST),
@@ -28,11 +39,16 @@ _SIDES: Mapping[str, tuple[tuple[str, int, str, int | None], ...]] = {
         (r"decoder\.conv_in\.weight", 1, "latent_channels", None),
         (r"decoder\.conv_out\.weight", 0, "out_channels", None),
     ),
-    "CLIPTextModel": (
-        (r".*\.token_embedding\.weight", 0, "vocab_size", None),
-        (r".*\.token_embedding\.weight", 1, "hidden_size", None),
-        (r".*\.position_embedding\.weight", 0, "max_position_embeddings", None),
-        (r".*\.mlp\.fc1\.weight", 0, "intermediate_size", None),
+    "ControlNetModel": (
+        (r"conv_in\.weight", 0, "block_out_channels", _FIRST),
+        (r"conv_in\.weight", 1, "in_channels", None),
+        (r"controlnet_cond_embedding\.conv_in\.weight", 1, "conditioning_channels", None),
+        (r".*\.attn2\.to_k\.weight", 1, "cross_attention_dim", None),
+        *_CONDITIONS,
+    ),
+    "CLIPTextModel": _CLIP_TEXT,
+    "CLIPTextModelWithProjection": (
+        *_CLIP_TEXT, (r"text_projection\.weight", 0, "projection_dim", None),
     ),
 }
 """By class: a tensor's name, the axis, and the field that gives it, or which of its values."""

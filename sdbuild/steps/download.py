@@ -36,6 +36,8 @@ class Download(ComponentStage):
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
         """What decides which tensors are taken, or what the scheduler is told."""
         found: dict[str, Any] = {"prefixes": list(component.prefixes)} if component.folder else {}
+        if component.folder and recipe.family.name != "sd":
+            found["family"] = recipe.family.name
         is_told = not component.folder or component.is_denoiser
         if is_told and recipe.sources.prediction_type:
             found["prediction_type"] = recipe.sources.prediction_type
@@ -105,9 +107,12 @@ def _resources(job: Job, checkpoint: Checkpoint) -> None:
 
     resources = dict(checkpoint.resources())
     scheduler = sidecar_configs.scheduler(resources, job.params)
-    sidecar_configs.check_tokenizer(resources)
+    tokenizer = sidecar_configs.host_tokenizer(resources)
+    sidecar_configs.check_tokenizer(resources, tokenizer)
     for name, content in resources.items():
-        (job.output / name.rpartition("/")[2]).write_bytes(content)
+        folder, _, file = name.rpartition("/")
+        if folder in ("", "scheduler", tokenizer.folder):
+            (job.output / file).write_bytes(content)
     if "prediction_type" in job.params:
         path = job.output / "scheduler_config.json"
         path.write_text(json.dumps(scheduler, indent=2), "utf-8")

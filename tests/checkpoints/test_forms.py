@@ -445,7 +445,7 @@ VAE = {"_class_name": "AutoencoderKL", "block_out_channels": [32, 32, 32, 64],
 
 @pytest.mark.parametrize(("part", "config", "what"), [
     ("unet", UNET | {"time_cond_proj_dim": 256}, "takes its guidance as an input"),
-    ("unet", UNET | {"addition_embed_type": "text_time"}, "as Stable Diffusion XL"),
+    ("unet", UNET | {"addition_embed_type": "text_time"}, "it is of Stable Diffusion XL"),
     ("unet", UNET | {"class_embed_type": "projection"}, "unCLIP"),
     ("unet", UNET | {"num_class_embeds": 1000}, "as upscalers do"),
     ("unet", UNET | {"in_channels": 9}, "it is for inpainting"),

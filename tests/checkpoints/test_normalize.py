@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel, CLIPVisionConfig
 
 from sdbuild.base.errors import SourceError
@@ -16,7 +16,8 @@ from sdbuild.safetensors import tensors
 from sdbuild.safetensors.tensors import Tensor
 
 CONFIGS = Path(__file__).parent.parent / "fixtures" / "configs"
-MODELS = ("stable-diffusion-v1-5", "stable-diffusion-2-1")
+XL = "stable-diffusion-xl-base-1.0"
+MODELS = {"stable-diffusion-v1-5": "sd", "stable-diffusion-2-1": "sd", XL: "sdxl"}
 
 
 def saved(model, part):
@@ -31,7 +32,7 @@ def names(part, *found):
     return [t.name for t in normalize.tensors(part, [tensor(name, 1) for name in found])]
 
 
-@pytest.mark.parametrize("network", [UNet2DConditionModel, AutoencoderKL])
+@pytest.mark.parametrize("network", [UNet2DConditionModel, ControlNetModel, AutoencoderKL])
 def test_the_defaults_are_those_of_diffusers(network):
     parameters = inspect.signature(network.__init__).parameters.values()
     wanted = {p.name: p.default for p in parameters if p.default is not p.empty}
@@ -46,7 +47,8 @@ def test_the_defaults_are_those_of_diffusers(network):
 
 
 @pytest.mark.parametrize(("network", "config"), [
-    ("CLIPTextModel", CLIPTextConfig()), ("CLIPVisionModel", CLIPVisionConfig()),
+    ("CLIPTextModel", CLIPTextConfig()),
+    ("CLIPTextModelWithProjection", CLIPTextConfig()), ("CLIPVisionModel", CLIPVisionConfig()),
 ])
 def test_the_defaults_are_those_of_transformers(network, config):
     assert DEFAULTS[network] == {name: getattr(config, name) for name in DEFAULTS[network]}
@@ -65,7 +67,8 @@ def test_an_old_config_and_what_diffusers_now_saves_for_it_are_one_architecture(
     new = json.loads((tmp_path / "config.json").read_text())
     assert new.keys() != old.keys()
 
-    assert normalize.architecture(part, new) == normalize.architecture(part, old)
+    family = MODELS[model]
+    assert normalize.architecture(part, new, family) == normalize.architecture(part, old, family)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -81,6 +84,49 @@ def test_an_old_text_encoder_and_what_transformers_now_saves_are_one_architectur
 
     assert found == normalize.architecture("text_encoder", old)
     assert found["config"]["eos_token_id"] == 49407
+
+
+def test_a_second_text_encoder_keeps_the_width_of_its_projection(tmp_path):
+    old = saved(XL, "text_encoder_2")
+    kind = ["CLIPTextModelWithProjection"]
+    CLIPTextConfig(**old).save_pretrained(tmp_path)
+    new = json.loads((tmp_path / "config.json").read_text()) | {"architectures": kind}
+
+    found = normalize.architecture("text_encoder_2", new)
+
+    assert found == normalize.architecture("text_encoder_2", old)
+    assert (found["class"], found["config"]["projection_dim"]) == (kind[0], 1280)
+
+
+def test_the_text_encoder_of_xl_is_that_of_the_first_generation():
+    assert normalize.architecture("text_encoder", saved(XL, "text_encoder")) == (
+        normalize.architecture("text_encoder", saved("stable-diffusion-v1-5", "text_encoder")))
+
+
+@pytest.mark.parametrize("said, told", [
+    ({"force_upcast": False}, {"force_upcast": False}), ({"force_upcast": True}, {}), ({}, {}),
+])
+def test_an_autoencoder_says_that_it_need_not_be_computed_in_fp32(said, told):
+    """diffusers writes its default, true, into the config of any; older configs say nothing."""
+    config = {n: v for n, v in saved(XL, "vae").items() if n != "force_upcast"}
+
+    found = normalize.architecture("vae", config | said)
+
+    assert found == normalize.architecture("vae", config) | told
+
+
+@pytest.mark.parametrize("family, config, message", [
+    ("sd", {}, "addition_embed_type is 'text_time', expected null: it is of Stable Diffusion XL"),
+    ("sdxl", {"addition_embed_type": None}, "is null, expected 'text_time'"),
+    ("sdxl", {"cross_attention_dim": 1280, "projection_class_embeddings_input_dim": 2560},
+     "are those of Stable Diffusion XL's refiner"),
+    ("sdxl-refiner", {}, "are those of Stable Diffusion XL's base model"),
+    ("sdxl", {"in_channels": 9}, "it is for inpainting"),
+    ("sdxl", {"addition_time_embed_dim": None}, "addition_time_embed_dim is null, expected a"),
+])
+def test_a_u_net_of_another_family_is_refused(family, config, message):
+    with pytest.raises(SourceError, match=message):
+        normalize.architecture("unet", saved(XL, "unet") | config, family)
 
 
 PUBLISHED_CHECKER = {

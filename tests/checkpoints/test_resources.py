@@ -8,9 +8,10 @@ from transformers import CLIPTokenizer
 
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints.folder import Folder
-from sdbuild.checkpoints.resources import MERGES, TOKENIZER, VOCABULARY, two_files
+from sdbuild.checkpoints.resources import TOKENIZER, two_files
 from sdbuild.checkpoints.sidecar_configs import padding
 
+VOCABULARY, MERGES = TOKENIZER.vocabulary, TOKENIZER.merges
 CHECKPOINT = Path(__file__).parent.parent.parent / "recipes" / "tiny-emoji"
 VOCABULARY_OF_ALL = {"a": 0, "b": 1, "b</w>": 2, "ab</w>": 3, "<|startoftext|>": 4,
                      "<|endoftext|>": 5, "ä": 6}
@@ -50,7 +51,7 @@ def test_what_transformers_saves_has_the_vocabulary_and_the_merges_that_it_was_m
 def test_its_identity_names_the_one_file(saved):
     found = saved().identity("tokenizer", lambda path: path.name)
 
-    assert found == {TOKENIZER: "tokenizer.json",
+    assert found == {TOKENIZER.one_file: "tokenizer.json",
                      "tokenizer/tokenizer_config.json": "tokenizer_config.json"}
 
 
@@ -70,7 +71,7 @@ def test_the_two_files_are_taken_where_they_are(saved):
 
     assert (found[VOCABULARY], found[MERGES]) == (b"{}", b"#version: 0.2\n")
     assert set(folder.identity("tokenizer", str)) >= {VOCABULARY, MERGES}
-    assert TOKENIZER not in found
+    assert TOKENIZER.one_file not in found
 
 
 @pytest.mark.parametrize("merge", ["a b</w>", ["a", "b</w>"]])

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from sdbuild.base.errors import SourceError
-from sdbuild.checkpoints.sidecar_configs import padding, prediction
+from sdbuild.checkpoints.resources import TOKENIZER, TOKENIZER_2
+from sdbuild.checkpoints.sidecar_configs import TOLD, host_tokenizer, padding, prediction
 
 SCHEDULER = {"beta_start": 0.1, "beta_end": 0.2, "beta_schedule": "linear", "trained_betas": None,
              "num_train_timesteps": 10, "steps_offset": 1}
@@ -67,6 +68,38 @@ def test_a_token_that_only_the_config_numbers_is_found():
 @pytest.mark.parametrize("files", [{}, {"special": {}}, {"config": {"pad_token": "<|endoftext|>"}}])
 def test_padding_with_the_end_token_is_not_worth_a_word(files):
     assert padding(tokenizer(**files), {}) is None
+
+
+def second(tokenizer):
+    return {name.replace("tokenizer/", "tokenizer_2/"): text for name, text in tokenizer.items()}
+
+
+MERGES = {"tokenizer/merges.txt": b"#version: 0.2\na b</w>\n"}
+
+
+def test_each_of_two_tokenizers_pads_with_its_own():
+    both = tokenizer() | second(tokenizer(special={"pad_token": "!"}))
+    found = {folder: TOLD[folder][1](both, {}) for folder in ("tokenizer", "tokenizer_2")}
+
+    assert found == {"tokenizer": None, "tokenizer_2": {"end_token_id": 3, "pad_token_id": 0}}
+
+
+@pytest.mark.parametrize("resources, wanted", [
+    (tokenizer() | MERGES, TOKENIZER), (second(tokenizer() | MERGES), TOKENIZER_2),
+    (tokenizer() | MERGES | second(tokenizer(special={"pad_token": "!"}) | MERGES), TOKENIZER),
+    (tokenizer() | MERGES | second(tokenizer() | {"tokenizer/merges.txt": b"a b</w>"}), TOKENIZER),
+], ids=["first", "second", "both", "without the first line"])
+def test_a_host_is_given_one_tokenizer(resources, wanted):
+    assert host_tokenizer(resources) == wanted
+
+
+@pytest.mark.parametrize("other, message", [
+    (tokenizer(VOCABULARY | {"b": 4}) | MERGES, "tokenizer_2/vocab.json: it differs from"),
+    (tokenizer() | {"tokenizer/merges.txt": b"b a</w>"}, "tokenizer_2/merges.txt: it differs from"),
+])
+def test_two_tokenizers_that_no_host_can_have_at_once_are_refused(other, message):
+    with pytest.raises(SourceError, match=message):
+        host_tokenizer(tokenizer() | MERGES | second(other))
 
 
 @pytest.mark.parametrize("written, resources, message", [
