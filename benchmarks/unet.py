@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sdbuild.engine.build import run_step
+from sdbuild.engine.process import run_step
 
 SLIM = {
     "sample_size": 64, "in_channels": 4, "out_channels": 4, "cross_attention_dim": 1024,

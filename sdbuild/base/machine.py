@@ -25,9 +25,13 @@ class PeakMemory:
     Mapped weights and libraries are left out, for the system takes those pages back when it needs
     them: RssAnon on Linux, the physical footprint on a Mac. Where neither can be read, the peak is
     of all resident memory.
+
+    Args:
+        look: is called with the peak so far, many times a second, in a thread of its own.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, look: Callable[[int], None] | None = None) -> None:
+        self._look = look
         self._read = _footprint(pid) if sys.platform == "darwin" else _anonymous(pid)
         self._peak = 0
         self._is_done = threading.Event()
@@ -37,13 +41,19 @@ class PeakMemory:
     def _watch(self) -> None:
         while (found := self._read()) is not None:
             self._peak = max(self._peak, found)
+            if self._look is not None:
+                self._look(self._peak)
             if self._is_done.wait(_EVERY_S):
                 return
 
-    def peak_bytes(self, max_rss: int) -> int:
-        """The peak; `max_rss` is what `os.wait4` said of the process, in the system's unit."""
+    def stop(self) -> None:
+        """Stops watching."""
         self._is_done.set()
         self._thread.join()
+
+    def peak_bytes(self, max_rss: int) -> int:
+        """The peak; `max_rss` is what `os.wait4` said of the process, in the system's unit."""
+        self.stop()
         return self._peak or max_rss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -73,10 +83,17 @@ def _footprint(pid: int) -> Callable[[], int | None]:
     return read
 
 
-def wait(pid: int) -> tuple[int, int]:
-    """Waits for a child; its exit code as `subprocess` gives it, and its peak memory in bytes."""
-    watch = PeakMemory(pid)
-    _, status, usage = os.wait4(pid, 0)
+def wait(pid: int, look: Callable[[int], None] | None = None) -> tuple[int, int]:
+    """Waits for a child; its exit code as `subprocess` gives it, and its peak memory in bytes.
+
+    Args:
+        look: is called meanwhile with the peak so far, in a thread of its own.
+    """
+    watch = PeakMemory(pid, look)
+    try:
+        _, status, usage = os.wait4(pid, 0)
+    finally:
+        watch.stop()
     return os.waitstatus_to_exitcode(status), watch.peak_bytes(usage.ru_maxrss)
 
 

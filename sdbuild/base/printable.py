@@ -59,6 +59,13 @@ class Printable:
             self.write(line)
 
 
+def unwrapped(stream: Any) -> Any:
+    """The stream itself, for what steers a terminal on purpose."""
+    while isinstance(stream, Printable):
+        stream = stream._stream
+    return stream
+
+
 @contextlib.contextmanager
 def printed_safely() -> Iterator[None]:
     """Lets whatever is printed meanwhile go through `Printable`."""

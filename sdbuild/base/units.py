@@ -23,6 +23,13 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+def clock(seconds: float) -> str:
+    """A time as a clock shows it: `0:38`, `1:02:03`."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def counted(count: int, noun: str) -> str:
     """So many of something: `1 step`, `25 steps`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

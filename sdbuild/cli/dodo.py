@@ -20,10 +20,16 @@ from sdbuild.cli.tasks import load, variables
 from sdbuild.recipe.settings import database, settings
 
 
-def _config() -> dict[str, Any]:
+class Before(Reporter):
+    """The reporter of a build that a command starts with."""
+
+    is_last = False
+
+
+def _config(reporter: type[Reporter] = Reporter) -> dict[str, Any]:
     return {
         "default_tasks": ["build"],
-        "reporter": Reporter,
+        "reporter": reporter,
         "backend": "json",
         "dep_file": str(database()),
         "verbosity": 1,
@@ -42,7 +48,9 @@ def task_sdbuild() -> Iterator[dict[str, Any]]:
     yield from load(variables())
 
 
-def run(arguments: Sequence[str], words: Mapping[str, str]) -> int:
+def run(
+    arguments: Sequence[str], words: Mapping[str, str], reporter: type[Reporter] = Reporter
+) -> int:
     """Runs doit in this process; its exit status: 0 done, 1 or 2 failed, 3 no such task.
 
     Args:
@@ -55,7 +63,7 @@ def run(arguments: Sequence[str], words: Mapping[str, str]) -> int:
         yield from load(words)
 
     program = DoitMain(
-        ModuleTaskLoader({"DOIT_CONFIG": _config(), "task_sdbuild": task_sdbuild}),
+        ModuleTaskLoader({"DOIT_CONFIG": _config(reporter), "task_sdbuild": task_sdbuild}),
         config_filenames=(), extra_config={"COMMAND": _COMMANDS},
     )
     program.BIN_NAME = "sdbuild"
@@ -69,4 +77,4 @@ def build_bundle(words: Mapping[str, str], *, is_quiet: bool = False) -> tuple[P
         is_quiet: progress goes to standard error.
     """
     with redirect_stdout(sys.stderr if is_quiet else sys.stdout):
-        return settings(words).bundle, run(["run", "build"], words)
+        return settings(words).bundle, run(["run", "build"], words, Before)

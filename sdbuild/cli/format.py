@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 from sdbuild.base.units import counted, size
+from sdbuild.engine.build import Builder
 from sdbuild.store import Record, Store
 
 _NAMED = 3
@@ -31,6 +34,22 @@ def made(record: Record) -> str:
         f"{record.seconds:6.1f} s  {size(record.peak_bytes):>8} memory"
         f"  {size(record.size_bytes):>8}  {record.key[:8]}"
     )
+
+
+def finished(bundle: Path, builder: Builder, is_last: bool) -> list[str]:
+    """A bundle that was built, and the command that comes next unless one follows anyway."""
+    record = builder.state("bundle").record
+    if record is None:
+        return []
+    place = relative(bundle)
+    draws = "pictures" in builder.plan.steps
+    following = f"sdbuild {'generate' if draws else 'contract'} {shlex.quote(place)}"
+    return [f"{place}  {size(record.size_bytes)}", *([f"next: {following}"] if is_last else [])]
+
+
+def relative(path: Path) -> str:
+    """A path as seen from the current folder, if it is below that."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def as_json(record: Record, store: Store) -> dict[str, Any]:

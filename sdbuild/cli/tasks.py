@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from doit import doit_cmd
@@ -28,7 +27,10 @@ from sdbuild.base.errors import OutOfMemory, RecipeError, SDBuildError, SourceEr
 from sdbuild.base.printable import any_locale, printable, printed_safely
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.bundle.install import check_replaceable, install, install_problem, remove
-from sdbuild.engine.build import PATIENT, Builder
+from sdbuild.cli.format import relative
+from sdbuild.cli.reporter import is_step
+from sdbuild.engine.build import Builder
+from sdbuild.engine.process import PATIENT
 from sdbuild.engine.stage import stage
 from sdbuild.engine.step import Step
 from sdbuild.recipe.project import IMPORT_ROOT
@@ -131,7 +133,7 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
 
     def remove_bundle() -> None:
         if remove(found.bundle):
-            print(f"{_relative(found.bundle)} removed")
+            print(f"{relative(found.bundle)} removed")
 
     return {
         "basename": "build",
@@ -140,7 +142,8 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
         "task_dep": ["bundle"],
         "clean": [_Clean("take the bundle away", remove_bundle)],
         "doc": "build the bundle",
-        "title": lambda task: f"build  {_relative(found.bundle)}",
+        "title": lambda task: f"build  {relative(found.bundle)}",
+        "meta": {"bundle": found.bundle},
         "io": {"capture": False},
     }
 
@@ -268,10 +271,6 @@ def _keep_in_use(store: Store) -> AbstractContextManager[None]:
     return held
 
 
-def _relative(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
 class RunWithin(Run):
     """`doit run`, which refuses before anything starts what cannot be read or held in memory.
 
@@ -285,7 +284,7 @@ class RunWithin(Run):
     def _execute(self, **options: Any) -> int:
         by_name = {task.name: task for task in self.task_list}
         chosen = [name for name in self.sel_tasks or by_name if name in by_name]
-        wanted = [t.meta for t in tasks_and_deps_iter(by_name, chosen) if t.meta]
+        wanted = [t.meta for t in tasks_and_deps_iter(by_name, chosen) if is_step(t)]
         if wanted:
             builder, names = wanted[0]["builder"], [meta["step"] for meta in wanted]
             try:
@@ -357,7 +356,7 @@ class ForgetRecords(Forget):
         by_name = {task.name: task for task in self.task_list}
         chosen = [by_name[n] for n in (by_name if forget_all else self.sel_tasks) if n in by_name]
         tasks = [each for task in chosen for each in (task, *subtasks_iter(by_name, task))]
-        found = [(t.meta["builder"], t.meta["step"]) for t in tasks if t.meta]
+        found = [(t.meta["builder"], t.meta["step"]) for t in tasks if is_step(t)]
         # All keys before any record goes: a step's key is unknown without those before it.
         try:
             keys = [(builder.store, builder.state(step).key) for builder, step in found]

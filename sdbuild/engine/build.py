@@ -3,55 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import os
 import platform
-import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
-from sdbuild.base import errors
 from sdbuild.base.digest import digest
 from sdbuild.base.errors import (
     CorruptArtifact,
     MissingArtifact,
-    OutOfMemory,
-    SDBuildError,
     SourceError,
     StepError,
     StoreError,
 )
-from sdbuild.base.machine import usable_bytes, wait
-from sdbuild.base.parsing import Malformed, json_file
-from sdbuild.base.units import several, size
+from sdbuild.base.machine import usable_bytes
+from sdbuild.base.units import several
 from sdbuild.engine.cost import Costs
-from sdbuild.engine.memory_budget import Ram, hint, refuse_too_large
+from sdbuild.engine.memory_budget import Ram, refuse_too_large
 from sdbuild.engine.plan import Plan, plan
+from sdbuild.engine.process import Watch, run_step
 from sdbuild.engine.sources import Checkpoints
 from sdbuild.engine.stage import From
-from sdbuild.engine.step import LARGEST_MESSAGE, Step, ingredients
-from sdbuild.recipe.project import IMPORT_ROOT
+from sdbuild.engine.step import Step, ingredients
 from sdbuild.recipe.settings import Settings
 from sdbuild.store import UNSIGNED, Record, Store, key
-from sdbuild.store.disk import file_error
 from sdbuild.store.remote.remote import Remote, remote_at, secret
 
 T = TypeVar("T")
-
-PATIENT = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
-"""Lets torch's idle threads sleep. Spinning, they cost a busy machine ten times the work."""
-
-_FULL_BYTES = 1 << 20
-"""A disk with less room than this is full."""
+Watches = Callable[[str, float | None], AbstractContextManager[Watch | None]]
+"""Starts to watch a step while it runs: its name, and the seconds that it will take if known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +73,7 @@ class Builder:
         self._has_secret = bool(secret())
         self.ram = Ram(store, usable_bytes() if ram_bytes is None else ram_bytes)
         self.checkpoints = Checkpoints(store)
+        self.watches: Watches = lambda step, seconds: nullcontext()
 
     @classmethod
     def of(cls, found: Settings) -> Builder:
@@ -280,10 +267,11 @@ class Builder:
             job = self._job(state, states, work)
             cost = self.costs.expected(step.name)
             refuse_too_large(step, cost, self.ram.limit)
-            with self.ram.reserved(step.name, cost) as memory:
+            with (self.ram.reserved(step.name, cost) as memory,
+                  self.watches(step.name, cost.seconds) as watch):
                 started = time.monotonic()
                 job["resources"] = {"memory_bytes": memory}
-                facts, peak = run_step(step.kind, job, work)
+                facts, peak = run_step(step.kind, job, work, watch)
                 seconds = time.monotonic() - started
             if self.checkpoints.digests(step) != state.ingredients["source"]:
                 raise SourceError(f"{step.name}: the checkpoint changed while it was read")
@@ -328,72 +316,3 @@ class Builder:
 
 class _OtherInput(Exception):
     """An input that had to be made again is not what its record said: the keys after it change."""
-
-
-def run_step(kind: str, job: Mapping[str, Any], work: Path) -> tuple[dict[str, Any], int]:
-    """Runs a stage in a process of its own; its facts, and the most memory it held, in bytes.
-
-    Raises:
-        SDBuildError: what the stage raised; OutOfMemory if its process was killed; StepError if it
-        died otherwise, with the end of what it printed.
-    """
-    (work / "job.json").write_text(json.dumps(job), "utf-8")
-    with (work / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "sdbuild.steps", kind, str(work)],
-            stdin=subprocess.PIPE, stdout=log, stderr=log,
-            env=os.environ | PATIENT | {"PYTHONPATH": os.pathsep.join(_module_folders())},
-        )
-        try:
-            process.returncode, peak = wait(process.pid)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            if process.stdin is not None:
-                process.stdin.close()
-    result = _result(work / "result.json")
-    if "error" in result:
-        raise _raised(result["error"])
-    if process.returncode != 0 or "facts" not in result:
-        raise _died(kind, process.returncode, peak, job["params"], work / "log")
-    return result["facts"], peak
-
-
-def _module_folders() -> list[str]:
-    """Where a step's process finds modules: this package, and what is found from here; never the
-    current folder, which may be anybody's."""
-    own = str(IMPORT_ROOT)
-    return [own, *(folder for folder in sys.path if folder not in ("", own))]
-
-
-def _result(path: Path) -> dict[str, Any]:
-    try:
-        return json_file(path, Malformed, most_bytes=LARGEST_MESSAGE,
-                         has_infinities=True, has_controls=True)
-    except Malformed:  # it died before, or while it wrote
-        return {}
-
-
-def _raised(error: Mapping[str, Any]) -> SDBuildError:
-    kind = getattr(errors, error["type"], StepError)
-    return kind(error["message"], hint=error["hint"], **error["facts"])
-
-
-def _died(
-    kind: str, code: int, peak: int, params: Mapping[str, Any], log: Path
-) -> SDBuildError:
-    if code == -signal.SIGKILL:
-        return OutOfMemory(
-            f"{kind}: its process was killed, most likely for want of memory; "
-            f"it held {size(peak)}",
-            hint=hint(kind, params), peak_bytes=peak,
-        )
-    if shutil.disk_usage(log.parent).free < _FULL_BYTES:  # libraries tell it in their own ways
-        code = errno.ENOSPC
-    if code in (errno.ENOSPC, errno.EDQUOT):
-        return file_error(OSError(code, os.strerror(code)), log.parent.parent)
-    tail = log.read_text("utf-8", "replace").strip().splitlines()[-15:]
-    cause = f"signal {-code}" if code < 0 else f"exit status {code}"
-    return StepError(f"{kind}: its process ended with {cause}\n" + "\n".join(tail))

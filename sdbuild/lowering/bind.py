@@ -18,6 +18,7 @@ import numpy as np
 
 from sdbuild.base.errors import StepError
 from sdbuild.base.parsing import Fields, json_file
+from sdbuild.base.progress import each
 from sdbuild.mil.files.blob import BlobReader, BlobWriter
 from sdbuild.mil.files.package import read_spec, write_package
 from sdbuild.mil.ir.decode import decode_program
@@ -161,7 +162,7 @@ def bind(
 def _write_weights(lowered: Lowered, tensors: Mapping[str, Tensor], path: Path) -> None:
     constants = BlobReader(lowered.constants)
     with BlobWriter(path) as writer:
-        for binding in lowered.bindings:
+        for binding in each(lowered.bindings, "tensors"):
             if binding.offset is None:
                 continue
             if binding.constant is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from sdbuild.base.errors import SDBuildError, StepError
+from sdbuild.base.progress import each
 from sdbuild.base.versions import public_torch
 from sdbuild.families import Component
 from sdbuild.mil.ir.proto import Message, messages
@@ -77,10 +78,16 @@ def _inputs(program: torch.export.ExportedProgram, component: Component) -> Sequ
     ]
 
 
+class _Reported(list[str]):
+    """The names of passes, which reports how many of them have begun."""
+
+    def __iter__(self) -> Iterator[str]:
+        return each(super().__iter__(), "passes", len(self))
+
+
 def _pipeline() -> ct.PassPipeline:
-    pipeline = ct.PassPipeline.DEFAULT
-    pipeline.remove_passes(set(_PASSES_LEFT_OUT))
-    return pipeline
+    passes = ct.PassPipeline.DEFAULT.passes
+    return ct.PassPipeline(_Reported(name for name in passes if name not in _PASSES_LEFT_OUT))
 
 
 _FP32_INTO = ("sin", "cos", "reduce_l2_norm")

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from sdbuild.base.errors import SourceError
 from sdbuild.base.parsing import json_object, looks_like, shown
+from sdbuild.base.progress import report
 from sdbuild.safetensors.pickles import UNPICKLE
 
 _COPY_BYTES = 1 << 22
@@ -214,5 +215,6 @@ def write(
                     check(tensor, chunk)
                 hasher.update(chunk)
                 file.write(chunk)
+                report(file.tell(), 8 + len(text) + end, "bytes")
             digests[tensor.name] = hasher.hexdigest()
     return digests

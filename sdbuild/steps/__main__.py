@@ -1,6 +1,7 @@
-"""The process of a step: `python -m sdbuild.steps KIND WORKSPACE`.
+"""The process of a step: `python -m sdbuild.steps KIND WORKSPACE WRITER`.
 
-Reads `job.json`, runs the stage, writes `result.json` with its facts or its error. Standard input
+Reads `job.json`, runs the stage, writes `result.json` with its facts or its error. How far it is
+goes to the file descriptor WRITER, the pipe of a `Channel`. Standard input
 is a pipe from the parent: when it closes the parent is gone, and so is the reason to go on.
 """
 
@@ -17,16 +18,18 @@ from typing import Any
 
 from sdbuild.base.errors import OutOfMemory, SDBuildError, StepError
 from sdbuild.base.parsing import json_file
+from sdbuild.base.progress import listening, sender
 from sdbuild.engine.memory_budget import hint
 from sdbuild.engine.stage import Job, stage
 from sdbuild.engine.step import LARGEST_MESSAGE
 from sdbuild.store.disk import file_error
 
 
-def main(kind: str, work: Path) -> int:
+def main(kind: str, work: Path, writer: int) -> int:
     """Runs one stage; the exit status: the system's `errno` if the workspace cannot be used."""
     try:
-        return _main(kind, work)
+        with listening(sender(writer)):
+            return _main(kind, work)
     except OSError as error:
         message = f"{file_error(error, Path(error.filename or work))}\n"
         with contextlib.suppress(OSError):  # the log may be on a full disk as well
@@ -72,4 +75,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1], Path(sys.argv[2])))
+    raise SystemExit(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))

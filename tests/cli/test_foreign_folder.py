@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sdbuild.base.errors import StepError
-from sdbuild.engine.build import run_step
+from sdbuild.engine.process import run_step
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("argparse", "ctypes", "google", "hashlib", "json", "numpy", "PIL", "pathlib", "shutil",

@@ -96,9 +96,9 @@ def test_two_builders_that_need_the_same_step_run_it_once(tmp_path, monkeypatch)
     ran = []
     real = build.run_step
 
-    def counted(kind, job, work):
+    def counted(kind, job, work, watch):
         ran.append(kind)
-        return real(kind, job, work)
+        return real(kind, job, work, watch)
     monkeypatch.setattr(build, "run_step", counted)
 
     def make(found):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sdbuild.base.errors import MILError
+from sdbuild.base.progress import each
 from sdbuild.mil.compress.packed_weights import (
     Axes,
     Method,
@@ -171,12 +172,13 @@ def _program(
     chosen = {at: _tasks(block, selection, as_argument=opset_number(at[1]) >= ARGUMENT_OPSET)
               for at, block in blocks.items()}
     unique = {t.key: t for t in chain.from_iterable(tasks.values() for tasks in chosen.values())}
-    results = _in_order(partial(_pack, model, method), unique.values(), workers)
+    done = _in_order(partial(_pack, model, method), unique.values(), workers)
+    results = each(done, "tensors", len(unique))
     packed = _PackedWeights(weights, results, reports)
-    done = {at: _block(block, method.suffixes, chosen[at], weights, packed)
+    made = {at: _block(block, method.suffixes, chosen[at], weights, packed)
             for at, block in blocks.items()}
     return replace(model.program, functions={
-        name: replace(function, blocks={opset: done[name, opset] for opset in function.blocks})
+        name: replace(function, blocks={opset: made[name, opset] for opset in function.blocks})
         for name, function in model.program.functions.items()
     })
 

@@ -45,7 +45,7 @@ def stages(monkeypatch):
         module.STAGE = Bare()
         monkeypatch.setitem(sys.modules, module.__name__, module)
 
-    def run_step(kind, job, work):
+    def run_step(kind, job, work, watch):
         ran.append(kind)
         run(job | {"output": work / "out"})
         return {}, 1
