@@ -45,4 +45,4 @@ def test_a_build_ends_with_its_bundle_and_the_command_that_comes_next(project):
 
     assert first[-2].startswith(f"   {project.bundle}  ") and first[-2].endswith(" MB")
     assert first[-1] == f"   next: sdbuild generate {project.bundle}"
-    assert again == ["   25 steps up to date"]
+    assert again == [f"-- build  {project.bundle}", "   25 steps up to date"]
