@@ -22,7 +22,7 @@ from sdbuild.mil.ir.decode import decode_program
 from sdbuild.mil.ir.encode import encode_program
 from sdbuild.mil.ir.proto import Message
 
-HINT = "lower=direct converts without stand-ins"
+HINT = "lower=direct converts with the real weights in place of placeholders"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,5 +128,5 @@ def _check_once(shapes: Mapping[str, tuple[int, ...]], constants: Iterable[Const
         raise StepError(
             "parameters that the lowered program does not hold exactly once:\n  "
             + "\n  ".join(wrong[:8]),
-            hint=HINT,
+            hint=f"coremltools folds a factor or an offset next to a layer into its weights: {HINT}",
         )

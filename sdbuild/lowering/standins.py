@@ -39,7 +39,7 @@ class StandIns:
             raise StepError(
                 f"{len(shapes)} parameters, expected at most {len(numbers)}: stand-ins have no "
                 "more numbers to tell them apart",
-                hint="lower=direct converts without stand-ins",
+                hint="lower=direct converts with the real weights in place of placeholders",
             )
         self.shapes = dict(shapes)
         self.rows = {

@@ -61,6 +61,67 @@ def identity(x: T) -> Moved[T]:
     return x
 
 
+def non_maximum_suppression(
+    boxes: T, scores: T, iou_threshold: float, max_boxes: int,
+    score_threshold: float | None = None, per_class_suppression: bool = False,
+) -> tuple[Moved[T], Moved[T], Int32, Int32]:
+    """Selects boxes by descending score, without those that overlap a better one too much.
+
+    A box has the class and the score of its best score. iOS 15 and 16 have a score threshold, at
+    least one box, and the number of boxes as the last result; from iOS 17 on, which has none of
+    them, the boxes are on the last axis. What is left of the results is 0, or -1 in the indices.
+
+    Shapes:
+        boxes: (n, B, 4), centre x, centre y, width, height; scores: (n, B, K). (n, 4, B) and
+        (n, K, B) from iOS 17 on. Returns them with B = max_boxes, then (n, max_boxes) and (n).
+    Source:
+        coremltools 9.0 (BSD-3-Clause), the reference in its tests of the operation.
+    """
+    is_boxes_last = score_threshold is None
+    if is_boxes_last:
+        boxes, scores = boxes.mT, scores.mT
+    best, classes = scores.max(-1)  # (n, B, K) -> (n, B)
+    indices = torch.full((boxes.shape[0], max_boxes), -1, dtype=torch.int32)
+    counts = torch.zeros(boxes.shape[0], dtype=torch.int32)
+    for n, overlaps in enumerate(_overlaps(boxes.float()) > iou_threshold):
+        if per_class_suppression:
+            overlaps = overlaps & (classes[n][:, None] == classes[n])
+        wanted = best[n] >= (-math.inf if score_threshold is None else score_threshold)
+        found = _best_apart(best[n], wanted, overlaps)[:max_boxes]
+        if not found and not is_boxes_last:
+            found = [int(best[n].argmax())]
+        indices[n, :len(found)] = torch.tensor(found, dtype=torch.int32)
+        counts[n] = len(found)
+    rows = indices.long().clamp(min=0)[..., None]
+    kept = [torch.take_along_dim(x, rows, 1).masked_fill(indices[..., None] < 0, 0)
+            for x in (boxes, scores)]  # (n, B, …) -> (n, max_boxes, …)
+    if is_boxes_last:
+        return kept[0].mT, kept[1].mT, indices  # type: ignore[return-value]
+    return kept[0], kept[1], indices, counts
+
+
+def _overlaps(boxes: Tensor) -> Tensor:
+    """Intersection over union of each box with each, 0 for empty ones: (n, B, 4) -> (n, B, B)."""
+    centres, sizes = boxes[..., :2], boxes[..., 2:]
+    low, high = centres - sizes / 2, centres + sizes / 2
+    inner = torch.minimum(high[:, :, None], high[:, None]) - torch.maximum(low[:, :, None],
+                                                                           low[:, None])
+    shared = inner.clamp(min=0).prod(-1)  # (n, B, B, 2) -> (n, B, B)
+    areas = sizes.prod(-1)
+    union = areas[:, :, None] + areas[:, None] - shared
+    return torch.where(shared > 0, shared / union, 0)
+
+
+def _best_apart(scores: Tensor, wanted: Tensor, overlaps: Tensor) -> list[int]:
+    """The wanted ones by descending score, each without an overlap with one before it."""
+    left, found = wanted.clone(), []
+    for index in torch.argsort(scores, descending=True, stable=True).tolist():
+        if left[index]:
+            found.append(index)
+            left &= ~overlaps[index]
+    return found
+
+
 def non_zero(x: Any_) -> Int32:
     return x.nonzero().int()
 
