@@ -128,5 +128,5 @@ def _check_once(shapes: Mapping[str, tuple[int, ...]], constants: Iterable[Const
         raise StepError(
             "parameters that the lowered program does not hold exactly once:\n  "
             + "\n  ".join(wrong[:8]),
-            hint=f"coremltools folds a factor or an offset next to a layer into its weights: {HINT}",
+            hint=f"coremltools folds a factor or offset after a layer into its weights: {HINT}",
         )
