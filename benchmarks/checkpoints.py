@@ -15,6 +15,7 @@ import numpy as np
 
 from sdbuild.families import STABLE_DIFFUSION
 from sdbuild.models import network
+from sdbuild.models.parameters import NET
 from sdbuild.recipe.project import BUILT_IN
 
 _UNET = {
@@ -90,7 +91,7 @@ def _shapes(config: Mapping[str, Any], part: str) -> Iterator[tuple[str, tuple[i
         if component.folder == part:
             parameters = network.weightless(component, architecture).state_dict()
             for name, tensor in parameters.items():
-                yield name.removeprefix(network.NET), tuple(tensor.shape)
+                yield name.removeprefix(NET), tuple(tensor.shape)
 
 
 def _write(path: Path, shapes: Mapping[str, tuple[int, ...]], seed: int) -> None:

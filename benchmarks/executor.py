@@ -113,10 +113,11 @@ def _eager(checkpoint: Path, latents: int) -> Run:
     """A step of the network in PyTorch."""
     import torch
 
+    from sdbuild.checkpoints.normalized import ARCHITECTURE, WEIGHTS, read_architecture
     from sdbuild.models import network
 
-    architecture = network.read_architecture(checkpoint / "architecture.json", {})
-    net = network.weighted(UNET, architecture, checkpoint / "weights.safetensors")
+    architecture = read_architecture(checkpoint / ARCHITECTURE, {})
+    net = network.weighted(UNET, architecture, checkpoint / WEIGHTS)
     given = [torch.from_numpy(array) for array in _samples(latents).values()]
 
     def run() -> np.ndarray:

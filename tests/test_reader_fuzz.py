@@ -23,13 +23,13 @@ from sdbuild.bundle.manifest import load_bundle
 from sdbuild.checkpoints import layout, normalize, resources, sidecar_configs
 from sdbuild.checkpoints import links as checkpoint_links
 from sdbuild.checkpoints.loras import lora as loras
+from sdbuild.checkpoints.normalized import read_architecture
 from sdbuild.checkpoints.schedule import check_schedule
 from sdbuild.cli.main import main
-from sdbuild.lowering.bind import read_bindings
+from sdbuild.lowering.lowered import read_bindings
 from sdbuild.mil.files.compiled import read_compiled
 from sdbuild.mil.files.coremldata import unpack_description
 from sdbuild.mil.files.package import model_file
-from sdbuild.models.network import read_architecture
 from sdbuild.recipe.fields import VARIABLES
 from sdbuild.recipe.lockfile import parsed
 from sdbuild.recipe.recipe import load

@@ -13,10 +13,13 @@ from typing import Any
 from sdbuild.base.errors import MILError
 from sdbuild.base.filenames import contents
 from sdbuild.base.parsing import json_value, read_file, shown
+from sdbuild.bundle.manifest import MANIFEST
+from sdbuild.mil.files.compiled import DESCRIPTION_FILE
 from sdbuild.mil.files.coremldata import unpack_description
+from sdbuild.mil.files.suffixes import COMPILED
 from sdbuild.mil.ir.proto import Message
 
-SUFFIX = ".mlmodelc"
+SUFFIX = COMPILED
 _LARGEST_BYTES = 1 << 28
 """Far above any file of a bundle but weights, which nobody reads here."""
 _DTYPES = {65568: "fp32", 65552: "fp16", 131104: "int32", 65600: "fp64"}
@@ -80,7 +83,7 @@ def open_bundle(folder: Path) -> Opened:
             name.removesuffix(SUFFIX): _open_model(folder / name)
             for name in sorted(found) if name.endswith(SUFFIX)
         },
-        manifest=_manifest(folder / "manifest.json"),
+        manifest=_manifest(folder / MANIFEST),
     )
 
 
@@ -120,10 +123,10 @@ def _manifest(path: Path) -> Mapping[str, Any]:
 
 def _open_model(path: Path) -> Compiled:
     try:
-        data = read_bytes(path / "coremldata.bin")
-        _, description = unpack_description(data, "coremldata.bin")
+        data = read_bytes(path / DESCRIPTION_FILE)
+        _, description = unpack_description(data, DESCRIPTION_FILE)
     except ValueError as error:
-        return _broken(path, f"coremldata.bin: {error}")
+        return _broken(path, f"{DESCRIPTION_FILE}: {error}")
     except MILError as error:
         return _broken(path, error.message)
     return Compiled(

@@ -14,10 +14,10 @@ from sdbuild.base.errors import BundleError
 from sdbuild.base.parsing import Fields, json_file, shown
 from sdbuild.bundle.inside import check_inside
 from sdbuild.checkpoints.schedule import check_schedule
+from sdbuild.store.roots import MANIFEST as MANIFEST
 from sdbuild.store.scan import files
 
 SCHEMA = 1
-MANIFEST = "manifest.json"
 _LARGEST_PX = 1 << 14
 _LEAST_SCALE = 1e-3
 _LONGEST_NAME = 200

@@ -60,6 +60,11 @@ _END_OF_WORD = "</w>"
 _HEADER = "#version: 0.2"
 
 
+def file_name(path: str) -> str:
+    """How a file is called in the artifact of a download and in a bundle, which have no folders."""
+    return path.rpartition("/")[2]
+
+
 class Resources(Mapping[str, bytes]):
     """The content of files by their paths in diffusers' layout, each read when it is asked for.
 

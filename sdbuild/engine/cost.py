@@ -18,11 +18,11 @@ from typing import Any
 
 import xxhash
 
-from sdbuild.base.digest import canonical
 from sdbuild.base.errors import MissingArtifact, SDBuildError
 from sdbuild.base.parsing import Malformed, json_object
-from sdbuild.checkpoints import RESOURCES, normalize
+from sdbuild.checkpoints import RESOURCES, normalize, normalized
 from sdbuild.checkpoints.files import Files
+from sdbuild.checkpoints.normalized import ARCHITECTURE, WEIGHTS
 from sdbuild.engine.plan import Plan
 from sdbuild.engine.sources import Checkpoints
 from sdbuild.engine.stage import NetworkSize
@@ -30,8 +30,6 @@ from sdbuild.engine.step import Step
 from sdbuild.store import Record, Store
 from sdbuild.store.record import Entry, tree_digest
 
-ARCHITECTURE = "architecture.json"
-WEIGHTS = "weights.safetensors"
 _LARGEST_HEADER = 100_000_000
 """Bytes; safetensors itself takes no larger one."""
 
@@ -137,7 +135,8 @@ class Costs:
         checkpoint = self._checkpoints.resolve(step.source)
         if isinstance(checkpoint, Files):
             return None
-        content = canonical(normalize.architecture_of(checkpoint, step.reads, step.params))
+        content = normalized.encode(
+            normalize.architecture_of(checkpoint, step.reads, step.params))
         digest = xxhash.xxh3_128_hexdigest(content)
         return tree_digest((Entry(ARCHITECTURE, digest, len(content)),))
 

@@ -1,4 +1,8 @@
-"""The one place where a step is executed: a process of its own, which is watched."""
+"""The one place where a step is executed: a process of its own, which is watched.
+
+The two sides write for each other in the step's workspace: the parent `job.json`, the process
+`result.json`, the stage's facts or its error.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +24,17 @@ from sdbuild.base.parsing import Malformed, json_file
 from sdbuild.base.progress import Channel, Progress
 from sdbuild.base.units import size
 from sdbuild.engine.memory_budget import hint
-from sdbuild.engine.step import LARGEST_MESSAGE
+from sdbuild.engine.stage import Job
 from sdbuild.recipe.project import IMPORT_ROOT
 from sdbuild.store.disk import file_error
 
 PATIENT = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
 """Lets torch's idle threads sleep. Spinning, they cost a busy machine ten times the work."""
+
+_JOB = "job.json"
+_RESULT = "result.json"
+_LARGEST_BYTES = 64 << 20
+"""Of a job or a result, which hold what is known of files and tensors by their names."""
 
 _FULL_BYTES = 1 << 20
 """A disk with less room than this is full."""
@@ -47,7 +56,7 @@ def run_step(
         SDBuildError: what the stage raised; OutOfMemory if its process was killed; StepError if it
         died otherwise, with the end of what it printed.
     """
-    (work / "job.json").write_text(json.dumps(job), "utf-8")
+    (work / _JOB).write_text(json.dumps(job), "utf-8")
     with (work / "log").open("wb") as log, Channel() as channel:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "sdbuild.steps", kind, str(work), str(channel.writer)],
@@ -64,12 +73,31 @@ def run_step(
         finally:
             if process.stdin is not None:
                 process.stdin.close()
-    result = _result(work / "result.json")
+    result = _read_result(work / _RESULT)
     if "error" in result:
         raise _raised(result["error"])
     if process.returncode != 0 or "facts" not in result:
         raise _died(kind, process.returncode, peak, job["params"], work / "log")
     return result["facts"], peak
+
+
+def read_job(work: Path) -> Job:
+    """The job in a workspace, for the process of a step.
+
+    Raises:
+        StepError: there is none.
+    """
+    found = json_file(work / _JOB, StepError, most_bytes=_LARGEST_BYTES,
+                      has_infinities=True, has_controls=True)
+    inputs = {name: Path(path) for name, path in found["inputs"].items()}
+    return Job(**found | {"inputs": inputs, "output": Path(found["output"])})
+
+
+def write_result(work: Path, result: Mapping[str, Any]) -> None:
+    """Writes what `run_step` reads: `facts` or an `error`."""
+    # a path in a message may hold bytes that are not UTF-8
+    text = json.dumps(result, default=str, ensure_ascii=False).encode("utf-8", "replace")
+    (work / _RESULT).write_bytes(text)
 
 
 def _module_folders() -> list[str]:
@@ -79,9 +107,9 @@ def _module_folders() -> list[str]:
     return [own, *(folder for folder in sys.path if folder not in ("", own))]
 
 
-def _result(path: Path) -> dict[str, Any]:
+def _read_result(path: Path) -> dict[str, Any]:
     try:
-        return json_file(path, Malformed, most_bytes=LARGEST_MESSAGE,
+        return json_file(path, Malformed, most_bytes=_LARGEST_BYTES,
                          has_infinities=True, has_controls=True)
     except Malformed:  # it died before, or while it wrote
         return {}

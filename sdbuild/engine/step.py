@@ -47,10 +47,6 @@ class Step:
         return stage(self.kind)
 
 
-LARGEST_MESSAGE = 64 << 20
-"""Bytes of a job or a result, which hold what is known of files and tensors by their names."""
-
-
 def tool_versions(step: Step) -> dict[str, str]:
     """The versions of the tools that the step declares.
 

@@ -88,6 +88,11 @@ class Component:
         return tuple(sorted({SIZES[d] for d in letters if d in SIZES}))
 
 
+def chunk_names(model: str, chunks: int) -> list[str]:
+    """How hosts call the chunks of a model, in the order they run in; one is the model itself."""
+    return [f"{model}Chunk{number}" for number in range(1, chunks + 1)] if chunks > 1 else [model]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """A family of models that share components and a pipeline."""

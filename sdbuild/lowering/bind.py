@@ -1,135 +1,30 @@
 """Binds a checkpoint to a lowered program: each tensor streamed into its place.
 
-A lowered program is a folder: `model.mlmodel`, the program with the places of all blobs;
-`bindings.json`, what belongs into each place; `constants.bin`, the blobs that no checkpoint
-changes. Nothing here needs torch or coremltools' converter.
+Nothing here needs torch or coremltools' converter.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from math import prod
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sdbuild.base.errors import StepError
-from sdbuild.base.parsing import Fields, json_file
 from sdbuild.base.progress import each
+from sdbuild.lowering.lowered import FLOATS, Binding, Lowered
 from sdbuild.mil.files.blob import BlobReader, BlobWriter
-from sdbuild.mil.files.package import read_spec, write_package
+from sdbuild.mil.files.package import write_package
 from sdbuild.mil.ir.decode import decode_program
-from sdbuild.mil.ir.dtype import DTYPES
 from sdbuild.mil.ir.program import Function, Operation, Program, TensorType
-from sdbuild.mil.ir.proto import Message, serialize
+from sdbuild.mil.ir.proto import Message
 from sdbuild.mil.ir.traverse import rebuilt, walk
 from sdbuild.safetensors.decode import decoded, to_array
 from sdbuild.safetensors.tensors import Tensor
 
 _UNDERFLOW_CHECKED = 400
 _SMALLEST = np.float16(2**-24)
-_LONGEST_SIDE = 1 << 32
-_NUMPY: dict[str, np.dtype[Any]] = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Binding:
-    """A place in the program: a blob at `offset`, or a constant written in place (`value`).
-
-    It takes a parameter (transposed, if its first axis moved), or a constant blob of the lowered
-    program at the offset `constant` of `constants.bin`.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int | None = None
-    value: str | None = None
-    parameter: str | None = None
-    is_transposed: bool = False
-    constant: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lowered:
-    """A lowered program: its message, the shapes of the parameters that it takes, and its
-    bindings, the blobs' in order."""
-
-    spec: Message
-    parameters: Mapping[str, tuple[int, ...]]
-    bindings: tuple[Binding, ...]
-    constants: Path
-
-
-def write_lowered(folder: Path, lowered: Lowered) -> None:
-    """Writes a lowered program; its `constants.bin` is there already."""
-    (folder / "model.mlmodel").write_bytes(serialize(lowered.spec))
-    table = {
-        "parameters": {name: list(shape) for name, shape in lowered.parameters.items()},
-        "bindings": [asdict(binding) for binding in lowered.bindings],
-    }
-    (folder / "bindings.json").write_text(json.dumps(table, indent=0), "utf-8")
-
-
-def read_lowered(folder: Path) -> Lowered:
-    """The lowered program in a folder.
-
-    Raises:
-        StepError: its table is not what `write_lowered` writes; InvalidProgram if the model is none
-            or describes no program.
-    """
-    parameters, bindings = read_bindings(folder / "bindings.json")
-    return Lowered(
-        spec=read_spec(folder / "model.mlmodel"), parameters=parameters, bindings=bindings,
-        constants=folder / "constants.bin",
-    )
-
-
-def read_bindings(path: Path) -> tuple[dict[str, tuple[int, ...]], tuple[Binding, ...]]:
-    """The shapes of a lowered program's parameters, and its bindings.
-
-    Raises:
-        StepError: the table is not what `write_lowered` writes.
-    """
-    table = Fields(json_file(path, StepError), path.name, StepError)
-    shapes = table.fields("parameters")
-    parameters = {name: _shape(shapes, name) for name in shapes.values}
-    bindings = tuple(
-        _binding(Fields(entry, f"{path.name}: binding {number}", StepError), parameters)
-        for number, entry in enumerate(table.listed("bindings", dict))
-    )
-    return parameters, bindings
-
-
-def _shape(fields: Fields, name: str) -> tuple[int, ...]:
-    shape = tuple(fields.listed(name, int))
-    if any(not 0 <= side <= _LONGEST_SIDE for side in shape):
-        raise StepError(f"{fields.where}: {name} is {list(shape)}, expected the shape of a tensor")
-    return shape
-
-
-def _binding(fields: Fields, parameters: Mapping[str, tuple[int, ...]]) -> Binding:
-    found = Binding(
-        dtype=fields.choice("dtype", tuple(DTYPES)),
-        shape=_shape(fields, "shape"),
-        offset=fields.integer("offset", default=None),
-        value=fields.text("value", default=None),
-        parameter=fields.text("parameter", default=None),
-        is_transposed=fields.flag("is_transposed", default=False),
-        constant=fields.integer("constant", default=None),
-    )
-    if (found.offset is None) == (found.value is None):
-        raise StepError(f"{fields.where}: expected either an offset or a value")
-    if found.constant is not None and found.parameter is None and found.offset is not None:
-        return found
-    taken = parameters.get(found.parameter or "")
-    is_fit = taken is not None and prod(taken) == prod(found.shape) and found.dtype in _NUMPY
-    if found.constant is not None or not is_fit:
-        raise StepError(f"{fields.where}: expected a constant, or a parameter of floats of its "
-                        f"shape, {list(found.shape)}")
-    return found
 
 
 def bind(
@@ -169,7 +64,7 @@ def _write_weights(lowered: Lowered, tensors: Mapping[str, Tensor], path: Path) 
                 offset = writer.write(binding.dtype, constants.data(binding.constant))
             else:
                 tensor = tensors[str(binding.parameter)]
-                size = int(np.prod(binding.shape)) * _NUMPY[binding.dtype].itemsize
+                size = int(np.prod(binding.shape)) * FLOATS[binding.dtype].itemsize
                 offset = writer.stream(binding.dtype, size, _chunks(tensor, binding))
             if offset != binding.offset:
                 raise StepError(
@@ -206,7 +101,7 @@ def _cast(array: np.ndarray, dtype: str, name: str, is_small: bool) -> np.ndarra
             hint="the checkpoint is damaged, or was saved from a run that diverged",
         )
     with np.errstate(over="ignore", under="ignore"):
-        made = array.astype(np.float32).astype(_NUMPY[dtype])
+        made = array.astype(np.float32).astype(FLOATS[dtype])
     if not np.isfinite(made).all():
         raise StepError(
             f"the tensor {name} reaches {np.abs(array).max():g}, "
@@ -240,7 +135,7 @@ def inline_constants(program: Program) -> Iterator[tuple[str, str, tuple[int, ..
             value = found.attributes.get("val") if found.type == "const" else None
             if value is None or not isinstance(value.data, bytes):
                 continue
-            if isinstance(value.type, TensorType) and value.type.dtype in _NUMPY:
+            if isinstance(value.type, TensorType) and value.type.dtype in FLOATS:
                 shape = tuple(d for d in value.type.shape if isinstance(d, int))
-                elements = np.frombuffer(value.data, _NUMPY[value.type.dtype])
+                elements = np.frombuffer(value.data, FLOATS[value.type.dtype])
                 yield found.outputs[0].name, value.type.dtype, shape, elements

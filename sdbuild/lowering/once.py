@@ -20,7 +20,7 @@ import torch
 from sdbuild.base.errors import StepError
 from sdbuild.families import Component
 from sdbuild.lowering import coreml
-from sdbuild.lowering.bind import Lowered
+from sdbuild.lowering.lowered import Lowered
 from sdbuild.lowering.place import HINT, Constant, identified, placed
 from sdbuild.lowering.recording import recording
 from sdbuild.lowering.standins import SEED, StandIns, on_grid
@@ -49,7 +49,7 @@ def lower(
     program: torch.export.ExportedProgram, component: Component, target: str, folder: Path,
     seed: int = SEED,
 ) -> Lowered:
-    """The lowered program of a graph; writes `constants.bin` into `folder`.
+    """The lowered program of a graph; writes its constants into `folder`.
 
     Args:
         seed: of the stand-ins; the result does not depend on it.

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from sdbuild.base.errors import StepError
-from sdbuild.lowering.bind import Binding, Lowered, inline_constants, with_values
+from sdbuild.lowering.bind import inline_constants, with_values
+from sdbuild.lowering.lowered import CONSTANTS, Binding, Lowered
 from sdbuild.lowering.recording import Written
 from sdbuild.lowering.standins import StandIns
 from sdbuild.mil.files.blob import BlobWriter
@@ -69,7 +70,7 @@ def _identified(
 def placed(
     standins: StandIns, constants: Iterable[Constant], spec: Message, folder: Path
 ) -> Lowered:
-    """The lowered program with what belongs where; writes `constants.bin` into `folder`.
+    """The lowered program with what belongs where; writes `CONSTANTS` into `folder`.
 
     No number of a stand-in is left in it, so its bytes do not depend on them.
 
@@ -80,7 +81,7 @@ def placed(
     constants = tuple(constants)
     _check_no_clash(standins, constants)
     _check_once(standins.shapes, constants)
-    path = folder / "constants.bin"
+    path = folder / CONSTANTS
     with BlobWriter(path) as writer:
         bindings = [_binding(constant, writer) for constant in constants]
     zeros = {c.name: bytes(c.array.nbytes) for c in constants if c.parameter and c.offset is None}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,53 +14,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sdbuild.base.errors import SDBuildError, SourceError
-from sdbuild.base.parsing import Fields, json_file
+from sdbuild.checkpoints.normalized import Architecture as Architecture
 from sdbuild.families import Component, Dims
+from sdbuild.models.parameters import NET
 from sdbuild.safetensors.shapes import check_fit
-
-NET = "net."
-"""What the names of a wrapped network's parameters begin with."""
 
 _FILES = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae",
           "vae_encoder": "vae", "safety_checker": "safety_checker"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
-    """Which network a component is: the class and config of its checkpoint.
-
-    `prediction` is there if a U-Net predicts anything but noise and its output is to be turned into
-    noise, `padding` if a text encoder was trained with other pad tokens than hosts send.
-    """
-
-    class_name: str
-    config: Mapping[str, Any]
-    prediction: Mapping[str, Any] | None = None
-    padding: Mapping[str, int] | None = None
-
-
-def read_architecture(path: Path, params: Mapping[str, Any]) -> Architecture:
-    """The architecture in an `architecture.json` of the download step, for a step's `params`.
-
-    Raises:
-        SourceError: the file is not what that step writes.
-    """
-    found = Fields(json_file(path, SourceError), path.name, SourceError)
-    optional = {name: found.fields(name) if found.values.get(name) is not None else None
-                for name in ("prediction", "padding")}
-    padding, prediction = optional["padding"], optional["prediction"]
-    is_converted = params.get("prediction") == "epsilon"
-    return Architecture(
-        class_name=found.text("class"), config=found.fields("config").values,
-        padding={name: padding.integer(name) for name in padding.values} if padding else None,
-        prediction=prediction.values if prediction and is_converted else None,
-    )
-
-
-def read_latents(checkpoint: Path) -> dict[str, Any]:
-    """How the latents of a component are scaled, from its checkpoint; nothing if it has none."""
-    path = checkpoint / "latents.json"
-    return json_file(path, SourceError) if path.exists() else {}
 
 
 def module(component: Component) -> ModuleType:

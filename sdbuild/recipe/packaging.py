@@ -9,6 +9,7 @@ from typing import Any
 from sdbuild.base import apple
 from sdbuild.base.errors import RecipeError
 from sdbuild.families import Component
+from sdbuild.families.nouns import chunk_names
 from sdbuild.recipe.fields import TARGETS
 
 
@@ -58,10 +59,7 @@ class Packaging:
 
     def model_names(self, component: Component) -> list[str]:
         """The names of the component's models, without extensions, in the order they run in."""
-        chunks = self.chunks_of(component)
-        if chunks == 1:
-            return [component.bundle_name]
-        return [f"{component.bundle_name}Chunk{number}" for number in range(1, chunks + 1)]
+        return chunk_names(component.bundle_name, self.chunks_of(component))
 
     def is_palettized(self, components: Collection[Component]) -> bool:
         """Whether any of the components has palettes."""

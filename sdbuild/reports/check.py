@@ -11,6 +11,8 @@ from sdbuild.base.errors import CheckFailed, StepError
 from sdbuild.base.parsing import Fields, json_value, read_file
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.reports.verdict import Picture, verdict
+from sdbuild.steps.parity import PARITY
+from sdbuild.steps.pictures import PICTURES
 from sdbuild.store import Record, Store
 
 _COLUMNS = 80
@@ -57,7 +59,7 @@ def _parity(
     """The table of components with the verdict, and the outputs that are below their floors."""
     lines, failed = [f"{'component':<16}{'output':<20}{'PSNR':>9}{'floor':>9}"], []
     for name, record in records.items():
-        found = _fields(record, store, "parity.json")
+        found = _fields(record, store, PARITY)
         nbits = recipe.packaging.nbits_of(recipe.family.component(name))
         floor = recipe.check.floors[name].at(nbits)
         for output, worst in _worst(found).items():
@@ -96,7 +98,7 @@ def _pictures(record: Record, store: Store) -> list[Picture]:
     return [
         Picture(prompt=found.text("prompt", default=""), seed=found.integer("seed", high=2**64),
                 psnr_db=_psnr(found))
-        for found in _each(_fields(record, store, "pictures.json"), "pictures")
+        for found in _each(_fields(record, store, PICTURES), "pictures")
     ]
 
 

@@ -13,14 +13,13 @@ from typing import Any
 
 from sdbuild.base.errors import MissingArtifact, RecipeError, StepError
 from sdbuild.base.suggestions import did_you_mean
+from sdbuild.checkpoints.normalized import WEIGHTS
 from sdbuild.engine.build import Builder
 from sdbuild.families import Component
+from sdbuild.mil.files.suffixes import COMPILED
+from sdbuild.models.parameters import parameter_of
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.store import Record
-
-_WEIGHTS = "weights.safetensors"
-_ROOTS = {".mlpackage": "Data/com.apple.CoreML/", ".mlmodelc": ""}
-"""What `@model_path` stands for below a package and a compiled model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +118,7 @@ class _Way:
         self._builder = builder
         self._component = component
         self._tensor = tensor
-        self._parameter = f"net.{component.parameter(tensor)}"
+        self._parameter = parameter_of(component, tensor)
         self._offset: int | None = None
         self._name = ""
         self._places: tuple[TensorLocation, ...] = ()
@@ -139,7 +138,7 @@ class _Way:
         files = ", ".join(f"{name} (digest {found})" for name, found in sources.items())
         yield Stop(step="checkpoint", says=files, facts={"files": sources})
         try:
-            file = self._builder.file(record, _WEIGHTS)
+            file = self._builder.file(record, WEIGHTS)
         except MissingArtifact:
             yield _gone(record.step)
             return
@@ -147,15 +146,15 @@ class _Way:
         yield Stop(
             step=record.step, says=f"its bytes have the digest {digest}", facts={"digest": digest},
             places=(TensorLocation(
-                file=_WEIGHTS, part="weight", dtype=found.dtype, shape=found.shape,
+                file=WEIGHTS, part="weight", dtype=found.dtype, shape=found.shape,
                 offset=found.start, size_bytes=found.size_bytes),),
         )
 
     def lower(self, record: Record) -> Iterator[Stop]:
         """Which place of the lowered program the parameter has."""
-        from sdbuild.lowering.bind import read_bindings
+        from sdbuild.lowering.lowered import BINDINGS, read_bindings
 
-        _, bindings = read_bindings(self._builder.file(record, "bindings.json"))
+        _, bindings = read_bindings(self._builder.file(record, BINDINGS))
         found = [binding for binding in bindings if binding.parameter == self._parameter]
         if not found:
             self.is_unused = True
@@ -231,14 +230,16 @@ _STOPS = {"lower": _Way.lower, "convert": _Way.convert, "palettize": _Way.palett
 
 def _program(builder: Builder, record: Record, model: str) -> Any:
     """The program of a package or a compiled model in an artifact."""
-    if model.endswith(".mlmodelc"):
+    if model.endswith(COMPILED):
+        from sdbuild.mil.files.compiled import PROGRAM_FILE
         from sdbuild.mil.text.parse import parse_program
 
-        return parse_program(builder.file(record, f"{model}/model.mil").read_text("utf-8"), model)
-    from sdbuild.mil.files.package import read_spec
+        text = builder.file(record, f"{model}/{PROGRAM_FILE}").read_text("utf-8")
+        return parse_program(text, model)
+    from sdbuild.mil.files.package import ROOT, SPEC_FILE, read_spec
     from sdbuild.mil.ir.decode import decode_program
 
-    file = builder.file(record, f"{model}/{_ROOTS['.mlpackage']}model.mlmodel")
+    file = builder.file(record, f"{model}/{ROOT}/{SPEC_FILE}")
     return decode_program(read_spec(file).mlProgram)
 
 
@@ -247,6 +248,7 @@ def _places(
 ) -> Iterator[TensorLocation]:
     """The places of the values that an operation holds."""
     from sdbuild.mil.files.blob import BlobReader
+    from sdbuild.mil.files.package import MODEL_PATH, ROOT
     from sdbuild.mil.ir.program import Blob, Value
 
     bound = [(k, b) for k, bs in operation.inputs.items() for b in bs if isinstance(b, Value)]
@@ -259,8 +261,8 @@ def _places(
             yield TensorLocation(file=model, part=part, dtype=value.type.dtype, shape=shape,
                                  size_bytes=len(value.data))
             continue
-        root = _ROOTS[model[model.rindex("."):]]
-        path = f"{model}/{value.data.file.replace('@model_path/', root)}"
+        root = model if model.endswith(COMPILED) else f"{model}/{ROOT}"
+        path = value.data.file.replace(MODEL_PATH, root)
         found = BlobReader(builder.file(record, path)).record(value.data.offset)
         yield TensorLocation(file=path, part=part, dtype=value.type.dtype, shape=shape,
                              offset=found.data_offset, size_bytes=found.size_bytes,

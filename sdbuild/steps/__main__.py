@@ -1,14 +1,13 @@
 """The process of a step: `python -m sdbuild.steps KIND WORKSPACE WRITER`.
 
-Reads `job.json`, runs the stage, writes `result.json` with its facts or its error. How far it is
-goes to the file descriptor WRITER, the pipe of a `Channel`. Standard input
-is a pipe from the parent: when it closes the parent is gone, and so is the reason to go on.
+What it reads and writes: `sdbuild.engine.process`. How far it is goes to the file descriptor
+WRITER, the pipe of a `Channel`. Standard input is a pipe from the parent: when it closes the parent
+is gone, and so is the reason to go on.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -16,12 +15,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from sdbuild.base.errors import OutOfMemory, SDBuildError, StepError
-from sdbuild.base.parsing import json_file
+from sdbuild.base.errors import OutOfMemory, SDBuildError
 from sdbuild.base.progress import listening, sender
 from sdbuild.engine.memory_budget import hint
+from sdbuild.engine.process import read_job, write_result
 from sdbuild.engine.stage import Job, stage
-from sdbuild.engine.step import LARGEST_MESSAGE
 from sdbuild.store.disk import file_error
 
 
@@ -39,16 +37,11 @@ def main(kind: str, work: Path, writer: int) -> int:
 
 def _main(kind: str, work: Path) -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    found = json_file(work / "job.json", StepError, most_bytes=LARGEST_MESSAGE,
-                      has_infinities=True, has_controls=True)
-    inputs = {name: Path(path) for name, path in found["inputs"].items()}
-    job = Job(**found | {"inputs": inputs, "output": Path(found["output"])})
+    job = read_job(work)
     result = _result(kind, job)
     if "error" in result:
         shutil.rmtree(job.output, ignore_errors=True)  # on a full disk, room to say so
-    # a path in a message may hold bytes that are not UTF-8
-    text = json.dumps(result, default=str, ensure_ascii=False).encode("utf-8", "replace")
-    (work / "result.json").write_bytes(text)
+    write_result(work, result)
     return 1 if "error" in result else 0
 
 

@@ -14,8 +14,11 @@ from typing import Any
 from sdbuild.base.errors import SourceError
 from sdbuild.base.parsing import json_value
 from sdbuild.bundle.manifest import SCHEMA, write_manifest
+from sdbuild.checkpoints.normalized import LATENTS, scaling_factor
+from sdbuild.checkpoints.resources import SCHEDULER, TOKENIZER, file_name
 from sdbuild.checkpoints.sidecar_configs import END_TOKEN
 from sdbuild.engine.stage import BundleStage, From, Job, Memory
+from sdbuild.mil.files.suffixes import COMPILED
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.store.disk import link_out
 from sdbuild.store.scan import files
@@ -35,7 +38,7 @@ class MakeBundle(BundleStage):
         found |= {c.name: From(made[c.name]["compiled"]) for c in recipe.components}
         vae = next((c.name for c in recipe.components if c.folder == "vae"), None)
         return found | (
-            {"latents": From(made[vae]["checkpoint"], "latents.json")} if vae else {})
+            {"latents": From(made[vae]["checkpoint"], LATENTS)} if vae else {})
 
     def params(self, recipe: Recipe) -> dict[str, Any]:
         """What the manifest says beside what the parts tell."""
@@ -50,7 +53,7 @@ class MakeBundle(BundleStage):
             "prediction": recipe.network.prediction,
             "components": {
                 c.name: {
-                    "models": [f"{name}.mlmodelc" for name in recipe.packaging.model_names(c)],
+                    "models": [name + COMPILED for name in recipe.packaging.model_names(c)],
                     "nbits": recipe.packaging.nbits_of(c),
                 }
                 for c in recipe.components
@@ -98,13 +101,14 @@ def _write_tokenizer(resources: Path, target: Path) -> None:
 
     A last line of `merges.txt` without a line end would be dropped by the Swift reader.
     """
-    link_out(resources / "vocab.json", target / "vocab.json")
-    merges = (resources / "merges.txt").read_bytes()
-    (target / "merges.txt").write_bytes(merges if merges.endswith(b"\n") else merges + b"\n")
+    vocabulary, merges = file_name(TOKENIZER.vocabulary), file_name(TOKENIZER.merges)
+    link_out(resources / vocabulary, target / vocabulary)
+    lines = (resources / merges).read_bytes()
+    (target / merges).write_bytes(lines if lines.endswith(b"\n") else lines + b"\n")
 
 
 def _manifest(job: Job, resources: Path) -> dict[str, Any]:
-    scheduler = _json(resources / "scheduler_config.json")
+    scheduler = _json(resources / file_name(SCHEDULER))
     return {
         "schema": SCHEMA,
         **{k: v for k, v in job.params.items() if k not in ("components", "prediction")},
@@ -121,7 +125,7 @@ def _manifest(job: Job, resources: Path) -> dict[str, Any]:
 def _scale_factor(job: Job) -> float:
     """What latents are multiplied with: 0.18215, unless an autoencoder of the bundle says
     otherwise."""
-    return _json(job.inputs["latents"])["scaling_factor"] if "latents" in job.inputs else 0.18215
+    return scaling_factor(job.inputs["latents"]) if "latents" in job.inputs else 0.18215
 
 
 def _prediction_type(job: Job, scheduler: Mapping[str, Any]) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 from sdbuild.base.filenames import contents
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
 from sdbuild.families import Component
+from sdbuild.families.nouns import chunk_names
+from sdbuild.mil.files.suffixes import PACKAGE
 from sdbuild.recipe.recipe import Recipe
 
 
@@ -37,9 +39,9 @@ class Chunk(ComponentStage):
         cut."""
         from sdbuild.mil.edit.chunk import chunk
 
-        (source,) = contents(job.inputs["package"], ".mlpackage")
-        numbers = range(1, job.params["chunks"] + 1)
-        targets = [job.output / f"{source.stem}Chunk{number}.mlpackage" for number in numbers]
+        (source,) = contents(job.inputs["package"], PACKAGE)
+        names = chunk_names(source.stem, job.params["chunks"])
+        targets = [job.output / (name + PACKAGE) for name in names]
         return asdict(chunk(source, targets))
 
 

@@ -12,6 +12,7 @@ from sdbuild.base.errors import StepError, ToolMissing
 from sdbuild.base.filenames import contents
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
 from sdbuild.families import Component
+from sdbuild.mil.files.suffixes import COMPILED, PACKAGE
 from sdbuild.recipe.recipe import Recipe
 
 
@@ -51,11 +52,11 @@ class Compile(ComponentStage):
         Raises:
             StepError: Apple's compiler does not compile one.
         """
-        for source in contents(job.inputs["package"], ".mlpackage"):
+        for source in contents(job.inputs["package"], PACKAGE):
             if job.params["compiler"] == "apple":
                 _by_apple(source, job.output)
             else:
-                _portable(source, job.output / f"{source.stem}.mlmodelc")
+                _portable(source, job.output / (source.stem + COMPILED))
 
 
 STAGE = Compile()
@@ -75,6 +76,6 @@ def _by_apple(source: Path, folder: Path) -> None:
         raise StepError(
             f"{source.stem}: {' '.join(COMMAND)} compile: exit status {done.returncode}\n{said}",
             hint="compiler=portable compiles without Apple's tools")
-    made = folder / f"{source.stem}.mlmodelc"
+    made = folder / (source.stem + COMPILED)
     if not made.is_dir():
         raise StepError(f"coremlcompiler reported success but wrote no {made.name}")

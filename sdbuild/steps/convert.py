@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdbuild.base.versions import installed
+from sdbuild.checkpoints.normalized import WEIGHTS
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
 from sdbuild.families import FAMILIES, Component
+from sdbuild.mil.files.suffixes import PACKAGE
+from sdbuild.models.parameters import parameter_of
 from sdbuild.recipe.recipe import Recipe
 
 
@@ -57,21 +60,21 @@ STAGE = Convert()
 
 
 def _bind(job: Job, component: Component) -> dict[str, Any]:
-    from sdbuild.lowering import bind
+    from sdbuild.lowering import bind, lowered
     from sdbuild.safetensors.shapes import check_fit
     from sdbuild.safetensors.tensors import table
 
-    lowered = bind.read_lowered(job.inputs["lowered"])
+    program = lowered.read_lowered(job.inputs["lowered"])
     tensors = {
-        f"net.{component.parameter(tensor.name)}": tensor
-        for tensor in table([job.inputs["checkpoint"] / "weights.safetensors"]).values()
+        parameter_of(component, tensor.name): tensor
+        for tensor in table([job.inputs["checkpoint"] / WEIGHTS]).values()
     }
     unused = check_fit(
-        component.name, lowered.parameters, {name: t.shape for name, t in tensors.items()}
+        component.name, program.parameters, {name: t.shape for name, t in tensors.items()}
     )
     bind.bind(
-        lowered, tensors, job.output / f"{component.bundle_name}.mlpackage",
-        _described(lowered.spec, component, job),
+        program, tensors, job.output / (component.bundle_name + PACKAGE),
+        _described(program.spec, component, job),
     )
     return {"unused": dict.fromkeys(unused, "the network has no such parameter")}
 
@@ -80,20 +83,17 @@ def _direct(job: Job, component: Component) -> dict[str, Any]:
     import shutil
     from pathlib import Path
 
-    import torch
-
     from sdbuild.lowering import coreml
+    from sdbuild.lowering.graph import read_graph
     from sdbuild.mil.files.package import write_package
     from sdbuild.mil.ir.decode import decode_program
     from sdbuild.models import network
 
-    program = torch.export.load(job.inputs["graph"] / "graph.pt2")
-    weights = network.bind(
-        component, program.state_dict, job.inputs["checkpoint"] / "weights.safetensors"
-    )
+    program = read_graph(job.inputs["graph"])
+    weights = network.bind(component, program.state_dict, job.inputs["checkpoint"] / WEIGHTS)
     spec, file = coreml.lower(program, weights, component, job.params["target"])
     write_package(
-        job.output / f"{component.bundle_name}.mlpackage",
+        job.output / (component.bundle_name + PACKAGE),
         specification_version=spec.specificationVersion,
         description=_described(spec, component, job),
         program=decode_program(spec.mlProgram),

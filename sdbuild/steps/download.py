@@ -1,7 +1,6 @@
 """download: a component's checkpoint, verified and in one form, whatever it came from.
 
-Its artifact is `architecture.json`, what defines the network, `weights.safetensors`, and of an
-autoencoder `latents.json`; see `sources/form.py` for their one form.
+Its artifact is what `sdbuild.checkpoints.normalized` says, or the files besides networks.
 """
 
 from __future__ import annotations
@@ -10,10 +9,12 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sdbuild.base.digest import canonical, sha256_file
+from sdbuild.base.digest import sha256_file
 from sdbuild.base.errors import DigestMismatch, SourceError
 from sdbuild.base.filenames import contents
 from sdbuild.checkpoints import RESOURCES, combine_errors, named, open_checkpoint
+from sdbuild.checkpoints.normalized import ARCHITECTURE, LATENTS, WEIGHTS, encode
+from sdbuild.checkpoints.resources import SCHEDULER, file_name
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Reading
 from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
@@ -114,7 +115,7 @@ def _resources(job: Job, checkpoint: Checkpoint) -> None:
         if folder in ("", "scheduler", tokenizer.folder):
             (job.output / file).write_bytes(content)
     if "prediction_type" in job.params:
-        path = job.output / "scheduler_config.json"
+        path = job.output / file_name(SCHEDULER)
         path.write_text(json.dumps(scheduler, indent=2), "utf-8")
 
 
@@ -126,9 +127,9 @@ def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
 
     part, prefixes = job.reads[0], tuple(job.params["prefixes"])
     found = normalize.architecture_of(checkpoint, job.reads, job.params)
-    (job.output / "architecture.json").write_bytes(canonical(found))
+    (job.output / ARCHITECTURE).write_bytes(encode(found))
     if latents := normalize.latents(part, checkpoint.config(part)):
-        (job.output / "latents.json").write_bytes(canonical(latents))
+        (job.output / LATENTS).write_bytes(encode(latents))
     tables = normalize.tensors(part, checkpoint.tensors(part).values())
     taken = [tensor for tensor in tables if tensor.name.startswith(prefixes)]
     if not taken:
@@ -138,4 +139,4 @@ def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
         )
     expect_floats(tensor for tensor in taken if tensor.name.endswith((".weight", ".bias")))
     check_widths(part, found, taken)
-    return {"tensors": tensors.write(job.output / "weights.safetensors", taken, expect_finite)}
+    return {"tensors": tensors.write(job.output / WEIGHTS, taken, expect_finite)}

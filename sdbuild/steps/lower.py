@@ -35,15 +35,15 @@ class Lower(ComponentStage):
 
     def run(self, job: Job) -> dict[str, Any]:
         """Writes the lowered program and its bindings."""
-        import torch
-
         from sdbuild.families import FAMILIES
-        from sdbuild.lowering import bind, once
+        from sdbuild.lowering import once
+        from sdbuild.lowering.graph import read_graph
+        from sdbuild.lowering.lowered import write_lowered
 
         component = FAMILIES[job.params["family"]].component(job.params["component"])
-        program = torch.export.load(job.inputs["graph"] / "graph.pt2")
+        program = read_graph(job.inputs["graph"])
         lowered = once.lower(program, component, job.params["target"], job.output)
-        bind.write_lowered(job.output, lowered)
+        write_lowered(job.output, lowered)
         return {"parameters": len(lowered.parameters), "bindings": len(lowered.bindings)}
 
 

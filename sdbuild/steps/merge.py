@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from sdbuild.checkpoints.normalized import ARCHITECTURE, WEIGHTS
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Reading
 from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
@@ -51,7 +52,7 @@ class Merge(ComponentStage):
         from sdbuild.safetensors import tensors
 
         checkpoint = job.inputs["checkpoint"]
-        weights = tensors.table([checkpoint / "weights.safetensors"])
+        weights = tensors.table([checkpoint / WEIGHTS])
         shapes = {name: tensor.shape for name, tensor in weights.items()}
         updates: dict[str, list[tuple[float, lora.Update]]] = {}
         counts: list[int] = []
@@ -68,8 +69,8 @@ class Merge(ComponentStage):
                    size_bytes=t.size_bytes, updates=tuple(updates[t.name]))
             if t.name in updates else t for t in weights.values()
         ]
-        os.link(checkpoint / "architecture.json", job.output / "architecture.json")
-        digests = tensors.write(job.output / "weights.safetensors", made)
+        os.link(checkpoint / ARCHITECTURE, job.output / ARCHITECTURE)
+        digests = tensors.write(job.output / WEIGHTS, made)
         return {"merged": counts, "ignored": ignored, "tensors": digests}
 
 

@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.errors import SourceError
-from sdbuild.base.parsing import Fields, json_file
+from sdbuild.base.parsing import json_file
 from sdbuild.bundle.request import Request
+from sdbuild.checkpoints.normalized import (
+    ARCHITECTURE,
+    LATENTS,
+    WEIGHTS,
+    read_architecture,
+    scaling_factor,
+)
+from sdbuild.checkpoints.resources import SCHEDULER, file_name
 from sdbuild.checkpoints.schedule import check_schedule
 from sdbuild.checkpoints.sidecar_configs import END_TOKEN
 from sdbuild.engine.stage import BundleStage, From, Job, Memory
@@ -78,17 +86,22 @@ class Originals(DrawingStage):
                     f"picture {number}: the checkpoint gives numbers that are not finite, in "
                     "PyTorch and fp32 too",
                     hint="its weights are damaged: download it again, or take another")
-            image.save(job.output / f"{number}.png")
+            image.save(job.output / picture(number))
         return {}
 
 
 STAGE = Originals()
 
 
+def picture(number: int) -> str:
+    """The file of the picture with a number, from 1."""
+    return f"{number}.png"
+
+
 def beside(made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
     """What is needed to draw besides networks."""
     return {"resources": From(made["resources"]["checkpoint"]),
-            "latents": From(made["vae_decoder"]["checkpoint"], "latents.json")}
+            "latents": From(made["vae_decoder"]["checkpoint"], LATENTS)}
 
 
 def drawn(job: Job, load: Callable[[str], Predictor]) -> Iterator[Image.Image | None]:
@@ -104,15 +117,14 @@ def drawn(job: Job, load: Callable[[str], Predictor]) -> Iterator[Image.Image | 
     from sdbuild.runtime.drawing import draw_each
 
     resources, given = job.inputs["resources"], job.params
-    path = resources / "scheduler_config.json"
+    path = resources / file_name(SCHEDULER)
     scheduler = json_file(path, SourceError, has_infinities=True)
     check_schedule(scheduler, path.name, SourceError)
-    latents = Fields(json_file(job.inputs["latents"], SourceError), "latents.json", SourceError)
     own = scheduler.get("prediction_type", "epsilon")
     bundle = Bundle(
         folder=resources, name="original", family=given["family"], width_px=given["width_px"],
         height_px=given["height_px"], attention="original",
-        scale_factor=latents.number("scaling_factor"), pad_token=END_TOKEN,
+        scale_factor=scaling_factor(job.inputs["latents"]), pad_token=END_TOKEN,
         prediction_type=own if given["prediction"] == "checkpoint" else "epsilon",
         scheduler=scheduler, models={}, defaults={}, description="",
     )
@@ -126,13 +138,12 @@ class Original:
         from sdbuild.models import network
 
         given = {**params, "batch": 2}
-        architecture = network.read_architecture(checkpoint / "architecture.json", given)
+        architecture = read_architecture(checkpoint / ARCHITECTURE, given)
         dims = network.dims(component, architecture, given)
         self.shapes: Mapping[str, tuple[int, ...]] = {
             port.name: port.sized(dims) for port in component.inputs}
         self._component = component
-        self._network = network.weighted(
-            component, architecture, checkpoint / "weights.safetensors")
+        self._network = network.weighted(component, architecture, checkpoint / WEIGHTS)
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs for some inputs."""

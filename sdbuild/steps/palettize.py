@@ -10,6 +10,7 @@ from sdbuild.base.filenames import contents
 from sdbuild.base.machine import processors
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
 from sdbuild.families import Component
+from sdbuild.mil.files.suffixes import PACKAGE
 from sdbuild.recipe.recipe import Recipe
 
 _BASE_BYTES = 60_000_000
@@ -44,7 +45,7 @@ class Palettize(ComponentStage):
         """Writes the package with palettized weights; the facts are a report of each tensor."""
         from sdbuild.mil.compress.palettize import palettize
 
-        (source,) = contents(job.inputs["package"], ".mlpackage")
+        (source,) = contents(job.inputs["package"], PACKAGE)
         reports = palettize(
             source, job.output / source.name, nbits=job.params["nbits"],
             skip_types=job.params.get("skip_types", ()), workers=_workers(job, source),

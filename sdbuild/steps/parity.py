@@ -12,16 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.filenames import contents
+from sdbuild.checkpoints.normalized import (
+    ARCHITECTURE,
+    LATENTS,
+    WEIGHTS,
+    read_architecture,
+    read_latents,
+)
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
 from sdbuild.families import Component
+from sdbuild.mil.files.suffixes import COMPILED
 from sdbuild.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from sdbuild.models.network import Architecture
+    from sdbuild.checkpoints.normalized import Architecture
 
+PARITY = "parity.json"
 _SEED = 20_240_229
 _WORKING_BYTES = 1_000_000_000
 """Of torch and what passes through the networks, as the stages' `memory` has it."""
@@ -59,13 +68,13 @@ class Parity(ComponentStage):
 
         component = FAMILIES[job.params["family"]].component(job.params["component"])
         checkpoint = job.inputs["checkpoint"]
-        architecture = network.read_architecture(checkpoint / "architecture.json", job.params)
+        architecture = read_architecture(checkpoint / ARCHITECTURE, job.params)
         dims = network.dims(component, architecture, job.params)
         rng = torch.Generator().manual_seed(job.params["seed"])
-        config = {**architecture.config, **network.read_latents(checkpoint)}
+        config = {**architecture.config, **read_latents(checkpoint / LATENTS)}
         samples = list(network.module(component).samples(component, config, dims, rng))
-        originals = _originals(component, architecture, checkpoint / "weights.safetensors", samples)
-        models = contents(job.inputs["compiled"], ".mlmodelc")
+        originals = _originals(component, architecture, checkpoint / WEIGHTS, samples)
+        models = contents(job.inputs["compiled"], COMPILED)
         chain = load(models, "portable", "original", weight_bytes(job))
         found: list[dict[str, Any]] = []
         nonfinite: list[str] = []
@@ -79,7 +88,7 @@ class Parity(ComponentStage):
             if not all(np.isfinite(array).all() for array in made.values()):
                 nonfinite.append(_first_nonfinite(models, given))
         report = {"samples": found, "nonfinite": nonfinite}
-        (job.output / "parity.json").write_text(json.dumps(report, indent=1), "utf-8")
+        (job.output / PARITY).write_text(json.dumps(report, indent=1), "utf-8")
 
 
 STAGE = Parity()

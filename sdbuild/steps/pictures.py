@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.filenames import contents
 from sdbuild.engine.stage import From, Job, Memory
+from sdbuild.mil.files.suffixes import COMPILED
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.steps import originals
 from sdbuild.steps.parity import weight_bytes
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from sdbuild.runtime.predictor import Predictor
+
+PICTURES = "pictures.json"
 
 class Pictures(originals.DrawingStage):
     """Draws with the bundle's parts."""
@@ -44,18 +47,19 @@ class Pictures(originals.DrawingStage):
         from sdbuild.runtime.predictor import load
 
         def loaded(name: str) -> Predictor:
-            models = contents(job.inputs[name], ".mlmodelc")
+            models = contents(job.inputs[name], COMPILED)
             return load(models, "portable", "original", weight_bytes(job))
 
         found = []
         for number, image in enumerate(originals.drawn(job, loaded), 1):
             request, psnr = job.params["requests"][number - 1], None
+            name = originals.picture(number)
             if image is not None:
-                image.save(job.output / f"{number}.png")
-                psnr = psnr_db(image, Image.open(job.inputs["originals"] / f"{number}.png"))
+                image.save(job.output / name)
+                psnr = psnr_db(image, Image.open(job.inputs["originals"] / name))
             found.append({"prompt": request["prompt"], "seed": request["seed"], "psnr_db": psnr,
                           "is_finite": image is not None})
-        (job.output / "pictures.json").write_text(json.dumps(found, indent=1), "utf-8")
+        (job.output / PICTURES).write_text(json.dumps(found, indent=1), "utf-8")
         return {}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.errors import StepError
-from sdbuild.base.versions import public_torch
+from sdbuild.checkpoints.normalized import ARCHITECTURE, read_architecture
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
 from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
@@ -28,7 +28,7 @@ class Trace(ComponentStage):
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
         """The architecture alone: no weights."""
-        return {"architecture": Need("checkpoint", "architecture.json")}
+        return {"architecture": Need("checkpoint", ARCHITECTURE)}
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
         """What decides the graph beside the architecture."""
@@ -43,12 +43,13 @@ class Trace(ComponentStage):
         import torch
 
         from sdbuild.families import FAMILIES
+        from sdbuild.lowering.graph import write_graph
         from sdbuild.models import network
         from sdbuild.models.group_norm import replace_group_norms
         from sdbuild.models.upsample import replace_upsamples
 
         component = FAMILIES[job.params["family"]].component(job.params["component"])
-        architecture = network.read_architecture(job.inputs["architecture"], job.params)
+        architecture = read_architecture(job.inputs["architecture"], job.params)
         dims = network.dims(component, architecture, job.params)
         inputs = tuple(torch.zeros(p.sized(dims), device="meta") for p in component.inputs)
         lowerable = network.laid_out(
@@ -60,8 +61,7 @@ class Trace(ComponentStage):
             program = torch.export.export(lowerable, inputs)
             program = program.run_decompositions({})
         _clean(program)
-        with public_torch():
-            torch.export.save(program, job.output / "graph.pt2")
+        write_graph(job.output, program)
         return {"operations": sum(n.op == "call_function" for n in program.graph.nodes)}
 
 

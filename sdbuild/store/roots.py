@@ -23,6 +23,7 @@ from sdbuild.store.scan import entries
 from sdbuild.store.store import Store
 
 MANIFEST = "manifest.json"
+"""The file of a bundle that says what all its files are, and so which bundle it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

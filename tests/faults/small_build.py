@@ -14,7 +14,7 @@ from sdbuild.base.errors import SDBuildError
 from sdbuild.bundle.install import install
 from sdbuild.bundle.manifest import write_manifest
 from sdbuild.checkpoints import RESOURCES
-from sdbuild.engine import build as building
+from sdbuild.engine import process
 from sdbuild.engine import relink as relinking
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import Plan
@@ -127,7 +127,7 @@ class Forked:
         os.waitpid(self.pid, 0)
 
 
-building.subprocess = types.SimpleNamespace(Popen=Forked, PIPE=-1)
+process.subprocess = types.SimpleNamespace(Popen=Forked, PIPE=-1)
 relinking._warnings = lambda out: []  # the contract of hosts wants a real bundle
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from sdbuild.base.errors import SourceError, StepError
 from sdbuild.families import Component, Port
 from sdbuild.lowering import bind
+from sdbuild.lowering.lowered import read_lowered, write_lowered
 from sdbuild.lowering.standins import StandIns
 from sdbuild.mil.files.package import write_package
 from sdbuild.mil.ir.decode import decode_program
@@ -85,8 +86,8 @@ def direct(network_class, tensors, folder):
 def lowered(network_class, folder):
     folder.mkdir()
     program = graph(network_class)
-    bind.write_lowered(folder, once.lower(program, COMPONENT, "iOS16", folder))
-    return bind.read_lowered(folder)
+    write_lowered(folder, once.lower(program, COMPONENT, "iOS16", folder))
+    return read_lowered(folder)
 
 
 def bound(found, tensors, folder):

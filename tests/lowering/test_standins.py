@@ -11,6 +11,7 @@ from torch import nn
 from sdbuild.base.errors import StepError
 from sdbuild.families import Component, Port
 from sdbuild.lowering import bind
+from sdbuild.lowering.lowered import write_lowered
 from sdbuild.lowering.standins import GRID, StandIns
 from sdbuild.mil.files.package import write_package
 from sdbuild.mil.ir.decode import decode_program
@@ -76,7 +77,7 @@ def files(folder):
 def lowered(program, folder, **options):
     folder.mkdir()
     found = once.lower(program, COMPONENT, "iOS16", folder, **options)
-    bind.write_lowered(folder, found)
+    write_lowered(folder, found)
     return found
 
 

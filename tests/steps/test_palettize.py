@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from sdbuild.engine.build import run_step
-from sdbuild.engine.cost import _NEEDS, _USES, _Size
+from sdbuild.engine.process import run_step
+from sdbuild.engine.stage import NetworkSize
+from sdbuild.steps.palettize import STAGE
 from tests.mil.compress.large import large_package
 
 COUNT, SIDE = 80, 1 << 10
@@ -20,14 +21,14 @@ def palettized(tmp_path, nbits, memory_bytes=0):
     return run_step("palettize", job, work)
 
 
-@pytest.mark.parametrize("promise", [_NEEDS, _USES], ids=["least", "most"])
+@pytest.mark.parametrize("promise", [STAGE.memory, STAGE.most_memory], ids=["least", "most"])
 def test_the_packed_weights_of_a_large_model_are_not_kept_in_memory(tmp_path, promise):
     """80 MB come out, of 160 MB that are read; what is promised has room for a few tensors."""
     rng = np.random.default_rng(0)
     (tmp_path / "package").mkdir()
     large_package(tmp_path / "package" / "Unet.mlpackage", (
         rng.integers(0, 256, (SIDE, SIDE), np.uint8).astype(np.float16) for _ in range(COUNT)))
-    promised = promise["palettize"].at(_Size(all=COUNT * SIDE**2, largest=SIDE**2))
+    promised = promise.at(NetworkSize(all=COUNT * SIDE**2, largest=SIDE**2))
 
     facts, peak = palettized(tmp_path, 8, promised)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from sdbuild.base.errors import InvalidProgram, UnsupportedFormat
 from sdbuild.mil.compile.metadata import describe, format_metadata, function_of
 from sdbuild.mil.compile.schemas import array_ranges, array_shape
+from sdbuild.mil.files.compiled import DESCRIPTION_FILE, PROGRAM_FILE
 from sdbuild.mil.files.coremldata import pack_analytics, pack_description
 from sdbuild.mil.files.destination import RESULT, put, refuse_existing, written_atomically
 from sdbuild.mil.files.package import Model, model_file
@@ -94,11 +95,11 @@ def _contents(
     digest = base64.b64encode(hashlib.sha256(file.read_bytes()).digest()).decode()
     text = program_text(model, versions)
     return {
-        "model.mil": text.encode(),
-        "coremldata.bin": pack_description(
+        PROGRAM_FILE: text.encode(),
+        DESCRIPTION_FILE: pack_description(
             model.specification_version, model.description, len(model.program.functions)
         ),
-        "analytics/coremldata.bin": pack_analytics(digest, file.stem),
+        f"analytics/{DESCRIPTION_FILE}": pack_analytics(digest, file.stem),
         "metadata.json": format_metadata(describe(model, name)).encode(),
     }
 

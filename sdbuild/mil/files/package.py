@@ -28,7 +28,10 @@ from sdbuild.mil.ir.proto import Message, messages, serialize
 MANIFEST_FILE = "Manifest.json"
 MODEL_PATH = "@model_path"
 WEIGHT_FILE = f"{MODEL_PATH}/weights/weight.bin"
+SPEC_FILE = "model.mlmodel"
 _AUTHOR = "com.apple.CoreML"
+ROOT = f"Data/{_AUTHOR}"
+"""The folder of a package that `@model_path` stands for."""
 _LARGEST_MANIFEST_BYTES = 1 << 24
 _LARGEST_MODEL_BYTES = (1 << 31) - 1
 """What protobuf can hold in one message."""
@@ -228,11 +231,11 @@ def write_package(
 
 def write_spec(path: Path, spec: Message, weights: Mapping[str, Path]) -> None:
     """Writes an `.mlpackage` folder of a `Model` message; the files of `weights` are moved."""
-    root = path / "Data" / _AUTHOR
+    root = path / ROOT
     root.mkdir(parents=True)
     data = serialize(spec)
-    (root / "model.mlmodel").write_bytes(data)
-    items = {"model.mlmodel": "CoreML Model Specification"}
+    (root / SPEC_FILE).write_bytes(data)
+    items = {SPEC_FILE: "CoreML Model Specification"}
     if weights:
         (root / "weights").mkdir()
         items["weights"] = "CoreML Model Weights"
@@ -256,6 +259,6 @@ def _manifest(items: Mapping[str, str], model: bytes) -> str:
     manifest = {
         "fileFormatVersion": "1.0.0",
         "itemInfoEntries": entries,
-        "rootModelIdentifier": identifiers["model.mlmodel"],
+        "rootModelIdentifier": identifiers[SPEC_FILE],
     }
     return json.dumps(manifest, indent=4, sort_keys=True) + "\n"

@@ -1,0 +1,71 @@
+"""A component's checkpoint in its one form: what a download writes and every later step reads.
+
+It is a folder: `architecture.json`, what defines the network; `weights.safetensors`; and of an
+autoencoder `latents.json`. What they hold, `normalize.py` makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdbuild.base.digest import canonical
+from sdbuild.base.errors import SourceError
+from sdbuild.base.parsing import Fields, json_file
+
+ARCHITECTURE = "architecture.json"
+WEIGHTS = "weights.safetensors"
+LATENTS = "latents.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """Which network a component is: the class and config of its checkpoint.
+
+    `prediction` is there if a U-Net predicts anything but noise and its output is to be turned into
+    noise, `padding` if a text encoder was trained with other pad tokens than hosts send.
+    """
+
+    class_name: str
+    config: Mapping[str, Any]
+    prediction: Mapping[str, Any] | None = None
+    padding: Mapping[str, int] | None = None
+
+
+def encode(values: Mapping[str, Any]) -> bytes:
+    """The bytes of an architecture, or of what is known of latents, as files hold them."""
+    return canonical(values)
+
+
+def read_architecture(path: Path, params: Mapping[str, Any]) -> Architecture:
+    """The architecture in the file `ARCHITECTURE`, for a step's `params`.
+
+    Raises:
+        SourceError: the file is not what a download writes.
+    """
+    found = Fields(json_file(path, SourceError), path.name, SourceError)
+    optional = {name: found.fields(name) if found.values.get(name) is not None else None
+                for name in ("prediction", "padding")}
+    padding, prediction = optional["padding"], optional["prediction"]
+    is_converted = params.get("prediction") == "epsilon"
+    return Architecture(
+        class_name=found.text("class"), config=found.fields("config").values,
+        padding={name: padding.integer(name) for name in padding.values} if padding else None,
+        prediction=prediction.values if prediction and is_converted else None,
+    )
+
+
+def read_latents(path: Path) -> dict[str, Any]:
+    """How latents are scaled, from the file `LATENTS`; nothing if there is none."""
+    return json_file(path, SourceError) if path.exists() else {}
+
+
+def scaling_factor(path: Path) -> float:
+    """What latents are multiplied with, from the file `LATENTS`.
+
+    Raises:
+        SourceError: the file is not what a download writes.
+    """
+    return Fields(json_file(path, SourceError), LATENTS, SourceError).number("scaling_factor")
