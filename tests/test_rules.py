@@ -114,8 +114,12 @@ def test_doit_starts_without_anything_heavy(command, tmp_path):
     assert found & HEAVY == set()
 
 
-FOUND_BY_NAME = {"models/network.py": "models/*.py", "mil/execute/ops/__init__.py":
-                 "mil/execute/ops/*.py"}
+FOUND_BY_NAME = {
+    "models/network.py": "models/*.py", "mil/execute/ops/__init__.py": "mil/execute/ops/*.py",
+    "runtime/schedulers/__init__.py": "runtime/schedulers/*.py",
+    "runtime/starts.py": "runtime/rng/*.py",
+    "runtime/tokenizers/__init__.py": "runtime/tokenizers/*.py",
+}
 """Modules that import others by a name that they compute."""
 
 

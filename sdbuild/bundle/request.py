@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """The pictures that are asked for; picture i of `count` has the seed `seed + i`."""
+    """The pictures that are asked for, and how they are drawn.
+
+    `host` is the one whose pictures they are (`bundle/hosts.py`), and what is None is as it has it:
+    `rng` its random numbers, `tokenizer`, `spacing` of the timesteps, `karras` that of the sigmas.
+    `image` is the file of a picture to begin with, and `strength` how much of it is drawn anew.
+    Picture i of `count` has the seed `seed + i`, unless the host draws all from one stream.
+    """
 
     prompt: str
     negative: str
@@ -16,3 +23,15 @@ class Request:
     guidance: float
     scheduler: str
     count: int
+    host: str = "diffusers"
+    rng: str | None = None
+    tokenizer: str | None = None
+    spacing: str | None = None
+    karras: bool | None = None
+    image: str | None = None
+    strength: float | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """The settings by name, without those that are as they are where nothing is said."""
+        return {f.name: value for f in fields(self)
+                if (value := getattr(self, f.name)) != f.default}

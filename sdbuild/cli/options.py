@@ -20,6 +20,7 @@ from sdbuild.base.paths import outside_path
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.recipe.fields import (
     DRAW_FIELDS,
+    INPUT_FIELDS,
     MODEL_FIELD,
     RECIPE_FIELDS,
     REQUIRED,
@@ -41,7 +42,7 @@ _WIDEST = 22
 """Characters of the values that stand beside an option's name; more stand in its help."""
 
 _GROUPS = (("Recipe (default: the recipe's own values)", (MODEL_FIELD, *RECIPE_FIELDS)),
-           ("Image", DRAW_FIELDS), ("Settings", SETTING_FIELDS))
+           ("Image", (*DRAW_FIELDS, *INPUT_FIELDS)), ("Settings", SETTING_FIELDS))
 
 
 class _Value(click.ParamType):
@@ -202,7 +203,7 @@ def recipe_variables(*, with_image: bool = False) -> Any:
     return _adds(groups, lambda field: with_image or field not in _OF_IMAGE)
 
 
-_OF_IMAGE = (*DRAW_FIELDS, VARIABLES["out"], VARIABLES["report"])
+_OF_IMAGE = (*_GROUPS[1][1], VARIABLES["out"], VARIABLES["report"])
 
 store_variables = _adds((("Settings", (VARIABLES["cache"],)),), lambda field: True)
 """Adds `--cache`."""

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from typing import Any
 
 from doit import doit_cmd
@@ -180,7 +179,7 @@ def _check_task(builder: Builder, found: Settings) -> dict[str, Any]:
 
 
 def _generate_task(found: Settings) -> dict[str, Any]:
-    options = asdict(found.recipe.request) | {"out": found.out, "report": found.report}
+    options = found.recipe.request.settings() | {"out": found.out, "report": found.report}
     words = [f"--{name}={value}" for name, value in options.items() if value is not None]
     return {
         "basename": "generate",

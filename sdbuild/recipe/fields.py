@@ -12,6 +12,8 @@ from typing import Any
 from sdbuild.base.errors import RecipeError
 from sdbuild.base.parsing import shown
 from sdbuild.base.suggestions import did_you_mean
+from sdbuild.bundle.hosts import HOSTS, RNGS, SPACINGS, TOKENIZERS
+from sdbuild.bundle.schedulers import SCHEDULERS
 from sdbuild.recipe import values
 from sdbuild.recipe.values import ATTENTIONS, QUANTS
 
@@ -21,7 +23,6 @@ TARGETS = {
 }
 """Deployment targets by name, and the opset that each stands for (Core ML names it by iOS)."""
 
-SCHEDULERS = ("ddim", "dpm", "euler", "pndm")
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 PREDICTIONS = ("epsilon", "checkpoint")
 LOWERS = ("once", "direct")
@@ -112,11 +113,28 @@ DRAW_FIELDS = (
           meaning="the number of denoising steps"),
     Field(name="guidance", parse=values.number(0, 100), default=7.5, unit="X",
           meaning="the scale of classifier-free guidance"),
-    Field(name="scheduler", parse=values.choice(*SCHEDULERS), default="dpm", choices=SCHEDULERS,
-          meaning="the scheduler"),
+    Field(name="scheduler", parse=values.scheduler, default="dpm", choices=tuple(SCHEDULERS),
+          meaning="the scheduler, also by other names: \"DPM++ 2M Karras\""),
     Field(name="count", parse=values.whole(1, 256), default=1, unit="N",
           meaning="the number of images, one seed each"),
+    Field(name="host", parse=values.choice(*HOSTS), default="diffusers", choices=tuple(HOSTS),
+          meaning="the host that draws the same image"),
+    Field(name="rng", parse=values.choice(*RNGS), default=None, choices=RNGS,
+          meaning="the random numbers, if not the host's own"),
+    Field(name="tokenizer", parse=values.choice(*TOKENIZERS), default=None, choices=TOKENIZERS,
+          meaning="the tokenizer, if not the host's own"),
+    Field(name="spacing", parse=values.choice(*SPACINGS), default=None, choices=SPACINGS,
+          meaning="the spacing of timesteps, if not the host's own"),
+    Field(name="karras", parse=values.yes, default=None, choices=("yes", "no"),
+          meaning="whether sigmas are spaced as Karras et al. have it"),
 )
+INPUT_FIELDS = (
+    Field(name="image", parse=values.image, default=None, unit="FILE",
+          meaning="an image to begin with"),
+    Field(name="strength", parse=values.number(0, 1), default=None, unit="X",
+          meaning="how much of it is drawn anew, from 0 to 1"),
+)
+"""Fields of images that the command line gives, and no recipe."""
 PLACE_FIELDS = (
     Field(name="cache", parse=values.path, unit="FOLDER", meaning="the folder of the store"),
     Field(name="bundle", parse=values.path, unit="FOLDER",
@@ -135,7 +153,7 @@ SETTING_FIELDS = (*PLACE_FIELDS, REMOTE_FIELD, RAM_FIELD)
 """Fields that no bundle depends on: `SDBUILD_CACHE` and `sdbuild.toml` set them too."""
 FLOOR_FIELD = Field(name="floor", parse=values.number(0, 200), meaning="the least PSNR in dB")
 VARIABLES = {f.name: f for f in (
-    MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS, *SETTING_FIELDS,
+    MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS, *INPUT_FIELDS, *SETTING_FIELDS,
 )}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sdbuild.recipe.checking import Check
 from sdbuild.recipe.components import known_components
 from sdbuild.recipe.fields import (
     DRAW_FIELDS,
+    INPUT_FIELDS,
     MODEL_FIELD,
     OF_CHECKPOINT,
     RECIPE_FIELDS,
@@ -60,7 +61,7 @@ class Recipe:
 
     def checked_requests(self) -> list[dict[str, Any]]:
         """The pictures by which bundles are judged, drawn as the recipe draws."""
-        return [asdict(replace(self.draw, prompt=prompt, seed=seed, count=1))
+        return [replace(self.draw, prompt=prompt, seed=seed, count=1).settings()
                 for seed, prompt in enumerate(self.check.prompts, 1)]
 
     def with_lock(self, lock: Lock | None) -> Recipe:
@@ -161,4 +162,4 @@ def _request(table: Mapping[str, Any], words: Mapping[str, str], path: Path) -> 
     where = f"{path}: [draw]"
     draw = table_in(table, "draw", path)
     check_keys(draw, {field.name for field in DRAW_FIELDS}, where)
-    return Request(**values_of(DRAW_FIELDS, draw, words, where))
+    return Request(**values_of((*DRAW_FIELDS, *INPUT_FIELDS), draw, words, where))

@@ -15,6 +15,7 @@ from sdbuild.base.errors import RecipeError
 from sdbuild.base.paths import check_path
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.base.units import parse_bytes
+from sdbuild.bundle.schedulers import SCHEDULERS, canonical
 from sdbuild.checkpoints import check_place, is_hub
 
 ATTENTIONS = ("original", "split_einsum", "split_einsum_v2")
@@ -182,3 +183,24 @@ def prompts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not 1 <= len(value) <= 16:
         raise ValueError("a list of 1 to 16 prompts")
     return tuple(_filled(prompt) for prompt in value)
+
+
+def scheduler(value: Any) -> str:
+    """A scheduler by our name, or by that of AUTOMATIC1111's web UI: `DPM++ 2M Karras`."""
+    found = canonical(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"one of {', '.join(SCHEDULERS)}{did_you_mean(str(value), SCHEDULERS)}")
+    return found
+
+
+def yes(value: Any) -> bool:
+    """Yes or no, or TOML's true or false."""
+    known = {"yes": True, "no": False, "true": True, "false": False}
+    if str(value).lower() not in known:
+        raise ValueError("yes or no")
+    return known[str(value).lower()]
+
+
+def image(value: Any) -> str:
+    """The absolute path of a picture that is read."""
+    return str(Path(path(value)).absolute())

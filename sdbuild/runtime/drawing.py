@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 from PIL import Image
 
 from sdbuild.base.errors import NotFinite
@@ -40,11 +39,11 @@ def draw_each(
         load: gives a component's network.
     """
     pipeline = Pipeline(bundle, parts=OneAtATime(load))
-    embeddings = [
-        np.concatenate([pipeline.encode(r.negative), pipeline.encode(r.prompt)]) for r in requests
+    conditions = [pipeline.condition(request) for request in requests]
+    latents = [
+        pipeline.denoise(condition, next(pipeline.starts(request)), request, lambda: None)
+        for condition, request in zip(conditions, requests, strict=True)
     ]
-    latents = [pipeline.denoise(e, r, r.seed, lambda: None)
-               for e, r in zip(embeddings, requests, strict=True)]
     for each in latents:
         try:
             yield pipeline.decode(each)

@@ -63,7 +63,7 @@ def generate(
 
 def _warn_of_what_is_left_out(pipeline: Pipeline, request: Request) -> None:
     for name in ("prompt", "negative"):
-        if rest := pipeline.truncated_part(getattr(request, name)):
+        if rest := pipeline.truncated_part(request, getattr(request, name)):
             print(f"warning: {name}: it is too long, so this is left out: {rest}", file=sys.stderr)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from sdbuild.base.errors import BundleError
-from sdbuild.runtime.predictor import Chain
+from sdbuild.runtime.predictor import Predictor
 
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 _STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
@@ -24,7 +24,7 @@ Source:
 class SafetyChecker:
     """Looks at finished pictures, of any size."""
 
-    def __init__(self, chain: Chain, name: str) -> None:
+    def __init__(self, chain: Predictor, name: str) -> None:
         self._chain, self._name = chain, name
 
     def flags(self, picture: Image.Image) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ class MakeBundle(BundleStage):
                 }
                 for c in recipe.components
             },
-            "draw": asdict(recipe.draw),
+            "draw": recipe.draw.settings(),
         }
 
     def facts(self, recipe: Recipe) -> dict[str, Any]:

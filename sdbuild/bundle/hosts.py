@@ -1,0 +1,96 @@
+"""The hosts of a bundle, as data: how each draws, where it differs from the others.
+
+To add a host is to add an entry here. What an entry names is found by its name: random numbers in
+`runtime/rng`, tokenizers in `runtime/tokenizers`, schedulers in `runtime/schedulers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sdbuild.bundle.request import Request
+
+_STRENGTH = 0.8
+"""How much of an image is drawn anew if nothing is said, as in diffusers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """How a host draws.
+
+    `rngs` maps each name of a generator to the module that has it, the host's default first.
+    `schedules` is the module of its schedulers, `schedulers` are those it has, all if empty, and
+    `spacing` is that of its timesteps, the checkpoint's own if empty. `guides_from` is the least
+    guidance at which it asks for the negative prompt too, inclusive or not as `includes_it` says.
+    One that `shares_noise` draws the numbers for all pictures of a request from one stream, before
+    those for the latents of an image; else each picture has a seed of its own. `rounds_noise` says
+    that noise is rounded to fp16, `seeds` how many seeds there are, and `drops_whole` that an image
+    of which nothing is kept is not looked at.
+    """
+
+    name: str
+    title: str
+    rngs: Mapping[str, str]
+    tokenizer: str
+    schedules: str
+    schedulers: tuple[str, ...] = ()
+    spacings: tuple[str, ...] = ("linspace", "leading", "trailing")
+    spacing: str = ""
+    guides_at_one: bool = False
+    shares_noise: bool = False
+    rounds_noise: bool = False
+    drops_whole: bool = False
+    seeds: int = 1 << 63
+
+    def strength(self, request: Request) -> float | None:
+        """How much of a request's image is drawn anew; None if there is none, or none is used."""
+        if request.image is None:
+            return None
+        strength = _STRENGTH if request.strength is None else request.strength
+        return None if self.drops_whole and strength >= 1 else strength
+
+    def is_guided(self, guidance: float) -> bool:
+        """Whether it asks for the negative prompt too, at this weight of the prompt."""
+        return guidance > 1 or (guidance == 1 and self.guides_at_one)
+
+
+DIFFUSERS = Host(
+    name="diffusers",
+    title="diffusers",
+    rngs={"torch": "torch", "numpy": "numpy", "nvidia": "nvidia"},
+    tokenizer="clip",
+    schedules="diffusers",
+)
+
+SWIFT = Host(
+    name="swift",
+    title="Apple's Swift package",
+    rngs={"numpy": "numpy", "torch": "swift_torch", "nvidia": "nvidia"},
+    tokenizer="swift",
+    schedules="swift",
+    schedulers=("dpm", "pndm"),
+    spacings=("linspace", "leading"),
+    spacing="linspace",
+    guides_at_one=True,
+    shares_noise=True,
+    drops_whole=True,
+    seeds=1 << 32,
+)
+"""Source: apple/ml-stable-diffusion at e12202c, run on Linux; see `tests/fixtures/swift`."""
+
+APPLE_PYTHON = Host(
+    name="apple-python",
+    title="Apple's Python pipeline",
+    rngs={"numpy": "numpy", "torch": "torch", "nvidia": "nvidia"},
+    tokenizer="clip",
+    schedules="diffusers",
+    rounds_noise=True,
+    seeds=1 << 32,
+)
+"""Source: apple/ml-stable-diffusion at e12202c, `python_coreml_stable_diffusion/pipeline.py`."""
+
+HOSTS = {host.name: host for host in (DIFFUSERS, SWIFT, APPLE_PYTHON)}
+RNGS = tuple(DIFFUSERS.rngs)
+SPACINGS = DIFFUSERS.spacings
+TOKENIZERS = tuple(sorted({host.tokenizer for host in HOSTS.values()}))

@@ -1,0 +1,26 @@
+"""NumPy's legacy generator, which `numpy.random.seed` seeds: Mersenne Twister, polar method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+class Stream:
+    """`numpy.random.RandomState`, whose stream NumPy promises never to change (NEP 19).
+
+    Args:
+        seed: below 2^32.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._state = np.random.RandomState(seed)
+
+    def array(self, shape: Sequence[int]) -> np.ndarray:
+        """The next numbers, of this shape, as doubles."""
+        return self._state.standard_normal(tuple(shape))
+
+    def singles(self, count: int) -> np.ndarray:
+        """The next numbers, the same as those of an array."""
+        return self._state.standard_normal(count)

@@ -1,0 +1,113 @@
+"""Schedules: how the noise is taken from latents, step by step; a file for each maker of them.
+
+Which a host has is said by `bundle/hosts.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from sdbuild.base.errors import BundleError
+from sdbuild.bundle.hosts import Host
+from sdbuild.bundle.manifest import MANIFEST, Bundle
+from sdbuild.bundle.request import Request
+from sdbuild.bundle.schedulers import SIGMAS, parts
+
+
+class Schedule(Protocol):
+    """The steps of one picture; `timesteps` are those that are left to do, from the first."""
+
+    timesteps: Sequence[float]
+
+    def initial(self, noise: torch.Tensor) -> torch.Tensor:
+        """The latents to begin with, where there is no image."""
+        ...
+
+    def noised(self, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """The latents to begin with, of an image's."""
+        ...
+
+    def scaled(self, sample: torch.Tensor, index: int) -> torch.Tensor:
+        """A sample as the network takes it at a step."""
+        ...
+
+    def step(self, prediction: torch.Tensor, index: int, sample: torch.Tensor) -> torch.Tensor:
+        """The sample after a step."""
+        ...
+
+    def result(self, sample: torch.Tensor) -> torch.Tensor:
+        """The latents to decode, after the last step."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The schedule that is asked for.
+
+    `config` is the checkpoint's, in diffusers' words; `sigmas` and `spacing` are empty where it or
+    the scheduler decides. With a `strength`, the first steps are left out.
+    """
+
+    scheduler: str
+    config: Mapping[str, Any]
+    steps: int
+    spacing: str = ""
+    sigmas: str = ""
+    strength: float | None = None
+
+
+def asked(request: Request, bundle: Bundle, host: Host) -> Asked:
+    """What a request asks for, where the host has not said otherwise.
+
+    Raises:
+        BundleError: the host has no such scheduler or spacing.
+    """
+    scheduler, sigmas = parts(request.scheduler)
+    if request.karras is not None:
+        sigmas = "karras" if request.karras else ""
+    for field, value, known in (
+        ("scheduler", scheduler.name, host.schedulers),
+        ("spacing", request.spacing or "linspace", host.spacings),
+    ):
+        if known and value not in known:
+            raise BundleError(f"{field}={value}: {host.title} has only {', '.join(known)}",
+                              hint=f"take {field}={known[0]}, or another host")
+    if sigmas and not scheduler.has_sigmas:
+        raise BundleError(f"scheduler={scheduler.name} has no sigmas that could be {sigmas}",
+                          hint="take another scheduler, such as dpm, or karras=no")
+    if sigmas not in ("", *SIGMAS):
+        raise BundleError(f"scheduler={request.scheduler}: no such sigmas as {sigmas}")
+    return Asked(
+        scheduler=scheduler.name, sigmas=sigmas, steps=request.steps,
+        config={**bundle.scheduler, "prediction_type": bundle.prediction_type},
+        spacing=request.spacing or host.spacing,
+        strength=host.strength(request),
+    )
+
+
+def schedule(
+    request: Request, bundle: Bundle, host: Host, generator: torch.Generator
+) -> Schedule:
+    """The schedule of one picture.
+
+    Args:
+        generator: gives the noise that some schedulers add in each step.
+    Raises:
+        BundleError: the host has none such, or it cannot take the bundle's config.
+    """
+    module: Any = importlib.import_module(f"sdbuild.runtime.schedulers.{host.schedules}")
+    wanted = asked(request, bundle, host)
+    try:
+        made: Schedule = module.schedule(wanted, generator)
+    except BundleError:
+        raise
+    except Exception as error:  # diffusers refuses configs in many ways
+        raise BundleError(
+            f"{bundle.folder / MANIFEST}: scheduler: {request.scheduler} cannot take it for "
+            f"{request.steps} steps: {error}", hint="take another scheduler") from error
+    return made

@@ -1,0 +1,75 @@
+"""diffusers' schedulers, as its own pipelines call them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from sdbuild.bundle.schedulers import SCHEDULERS, SIGMAS
+from sdbuild.runtime.schedulers import Asked
+
+
+class Diffusers:
+    """A scheduler of diffusers; the noise of its steps comes from `generator`."""
+
+    def __init__(self, scheduler: Any, strength: float | None, steps: int,
+                 generator: torch.Generator) -> None:
+        self._scheduler = scheduler
+        self.timesteps = scheduler.timesteps
+        if strength is not None:
+            self.timesteps = _left(scheduler, strength, steps)
+        takes = inspect.signature(scheduler.step).parameters
+        self._more = {"generator": generator} if "generator" in takes else {}
+
+    def initial(self, noise: torch.Tensor) -> torch.Tensor:
+        """The latents to begin with, where there is no image."""
+        return noise * self._scheduler.init_noise_sigma
+
+    def noised(self, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """The latents to begin with, of an image's."""
+        found: torch.Tensor = self._scheduler.add_noise(latents, noise, self.timesteps[:1])
+        return found
+
+    def scaled(self, sample: torch.Tensor, index: int) -> torch.Tensor:
+        """A sample as the network takes it at a step."""
+        found: torch.Tensor = self._scheduler.scale_model_input(sample, self.timesteps[index])
+        return found
+
+    def step(self, prediction: torch.Tensor, index: int, sample: torch.Tensor) -> torch.Tensor:
+        """The sample after a step."""
+        found: torch.Tensor = self._scheduler.step(
+            prediction, self.timesteps[index], sample, return_dict=False, **self._more)[0]
+        return found
+
+    def result(self, sample: torch.Tensor) -> torch.Tensor:
+        """The last sample."""
+        return sample
+
+
+def schedule(asked: Asked, generator: torch.Generator) -> Diffusers:
+    """diffusers' scheduler with a checkpoint's config and what is asked for beside it."""
+    import diffusers
+
+    entry = SCHEDULERS[asked.scheduler]
+    config = {**asked.config, **entry.config}
+    if asked.spacing:
+        config["timestep_spacing"] = asked.spacing
+    if asked.sigmas:
+        config |= {field: name == asked.sigmas for name, field in SIGMAS.items()}
+    scheduler = getattr(diffusers, entry.kind).from_config(config)
+    scheduler.set_timesteps(asked.steps)
+    return Diffusers(scheduler, asked.strength, asked.steps, generator)
+
+
+def _left(scheduler: Any, strength: float, steps: int) -> Any:
+    """The timesteps that are left for an image, as diffusers' image to image pipelines have them.
+
+    Source:
+        diffusers 0.42, `StableDiffusionImg2ImgPipeline.get_timesteps` (Apache 2.0).
+    """
+    start = max(steps - min(int(steps * strength), steps), 0) * scheduler.order
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(start)
+    return scheduler.timesteps[start:]

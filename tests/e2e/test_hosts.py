@@ -1,0 +1,60 @@
+"""Pictures as hosts draw them, beside those that the hosts drew."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sdbuild.bundle.manifest import load_bundle
+from sdbuild.bundle.request import Request
+from sdbuild.runtime.pipeline import Pipeline
+from tests.runtime import swift
+
+SETTINGS = swift.data("pictures")
+QUICK = {"dpm-numpy-5", "pndm-numpy-10", "img2img-dpm-numpy-0.3", "six-dpm-numpy"}
+
+
+@pytest.fixture(scope="module")
+def pipelines(built):
+    """One for each of the two bundles. Sums depend on the number of threads in their last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield {"fp16": Pipeline(load_bundle(built.folder / "fp16")),
+           "six": Pipeline(load_bundle(built.bundle))}
+    torch.set_num_threads(threads)
+
+
+def request(given, **more):
+    """A request for the Swift package, as `pictures.json` has it."""
+    spacing = given.get("spacing")
+    is_karras = spacing == "karras"
+    return Request(**{
+        "prompt": given["prompt"], "negative": given.get("negative", ""), "seed": given["seed"],
+        "steps": given["steps"], "guidance": given["guidance"], "scheduler": given["scheduler"],
+        "count": 1, "host": "swift", "rng": given["rng"],
+        "spacing": None if is_karras else spacing, "karras": is_karras or None,
+        "image": str(swift.PICTURES / "start.png") if "image" in given else None,
+        "strength": float(given["strength"]) if "strength" in given else None, **more})
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SETTINGS])
+def test_a_picture_is_that_of_the_swift_package(pipelines, name):
+    given = SETTINGS[name]
+
+    (result,) = pipelines[given["bundle"]].draw(request(given))
+
+    wanted = Image.open(swift.PICTURES / f"{name}-0.png").convert("RGB")
+    assert swift.psnr_db(result.image, wanted) > 54.9
+
+
+def test_all_pictures_of_a_request_share_one_stream_in_the_swift_package(pipelines):
+    """Whoever counts seeds up gets other pictures than the package from the second on."""
+    given = SETTINGS["dpm-numpy-5"] | {"steps": 1}
+    draw = pipelines["fp16"].draw
+
+    together = [np.asarray(r.image) for r in draw(request(given, count=2))]
+    alone = [np.asarray(next(draw(request(given, seed=seed))).image) for seed in (3, 4)]
+
+    assert (together[0] == alone[0]).all()
+    assert (together[1] != alone[1]).any()
