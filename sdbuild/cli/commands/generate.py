@@ -51,8 +51,9 @@ def command(
     else:
         _refuse_recipe(words)
         made = load_bundle(bundle)
-        request = Request(**values_of(_FIELDS, made.defaults, words,
-                                      f"{made.folder / 'manifest.json'}: draw"))
+        own = {f.name: made.defaults[f.name] for f in DRAW_FIELDS if f.name in made.defaults}
+        where = f"{made.folder / 'manifest.json'}: draw"
+        request = Request(**values_of(_FIELDS, own, words, where))
     project = Project.here()
     out = project.path(VARIABLES["out"], words) or Path("images", f"{made.name}.png")
     report = project.path(VARIABLES["report"], words)

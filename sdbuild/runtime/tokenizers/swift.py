@@ -62,7 +62,7 @@ class Tokenizer:
 
 
 def _equal(text: str) -> str:
-    """A form that texts share which Swift takes for equal, such as `é` in one or two code points."""
+    """The form that is the same for texts which are equal in Swift: `é` has two spellings."""
     return unicodedata.normalize("NFC", text)
 
 
