@@ -11,8 +11,15 @@ import hashlib
 import json
 import stat
 from pathlib import Path
+from typing import NewType
 
 import xxhash
+
+Digest = NewType("Digest", str)
+"""Names content: a value, a file, or a tree of files; 32 hexadecimal digits of xxh3-128."""
+
+Key = NewType("Key", str)
+"""Names an artifact by what it is made of, before it is made; as long as a digest."""
 
 _READ_BYTES = 1 << 20
 
@@ -26,9 +33,9 @@ def canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def digest(tag: str, value: object) -> str:
+def digest(tag: str, value: object) -> Digest:
     """The digest of a JSON value; `tag` says what it is, so that two kinds never collide."""
-    return xxhash.xxh3_128_hexdigest(canonical([tag, value]))
+    return Digest(xxhash.xxh3_128_hexdigest(canonical([tag, value])))
 
 
 def check_openable(path: Path) -> None:
@@ -42,7 +49,7 @@ def check_openable(path: Path) -> None:
         raise OSError(errno.ENODEV, "not a regular file", str(path))
 
 
-def digest_file(path: Path) -> str:
+def digest_file(path: Path) -> Digest:
     """The digest of a file's bytes."""
     check_openable(path)
     hasher = xxhash.xxh3_128()
@@ -50,7 +57,7 @@ def digest_file(path: Path) -> str:
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
             hasher.update(buffer[:count])
-    return hasher.hexdigest()
+    return Digest(hasher.hexdigest())
 
 
 def sha256_file(path: Path) -> str:

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
-from sdbuild.base.digest import digest
+from sdbuild.base.digest import Digest, Key, digest
 from sdbuild.base.errors import (
     CorruptArtifact,
     MissingArtifact,
@@ -48,9 +48,15 @@ class State:
 
     step: Step
     ingredients: Mapping[str, Any] = field(default_factory=dict)
-    key: str | None = None
+    key: Key | None = None
     record: Record | None = None
     waits_for: tuple[str, ...] = ()
+
+    @property
+    def known_key(self) -> Key:
+        """The key of a step whose inputs are all made."""
+        assert self.key is not None
+        return self.key
 
 
 class Builder:
@@ -124,7 +130,7 @@ class Builder:
             record = self.remote.find(made, found)
         return State(step=step, ingredients=found, key=made, record=record)
 
-    def _believed(self, key: str) -> Record | None:
+    def _believed(self, key: Key) -> Record | None:
         """The record of a key in the store, unless nobody vouches for it.
 
         With a secret, one that was learnt without a signature counts as not there. Its files go:
@@ -201,8 +207,8 @@ class Builder:
             return state.record
 
     def _make(self, state: State, states: Mapping[str, State], path: str) -> Record:
-        with self.store.locked(str(state.key), state.step.name):
-            record = self._believed(str(state.key))  # another build may just have made it
+        with self.store.locked(state.known_key, state.step.name):
+            record = self._believed(state.known_key)  # another build may just have made it
             if self._is_here(record, path) or self._is_fetched(record, path):
                 return record
             self._tell_flaws(state, path)
@@ -213,7 +219,7 @@ class Builder:
 
     def _tell_flaws(self, state: State, path: str) -> None:
         """Says why a step runs that was made before."""
-        flaws = self.store.flaws(str(state.key), path)
+        flaws = self.store.flaws(state.known_key, path)
         if flaws:
             print(f"   {state.step.name:<22}runs again: {several(flaws)}", flush=True)
 
@@ -232,7 +238,7 @@ class Builder:
         """Takes the record of another key for that of a step whose inputs are made."""
         state = self.state(name)
         self.store.keep(
-            replace(record, key=str(state.key), ingredients=state.ingredients)
+            replace(record, key=state.known_key, ingredients=state.ingredients)
         )
 
     def _is_here(self, record: Record | None, path: str) -> TypeGuard[Record]:
@@ -262,7 +268,7 @@ class Builder:
                 return use(self.make_all(name, path))
 
     def _run(self, state: State, states: Mapping[str, State]) -> Record:
-        step, made = state.step, str(state.key)
+        step, made = state.step, state.known_key
         with self.store.workspace(made) as work:
             job = self._job(state, states, work)
             cost = self.costs.expected(step.name)
@@ -287,7 +293,7 @@ class Builder:
                 facts=facts | dict(step.facts),
             ))
 
-    def _laid_out(self, source: From, place: Path, expected: str) -> Path:
+    def _laid_out(self, source: From, place: Path, expected: Digest) -> Path:
         """Lays an input out, which must be the one that the step's key is of."""
         def use(record: Record) -> Path:
             if record.digest(source.path) != expected:

@@ -18,6 +18,7 @@ from typing import Any
 
 import xxhash
 
+from sdbuild.base.digest import Digest
 from sdbuild.base.errors import MissingArtifact, SDBuildError
 from sdbuild.base.parsing import Malformed, json_object
 from sdbuild.checkpoints import RESOURCES, normalize, normalized
@@ -137,7 +138,7 @@ class Costs:
             return None
         content = normalized.encode(
             normalize.architecture_of(checkpoint, step.reads, step.params))
-        digest = xxhash.xxh3_128_hexdigest(content)
+        digest = Digest(xxhash.xxh3_128_hexdigest(content))
         return tree_digest((Entry(ARCHITECTURE, digest, len(content)),))
 
     def _local_files(self, step: Step) -> list[Path]:

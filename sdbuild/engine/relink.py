@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sdbuild.base.digest import digest, digest_file
+from sdbuild.base.digest import Key, digest, digest_file
 from sdbuild.base.errors import BundleError, CorruptArtifact
 from sdbuild.base.parsing import Fields
 from sdbuild.base.suggestions import did_you_mean
@@ -46,7 +46,7 @@ def relink(folder: Path, component: str, builder: Builder) -> Record:
         raise BundleError(f"{step} is not made yet, with these settings",
                           hint=f"make it first: doit {step}, with the same name=value words")
     found = _ingredients(folder, manifest, component, states[step], builder)
-    key = digest("relink", found)
+    key = Key(digest("relink", found))
     store = builder.store
     with store.in_use("relink"), store.locked(key, "relink"), store.workspace(key) as work:
         out = builder.deliver(step, lambda record: store.checkout(record, work / "out"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
+from sdbuild.base.digest import Digest
 from sdbuild.base.errors import ToolMissing
 from sdbuild.base.versions import installed
 from sdbuild.engine.stage import BundleStage, ComponentStage, From, stage
@@ -65,7 +66,7 @@ def tool_versions(step: Step) -> dict[str, str]:
 
 
 def ingredients(
-    step: Step, inputs: Mapping[str, str], source: Mapping[str, str]
+    step: Step, inputs: Mapping[str, Digest], source: Mapping[str, str]
 ) -> dict[str, Any]:
     """All that determines the step's bytes: the pre-image of its key, and what `why` compares.
 

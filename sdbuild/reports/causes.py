@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sdbuild.base.digest import Digest
 from sdbuild.reports.lineage import Lineage, component
 from sdbuild.store import Record
 
@@ -66,10 +67,10 @@ def _cause(
     return f"{part} {_short(was)} → {_short(now)}"
 
 
-def _input_change(was: str | None, now: str | None, lineage: Lineage) -> str:
+def _input_change(was: Digest | None, now: Digest | None, lineage: Lineage) -> str:
     """How an input came to change, from the records that made it before and now."""
-    olds = {r.step: r for r in lineage.makers(was or "")}
-    for new in reversed(lineage.makers(now or "")):
+    olds = {r.step: r for r in lineage.makers(was)}
+    for new in reversed(lineage.makers(now)):
         old = olds.get(new.step)
         if old is None:
             continue

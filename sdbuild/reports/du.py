@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdbuild.base.digest import Digest
 from sdbuild.base.units import size
 from sdbuild.reports.lineage import Lineage, component, stage, variant
 from sdbuild.store import Record, Store
@@ -28,7 +29,7 @@ class File:
         removing it frees nothing yet.
     """
 
-    digest: str
+    digest: Digest
     size_bytes: int
     disk_bytes: int
     shared_bytes: int
@@ -70,17 +71,18 @@ class Usage:
     bundles: tuple[BundleUsage, ...]
 
 
-def pool(store: Store) -> dict[str, File]:
+def pool(store: Store) -> dict[Digest, File]:
     """The files of the pool by their digests."""
-    found = {}
+    found: dict[Digest, File] = {}
     for path in store.objects():
         try:
             status = path.stat()
         except OSError:  # it has just gone
             continue
         on_disk = status.st_blocks * 512
-        found[path.name] = File(
-            digest=path.name, size_bytes=status.st_size, disk_bytes=on_disk,
+        digest = Digest(path.name)
+        found[digest] = File(
+            digest=digest, size_bytes=status.st_size, disk_bytes=on_disk,
             shared_bytes=on_disk if status.st_nlink > 1 else min(on_disk, cloned_bytes(path)),
             changed_at=status.st_ctime,
         )

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from sdbuild.base.digest import Digest, Key
 from sdbuild.reports.du import File, Share, pool, tables
 from sdbuild.reports.lineage import Lineage
 from sdbuild.store import Store
@@ -38,13 +39,13 @@ class Garbage:
 class _Item:
     """An artifact that may go, or a file without a record; by when it was last used."""
 
-    files: frozenset[str]
+    files: frozenset[Digest]
     used_at: float
     is_chain: bool
 
 
 def garbage(
-    store: Store, keep: Collection[str] = (), *, max_bytes: int | None = None,
+    store: Store, keep: Collection[Key] = (), *, max_bytes: int | None = None,
     before: float | None = None,
 ) -> Garbage:
     """What can go.
@@ -73,13 +74,13 @@ def garbage(
 
 
 def _items(
-    store: Store, lineage: Lineage, files: Mapping[str, File], rooted: set[str]
+    store: Store, lineage: Lineage, files: Mapping[Digest, File], rooted: set[Key]
 ) -> Iterator[_Item]:
     chain = lineage.before(rooted)
     for key in lineage.measurements():
         if all(makers & chain for makers in lineage.inputs(key)):
             chain.add(key)
-    known: set[str] = set()
+    known: set[Digest] = set()
     for key, record in lineage.records.items():
         content = frozenset(entry.digest for entry in record.tree if entry.digest in files)
         known |= content
@@ -90,9 +91,9 @@ def _items(
 
 
 def _going(
-    items: Iterable[_Item], held: set[str], files: Mapping[str, File],
+    items: Iterable[_Item], held: set[Digest], files: Mapping[Digest, File],
     max_bytes: int | None, before: float | None,
-) -> list[str]:
+) -> list[Digest]:
     """The digests of the files that go: those of which no item stays."""
     users = Counter(digest for item in items for digest in item.files)
     users.update(held)
@@ -112,7 +113,7 @@ def _going(
 
 
 def collect(
-    store: Store, keep: Collection[str] = (), *, max_bytes: int | None = None,
+    store: Store, keep: Collection[Key] = (), *, max_bytes: int | None = None,
     before: float | None = None,
 ) -> Garbage:
     """Removes what can go, and what kills left behind. No build runs meanwhile.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from sdbuild.base.digest import Digest, Key
 from sdbuild.store import Record
 
 BUNDLES = ("bundle", "relink")
@@ -24,7 +25,7 @@ class Lineage:
 
     def __init__(self, records: Iterable[Record]) -> None:
         self.records = {r.key: r for r in sorted(records, key=lambda r: (r.made_at, r.key))}
-        makers: dict[str, list[str]] = {}
+        makers: dict[Digest, list[Key]] = {}
         for record in self.records.values():
             if record.ingredients.get("kind") in BUNDLES:
                 continue  # it holds what others made, under the same digests
@@ -37,32 +38,32 @@ class Lineage:
                          if found in makers]
             for record in self.records.values()
         }
-        self._after: dict[str, set[str]] = {key: set() for key in self.records}
+        self._after: dict[Key, set[Key]] = {key: set() for key in self.records}
         for key, before in self._before.items():
             for maker in frozenset().union(*before):
                 self._after[maker].add(key)
 
-    def makers(self, found: str) -> list[Record]:
-        """The records whose artifact, or a path of it, has this digest."""
-        return [self.records[key] for key in self._makers.get(found, ())]
+    def makers(self, found: Digest | None) -> list[Record]:
+        """The records whose artifact, or a path of it, has this digest; none of None."""
+        return [self.records[key] for key in self._makers.get(found, ())] if found else []
 
-    def inputs(self, key: str) -> list[frozenset[str]]:
+    def inputs(self, key: Key) -> list[frozenset[Key]]:
         """Of each known input of an artifact, the keys that gave these bytes."""
         return self._before[key]
 
-    def measurements(self) -> list[str]:
+    def measurements(self) -> list[Key]:
         """The keys of artifacts that only say something of their inputs, each after those that it
         may be made from."""
         return [key for kind in MEASUREMENTS for key, record in self.records.items()
                 if record.ingredients.get("kind") == kind]
 
-    def before(self, keys: Iterable[str]) -> set[str]:
+    def before(self, keys: Iterable[Key]) -> set[Key]:
         """The keys, and those of everything that went into them.
 
         Where several gave the same bytes (all fine-tunes have one architecture), those count that
         went into them in another way too; all of them, if none did.
         """
-        found: set[str] = set()
+        found: set[Key] = set()
         left = [frozenset([key]) for key in keys if key in self.records]
         while left:
             left = [makers for makers in left if not makers & found]
@@ -73,7 +74,7 @@ class Lineage:
                 left += [makers for key in new for makers in self._before[key]]
         return found
 
-    def after(self, keys: Iterable[str]) -> set[str]:
+    def after(self, keys: Iterable[Key]) -> set[Key]:
         """The keys, and those of everything that was made from them."""
         return _closure(keys, self._after)
 
@@ -81,9 +82,9 @@ class Lineage:
         """The records of whole bundles."""
         return (r for r in self.records.values() if r.ingredients.get("kind") in BUNDLES)
 
-    def variants(self) -> dict[str, set[str]]:
+    def variants(self) -> dict[Key, set[str]]:
         """For each key the variants of bundles that it went into, or measures."""
-        found: dict[str, set[str]] = {key: set() for key in self.records}
+        found: dict[Key, set[str]] = {key: set() for key in self.records}
         for bundle in self.bundles():
             for key in self.before([bundle.key]):
                 found[key].add(variant(bundle))
@@ -122,7 +123,7 @@ def stage(record: Record) -> str:
     return record.step.partition(":")[0]
 
 
-def _digests(record: Record) -> set[str]:
+def _digests(record: Record) -> set[Digest]:
     """The digests by which an artifact can be an input: whole, or any path of it."""
     paths = {""}
     for entry in record.tree:
@@ -131,8 +132,8 @@ def _digests(record: Record) -> set[str]:
     return {record.digest(path) for path in paths}
 
 
-def _closure(keys: Iterable[str], edges: Mapping[str, set[str]]) -> set[str]:
-    found: set[str] = set()
+def _closure(keys: Iterable[Key], edges: Mapping[Key, set[Key]]) -> set[Key]:
+    found: set[Key] = set()
     left = [key for key in keys if key in edges]
     while left:
         key = left.pop()

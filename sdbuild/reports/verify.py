@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdbuild.base.digest import Digest
 from sdbuild.base.errors import StoreError
 from sdbuild.base.units import counted, size
 from sdbuild.reports.lineage import Lineage
@@ -27,7 +28,7 @@ class Fault:
     and so may hold what was read from it; `bundles`: those in their places that hold it damaged.
     """
 
-    digest: str
+    digest: Digest
     fault: str
     size_bytes: int
     used_as: tuple[str, ...]
@@ -84,12 +85,13 @@ def verify(store: Store, progress: Progress = lambda done, total: None) -> Verif
     )
 
 
-def _entries(store: Store, lineage: Lineage) -> dict[str, Entry]:
+def _entries(store: Store, lineage: Lineage) -> dict[Digest, Entry]:
     """Every file that is known, and what lies in the pool without a record."""
     found = {e.digest: e for record in lineage.records.values() for e in record.tree}
     for path in store.objects():
-        if path.name not in found:
-            found[path.name] = Entry("", path.name, path.stat().st_size)
+        digest = Digest(path.name)
+        if digest not in found:
+            found[digest] = Entry("", digest, path.stat().st_size)
     return found
 
 

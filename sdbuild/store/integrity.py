@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from stat import S_ISREG
 
-from sdbuild.base.digest import digest_file
+from sdbuild.base.digest import Digest, digest_file
 from sdbuild.store.disk import TAKEN_NS, file_error
 from sdbuild.store.record import Entry
 
@@ -20,7 +20,7 @@ _SMALL_BYTES = 1 << 20
 """A file of this size is read in no time."""
 
 
-def fault(path: Path, digest: str) -> str:
+def fault(path: Path, digest: Digest) -> str:
     """What a read shows to be wrong with a file: MISSING, DAMAGED or nothing.
 
     Raises:

@@ -6,15 +6,15 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
-from sdbuild.base.digest import digest
+from sdbuild.base.digest import Digest, Key, digest
 from sdbuild.base.parsing import Malformed, json_object
 
 
-def key(ingredients: Mapping[str, Any]) -> str:
+def key(ingredients: Mapping[str, Any]) -> Key:
     """The key of an artifact that is made of these ingredients."""
-    return digest("step", ingredients)
+    return Key(digest("step", ingredients))
 
 _LARGEST_BYTES = 64 << 20
 
@@ -29,12 +29,12 @@ _DIGEST = re.compile(r"[0-9a-f]{32}")
 _KEY = re.compile(r"[0-9a-z]{32}")
 
 
-def is_digest(text: str) -> bool:
+def is_digest(text: str) -> TypeGuard[Digest]:
     """Whether it is the name of a file of the pool."""
     return _DIGEST.fullmatch(text) is not None
 
 
-def is_key(text: str) -> bool:
+def is_key(text: str) -> TypeGuard[Key]:
     """Whether a record may have this name."""
     return _KEY.fullmatch(text) is not None
 
@@ -53,7 +53,7 @@ class Entry:
     """A file of an artifact; `path` is relative, with `/`."""
 
     path: str
-    digest: str
+    digest: Digest
     size_bytes: int
 
 
@@ -68,7 +68,7 @@ class Record:
         seconds: wall clock; peak_bytes: the most anonymous memory that its process held.
     """
 
-    key: str
+    key: Key
     step: str
     ingredients: Mapping[str, Any]
     tree: tuple[Entry, ...]
@@ -85,7 +85,7 @@ class Record:
             return self.tree
         return tuple(e for e in self.tree if e.path == path or e.path.startswith(f"{path}/"))
 
-    def digest(self, path: str = "") -> str:
+    def digest(self, path: str = "") -> Digest:
         """The digest of the artifact's content, or of one path of it."""
         return tree_digest(self.part(path))
 
@@ -95,7 +95,7 @@ class Record:
         return sum(entry.size_bytes for entry in self.tree)
 
 
-def tree_digest(tree: tuple[Entry, ...]) -> str:
+def tree_digest(tree: tuple[Entry, ...]) -> Digest:
     """The digest of a tree: of the names and digests of its files."""
     return digest("tree", [[entry.path, entry.digest] for entry in tree])
 
@@ -109,7 +109,7 @@ def encoded(record: Record) -> bytes:
     return json.dumps(found, indent=1).encode()
 
 
-def decoded(content: bytes, key: str) -> Record:
+def decoded(content: bytes, key: Key) -> Record:
     """The record of `key` in a file's bytes.
 
     Raises:

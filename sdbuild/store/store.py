@@ -31,7 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from sdbuild.base.digest import digest_file
+from sdbuild.base.digest import Digest, Key, digest_file
 from sdbuild.base.errors import CorruptArtifact, MissingArtifact
 from sdbuild.base.filenames import normalized
 from sdbuild.base.parsing import Malformed, json_value
@@ -60,11 +60,11 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._damage: dict[str, str] = {}  # what was wrong with the files that were dropped here
+        self._damage: dict[Digest, str] = {}  # what was wrong with the files that were dropped here
 
     # records
 
-    def find(self, key: str) -> Record | None:
+    def find(self, key: Key) -> Record | None:
         """The record of `key`, or None. One that is damaged counts as none.
 
         Raises:
@@ -79,7 +79,7 @@ class Store:
             if record is not None:
                 yield record
 
-    def forget(self, key: str) -> bool:
+    def forget(self, key: Key) -> bool:
         """Drops the record of `key`, so that its step runs again; says whether there was one.
 
         Raises:
@@ -122,12 +122,12 @@ class Store:
     def _record_paths(self) -> Iterator[Path]:
         return (p for p in filed(self.root / "records") if p.suffix == ".json" and is_key(p.stem))
 
-    def _record_path(self, key: str) -> Path:
+    def _record_path(self, key: Key) -> Path:
         return self.root / "records" / key[:2] / f"{key}.json"
 
     def _read(self, path: Path) -> Record | None:
         try:
-            return decoded(read_file(path), path.stem)
+            return decoded(read_file(path), Key(path.stem))
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
         except OSError as error:
@@ -191,7 +191,7 @@ class Store:
             ingest(path, target)
         return entry
 
-    def object(self, digest: str) -> Path:
+    def object(self, digest: Digest) -> Path:
         """Where the file with a digest is, or would be."""
         return self.root / "objects" / digest[:2] / digest
 
@@ -231,7 +231,7 @@ class Store:
         distinct = {e.digest: e for e in record.part(path)}.values()
         return [e for e in distinct if not is_intact(self.object(e.digest), e)]
 
-    def flaws(self, key: str, path: str = "") -> list[str]:
+    def flaws(self, key: Key, path: str = "") -> list[str]:
         """What is wrong with what was made under a key, or with one path of it: its record, or its
         files, each in words; nothing if it is whole, or was never made.
 
@@ -248,12 +248,12 @@ class Store:
         dropped = "" if path.exists() else self._damage.get(entry.digest, "")
         return dropped or flaw(path, entry)
 
-    def faults(self, files: Iterable[tuple[Path, str]]) -> Iterator[str]:
+    def faults(self, files: Iterable[tuple[Path, Digest]]) -> Iterator[str]:
         """The fault of each file that should have a digest, read by several threads; in order."""
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             yield from pool.map(lambda file: fault(*file), files)
 
-    def evict(self, digests: Iterable[str], *, are_damaged: bool = False) -> None:
+    def evict(self, digests: Iterable[Digest], *, are_damaged: bool = False) -> None:
         """Removes files from the pool; whoever needs one makes it again.
 
         That they are gone on purpose is noted first, and what is there again is no more.
@@ -269,7 +269,7 @@ class Store:
             for digest in going:
                 drop(self.object(digest), is_damaged=are_damaged)
 
-    def _note_absent(self, digests: set[str], *, are_going: bool = False) -> None:
+    def _note_absent(self, digests: set[Digest], *, are_going: bool = False) -> None:
         """Adds digests to those that nobody misses: of files that are going, or are not here."""
         with self.locked("gone", "note files"):
             before = self.evicted()
@@ -278,7 +278,7 @@ class Store:
             if after != before:
                 write_file(self.root / "gone.json", json.dumps(sorted(after), indent=0).encode())
 
-    def evicted(self) -> set[str]:
+    def evicted(self) -> set[Digest]:
         """The digests of files that were removed on purpose, or never were here; StoreError if that
         cannot be read now."""
         try:

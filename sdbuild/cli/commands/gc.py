@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sdbuild.base.digest import Key
 from sdbuild.base.units import parse_bytes, parse_seconds
 from sdbuild.cli.options import as_command, json_option, open_store, print_json, store_variables
 
@@ -51,7 +52,7 @@ def command(
     return 0
 
 
-def _kept(names: Iterable[str], store: Store) -> list[str]:
+def _kept(names: Iterable[str], store: Store) -> list[Key]:
     """The keys of every variant of some recipes: their bundles, or what there is of them.
 
     Raises:
@@ -69,7 +70,7 @@ def _kept(names: Iterable[str], store: Store) -> list[str]:
         found = [b.key for b in bundles if b.ingredients["params"].get("name") == name]
         try:
             states = Builder(plan(load({"model": name})), store).states().values()
-            found += [str(state.key) for state in states if state.record is not None]
+            found += [state.record.key for state in states if state.record is not None]
         except RecipeError:
             if not found:
                 raise

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sdbuild.base.digest import canonical
+from sdbuild.base.digest import Key, canonical
 from sdbuild.base.filenames import collision
 from sdbuild.base.parsing import Malformed, json_object
 from sdbuild.store import Entry, Record
@@ -55,7 +55,7 @@ def encoded(shared: Shared, secret: str) -> bytes:
     return _text({"record": record, "mac": _mac(record, secret) if secret else None})
 
 
-def decoded(content: bytes, key: str, ingredients: Mapping[str, Any], secret: str) -> Shared:
+def decoded(content: bytes, key: Key, ingredients: Mapping[str, Any], secret: str) -> Shared:
     """The record in these bytes.
 
     Args:
@@ -85,7 +85,7 @@ def _text(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _checked(found: dict[str, Any], key: str, ingredients: Mapping[str, Any]) -> Shared:
+def _checked(found: dict[str, Any], key: Key, ingredients: Mapping[str, Any]) -> Shared:
     _require(found["key"] == key, "it is of another key")
     _require(canonical(found["ingredients"]) == canonical(ingredients), "it is of another step")
     _require(key_of(found["ingredients"]) == key, "its key is not that of its ingredients")

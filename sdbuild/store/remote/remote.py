@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sdbuild.base.digest import digest_file
+from sdbuild.base.digest import Digest, Key, digest_file
 from sdbuild.base.errors import CorruptArtifact, RecipeError, RemoteFailed
 from sdbuild.base.units import size
 from sdbuild.store import SIGNED, UNSIGNED, Entry, Record, Store
@@ -77,7 +77,7 @@ class Remote:
         except RemoteFailed as error:  # some may read there and not list
             self._leave_alone(f"it is not known to be a shared store: {error.message}")
 
-    def find(self, key: str, ingredients: Mapping[str, Any]) -> Record | None:
+    def find(self, key: Key, ingredients: Mapping[str, Any]) -> Record | None:
         """The record of a step, taken into the store; None if it is not there, or not sound.
 
         Raises:
@@ -160,7 +160,7 @@ class Remote:
         self._may_write = False
         self._tell(f"{why}; what is made here is not given away")
 
-    def _lookup(self, key: str, ingredients: Mapping[str, Any]) -> Shared | None:
+    def _lookup(self, key: Key, ingredients: Mapping[str, Any]) -> Shared | None:
         """What is there for a key, asked once."""
         if key not in self._found:
             if not self._may_read:
@@ -168,7 +168,7 @@ class Remote:
             self._found[key] = self._asked(key, ingredients)
         return self._found[key]
 
-    def _asked(self, key: str, ingredients: Mapping[str, Any]) -> Shared | None:
+    def _asked(self, key: Key, ingredients: Mapping[str, Any]) -> Shared | None:
         name = _record_name(key)
         try:
             with tempfile.TemporaryDirectory(prefix="sdbuild-") as folder:
@@ -276,11 +276,11 @@ def _check_apart(folder: Path | None, store: Store) -> None:
         )
 
 
-def _record_name(key: str) -> str:
+def _record_name(key: Key) -> str:
     return f"records/{key[:2]}/{key}.json"
 
 
-def _object_name(digest: str) -> str:
+def _object_name(digest: Digest) -> str:
     return f"objects/{digest[:2]}/{digest}"
 
 
