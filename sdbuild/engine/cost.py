@@ -39,12 +39,16 @@ _LARGEST_HEADER = 100_000_000
 class Cost:
     """What a step will cost: measured, or else an estimate.
 
+    The time is that of the most similar step that ran, of which `is_measured` says that it is
+    one of the very same kind on this machine; where there is none, it `is_estimate`, from the size
+    of the network alone.
+
     Some steps can do with less memory than they can make use of: between `least_bytes` and
     `most_bytes`. Of the others these are the peak.
 
     Units:
-        seconds: wall clock, None if nothing like it ran yet; bytes: anonymous memory of its
-        process.
+        seconds: wall clock, None if nothing like it ran yet and the size is not known; bytes:
+        anonymous memory of its process.
     """
 
     seconds: float | None
@@ -52,6 +56,7 @@ class Cost:
     is_measured: bool
     least_bytes: int
     most_bytes: int
+    is_estimate: bool = False
 
 
 class Costs:
@@ -92,10 +97,13 @@ class Costs:
         here = platform.node()
         same = [r for distance, r in known if distance == 0 and r.host == here]
         near = known[0][1].seconds if known and known[0][0] < inf else None
-        least, most = self._estimates(step)
+        network = self._network(step)
+        needs = step.stage.memory_of(step.params)
+        least, most = needs.at(network), (step.stage.most_memory or needs).at(network)
         if not same:
-            return Cost(seconds=near, peak_bytes=most, is_measured=False,
-                        least_bytes=least, most_bytes=most)
+            seconds = self._estimated_seconds(step, network) if near is None else near
+            return Cost(seconds=seconds, peak_bytes=most, is_measured=False,
+                        is_estimate=near is None, least_bytes=least, most_bytes=most)
         newest = max(same, key=lambda record: record.made_at)
         peak = max(record.peak_bytes for record in same)
         return Cost(seconds=newest.seconds, peak_bytes=peak, is_measured=True,
@@ -156,15 +164,21 @@ class Costs:
                     checkpoint.identity(part, note)
         return found
 
-    def _estimates(self, step: Step) -> tuple[int, int]:
-        """What the step needs, and what it can make use of, by the size of its network."""
-        needs = step.stage.memory_of(step.params)
-        uses = step.stage.most_memory or needs
-        downloads = [s for s in self._plan.needed_by(step.name) if s.kind == "download"]
-        sizes = [self._size(download) for download in downloads]
-        network = (max(sizes, key=lambda size: size.all) if step.stage.holds_one_network
-                   else sum(sizes, start=NetworkSize()))
-        return needs.at(network), uses.at(network)
+    def _network(self, step: Step) -> NetworkSize:
+        """The size of the network that the step holds, as far as it is known."""
+        sizes = [self._size(download) for download in self._downloads(step)]
+        if step.stage.holds_one_network:
+            return max(sizes, key=lambda size: size.all)
+        return sum(sizes, start=NetworkSize())
+
+    def _downloads(self, step: Step) -> list[Step]:
+        return [s for s in self._plan.needed_by(step.name) if s.kind == "download"]
+
+    def _estimated_seconds(self, step: Step, network: NetworkSize) -> float | None:
+        """What the step takes by the size of its network; None if that is not known."""
+        networks = [each for each in self._downloads(step) if RESOURCES not in each.reads]
+        is_known = all(self._size(each).tensors for each in networks)
+        return step.stage.time_of(step.params).at(network) if is_known else None
 
     def _size(self, step: Step) -> NetworkSize:
         """The size of a download's network; nothing if it is not known yet."""
@@ -204,4 +218,4 @@ def _size(files: Iterable[Path], prefixes: Sequence[str]) -> NetworkSize:
                 prod(entry["shape"]) for name, entry in header.items()
                 if name.startswith(tuple(prefixes)) and name != "__metadata__"
             ]
-    return NetworkSize(all=sum(counts), largest=max(counts))
+    return NetworkSize(all=sum(counts), largest=max(counts), tensors=len(counts) - 1)

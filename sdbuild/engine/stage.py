@@ -62,13 +62,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSize:
-    """How large a network is: the elements of all its tensors, and of the largest."""
+    """How large a network is: the elements of all its tensors, and of the largest, and how many
+    tensors it has."""
 
     all: int = 0
     largest: int = 0
+    tensors: int = 0
 
     def __add__(self, other: NetworkSize) -> NetworkSize:
-        return NetworkSize(all=self.all + other.all, largest=max(self.largest, other.largest))
+        return NetworkSize(all=self.all + other.all, largest=max(self.largest, other.largest),
+                           tensors=self.tensors + other.tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,20 @@ class Memory:
     def at(self, size: NetworkSize) -> int:
         """The bytes for a network of this size."""
         return int(self.base + self.each * size.all + self.largest * size.largest)
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """An estimate in seconds, of two cores that do nothing else: a base, and so many for each of
+    the network's tensors, and for a billion of their elements."""
+
+    base: float
+    tensor: float = 0.0
+    billion: float = 0.0
+
+    def at(self, size: NetworkSize) -> float:
+        """The seconds for a network of this size."""
+        return self.base + self.tensor * size.tensors + self.billion * size.all / 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +131,7 @@ class Stage(ABC):
         summary: what it does, as `doit list` shows it.
         memory: what a step of it needs.
         most_memory: what it can make use of, where that is more.
+        time: what a step of it takes.
         tools: the packages whose version may change its bytes.
         holds_one_network: whether it loads the networks that it reads one at a time.
         needs_provenance: whether it is also given how its inputs were made, as `provenance`.
@@ -123,6 +141,7 @@ class Stage(ABC):
     summary: str
     memory: Memory
     most_memory: Memory | None = None
+    time: Time
     tools: tuple[str, ...] = ()
     holds_one_network = False
     needs_provenance = False
@@ -130,6 +149,10 @@ class Stage(ABC):
     def memory_of(self, params: Mapping[str, Any]) -> Memory:
         """What a step with these parameters needs."""
         return self.memory
+
+    def time_of(self, params: Mapping[str, Any]) -> Time:
+        """What a step with these parameters takes."""
+        return self.time
 
     def other_tools(self, params: Mapping[str, Any]) -> Mapping[str, str]:
         """The versions of tools that are no packages, or that only some parameters use.

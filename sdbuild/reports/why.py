@@ -34,8 +34,11 @@ class Reason:
     `after`, the step that changes what it is made from; if that gives the same bytes as before,
     the waiting step stays as it is.
 
+    The cost was measured (`is_measured`), is that of a similar step, or an estimate by the size of
+    the network alone (`is_estimate`).
+
     Units:
-        seconds: wall clock, None if nothing like it ran yet; peak_bytes: anonymous memory.
+        seconds: wall clock, None if not even that is known; peak_bytes: anonymous memory.
     """
 
     step: str
@@ -45,6 +48,7 @@ class Reason:
     seconds: float | None = None
     peak_bytes: int | None = None
     is_measured: bool = False
+    is_estimate: bool = False
 
     def __str__(self) -> str:
         if self.state == UP_TO_DATE:
@@ -55,7 +59,7 @@ class Reason:
     def _cost(self) -> str:
         if self.peak_bytes is None:
             return ""
-        about = "" if self.is_measured else "about "
+        about = "" if self.is_measured else "estimate: " if self.is_estimate else "about "
         seconds = "" if self.seconds is None else f"{self.seconds:.1f} s, "
         return f"  [{about}{seconds}{size(self.peak_bytes)} memory]"
 
@@ -121,11 +125,14 @@ def format_reasons(reasons: Iterable[Reason]) -> str:
     running = [r for r in reasons if r.peak_bytes is not None]
     if running:
         known = [reason.seconds for reason in running if reason.seconds is not None]
-        never = f", {len(running) - len(known)} of them never yet" if len(known) < len(running) \
-            else ""
+        estimated = sum(r.is_estimate and r.seconds is not None for r in running)
+        notes = [f"{estimated} estimated by the size of the network"] if estimated else []
+        unknown = len(running) - len(known)
+        notes += [f"{unknown} of unknown time"] if unknown and known else []
         time = f"about {sum(known):.0f} s one after the other" if known else "unknown time"
+        said = f" ({', '.join(notes)})" if notes else ""
         lines.append(
-            f"{counted(len(running), 'step')} would run{never}: {time}, "
+            f"{counted(len(running), 'step')} would run{said}: {time}, "
             f"{size(max(r.peak_bytes or 0 for r in running))} memory for the largest"
         )
     return "\n".join(lines)
@@ -183,7 +190,8 @@ def _reason(
         found, after = flaws or tuple(_causes(state, lineage, plain)), ""
     cost = builder.costs.expected(name)
     return Reason(step=name, state=WOULD_RUN, causes=found, after=after, seconds=cost.seconds,
-                  peak_bytes=cost.peak_bytes, is_measured=cost.is_measured)
+                  peak_bytes=cost.peak_bytes, is_measured=cost.is_measured,
+                  is_estimate=cost.is_estimate)
 
 
 def _causes(state: State, lineage: Lineage, plain: Plan) -> list[str]:

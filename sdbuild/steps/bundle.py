@@ -16,7 +16,7 @@ from sdbuild.bundle.manifest import SCHEMA, write_manifest
 from sdbuild.checkpoints.normalized import LATENTS, scaling_factor
 from sdbuild.checkpoints.resources import SCHEDULER, TOKENIZER, file_name
 from sdbuild.checkpoints.sidecar_configs import END_TOKEN
-from sdbuild.engine.stage import BundleStage, From, Job, Memory
+from sdbuild.engine.stage import BundleStage, From, Job, Memory, Time
 from sdbuild.mil.files.suffixes import COMPILED
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.store.disk import link_out
@@ -29,6 +29,7 @@ class MakeBundle(BundleStage):
     version = 3
     summary = "collect everything that a host loads"
     memory = Memory(60_000_000)  # links files
+    time = Time(0.4)
     needs_provenance = True
 
     def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sdbuild.base.filenames import contents
-from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import Component
 from sdbuild.families.nouns import chunk_names
 from sdbuild.mil.files.suffixes import PACKAGE
@@ -19,6 +19,7 @@ class Chunk(ComponentStage):
     version = 1
     summary = "cut the U-Net into programs that run in a row"
     memory = Memory(60_000_000)  # copies blobs
+    time = Time(0.3, billion=2)
     tools = ("coremltools",)
     gives = "package"
 

@@ -10,7 +10,7 @@ from typing import Any
 from sdbuild.base.apple import COMMAND, HINT, MISSING, compiler_version
 from sdbuild.base.errors import StepError, ToolMissing
 from sdbuild.base.filenames import contents
-from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import Component
 from sdbuild.mil.files.suffixes import COMPILED, PACKAGE
 from sdbuild.recipe.recipe import Recipe
@@ -22,6 +22,7 @@ class Compile(ComponentStage):
     version = 2
     summary = ".mlpackage to .mlmodelc"
     memory = Memory(80_000_000)  # links blobs
+    time = Time(0.3)
     tools = ("coremltools",)
     gives = "compiled"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sdbuild.base.versions import installed
 from sdbuild.checkpoints.normalized import WEIGHTS
-from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import FAMILIES, Component
 from sdbuild.mil.files.suffixes import PACKAGE
 from sdbuild.models.parameters import parameter_of
@@ -25,12 +25,17 @@ class Convert(ComponentStage):
     version = 3
     summary = "program and weights to an .mlpackage in fp16"
     memory = Memory(80_000_000, largest=8)  # streams; a transposed tensor is held whole
+    time = Time(0.4, billion=12)
     tools = ("coremltools", "numpy")
     gives = "package"
 
     def memory_of(self, params: Mapping[str, Any]) -> Memory:
         """More by far where coremltools converts, which copies every weight in fp32."""
         return Memory(1_000_000_000, 7.0) if params["lower"] == "direct" else self.memory
+
+    def time_of(self, params: Mapping[str, Any]) -> Time:
+        """More where coremltools converts."""
+        return Time(10, billion=60) if params["lower"] == "direct" else self.time
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
         """Its inputs, by the way it converts."""

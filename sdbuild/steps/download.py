@@ -15,7 +15,7 @@ from sdbuild.base.filenames import contents
 from sdbuild.checkpoints import RESOURCES, combine_errors, named, open_checkpoint
 from sdbuild.checkpoints.normalized import ARCHITECTURE, LATENTS, WEIGHTS, encode
 from sdbuild.checkpoints.resources import SCHEDULER, file_name
-from sdbuild.engine.stage import ComponentStage, Job, Memory, Reading
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Reading, Time
 from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
@@ -28,6 +28,7 @@ class Download(ComponentStage):
     version = 5
     summary = "copy and verify the checkpoint of each component"
     memory = Memory(40_000_000)  # streams
+    time = Time(0.3, billion=5)  # from files of this machine
     gives = "checkpoint"
 
     def applies(self, recipe: Recipe, component: Component) -> bool:

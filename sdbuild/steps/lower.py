@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
@@ -15,6 +15,7 @@ class Lower(ComponentStage):
     version = 4
     summary = "graph to an ML Program, with stand-ins for weights"
     memory = Memory(400_000_000, 0.1)  # a stand-in takes four bytes a row
+    time = Time(4.5, tensor=0.02)
     tools = ("torch", "coremltools", "numpy")
     gives = "lowered"
 

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from sdbuild.checkpoints.normalized import ARCHITECTURE, WEIGHTS
-from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Reading
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Reading, Time
 from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.recipe.sources import Source
@@ -18,6 +18,7 @@ class Merge(ComponentStage):
     version = 1
     summary = "add LoRAs to the checkpoint's weights"
     memory = Memory(100_000_000, largest=0.5)  # streams; a LoRA's two matrices are held whole
+    time = Time(0.8, billion=15)
     tools = ("numpy",)
     gives = "checkpoint"
 

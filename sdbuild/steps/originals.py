@@ -22,7 +22,7 @@ from sdbuild.checkpoints.normalized import (
 from sdbuild.checkpoints.resources import SCHEDULER, file_name
 from sdbuild.checkpoints.schedule import check_schedule
 from sdbuild.checkpoints.sidecar_configs import END_TOKEN
-from sdbuild.engine.stage import BundleStage, From, Job, Memory
+from sdbuild.engine.stage import BundleStage, From, Job, Memory, Time
 from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
@@ -36,15 +36,26 @@ DRAWING = ("text_encoder", "unet", "vae_decoder")
 """The components without which no picture is drawn."""
 
 
+_PIXELS = 512 * 512
+"""Of a picture whose U-Net takes twelve seconds a step for a billion parameters, two at a time."""
+
+
 class DrawingStage(BundleStage):
     """Draws the pictures by which a bundle is judged."""
 
+    time = Time(6)
     tools = ("torch", "diffusers", "transformers", "numpy", "pillow")
     holds_one_network = True
 
     def applies(self, recipe: Recipe) -> bool:
         """Whether a bundle of the recipe can draw."""
         return {component.name for component in recipe.components} >= set(DRAWING)
+
+    def time_of(self, params: Mapping[str, Any]) -> Time:
+        """As long as the U-Net takes for the steps of all pictures."""
+        steps = sum(request["steps"] * request["count"] for request in params["requests"])
+        size = params["width_px"] * params["height_px"] / _PIXELS
+        return Time(self.time.base, billion=12 * steps * size)
 
     def params(self, recipe: Recipe) -> dict[str, Any]:
         """What decides the pictures beside the networks."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from sdbuild.base.filenames import contents
 from sdbuild.base.machine import processors
-from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import Component
 from sdbuild.mil.files.suffixes import PACKAGE
 from sdbuild.recipe.recipe import Recipe
@@ -25,6 +25,7 @@ class Palettize(ComponentStage):
     summary = "weights to lookup tables and indices"
     memory = Memory(80_000_000, largest=8)  # one tensor at a time
     most_memory = Memory(80_000_000, largest=12 * processors())  # a tensor for each processor
+    time = Time(0.6, tensor=0.015, billion=25)
     tools = ("coremltools", "numpy")
     gives = "package"
 

@@ -19,7 +19,7 @@ from sdbuild.checkpoints.normalized import (
     read_architecture,
     read_latents,
 )
-from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import Component
 from sdbuild.mil.files.suffixes import COMPILED
 from sdbuild.recipe.recipe import Recipe
@@ -43,6 +43,7 @@ class Parity(ComponentStage):
     summary = "measure each compiled component against its PyTorch original"
     memory = Memory(1_000_000_000, 4.0)       # the original in fp32
     most_memory = Memory(2_000_000_000, 4.0)  # all weights of the program decoded
+    time = Time(5, billion=30)
     tools = ("torch", "diffusers", "transformers", "numpy")
     gives = "parity"
 

@@ -6,11 +6,12 @@ costs no memory for weights, and one trace serves every checkpoint of the archit
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.errors import StepError
 from sdbuild.checkpoints.normalized import ARCHITECTURE, read_architecture
-from sdbuild.engine.stage import ComponentStage, Job, Memory, Need
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import Component
 from sdbuild.recipe.recipe import Recipe
 
@@ -23,8 +24,13 @@ class Trace(ComponentStage):
     version = 4
     summary = "capture the graph of each network, without weights"
     memory = Memory(500_000_000)  # torch and diffusers; weights have no numbers
+    time = Time(5.5, tensor=0.017)  # as many operations as tensors, about
     tools = ("torch", "diffusers", "transformers")
     gives = "graph"
+
+    def time_of(self, params: Mapping[str, Any]) -> Time:
+        """Three times as much for layouts that split attention by heads."""
+        return self.time if params["attention"] == "original" else Time(5.5, tensor=0.05)
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
         """The architecture alone: no weights."""

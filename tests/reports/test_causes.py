@@ -233,8 +233,8 @@ def test_finding_nothing_has_a_status_of_its_own(store, records):
 
 
 @pytest.mark.parametrize("seconds, time", [
-    ((None, None), "2 of them never yet: unknown time, "),
-    ((2.0, None), "1 of them never yet: about 2 s one after the other, "),
+    ((None, None), "2 steps would run: unknown time, "),
+    ((2.0, None), "2 steps would run (1 of unknown time): about 2 s one after the other, "),
     ((2.0, 3.0), "2 steps would run: about 5 s one after the other, "),
 ])
 def test_how_long_steps_take_is_told_if_it_is_known(seconds, time):
@@ -242,6 +242,19 @@ def test_how_long_steps_take_is_told_if_it_is_known(seconds, time):
                for i, s in enumerate(seconds)]
 
     assert time in format_reasons(reasons).splitlines()[-1]
+
+
+def test_a_time_that_nobody_measured_is_said_to_be_an_estimate():
+    """What ran like this before needs none, nor does what differs in a parameter."""
+    costs = ({"is_measured": True}, {}, {"is_estimate": True})
+    reasons = [Reason(step="s", state=WOULD_RUN, seconds=2.0, peak_bytes=10**6, **cost)
+               for cost in costs]
+
+    lines = format_reasons(reasons).splitlines()
+
+    assert [line.partition("[")[2] for line in lines[:3]] == [
+        "2.0 s, 1.0 MB memory]", "about 2.0 s, 1.0 MB memory]", "estimate: 2.0 s, 1.0 MB memory]"]
+    assert lines[3].startswith("3 steps would run (1 estimated by the size of the network): about")
 
 
 @pytest.mark.parametrize("task", ["build", "contract", "check", "generate", "convert:unet"])
