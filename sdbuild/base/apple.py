@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 COMMAND = ("xcrun", "coremlcompiler")
 MISSING = "coremlcompiler is not here: it comes with Xcode, and not with the Command Line Tools"
-HINT = ("install Xcode and select it: sudo xcode-select -s /Applications/Xcode.app; or take "
-        "compiler=portable, which makes models of the same meaning on any machine")
+HINT = ("install Xcode and select it: sudo xcode-select -s /Applications/Xcode.app; or use "
+        "compiler=portable, which makes equivalent models on any machine")
 
 _PATIENCE_S = 60
 
@@ -46,7 +46,7 @@ def compiler(wanted: str) -> str:
 def compiler_notes(wanted: str) -> tuple[str, ...]:
     """What is worth knowing of the choice that `compiler` makes on this Mac."""
     if wanted == "auto" and sys.platform == "darwin" and not compiler_version():
-        return (f"compiler=auto takes the portable compiler: {MISSING}",)
+        return (f"compiler=auto uses the portable compiler: {MISSING}",)
     return ()
 
 

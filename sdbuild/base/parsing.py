@@ -300,7 +300,7 @@ class Fields:
         self, name: str, *, low: int = 0, high: int = (1 << 53), default: Any = _REQUIRED
     ) -> int:
         """A whole number from `low` to `high`, inclusive; 2.0 is none."""
-        return self._get(name, default, f"a whole number from {low} to {high}",
+        return self._get(name, default, f"an integer from {low} to {high}",
                          lambda found: type(found) is int and low <= found <= high)
 
     def number(

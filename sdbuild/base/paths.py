@@ -45,7 +45,7 @@ def outside_path(text: str | Path, what: str) -> Path:
         pass  # what is to be there, and of which kind, says whoever reads or writes it
     except OSError as failed:
         raise RecipeError(f"{what} is {shown(path)}, which cannot be looked up: {failed.strerror}",
-                          hint="give another path, or remove what is in its way") from failed
+                          hint="use another path, or remove what is in the way") from failed
     except ValueError as failed:
         raise RecipeError(f"{what} is {shown(str(text))}, expected {failed}") from None
     return path

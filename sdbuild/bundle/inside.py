@@ -40,4 +40,4 @@ def _check(path: Path, root: str) -> None:
                           hint=TRY_AGAIN) from error
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise BundleError(f"{shown(path)}: neither a file nor a folder",
-                          hint="a bundle holds nothing else: get it again from where it is from")
+                          hint="a bundle has no other files: download or build it again")

@@ -49,9 +49,9 @@ def install_problem(record: Record, store: Store, folder: Path) -> str:
     """What is not as it should be of a bundle that is wanted at `folder`; nothing if it is in
     place, and no kill left another one beside it."""
     if not store.is_laid_out(record, folder):
-        return "not in place"
+        return "not installed"
     left = leftovers(folder)
-    return f"in place, but a kill left {left[0].name} beside it" if left else ""
+    return f"installed, but a killed process left {left[0].name} beside it" if left else ""
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -89,7 +89,7 @@ def remove(folder: Path) -> bool:
 
 def _unwritable(folder: Path, error: OSError) -> BundleError:
     return BundleError(
-        f"{folder}: {error.strerror or error}", hint="choose another place with bundle=FOLDER"
+        f"{folder}: {error.strerror or error}", hint="choose another location with bundle=FOLDER"
     )
 
 
@@ -104,7 +104,7 @@ def check_replaceable(folder: Path) -> None:
         if own is None and any(_contents(folder)):
             raise BundleError(
                 f"{folder}: not a bundle, so it is left alone",
-                hint="choose another place with bundle=FOLDER",
+                hint="choose another location with bundle=FOLDER",
             )
         added = sorted(set(_contents(folder)) - (own or set()))
     except FileNotFoundError:
@@ -117,9 +117,9 @@ def check_replaceable(folder: Path) -> None:
         raise _unwritable(folder, error) from error
     if added:
         raise BundleError(
-            f"{folder}: {', '.join(added[:5])} was put there by somebody else, "
-            "so the bundle is left alone",
-            hint="move it away, or choose another place with bundle=FOLDER",
+            f"{folder}: {', '.join(added[:5])} is not part of the bundle, "
+            "so nothing was replaced",
+            hint="move it away, or choose another location with bundle=FOLDER",
         )
 
 

@@ -96,7 +96,7 @@ def combine_errors(problems: Sequence[SourceError]) -> SourceError:
         hints.append(COMMAS)
     kind = kinds.pop() if len(kinds) == 1 else SourceError
     return kind(
-        "no place has the checkpoint:\n  " + "\n  ".join(e.message for e in problems),
+        "the checkpoint was not found:\n  " + "\n  ".join(e.message for e in problems),
         hint="\n      ".join(dict.fromkeys(hints)),
     )
 
@@ -156,5 +156,5 @@ def _config_folder(config: str) -> Folder:
     if not Path(config).is_dir():
         raise SourceError(f"config={config}: there is no such folder",
                           hint="config=FOLDER, in diffusers' layout, says what a single file does "
-                               "not; without it, that is told from the file")
+                               "not; without it, that is inferred from the file")
     return Folder(Path(config))

@@ -11,7 +11,7 @@ from sdbuild.base.errors import SourceError
 Shapes = Mapping[str, tuple[int, ...]]
 
 _CONFIG_HINT = (
-    "config=FOLDER takes what the file does not say from a folder in diffusers' layout"
+    "config=FOLDER reads what the file does not say from a folder in diffusers' layout"
 )
 _IN_CHANNELS = {
     5: "for depth to image", 7: "an upscaler", 8: "InstructPix2Pix", 9: "for inpainting",
@@ -80,7 +80,7 @@ def _heads(where: str, width: int, channels: list[int]) -> Any:
         return [c // 64 for c in channels]
     raise SourceError(
         f"{where}: its U-Net takes prompts {width} wide, expected 768 (Stable Diffusion 1) or "
-        "1024 (2): how many heads it has cannot be told",
+        "1024 (2): the number of heads cannot be inferred",
         hint=_CONFIG_HINT,
     )
 
@@ -89,8 +89,8 @@ def _expect_groups(where: str, channels: list[int]) -> None:
     """Refuses networks that cannot be normalized in 32 groups, as all known ones are."""
     if any(count % _GROUPS for count in channels):
         raise SourceError(
-            f"{where}: its network has {channels} channels, expected multiples of {_GROUPS}: in "
-            "how many groups they are normalized cannot be told",
+            f"{where}: its network has {channels} channels, expected multiples of {_GROUPS}: the "
+            "number of groups of its normalizations cannot be inferred",
             hint=_CONFIG_HINT,
         )
 

@@ -31,7 +31,7 @@ COMMAS = ("commas separate several; a name that has one can stand in a recipe's 
 """What may be wrong where one of several places is not there."""
 
 A_CHECKPOINT = "a folder as diffusers' save_pretrained writes it, or a copy of a repository"
-FROM_ELSEWHERE = "vae=PLACE takes the autoencoder from elsewhere"
+FROM_ELSEWHERE = "vae=LOCATION uses another autoencoder"
 LEAVE_OUT = (
     "what a checkpoint does not have can be left out: components=text_encoder,unet,vae_decoder"
 )
@@ -191,7 +191,7 @@ def config(where: str, content: bytes) -> dict[str, object]:
 def _pickled(where: str, name: str) -> SourceError:
     return SourceError(
         f"{where}: {name} is a pickle, which can run code when it is read; expected safetensors",
-        hint="on a machine that may be lost, load it with diffusers and write it anew: "
+        hint="on a machine that may be lost, load it with diffusers and save it again: "
              "DiffusionPipeline.from_pretrained(...).save_pretrained(..., "
              "safe_serialization=True)",
         file=name,

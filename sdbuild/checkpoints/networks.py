@@ -41,10 +41,10 @@ _CHANNELS, _LAYERS, _GROUPS = integer(1, 8192), integer(1, 16), integer(1, 1024)
 _HEADS = integer(1, 2048)
 _EPSILON = number(0, 1)
 _DEEPFLOYD = "it has layers of DeepFloyd IF"
-_EXTRA = "it takes more than a prompt, as unCLIP does"
+_EXTRA = "it needs more than a prompt, as unCLIP does"
 _XL_EXTRA = {"text_time": "it is of Stable Diffusion XL",
-             "text_image": "it takes a picture as its prompt, as Kandinsky does"}
-_GUIDED = "it takes its guidance as an input, as distilled models (LCM) do"
+             "text_image": "it has an image as its prompt, as Kandinsky does"}
+_GUIDED = "it has guidance as an input, as distilled models (LCM) do"
 _INPUTS = {
     3: "it works on pixels", 5: "it is for depth to image", 7: "it is an upscaler",
     8: "it is InstructPix2Pix", 9: "it is for inpainting", 16: "it is of a model with 16 latents",
@@ -55,7 +55,7 @@ _UNET = {
     "addition_embed_type": only(None, "text_time", otherwise=_XL_EXTRA),
     "addition_time_embed_dim": either(_NONE, integer(1, 8192)),
     "attention_head_dim": per_block(_HEADS),
-    "attention_type": only("default", otherwise="it takes places for objects, as GLIGEN does"),
+    "attention_type": only("default", otherwise="it places objects, as GLIGEN does"),
     "block_out_channels": list_of(_CHANNELS),
     "center_input_sample": _FLAG,
     "class_embed_type": only(None, otherwise=_EXTRA),
@@ -80,7 +80,7 @@ _UNET = {
     "norm_eps": _EPSILON,
     "norm_num_groups": _GROUPS,
     "num_attention_heads": either(_NONE, per_block(_HEADS)),
-    "num_class_embeds": only(None, otherwise="it takes classes, as upscalers do"),
+    "num_class_embeds": only(None, otherwise="it has classes as inputs, as upscalers do"),
     "only_cross_attention": per_block(_FLAG),
     "projection_class_embeddings_input_dim": either(_NONE, integer(1, 65536)),
     "out_channels": only(4, otherwise="it predicts more than noise"),

@@ -120,7 +120,7 @@ def latents(part: str, config: Mapping[str, Any]) -> dict[str, Any] | None:
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 1e3:
         raise SourceError(
             f"{part}/config.json: scaling_factor is {shown(found)}, expected a number above 0",
-            hint="Stable Diffusion 1 and 2 have 0.18215: write that, or take the file anew")
+            hint="Stable Diffusion 1 and 2 have 0.18215: write that, or download the file again")
     return {"scaling_factor": float(found)}
 
 

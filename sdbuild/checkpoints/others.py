@@ -17,17 +17,17 @@ _KINDS = tuple((re.compile(pattern), kind, hint) for pattern, kind, hint in (
     (_UNET + r"joint_blocks\.", "is of Stable Diffusion 3", ""),
     (_UNET + r"double_blocks\.", "is of FLUX", ""),
     (r"control_model\.|(controlnet_)?(cond_embedding|input_hint_block)\.", "is a ControlNet", ""),
-    (_UNET + r"(label_emb|add_embedding|class_embedding)\.", "takes more than a prompt, as Stable "
+    (_UNET + r"(label_emb|add_embedding|class_embedding)\.", "needs more than a prompt, as Stable "
      "Diffusion XL and unCLIP do", ""),
-    (_UNET + r"time_embed(ding)?\.cond_proj\.", "takes its guidance as an input, as LCM does", ""),
+    (_UNET + r"time_embed(ding)?\.cond_proj\.", "has guidance as an input, as LCM does", ""),
     (_UNET + r".*\.(to_[kv]_ip|motion_modules|temporal_transformer|fuser)\.|" + _UNET +
      r"position_net\.", "has layers that Stable Diffusion has not, as IP-Adapter, AnimateDiff and "
      "GLIGEN add", ""),
     (r"(emb_params|string_to_param|clip_[lg])\b", "is an embedding (textual inversion)", ""),
     (r".*\.(quant_map|absmax|nested_absmax)$", "is quantized by bitsandbytes",
-     "take the fp16 or bf16 file of the same model"),
-    (r"(unet|vae|text_encoder)\.", "is by the names of a whole pipeline in diffusers",
-     "source=FOLDER is a whole checkpoint in diffusers' layout"),
+     "use the fp16 or bf16 file of the same model"),
+    (r"(unet|vae|text_encoder)\.", "has the names of an entire pipeline in diffusers",
+     "source=FOLDER is a complete checkpoint in diffusers' layout"),
 ))
 
 

@@ -158,7 +158,7 @@ def check_numbers(vocabulary: Mapping[str, Any]) -> None:
     for word, number in vocabulary.items():
         if type(number) is not int or not 0 <= number < _MOST_WORDS:
             raise ValueError(f"{shown(number)} for {shown(word)}, "
-                             f"expected a whole number below {_MOST_WORDS}")
+                             f"expected an integer below {_MOST_WORDS}")
 
 
 def _merges(model: Mapping[str, Any]) -> list[list[str]]:

@@ -41,7 +41,7 @@ def only(*values: Any, otherwise: str | Mapping[Any, str] = "") -> Rule:
 def integer(low: int, high: int) -> Rule:
     """A whole number, and not true or false."""
     return Rule(allows=lambda value: type(value) is int and low <= value <= high,
-                 expected=f"a whole number from {low} to {high}")
+                 expected=f"an integer from {low} to {high}")
 
 
 def number(low: float, high: float) -> Rule:

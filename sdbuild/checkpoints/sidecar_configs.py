@@ -43,7 +43,7 @@ def scheduler(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dict
     if found.setdefault("prediction_type", "epsilon") is None:
         raise SourceError(
             "as a file of Stable Diffusion 2 it does not say what its U-Net predicts "
-            "(prediction_type), and a wrong guess draws noise",
+            "(prediction_type), and a wrong guess generates noise",
             hint="prediction_type=v_prediction for models made for 768x768, "
                  "prediction_type=epsilon for those (-base) made for 512x512",
         )
@@ -79,8 +79,8 @@ def padding(resources: Mapping[str, bytes], params: Mapping[str, Any],
     for token in found.values():
         if type(known.get(token)) is not int:
             raise SourceError(f"{vocabulary}: no number for {token}, expected one",
-                              hint="the tokenizer belongs to another model, or was changed: take "
-                                   "its folder from where the checkpoint came from")
+                              hint="the tokenizer belongs to another model, or was changed: use "
+                                   "the folder that came with the checkpoint")
     numbers = {name: known[token] for name, token in found.items()}
     return numbers if len(set(numbers.values())) == 2 else None
 
@@ -124,8 +124,8 @@ def host_tokenizer(resources: Mapping[str, bytes]) -> Tokenizer:
             if read(resources, one) != read(resources, two):
                 raise SourceError(
                     f"{two}: it differs from {one}, expected one tokenizer for both text encoders",
-                    hint="hosts have one tokenizer: take both folders from where the checkpoint "
-                         "came from",
+                    hint="apps have one tokenizer: use both folders that came with the "
+                         "checkpoint",
                 )
     return first
 

@@ -73,7 +73,7 @@ _HOMES: Mapping[str, tuple[_Home, ...]] = {
 
 _TITLES = {"unet": "a U-Net", "vae": "an autoencoder", "text_encoder": "a text encoder"}
 _LACKING = {
-    "unet": "source=FILE is a whole checkpoint; vae=FILE takes an autoencoder alone",
+    "unet": "source=FILE is a complete checkpoint; vae=FILE is an autoencoder alone",
     "vae": layout.FROM_ELSEWHERE,
     "text_encoder": "components=unet,vae_decoder builds what the file has",
 }

@@ -74,6 +74,6 @@ def check_widths(part: str, architecture: Mapping[str, Any], tensors: Iterable[T
                 raise SourceError(
                     f"{tensor.file}: {tensor.name} has the shape {list(tensor.shape)}, "
                     f"expected [{', '.join(expected)}] by {field} of {part}/config.json",
-                    hint="the config and the weights are of two models: take both from one",
+                    hint="the config and the weights are of two models: use those of one",
                     part=part, tensor=tensor.name, field=field,
                 )

@@ -57,7 +57,7 @@ def run(
         words: the variables, which doit itself would read from its arguments.
     """
     if "" in arguments:
-        raise RecipeError("an empty word, expected a task", hint="sdbuild list lists the tasks")
+        raise RecipeError("an empty argument, expected a task", hint="sdbuild list lists the tasks")
 
     def task_sdbuild() -> Iterator[dict[str, Any]]:
         yield from load(words)

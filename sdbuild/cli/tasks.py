@@ -67,7 +67,7 @@ def load(words: Mapping[str, str]) -> Iterator[dict[str, Any]]:
 def _tell_interrupt(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """Says one line for Ctrl-C, which doit leaves to Python's traceback."""
     if issubclass(kind, KeyboardInterrupt):
-        sys.stderr.write("\ninterrupted; what was finished stays, so the same command goes on\n")
+        sys.stderr.write("\ninterrupted; finished steps are kept, so the same command resumes\n")
         sys.stderr.flush()
         os._exit(130)  # the threads of `doit -n` would report that their steps ended
     else:
@@ -139,7 +139,7 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
         "actions": [_guarded(run)],
         "uptodate": [_false_on_error(is_installed)],
         "task_dep": ["bundle"],
-        "clean": [_Clean("take the bundle away", remove_bundle)],
+        "clean": [_Clean("delete the bundle", remove_bundle)],
         "doc": "build the bundle",
         "title": lambda task: f"build  {relative(found.bundle)}",
         "meta": {"bundle": found.bundle},
@@ -172,7 +172,7 @@ def _check_task(builder: Builder, found: Settings) -> dict[str, Any]:
         "basename": "check",
         "actions": [_guarded(run)],
         "task_dep": names + drawn,
-        "doc": "compare components and pictures with the PyTorch original",
+        "doc": "compare components and images with the PyTorch original",
         "verbosity": 2,
         "io": {"capture": False},
     }

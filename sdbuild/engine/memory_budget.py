@@ -67,7 +67,7 @@ class Ram:
         while isinstance(found := self._claim(step, cost), list):
             if not has_told:
                 print(f"   {step} waits for {size(cost.least_bytes)} of the "
-                      f"{size(self.limit)} of memory, held by {', '.join(map(str, found))}",
+                      f"{size(self.limit)} of memory, reserved by {', '.join(map(str, found))}",
                       file=sys.stderr, flush=True)
                 has_told = True
             time.sleep(_LOOK_EVERY_S)

@@ -125,8 +125,8 @@ def _died(
 ) -> SDBuildError:
     if code == -signal.SIGKILL:
         return OutOfMemory(
-            f"{kind}: its process was killed, most likely for want of memory; "
-            f"it held {size(peak)}",
+            f"{kind}: its process was killed, most likely out of memory; it "
+            f"used {size(peak)}",
             hint=hint(kind, params), peak_bytes=peak,
         )
     if shutil.disk_usage(log.parent).free < _FULL_BYTES:  # libraries tell it in their own ways

@@ -44,7 +44,7 @@ def relink(folder: Path, component: str, builder: Builder) -> Record:
     states = builder.states([step])
     if states[step].record is None:
         raise BundleError(f"{step} is not made yet, with these settings",
-                          hint=f"make it first: doit {step}, with the same name=value words")
+                          hint=f"make it first: doit {step}, with the same name=value settings")
     found = _ingredients(folder, manifest, component, states[step], builder)
     key = Key(digest("relink", found))
     store = builder.store

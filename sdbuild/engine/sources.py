@@ -138,7 +138,7 @@ class Checkpoints:
             if now != place:
                 if place not in fresh:  # the cache stood in
                     raise Unreachable(f"{place}: the Hub does not answer",
-                                      hint="what was known of it stays; try again later")
+                                      hint="the known revision is kept; try again later")
                 self._facts.update(fresh)
                 moves.append((place, before, now.partition("@")[2]))
         return moves

@@ -37,8 +37,8 @@ class StandIns:
         numbers = rng.permutation(_ORDERED[~np.isin(_ORDERED, list(avoid))])
         if len(shapes) > len(numbers):
             raise StepError(
-                f"{len(shapes)} parameters, expected at most {len(numbers)}: stand-ins have no "
-                "more numbers to tell them apart",
+                f"{len(shapes)} parameters, expected at most {len(numbers)}: placeholders "
+                "have no more distinct numbers",
                 hint="lower=direct converts with the real weights in place of placeholders",
             )
         self.shapes = dict(shapes)

@@ -201,7 +201,7 @@ def lay_out(network: UNet, query_block: int | None = None) -> SplitUNet:
         raise SourceError(
             f"attention=split_einsum does not know these parts of the network: "
             f"{', '.join(unknown[:8])}",
-            hint="attention=original takes every network that diffusers does",
+            hint="attention=original supports every network that diffusers does",
         )
     replace_each(net, Transformer2DModel, lambda old: SplitTransformer(old, query_block))
     return SplitUNet(net, network.velocity_to_noise)

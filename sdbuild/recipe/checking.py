@@ -41,7 +41,7 @@ class Check:
         if bool(fields["accepts"]) != bool(fields["reason"]):
             raise RecipeError(f"{where}: no {'reason' if fields['accepts'] else 'accepts'}, "
                               "expected accepts with a reason, or neither",
-                              hint='accepts = "broken" and reason = "why" accept broken pictures')
+                              hint='accepts = "broken" and reason = "why" accept broken images')
         return cls(prompts=fields["prompts"], reason=fields["reason"],
                    floors=_floors(table_in(table, "floors", path), family, path))
 

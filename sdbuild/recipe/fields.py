@@ -63,7 +63,7 @@ RECIPE_FIELDS = (
           is_of_checkpoint=True, meaning="a folder in diffusers' layout that says what a "
           ".safetensors file does not: configs, tokenizer, scheduler"),
     Field(name="vae", parse=values.places, default=None, unit="PLACE", is_tagged=True,
-          is_of_checkpoint=True, meaning="the autoencoder, from another place than the "
+          is_of_checkpoint=True, meaning="the autoencoder, from another location than the "
           "checkpoint: a folder, a .safetensors file, or hub:owner/name[@revision]"),
     Field(name="lora", parse=values.loras, default=None, unit="FILE:STRENGTH", is_tagged=True,
           meaning="LoRAs to merge into the checkpoint, each a "
@@ -71,13 +71,14 @@ RECIPE_FIELDS = (
     Field(name="prediction_type", parse=values.choice(*PREDICTION_TYPES), default=None,
           choices=PREDICTION_TYPES, is_tagged=True, is_of_checkpoint=True,
           meaning="what the U-Net predicts, where the checkpoint does not say or is wrong"),
-    Field(name="size", parse=values.size, unit="WxH", meaning="pixels of a picture, WIDTHxHEIGHT"),
+    Field(name="size", parse=values.size, unit="WxH",
+          meaning="size of images in pixels, WIDTHxHEIGHT"),
     Field(name="components", parse=values.names, unit="NAME,…", is_tagged=True,
           meaning="the components of the bundle"),
     Field(name="batch", parse=values.whole(1, 2), default=2, choices=("1", "2"),
           meaning="the batch size of the U-Net"),
     Field(name="prediction", parse=values.choice(*PREDICTIONS), default="epsilon",
-          choices=PREDICTIONS, is_tagged=True, meaning="what the U-Net gives: epsilon, "
+          choices=PREDICTIONS, is_tagged=True, meaning="what the U-Net predicts: epsilon, "
           "the noise that hosts expect, or what the checkpoint was trained to predict"),
     Field(name="attention", parse=values.attention, default="original", choices=ATTENTIONS,
           meaning="the layout of attention"),
@@ -97,10 +98,10 @@ RECIPE_FIELDS = (
 )
 OF_CHECKPOINT = tuple(field.name for field in RECIPE_FIELDS if field.is_of_checkpoint)
 CHECK_FIELDS = (
-    Field(name="prompts", parse=values.prompts, meaning="the pictures by which a bundle is judged",
+    Field(name="prompts", parse=values.prompts, meaning="the images by which a bundle is judged",
           default=["a photograph of a cat", "a bowl of fruit on a wooden table"]),
     Field(name="accepts", parse=values.choice("broken"), default=None,
-          meaning="the worst verdict on pictures that palettes may lead to"),
+          meaning="the worst verdict on images that is accepted"),
     Field(name="reason", parse=values.text, default="", meaning="why it is accepted"),
 )
 DRAW_FIELDS = (

@@ -122,7 +122,7 @@ def find_recipe(
     return Found(
         model=model.recipe, size=None, lacks=frozenset(traits.lacks),
         because=f"{model.recipe}, the published model of this architecture: {traits}{also}; "
-                "model=NAME takes another",
+                "model=NAME selects another",
     )
 
 
@@ -135,14 +135,14 @@ def _unpublished(
     found = size or (tuple(traits.size) if traits.size else None)
     if found is None:
         raise RecipeError(
-            f"{checkpoint}: no published model has its architecture ({traits}), and it does not "
-            "say how large its pictures are", hint="size=512, or what it was trained at",
+            f"{checkpoint}: no published model has its architecture ({traits}), and its image "
+            "size is not known", hint="size=512, or what it was trained at",
         )
     why = "" if size else f" at {found[0]}x{found[1]}, the sample_size of its config"
     return Found(
         model="", size=(found[0], found[1]), lacks=frozenset(traits.lacks),
         because=f"defaults{why}: no published model has this architecture ({traits}); model=NAME "
-                "takes a recipe",
+                "selects a recipe",
     )
 
 
@@ -156,7 +156,7 @@ def _undecided(
     )
     return RecipeError(
         f"{checkpoint}: it {what} what its U-Net predicts, expected noise (epsilon) or velocity "
-        "(v_prediction): a wrong guess draws noise",
+        "(v_prediction): a wrong guess generates noise",
         hint=hint or f"prediction_type={' or prediction_type='.join(PREDICTION_TYPES)}",
     )
 
@@ -167,7 +167,7 @@ def _two_sizes(
     """Converters often wrote a wrong `sample_size`, and fine-tunes of another size are rare."""
     size = "x".join(map(str, said or ()))
     return RecipeError(
-        f"{checkpoint}: the sample_size of its U-Net's config makes pictures of {size}, but it is "
+        f"{checkpoint}: the sample_size of its U-Net's config makes images of {size}, but it is "
         f"like {model.recipe}, which was trained at {model.side_px}x{model.side_px}",
         hint=f"size={model.side_px} or size={size}, whichever it was trained at",
     )

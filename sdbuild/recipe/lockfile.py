@@ -20,14 +20,14 @@ COMMITS = "commits"
 """The key of the commits, beside those of the parts."""
 
 _COMMENT = (
-    "# What download must make of the checkpoint, from whatever place. "
+    "# Digests of the checkpoint that download must produce, from any location. "
     "Written by `sdbuild lock`."
 )
 _HEADER = re.compile(r"\s*\[+\s*(?P<first>[^\].]*)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _XXH3 = re.compile(r"[0-9a-f]{32}")
-_HINT = "take the table [lock] out of the recipe and write it anew: sdbuild lock RECIPE"
+_HINT = "remove the table [lock] from the recipe and lock it again: sdbuild lock RECIPE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Lock:
         if part not in self.parts:
             raise RecipeError(
                 f"the recipe is locked, and its lock has no {part}",
-                hint=f"write it anew with the component: sdbuild lock RECIPE "
+                hint=f"lock it again with the component: sdbuild lock RECIPE "
                      f"components={part},…",
             )
         return self.parts[part]
@@ -121,7 +121,7 @@ def written(recipe: str, lock: Lock) -> str:
     except RecipeError:
         is_right = False
     if not is_right:
-        raise RecipeError("its lock is written in a form that is not ours", hint=_HINT)
+        raise RecipeError("its lock is in an unknown format", hint=_HINT)
     return made
 
 

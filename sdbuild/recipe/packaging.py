@@ -45,7 +45,7 @@ class Packaging:
         if found.nbits == 3 and found.target != "iOS18":
             raise RecipeError(
                 f"quant=3 with target={found.target}: palettes of 3 bits came with iOS 18",
-                hint="take target=iOS18, or quant=4",
+                hint="use target=iOS18, or quant=4",
             )
         return found
 

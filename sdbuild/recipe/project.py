@@ -147,6 +147,6 @@ def _table(path: Path) -> dict[str, Any]:
     for name in table:
         if name not in known:
             raise RecipeError(f"{path}: unknown setting {name!r}{did_you_mean(name, known)}",
-                              hint=f"the settings are: {', '.join(known)}; what a bundle is made "
-                                   "of stands in its recipe")
+                              hint=f"the settings are: {', '.join(known)}; a bundle is described "
+                                   "by its recipe")
     return table

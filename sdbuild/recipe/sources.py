@@ -98,7 +98,7 @@ class Sources:
         if config and not any(place.endswith(SUFFIX) for place in places):
             raise RecipeError(
                 f"config={config}: it says what a single file does not, and none is read",
-                hint=f"leave config away, or take a {SUFFIX} file: source=FILE or vae=FILE",
+                hint=f"omit config, or use a {SUFFIX} file: source=FILE or vae=FILE",
             )
 
 

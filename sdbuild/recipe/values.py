@@ -42,7 +42,7 @@ def whole(least: int, most: int) -> Callable[[Any], int]:
         text = str(value)
         is_whole = text.isascii() and text.isdigit() and len(text) <= len(str(most))
         if not is_whole or not least <= int(text) <= most:
-            raise ValueError(f"a whole number from {least} to {most}")
+            raise ValueError(f"an integer from {least} to {most}")
         return int(text)
     return parse
 
@@ -95,7 +95,7 @@ def places(value: Any) -> tuple[str, ...]:
     """Places in the order in which they are tried: text with commas between them, or a list."""
     found = value.split(",") if isinstance(value, str) else value
     if not isinstance(found, list) or not found:
-        raise ValueError("a place, or several with commas between them, or a list of places")
+        raise ValueError("a location, or several with commas between them, or a list of locations")
     return tuple(_place(place) for place in found)
 
 
@@ -162,7 +162,7 @@ def path(value: Any) -> str:
         return str(Path(found).expanduser()) if found.startswith("~") else found
     except RuntimeError:
         home = found.partition("/")[0]
-        raise ValueError(f"a path: {home} is nobody's home here, ./{found} is a name") from None
+        raise ValueError(f"a path: {home} is not the home of a user, ./{found} is a name") from None
 
 
 def url(value: Any) -> str:

@@ -46,7 +46,7 @@ def report(
         hints += [f"{name}: {recipe.check.floors[name].reason}; [floors.{name}] in the recipe may "
                   "set another" for name in names]
     if is_broken:
-        problems.append("the bundle does not draw the original's pictures")
+        problems.append("the bundle does not generate the original's images")
         hints.append(_hint(recipe))
     if problems:
         raise CheckFailed("\n".join([*problems, "", shown]), hint="\n".join(hints))
@@ -74,7 +74,7 @@ def _parity(
 def _quality(pictures: Sequence[Picture], recipe: Recipe, is_accepted: bool) -> str:
     """The table of pictures with the verdict."""
     if not pictures:
-        return "quality: not judged: drawing needs text encoder, U-Net and VAE decoder"
+        return "quality: not judged: generating needs text encoder, U-Net and VAE decoder"
     lines = [f"{'picture':<{_PROMPT}}{'seed':>5}{'PSNR':>9}  verdict"]
     for each in pictures:
         prompt = textwrap.shorten(each.prompt, _PROMPT - 1, placeholder="…")
@@ -88,7 +88,7 @@ def _quality(pictures: Sequence[Picture], recipe: Recipe, is_accepted: bool) -> 
 
 def _hint(recipe: Recipe) -> str:
     if recipe.packaging.is_palettized(recipe.components):
-        return ('take more bits, such as quant=6; or accept it in the recipe: [check] with\n'
+        return ('use more bits, such as quant=6; or accept it in the recipe: [check] with\n'
                 'accepts = "broken" and a reason')
     return ("without palettes no recipe accepts this: the conversion is wrong, or a\n"
             "network is not made for fp16; the table of components says which")

@@ -177,7 +177,7 @@ def format_usage(found: Usage) -> str:
                  + f"; records {size(found.records_bytes)}, work {size(found.work_bytes)}")
     if found.shared_bytes:
         lines.append(f"{size(found.shared_bytes)} of it is shared with other files, such as those "
-                     "of bundles, and not taken twice")
+                     "of bundles, and not counted twice")
     for place in found.bundles:
         shared = place.linked_bytes + place.cloned_bytes
         lines.append(f"{place.folder}: {size(shared)} shared with the store, "

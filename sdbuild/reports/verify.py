@@ -194,24 +194,24 @@ def format_verified(found: Verified) -> str:
 def _sum(found: Verified) -> str:
     """What is wrong with the store itself, in numbers."""
     counts = Counter(each.fault for each in found.faults)
-    told = [f"{counts[what]} {what}" for what in sorted(counts)]
+    parts = [f"{counts[what]} {what}" for what in sorted(counts)]
     if found.records:
-        told.append(f"{len(found.records)} of its records damaged")
-    return ", ".join(told) or "all whole"
+        parts.append(f"{len(found.records)} of its records damaged")
+    return ", ".join(parts) or "all intact"
 
 
 def _advice(found: Verified) -> Iterator[str]:
     """What was done about it, and what is to do."""
     if (found.faults or found.records) and not found.is_mended:
-        yield "nothing was dropped: the store cannot be written to"
+        yield "nothing was deleted: the store cannot be written to"
         return
     kinds = {each.fault for each in found.faults}
     if DAMAGED in kinds:
-        yield "what is damaged in the store was dropped; a build that needs it makes it anew"
+        yield "what is damaged in the store was deleted; a build that needs it makes it again"
     if MISSING in kinds:
-        yield "what is missing in the store is made anew by a build that needs it"
+        yield "what is missing in the store is made again by a build that needs it"
     if found.records:
-        yield "the damaged records were dropped; a build that needs their steps runs them again"
+        yield "the damaged records were deleted; a build that needs their steps runs them again"
     if found.bundles:
-        yield ("the damaged bundles stay until `doit build`, with the words that they were built "
-               "with, lays them out again")
+        yield ("the damaged bundles stay until `doit build`, with the same settings, installs "
+               "them again")

@@ -174,7 +174,7 @@ class _Way:
         """Where the package has it."""
         if self._offset is None and not self._name:
             yield Stop(step=record.step,
-                       says="coremltools converted directly; lower=once tells of every weight")
+                       says="coremltools converted directly; lower=once reports every weight")
             return
         yield self._stop(record, "cast to the program's type")
 

@@ -77,7 +77,7 @@ def why(task: str, words: Mapping[str, str]) -> list[Reason]:
                       facts=Notes(builder.store, "hub")))
     states = builder.states(steps_of(task, builder))
     record = builder.state("bundle").record if task in _OF_BUNDLE else None
-    what = install_problem(record, builder.store, found.bundle) if record else "not in place"
+    what = install_problem(record, builder.store, found.bundle) if record else "not installed"
     given = steps_of(task, builder) if task == "check" or (task in _OF_BUNDLE and what) else []
     flaws = _flaws(states, given, builder)
     lineage = Lineage(builder.store.records())
@@ -99,7 +99,7 @@ class Standing:
     is_locked: bool
 
     def __str__(self) -> str:
-        how = "locked" if self.is_locked else "as first asked: sdbuild refresh"
+        how = "locked" if self.is_locked else "as first resolved: sdbuild refresh"
         return f"{'source':<24}{self.place} is at {self.commit}, {how}"
 
 

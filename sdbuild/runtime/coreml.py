@@ -70,6 +70,6 @@ def load(path: Path, attention: str, weight_bytes: int | None) -> CoreML:
     """
     if sys.platform != "darwin":
         raise ToolMissing(
-            "predictor=coreml: Core ML is only on a Mac", hint="take predictor=portable"
+            "predictor=coreml: Core ML is only on a Mac", hint="use predictor=portable"
         )
     return CoreML(path, attention)

@@ -70,9 +70,9 @@ def _warn_of_what_is_left_out(pipeline: Pipeline, request: Request) -> None:
 def _check_places(out: Path, report: Path | None) -> None:
     """Finds out before anything is drawn whether what will be drawn can be written."""
     if out.is_dir():
-        raise SDBuildError(f"{out}: a folder, expected the file of a picture")
+        raise SDBuildError(f"{out}: a folder, expected an image file")
     if report is not None and report.absolute() == out.absolute():
-        raise SDBuildError(f"{out}: asked for as the picture and as the report")
+        raise SDBuildError(f"{out}: given as the image and as the report")
     for path in filter(None, (out, report)):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ def expect_floats(tensors: Iterable[Tensor]) -> None:
         if tensor.dtype not in FLOATS and tensor.dtype != "BF16":
             raise SourceError(
                 f"{tensor.file}: {tensor.name} is {tensor.dtype}, expected floats",
-                hint="it may be a quantized file: take the fp16 or bf16 file of the same model",
+                hint="it may be a quantized file: use the fp16 or bf16 file of the same model",
             )
 
 

@@ -81,7 +81,7 @@ def _number(tensor: Tensor) -> float:
         raise SourceError(
             f"{tensor.file}: {tensor.name} has {numbers.size} numbers, expected one above 0 that "
             "scales a whole weight",
-            hint="take the fp16 or bf16 file of the same model",
+            hint="use the fp16 or bf16 file of the same model",
         )
     return float(numbers[0])
 

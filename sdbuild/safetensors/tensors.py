@@ -127,7 +127,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         if not what:
             what, hint = _wrong_size(path) or ("", hint)
         raise SourceError(
-            f"{path}: not a whole safetensors file: {what or error}", hint=hint, file=path.name,
+            f"{path}: not a complete safetensors file: {what or error}", hint=hint, file=path.name,
         ) from error
     found = json_object(text, f"{path}: header", SourceError, most_bytes=_LARGEST_HEADER,
                         has_controls=True)  # metadata may hold anything

@@ -13,7 +13,7 @@ class Lower(ComponentStage):
     """Lowers the graph for every checkpoint of the architecture."""
 
     version = 4
-    summary = "graph to an ML Program, with stand-ins for weights"
+    summary = "graph to an ML Program, with placeholder weights"
     memory = Memory(400_000_000, 0.1)  # a stand-in takes four bytes a row
     time = Time(4.5, tensor=0.02)
     tools = ("torch", "coremltools", "numpy")

@@ -41,7 +41,7 @@ _PIXELS = 512 * 512
 
 
 class DrawingStage(BundleStage):
-    """Draws the pictures by which a bundle is judged."""
+    """Draws the images by which a bundle is judged."""
 
     time = Time(6)
     tools = ("torch", "diffusers", "transformers", "numpy", "pillow")
@@ -70,7 +70,7 @@ class Originals(DrawingStage):
     """Draws with the checkpoint."""
 
     version = 1
-    summary = "draw pictures with the PyTorch original"
+    summary = "generate images with the PyTorch original"
     memory = Memory(1_000_000_000, 4.0)  # the largest original in fp32
 
     def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
@@ -82,7 +82,7 @@ class Originals(DrawingStage):
         """Writes `1.png`, `2.png`, …, one for each request.
 
         Raises:
-            SourceError: the checkpoint gives numbers that are not finite.
+            SourceError: the checkpoint produces numbers that are not finite.
         """
         from sdbuild.families import FAMILIES
 
@@ -94,7 +94,7 @@ class Originals(DrawingStage):
         for number, image in enumerate(drawn(job, load), 1):
             if image is None:
                 raise SourceError(
-                    f"picture {number}: the checkpoint gives numbers that are not finite, in "
+                    f"picture {number}: the checkpoint produces numbers that are not finite, in "
                     "PyTorch and fp32 too",
                     hint="its weights are damaged: download it again, or take another")
             image.save(job.output / picture(number))

@@ -27,7 +27,7 @@ class Pictures(originals.DrawingStage):
     """Draws with the bundle's parts."""
 
     version = 1
-    summary = "draw the same pictures with the bundle's parts, and compare them"
+    summary = "generate the same images with the bundle's parts, and compare them"
     memory = Memory(1_000_000_000, largest=8)  # weights that do not fit are decoded as used
     most_memory = Memory(2_000_000_000, 4.0)   # those of the largest component, decoded
 

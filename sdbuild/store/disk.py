@@ -304,7 +304,7 @@ def guarded(where: Path) -> Iterator[None]:
 def file_error(error: OSError, where: Path) -> StoreError:
     """The error of a file system, as ours."""
     room = "free some space (sdbuild gc), or put the store elsewhere with cache=PATH"
-    access = "give yourself access to it, or put the store elsewhere with cache=PATH"
+    access = "change its permissions, or use another store with cache=PATH"
     many = "close other programs, or allow more open files (ulimit -n)"
     hints = {
         errno.ENOSPC: room,
@@ -313,10 +313,11 @@ def file_error(error: OSError, where: Path) -> StoreError:
         errno.ENFILE: many,
         errno.EACCES: access,
         errno.EPERM: access,
-        errno.ELOOP: "a link has the place of a file that is written to; remove it if you did not "
+        errno.ELOOP: "a link is where a file would be written; remove it if you did not "
                      "make it",
-        errno.ENODEV: "a pipe or device has the place of a file; remove it if you did not make it",
-        errno.EIO: "the disk may be failing: the system's log tells; what was finished stays, and "
+        errno.ENODEV: "a pipe or device is where a file is expected; remove it if you did not "
+                      "make it",
+        errno.EIO: "the disk may be failing: see the system's log; finished steps are kept, and "
                    "sdbuild verify finds what is damaged",
     }
     elsewhere = "put the store where it can be written, with cache=PATH"

@@ -18,7 +18,7 @@ def check_place(folder: Path) -> None:
     Raises:
         StoreError: something else stands there.
     """
-    hint = "choose another place with cache=FOLDER"
+    hint = "choose another location with cache=FOLDER"
     try:
         found = [path.name for path in folder.iterdir()]
     except FileNotFoundError:

@@ -66,6 +66,6 @@ def refuse_collision(step: str, paths: Sequence[str]) -> None:
     found = collision(paths)
     if found:
         raise StoreError(
-            f"{step}: {found[0]!r} and {found[1]!r} are one name where disks tell neither case nor "
-            "spellings of Unicode apart, as on a Mac", hint="rename one of the files",
+            f"{step}: {found[0]!r} and {found[1]!r} are the same name on disks that "
+            "ignore case and Unicode normalization, as on a Mac", hint="rename one of the files",
         )

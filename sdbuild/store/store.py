@@ -307,7 +307,7 @@ class Store:
             raise CorruptArtifact(
                 where + "; ".join(f"{e.path} {self._flaw(e)}" for e in damaged)
                 + "; it was dropped",
-                hint="build again to make it anew",
+                hint="build again to make it again",
             )
         if found:
             raise MissingArtifact(where + "; ".join(f"{n} is not in the store" for n in found))

@@ -66,7 +66,7 @@ def test_command_line_tools_alone_leave_the_portable_compiler_with_a_note(mac):
 
     assert recipe.packaging.compiler == "portable"
     assert recipe.packaging.notes == (
-        "compiler=auto takes the portable compiler: coremlcompiler is not here: it comes with "
+        "compiler=auto uses the portable compiler: coremlcompiler is not here: it comes with "
         "Xcode, and not with the Command Line Tools",)
 
 

@@ -74,7 +74,7 @@ def test_what_a_user_adds_to_a_bundle_still_protects_it(bundle):
     visit(place)
     (place / "notes.txt").write_text("mine")
 
-    with pytest.raises(BundleError, match=r"mine: notes\.txt was put there by somebody else"):
+    with pytest.raises(BundleError, match=r"mine: notes\.txt is not part of the bundle"):
         check_replaceable(place)
 
 

@@ -175,10 +175,10 @@ def test_fields_are_taken_by_their_types():
 
 
 @pytest.mark.parametrize(("take", "message"), [
-    (lambda: FIELDS.integer("number"), "number is 1.5, expected a whole number from 0 to"),
-    (lambda: FIELDS.integer("yes"), "yes is True, expected a whole number"),
+    (lambda: FIELDS.integer("number"), "number is 1.5, expected an integer from 0 to"),
+    (lambda: FIELDS.integer("yes"), "yes is True, expected an integer"),
     (lambda: FIELDS.integer("huge", high=1000), "huge is 10000000000, expected .* to 1000$"),
-    (lambda: FIELDS.integer("none"), "none is missing, expected a whole number"),
+    (lambda: FIELDS.integer("none"), "none is missing, expected an integer"),
     (lambda: FIELDS.number("name"), "name is 'a', expected a number"),
     (lambda: FIELDS.text("count"), "count is 20, expected text"),
     (lambda: FIELDS.listed("name", str), "name is 'a', expected a list of str"),

@@ -76,7 +76,7 @@ def test_what_somebody_put_into_a_bundle_is_not_lost(store, tmp_path, act):
     install(made, store, place)
     (place / "NOTES.txt").write_text("x")
 
-    with pytest.raises(BundleError, match=r"NOTES\.txt was put there by somebody else"):
+    with pytest.raises(BundleError, match=r"NOTES\.txt is not part of the bundle"):
         if act == "install":
             install(made, store, place)
         else:
@@ -220,7 +220,7 @@ def test_what_a_kill_left_beside_a_bundle_is_seen(store, tmp_path):
     """So that a bundle that is whole is put in place once more, which sweeps it."""
     place = tmp_path / "bundles" / "mine"
     made = bundle(store, tmp_path, "1", a="x")
-    assert install_problem(made, store, place) == "not in place"
+    assert install_problem(made, store, place) == "not installed"
     install(made, store, place)
     assert (leftovers(place), install_problem(made, store, place)) == ([], "")
 
@@ -229,7 +229,7 @@ def test_what_a_kill_left_beside_a_bundle_is_seen(store, tmp_path):
 
     assert leftovers(place) == [left]
     problem = install_problem(made, store, place)
-    assert problem == "in place, but a kill left .mine-abcdefgh beside it"
+    assert problem == "installed, but a killed process left .mine-abcdefgh beside it"
 
 
 def test_everything_in_a_bundle_is_synced_before_it_takes_its_place(

@@ -131,7 +131,7 @@ EVIL = "(a+)+" * 3 + "$"
     ('{"unet.lora_alpha": "8"}', "lora_alpha is '8', expected a number"),
     ('{"unet.lora_alpha": true}', "lora_alpha is True, expected a number"),
     ('{"unet.lora_alpha": 1e300}', "lora_alpha is 1e+300, expected a number"),
-    ('{"unet.r": 0}', "r is 0, expected a whole number from 1"),
+    ('{"unet.r": 0}', "r is 0, expected an integer from 1"),
     ('{"unet.alpha_pattern": [1]}', "alpha_pattern is a list, expected an object"),
     ('{"unet.alpha_pattern": {"x": null}}', "x is missing, expected a number"),
     ('{"unet.use_rslora": "no"}', "use_rslora is 'no', expected true or false"),

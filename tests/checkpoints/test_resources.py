@@ -97,14 +97,14 @@ def test_words_come_by_their_numbers_and_in_utf_8():
     (one_file(type="Unigram"), "it is 'Unigram', expected BPE"),
     (one_file(end_of_word_suffix=None), "words end with None, expected '</w>'"),
     (one_file(vocab=[["a", 0]]), "vocab is a list, expected a JSON object"),
-    (one_file(vocab=VOCABULARY_OF_ALL | {"c": True}), "True for 'c', expected a whole number"),
+    (one_file(vocab=VOCABULARY_OF_ALL | {"c": True}), "True for 'c', expected an integer"),
     (one_file(vocab=VOCABULARY_OF_ALL | {"c": 3}), "two words have one number"),
     (one_file(vocab=VOCABULARY_OF_ALL | {"\ud800": 7}), "half a surrogate pair"),
     (one_file(merges=[["a", "b</w>"], "a"]), "merge 2 is 'a', expected two words"),
     (one_file(merges=[["a", "c"]]), "merge 1 is .*, expected two words"),
     (one_file(merges=[["a", "b"]]), "merge 1 is .* in the vocabulary"),
     (one_file(merges=None), "not iterable"),
-    (one_file(vocab=VOCABULARY_OF_ALL | {"c": 10**18}), "expected a whole number below"),
+    (one_file(vocab=VOCABULARY_OF_ALL | {"c": 10**18}), "expected an integer below"),
     (b" " * (33 << 20), "34603008 bytes, expected at most"),
 ])
 def test_a_file_that_is_no_tokenizer_like_clips_is_refused(content, message):

@@ -111,7 +111,7 @@ def test_two_tokenizers_that_no_host_can_have_at_once_are_refused(other, message
     (prediction, scheduler(prediction_type=None), "does not say what its U-Net predicts"),
     (prediction, scheduler(prediction_type=["epsilon"]), "prediction_type is a list, expected"),
     (prediction, scheduler(num_train_timesteps=1e10), "num_train_timesteps is 10000000000.0"),
-    (prediction, scheduler(num_train_timesteps=10**10), "is 10000000000, expected a whole number"),
+    (prediction, scheduler(num_train_timesteps=10**10), "is 10000000000, expected an integer"),
     (prediction, scheduler(num_train_timesteps="1000"), "num_train_timesteps is '1000'"),
     (prediction, scheduler(solver_order=10**9), "'solver_order' is 1000000000, expected at most"),
     (prediction, scheduler(trained_betas=[0.1] * 20_000), "trained_betas has 20000 numbers"),

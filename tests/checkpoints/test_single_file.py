@@ -250,7 +250,7 @@ def test_a_changed_file_changes_the_identity_of_each_part(tmp_path):
     (["control_model.zero_convs.0.0.weight"], "is a ControlNet"),
     (["lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight"], "is a LoRA"),
     (["unet.down_blocks.0.attentions.0.proj_in.lora_A.weight"], "is a LoRA"),
-    (["vae.decoder.conv_in.weight"], "is by the names of a whole pipeline in diffusers"),
+    (["vae.decoder.conv_in.weight"], "has the names of an entire pipeline in diffusers"),
     (["model.diffusion_model.label_emb.0.0.weight"], "takes more than a prompt"),
     (["emb_params"], "is an embedding"),
     (["something.else"], "it has no unet: no tensor begins with model.diffusion_model."),
@@ -311,7 +311,7 @@ def test_a_file_without_an_autoencoder_says_where_to_take_one(tmp_path):
 
     with pytest.raises(SourceError, match="it has no vae") as error:
         download(file, tmp_path / "out", "vae", ("decoder.",))
-    assert error.value.hint == "vae=PLACE takes the autoencoder from elsewhere"
+    assert error.value.hint == "vae=LOCATION uses another autoencoder"
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".pth", ".bin"])
@@ -334,7 +334,7 @@ def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path, suffix):
 def test_what_lies_in_place_of_a_file_is_named(tmp_path, content, what, hint):
     (tmp_path / "a.safetensors").write_bytes(content)
 
-    with pytest.raises(SourceError, match=f"not a whole safetensors file: {what}") as error:
+    with pytest.raises(SourceError, match=f"not a complete safetensors file: {what}") as error:
         download(tmp_path / "a.safetensors", tmp_path / "out", "unet")
     assert hint in error.value.hint
 
@@ -343,7 +343,7 @@ def test_a_file_that_was_cut_is_refused(tmp_path):
     file = write(tmp_path / "a.safetensors", {"model.diffusion_model.x": torch.zeros(99)})
     file.write_bytes(file.read_bytes()[:-5])
 
-    with pytest.raises(SourceError, match="not a whole safetensors file"):
+    with pytest.raises(SourceError, match="not a complete safetensors file"):
         download(file, tmp_path / "out", "unet")
 
 

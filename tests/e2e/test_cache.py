@@ -146,7 +146,7 @@ def test_doit_clean_takes_the_bundle_away_and_the_next_build_lays_it_out_again(p
     project.doit("build")
 
     printed = project.doit("clean", "build")
-    assert printed.startswith("build - executing 'take the bundle away'\n")
+    assert printed.startswith("build - executing 'delete the bundle'\n")
     assert not project.bundle.exists()
 
     assert project.ran("build") == set()
@@ -223,7 +223,7 @@ def test_why_tells_what_a_kill_left_beside_the_bundle_as_the_next_build_does(pro
     reasons = project.why("build")
 
     assert reasons.pop("build") == (
-        "would run: in place, but a kill left .bundle-abcdefgh beside it")
+        "would run: installed, but a killed process left .bundle-abcdefgh beside it")
     assert set(reasons.values()) == {"up to date"}
     assert "\n.  build " in "\n" + project.doit("build")
     assert not left.exists()

@@ -184,7 +184,7 @@ WHOLE = {
         lambda b: b.remove("vocab.json"), "vocabulary_is_flat", "no such file"),
     "a vocabulary of strings": (
         lambda b: b.edit("vocab.json", b'"<|endoftext|>":', b'"<|endoftext|>":0.'),
-        "vocabulary_is_flat", "expected a whole number"),
+        "vocabulary_is_flat", "expected an integer"),
     "a vocabulary without an end": (
         lambda b: b.edit("vocab.json", b"<|endoftext|>", b"</s>"),
         "vocabulary_has_the_special_tokens", "vocab.json: found no <|endoftext|>"),

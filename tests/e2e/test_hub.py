@@ -151,7 +151,7 @@ def test_a_branch_stays_at_the_commit_that_was_asked_first_until_refresh(new_pro
 
     assert new_project.ran("download:unet", source=PLACE) == set()
     assert new_project.why("download:unet", source=PLACE)["source"].startswith(
-        f"{PLACE} is at {tiny}, as first asked")
+        f"{PLACE} is at {tiny}, as first resolved")
 
     printed = new_project.sdbuild("refresh", source=PLACE)
     assert f"{PLACE}  {tiny[:12]} → {moved[:12]}" in printed

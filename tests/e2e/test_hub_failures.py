@@ -65,13 +65,13 @@ def test_what_is_not_there_is_told(new_project, hub, tiny, place, message):
 
 @pytest.mark.parametrize("fault, message", [
     ({"status": 429, "headers": {"Retry-After": "120"}}, "try again in 120 seconds"),
-    ({"status": 429}, "has had too many requests from here (429)"),
+    ({"status": 429}, "is rate limiting this machine (429)"),
     ({"status": 500}, "answers 500"),
     ({"status": 503, "text": "<html>down</html>"}, "answers 503"),
     ({"status": 401, "headers": {
         "X-Error-Message": "Invalid credentials in Authorization header"}},
-     "does not let us in (401)"),
-    ({"status": 403}, "does not let us in (403)"),
+     "denies access (401)"),
+    ({"status": 403}, "denies access (403)"),
     ({"status": 200, "text": "<html>log in to this network</html>"},
      "does not answer as a Hub does"),
     ({"status": 200, "text": "{}"}, "does not answer as a Hub does"),

@@ -67,8 +67,8 @@ def test_a_step_that_the_system_kills_says_what_it_held(project, small_group):
     )
 
     assert done.returncode == 1
-    message = (r"lower: its process was killed, most likely for want of memory; "
-               r"it held [12]\d\d\.\d MB")
+    message = (r"lower: its process was killed, most likely out of memory; "
+               r"it used [12]\d\d\.\d MB")
     assert re.search(message, done.stdout)
     assert "close other programs" in done.stdout
     assert list((project.cache / "work").iterdir()) == []
@@ -103,5 +103,5 @@ def test_steps_that_do_not_fit_together_wait_for_each_other(project):
     printed = project.doit("-n", "2", "lower:vae_decoder", "lower:vae_encoder", "target=iOS17",
                            "ram=500M")
 
-    assert " of the 500.0 MB of memory, held by lower:vae_" in printed
+    assert " of the 500.0 MB of memory, reserved by lower:vae_" in printed
     assert printed.count("waits for") == 1

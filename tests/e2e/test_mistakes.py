@@ -62,7 +62,7 @@ def test_weights_that_are_cut_short_are_refused(project, own_checkpoint):
 
     printed = project.doit("build", status=1, source=own_checkpoint)
 
-    assert "not a whole safetensors file" in printed
+    assert "not a complete safetensors file" in printed
     assert "fetch it again" in printed
 
 
@@ -273,7 +273,7 @@ def test_operations_that_cannot_be_run_are_all_listed_before_anything_runs(own_b
 
 
 @pytest.mark.parametrize("word, message", [
-    ("--steps=0", "steps is '0', expected a whole number from 1 to 500"),
+    ("--steps=0", "steps is '0', expected an integer from 1 to 500"),
     ("--scheduler=dmp", 'did you mean "dpm"?'),
     ("--predictor=gpu", "expected one of auto, coreml, portable"),
     ("--out=a.jpg", "out is 'a.jpg', expected a path that ends in .png"),

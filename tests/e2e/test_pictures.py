@@ -151,7 +151,7 @@ def test_a_checkpoint_that_draws_nothing_in_pytorch_is_refused_by_name(project, 
 
     printed = project.doit("originals", recipe(tmp_path, source), status=1)
 
-    assert "picture 1: the checkpoint gives numbers that are not finite" in printed
+    assert "picture 1: the checkpoint produces numbers that are not finite" in printed
 
 
 def test_the_built_in_model_keeps_its_pictures(project):

@@ -27,7 +27,7 @@ def test_the_first_place_that_has_the_checkpoint_is_taken(new_project, hub, tiny
 def test_if_no_place_has_it_each_says_why(new_project, hub, tmp_path):
     printed = new_project.doit("build", status=1, source=f"{tmp_path / 'none'},hub:owner/none")
 
-    assert "no place has the checkpoint:" in printed
+    assert "the checkpoint was not found:" in printed
     assert f"{tmp_path / 'none'}: there is no such folder" in printed
     assert "hub:owner/none: there is no such repository" in printed
 

@@ -195,7 +195,7 @@ def test_a_colleagues_local_store_is_refused_before_any_step(new_project, second
 
     printed = second.doit("download:resources", remote=new_project.cache, status=2)
 
-    assert "expected a shared store or an empty place; nothing was written" in printed
+    assert "expected a shared store or an empty folder; nothing was written" in printed
     assert ".  download" not in printed
     assert files(new_project.cache) == before
 

@@ -60,7 +60,7 @@ def test_damage_that_verify_finds_is_made_again_when_it_is_needed(downloaded):
     printed = sdbuild(downloaded, "verify", status=1)
 
     assert "in download:vae_decoder" in printed
-    assert "all whole" in sdbuild(downloaded, "verify")
+    assert "all intact" in sdbuild(downloaded, "verify")
     assert downloaded.ran("download:vae_decoder") == set()  # nobody needs its content yet
     Store(downloaded.cache).forget(only(downloaded, "download:vae_decoder").key)
     assert downloaded.ran("download:vae_decoder") == {"download:vae_decoder"}
@@ -88,7 +88,7 @@ def test_two_builds_at_once_both_end_well(tmp_path):
     printed = [process.communicate()[0] for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0], printed
-    assert "all whole" in sdbuild(project, "verify")
+    assert "all intact" in sdbuild(project, "verify")
     assert len(list(Store(project.cache).records())) == 5
 
 
@@ -155,7 +155,7 @@ def test_a_killed_build_leaves_no_lock_that_holds_the_next_one_up(tmp_path):
 
     project.doit("download")
 
-    assert "all whole" in sdbuild(project, "verify")
+    assert "all intact" in sdbuild(project, "verify")
 
 
 def test_rot_in_the_pool_never_reaches_a_bundle(own_project):
@@ -258,7 +258,7 @@ def test_gc_keeps_a_bundle_in_place_and_frees_the_other_variant(project):
     assert found["freed_bytes"] > 0
     assert project.ran("build") == set()
     assert json.loads(sdbuild(project, "gc", "--json"))["files"] == 0
-    assert "all whole" in sdbuild(project, "verify")
+    assert "all intact" in sdbuild(project, "verify")
 
 
 def test_du_keeps_bundles_of_one_recipe_from_two_checkpoints_apart(project, own_checkpoint):

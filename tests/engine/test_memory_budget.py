@@ -88,7 +88,7 @@ def test_a_step_waits_for_what_another_process_holds_and_says_for_whom(ram, othe
     thread.join()
     assert capsys.readouterr() == (  # nothing on standard output, where JSON may go
         "", f"   lower:text_encoder waits for 500 B of the 1.0 kB of memory, "
-            f"held by lower:unet (600 B, process {other.pid})\n",
+            f"reserved by lower:unet (600 B, process {other.pid})\n",
     )
 
 

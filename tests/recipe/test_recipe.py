@@ -24,7 +24,7 @@ MISTAKES = {
         'split_einsum, split_einsum_v2; did you mean "split_einsum"?',
         "attention is the layout of attention",
     ),
-    "chunk=3": ("on the command line: chunk is '3', expected a whole number from 1 to 2", "chunk"),
+    "chunk=3": ("on the command line: chunk is '3', expected an integer from 1 to 2", "chunk"),
     "size=100": (
         "on the command line: size is '100', expected 512 or WIDTHxHEIGHT in pixels, "
         "multiples of 8 from 64 to 2048", "size",
@@ -32,7 +32,7 @@ MISTAKES = {
     "size=64x": ("on the command line: size is '64x', expected 512 or WIDTHxHEIGHT", "size"),
     "config=/none": (
         "config=/none: it says what a single file does not, and none is read",
-        "leave config away, or take a .safetensors file",
+        "omit config, or use a .safetensors file",
     ),
     "model=~nobody-here/a.toml": (
         f"model=~nobody-here/a.toml: there is no such file: {Path.cwd()}/~nobody-here/a.toml", "",
@@ -51,7 +51,7 @@ MISTAKES = {
     "guidance=much": (
         "on the command line: guidance is 'much', expected a number from 0 to 100", "guidance",
     ),
-    "steps=0": ("on the command line: steps is '0', expected a whole number from 1", "steps"),
+    "steps=0": ("on the command line: steps is '0', expected an integer from 1", "steps"),
     "quant=3": ("quant=3 with target=iOS16: palettes of 3 bits came with iOS 18", "target=iOS18"),
 }
 
@@ -137,11 +137,11 @@ RECIPE_MISTAKES = {
     "5,000 digits in text": (
         'family = "sd"\nsource = "x"\ncomponents = ["unet"]\nsize = 64\n[draw]\n'
         f'seed = "{"9" * 5000}"',
-        "expected a whole number from 0 to 9223372036854775807",
+        "expected an integer from 0 to 9223372036854775807",
     ),
     "digits of another script": (
         'family = "sd"\nsource = "x"\ncomponents = ["unet"]\nsize = 64\n[draw]\nseed = "²"',
-        "expected a whole number",
+        "expected an integer",
     ),
     "a page": ("<html></html>", "not TOML: a web page"),
     "no source": ('family = "sd"\n', "no source"),

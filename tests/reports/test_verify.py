@@ -20,7 +20,7 @@ def test_a_whole_store_is_found_whole(store, tmp_path, capsys):
     count = sum(path.stat().st_size for path in store.objects())
 
     assert main(["verify", "--cache", str(store.root)]) == 0
-    assert f"4 files of the store, {count} B read: all whole" in capsys.readouterr().out
+    assert f"4 files of the store, {count} B read: all intact" in capsys.readouterr().out
 
 
 def test_rot_that_keeps_the_time_is_named_with_all_that_came_from_it(store, tmp_path, capsys):
@@ -145,7 +145,7 @@ def test_damaged_content_gives_way_to_the_same_bytes_made_anew(store, tmp_path):
     assert verify(store).is_whole
 
 
-DROPPED = "what is damaged in the store was dropped; a build that needs it makes it anew"
+DROPPED = "what is damaged in the store was deleted; a build that needs it makes it again"
 AGAIN = ("the damaged bundles stay until `doit build`, with the words that they were built with, "
          "lays them out again")
 
@@ -195,9 +195,9 @@ def test_of_damage_in_a_bundle_alone_the_end_says_that_the_store_is_whole(
     printed = format_verified(verify(store))
 
     assert f"damaged or missing in a bundle: {path}" in printed
-    assert ends(store) == ["4 files of the store: all whole", AGAIN]
+    assert ends(store) == ["4 files of the store: all intact", AGAIN]
     placed(store, made, place)  # as `doit build` does
-    assert ends(store) == ["4 files of the store: all whole"]
+    assert ends(store) == ["4 files of the store: all intact"]
 
 
 def test_of_damaged_records_and_lost_files_the_end_says_what_runs_again(store, tmp_path):
@@ -208,8 +208,8 @@ def test_of_damaged_records_and_lost_files_the_end_says_what_runs_again(store, t
 
     assert ends(store) == [
         "4 files of the store: 1 missing, 1 of its records damaged",
-        "what is missing in the store is made anew by a build that needs it",
-        "the damaged records were dropped; a build that needs their steps runs them again",
+        "what is missing in the store is made again by a build that needs it",
+        "the damaged records were deleted; a build that needs their steps runs them again",
     ]
 
 

@@ -194,7 +194,7 @@ def test_a_checkpoint_without_an_autoencoder_says_where_to_take_one(checkpoint, 
 
     with pytest.raises(SourceError, match="no vae, only scheduler") as error:
         download(checkpoint, tmp_path, "vae", ("decoder.",))
-    assert error.value.hint == "vae=PLACE takes the autoencoder from elsewhere"
+    assert error.value.hint == "vae=LOCATION uses another autoencoder"
 
 
 def test_a_folder_that_is_no_checkpoint_is_told_what_one_is(tmp_path):
@@ -224,7 +224,7 @@ def test_a_tensor_that_two_files_hold_is_refused(tmp_path):
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path, content):
     (tmp_path / "w.safetensors").write_bytes(content)
 
-    with pytest.raises(SourceError, match="not a whole safetensors file"):
+    with pytest.raises(SourceError, match="not a complete safetensors file"):
         tensors.table([tmp_path / "w.safetensors"])
 
 
@@ -242,7 +242,7 @@ def test_a_card_or_licence_that_is_not_utf_8_is_copied_as_it_is(checkpoint, tmp_
     ("scheduler/scheduler_config.json", b"Entry not found", "the Hub's answer that there is no"),
     ("tokenizer/merges.txt", b"#version\n\xdf x\n", "merges.txt: not UTF-8 at byte 9"),
     ("tokenizer/merges.txt", b"#version: 0.2\n", "no rules"),
-    ("tokenizer/vocab.json", b'{"a": 0, "b": 1.5}', "1.5 for 'b', expected a whole number"),
+    ("tokenizer/vocab.json", b'{"a": 0, "b": 1.5}', "1.5 for 'b', expected an integer"),
     ("tokenizer/vocab.json", b'{"a": 0}', r"no number for <\|startoftext\|>"),
     ("tokenizer/tokenizer_config.json", b'{"pad_token": {"content": "\xe9"}}', "not UTF-8"),
     ("tokenizer/special_tokens_map.json", b"[]", "expected a JSON object"),
@@ -376,6 +376,6 @@ def test_the_cache_of_a_repository_says_where_its_checkpoint_is(tmp_path, commit
 
 
 def test_of_places_that_are_not_there_one_may_have_a_comma_in_its_name(tmp_path):
-    with pytest.raises(SourceError, match="no place has the checkpoint") as error:
+    with pytest.raises(SourceError, match="the checkpoint was not found") as error:
         open_checkpoint([str(tmp_path / "a"), str(tmp_path / "b.safetensors")], {})
     assert "commas separate several" in error.value.hint

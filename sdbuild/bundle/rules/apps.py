@@ -12,7 +12,7 @@ _SPLIT_KEY = "Ios16.einsum"
 """Source: MochiDiffusion at e686551, `SDModel.swift`; Guernika looks for the same key."""
 
 
-@rule(ERROR, APPS, "does not list the model, or finds no size of its pictures.")
+@rule(ERROR, APPS, "does not list the model, or finds no size of its images.")
 def metadata_can_be_read(bundle: Opened) -> Iterator[Finding]:
     """Every compiled model has a `metadata.json`: a list of one entry with its schemas."""
     for model in bundle.models.values():

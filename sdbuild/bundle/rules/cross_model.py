@@ -9,7 +9,7 @@ from sdbuild.bundle.rules.ports import UNET_INPUTS
 from sdbuild.bundle.rules.rule import ERROR, SWIFT, WARNING, Finding, names, rule
 
 
-@rule(ERROR, SWIFT, "feeds the second chunk what the first gives, by name; a missing one stops it.")
+@rule(ERROR, SWIFT, "feeds the second chunk the first one's outputs, by name; it needs all.")
 def chunks_meet(bundle: Opened) -> Iterator[Finding]:
     """The second chunk's own inputs are the first one's outputs, by name and shape."""
     for first, second in _chunks(bundle):

@@ -31,7 +31,7 @@ def has_a_unet(bundle: Opened) -> Iterator[Finding]:
         yield Finding(f"Unet{SUFFIX}", _nearest(bundle, "Unet"), "it, or its two chunks")
 
 
-@rule(ERROR, SWIFT, "passes a single chunk over and looks for the whole U-Net in its place.")
+@rule(ERROR, SWIFT, "ignores a single chunk and looks for the complete U-Net.")
 def chunks_come_in_pairs(bundle: Opened) -> Iterator[Finding]:
     """A chunk of the U-Net never stands alone."""
     missing = [name for name in _CHUNKS if name not in bundle.models]
@@ -39,7 +39,7 @@ def chunks_come_in_pairs(bundle: Opened) -> Iterator[Finding]:
         yield Finding(f"{missing[0]}{SUFFIX}", "only the other chunk", "both chunks or none")
 
 
-@rule(ERROR, SWIFT, "runs the chunks wherever both stand, also when they are of another build.")
+@rule(ERROR, SWIFT, "runs the chunks wherever both exist, even of another build.")
 def chunks_never_stand_beside_the_whole(bundle: Opened) -> Iterator[Finding]:
     """Either the U-Net is whole or it is in chunks."""
     chunks = [f"{name}{SUFFIX}" for name in _CHUNKS if name in bundle.models]
@@ -47,7 +47,7 @@ def chunks_never_stand_beside_the_whole(bundle: Opened) -> Iterator[Finding]:
         yield Finding(f"Unet{SUFFIX}", f"also {names(chunks)}", "only one of the two forms")
 
 
-@rule(ERROR, SWIFT, "runs the first two and takes what the second gives for the noise.")
+@rule(ERROR, SWIFT, "runs the first two and uses the second's output as the noise.")
 def chunks_are_two(bundle: Opened) -> Iterator[Finding]:
     """The U-Net is cut into no more than two chunks."""
     for name in sorted(bundle.models):
@@ -55,7 +55,7 @@ def chunks_are_two(bundle: Opened) -> Iterator[Finding]:
             yield Finding(f"{name}{SUFFIX}", "a third chunk", "UnetChunk1 and UnetChunk2")
 
 
-@rule(WARNING, PYTHON, "refuses a folder that holds packages beside compiled models.")
+@rule(WARNING, PYTHON, "refuses a folder with both packages and compiled models.")
 def holds_no_packages(bundle: Opened) -> Iterator[Finding]:
     """A bundle holds compiled models only."""
     for name in sorted(bundle.names):
@@ -89,7 +89,7 @@ def weights_are_there(bundle: Opened) -> Iterator[Finding]:
                 yield Finding(f"{model.file}/{name}", "no file", "the weights that model.mil names")
 
 
-@rule(WARNING, APPS, "finds no picture size, so it offers no image to image and no ControlNets.")
+@rule(WARNING, APPS, "finds no image size, so it offers no image to image and no ControlNets.")
 def has_a_vae_encoder(bundle: Opened) -> Iterator[Finding]:
     """A bundle has a VAE encoder: apps read the picture size from it."""
     if "VAEEncoder" not in bundle.models:

@@ -28,7 +28,7 @@ def text_encoder_has_one_input(bundle: Opened) -> Iterator[Finding]:
         yield from _single(model, "inputs", model.inputs)
 
 
-@rule(ERROR, SWIFT, "takes the last dimension for the length of a prompt: prompts fail.")
+@rule(ERROR, SWIFT, "reads the last dimension as the length of a prompt: prompts fail.")
 def text_encoder_takes_tokens(bundle: Opened) -> Iterator[Finding]:
     """The text encoder's input is (1, tokens)."""
     for model in bundle.each("TextEncoder"):
@@ -54,7 +54,7 @@ def unet_begins_with_sample(bundle: Opened) -> Iterator[Finding]:
             yield Finding(model.file, f"inputs {names(model.inputs)}", "sample among them")
 
 
-@rule(ERROR, SWIFT, "feeds these: with another predictions fail, without one pictures are wrong.")
+@rule(ERROR, SWIFT, "feeds these: with another predictions fail, without one images are wrong.")
 def unet_takes_three_inputs(bundle: Opened) -> Iterator[Finding]:
     """The U-Net takes `sample`, `timestep` and `encoder_hidden_states`, and nothing else."""
     found = {name for model in bundle.unet[:1] for name in model.inputs}
@@ -71,14 +71,14 @@ def unet_inputs_have_their_shapes(bundle: Opened) -> Iterator[Finding]:
             yield from _shaped(model, [f for f in [model.inputs.get(name)] if f], shape)
 
 
-@rule(ERROR, SWIFT, "takes whichever output comes first for the noise, so it may take another.")
+@rule(ERROR, SWIFT, "uses whichever output comes first as the noise, so it may use another.")
 def unet_has_one_output(bundle: Opened) -> Iterator[Finding]:
     """The U-Net, or its last chunk, has one output."""
     for model in bundle.unet[-1:]:
         yield from _single(model, "outputs", model.outputs)
 
 
-@rule(ERROR, SWIFT, "takes it for the noise of each latent number, and draws noise or crashes.")
+@rule(ERROR, SWIFT, "uses it as the noise of each latent, and generates noise or crashes.")
 def unet_output_is_like_sample(bundle: Opened) -> Iterator[Finding]:
     """The U-Net's output has the shape of `sample`."""
     for model in bundle.unet[-1:]:
@@ -87,7 +87,7 @@ def unet_output_is_like_sample(bundle: Opened) -> Iterator[Finding]:
             yield from _shaped(model, list(model.outputs.values()), sample.shape)
 
 
-@rule(ERROR, SWIFT, "feeds the first input and reads the first output: it may take another.")
+@rule(ERROR, SWIFT, "feeds the first input and reads the first output: it may be another.")
 def vaes_have_one_input_and_one_output(bundle: Opened) -> Iterator[Finding]:
     """VAE decoder and encoder have one input and one output each."""
     for model in bundle.each("VAEDecoder", "VAEEncoder"):
@@ -95,7 +95,7 @@ def vaes_have_one_input_and_one_output(bundle: Opened) -> Iterator[Finding]:
         yield from _single(model, "outputs", model.outputs)
 
 
-@rule(ERROR, SWIFT, "takes the output for a picture of rank four and three channels, and crashes.")
+@rule(ERROR, SWIFT, "expects an image of rank four with three channels, and crashes.")
 def vae_decoder_gives_a_picture(bundle: Opened) -> Iterator[Finding]:
     """The VAE decoder turns (1, 4, h, w) into (1, 3, H, W)."""
     for model in bundle.each("VAEDecoder"):
@@ -103,7 +103,7 @@ def vae_decoder_gives_a_picture(bundle: Opened) -> Iterator[Finding]:
         yield from _shaped(model, list(model.outputs.values())[:1], (1, 3, None, None))
 
 
-@rule(ERROR, SWIFT, "takes channels 0 to 3 for the mean, 4 to 7 for the log-variance, and crashes.")
+@rule(ERROR, SWIFT, "reads channels 0 to 3 as the mean, 4 to 7 as the log-variance, and crashes.")
 def vae_encoder_gives_mean_and_variance(bundle: Opened) -> Iterator[Finding]:
     """The VAE encoder turns (1, 3, H, W) into (1, 8, h, w)."""
     for model in bundle.each("VAEEncoder"):

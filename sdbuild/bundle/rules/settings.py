@@ -17,7 +17,7 @@ _SCHEDULE = {
 """Source: apple/ml-stable-diffusion at e12202c, the Swift pipeline and its schedulers."""
 
 
-@rule(WARNING, SWIFT, "takes the output for noise: black or poor pictures (its issue 81).")
+@rule(WARNING, SWIFT, "uses the output as noise: black or poor images (its issue 81).")
 def predicts_noise(bundle: Opened) -> Iterator[Finding]:
     """The U-Net gives noise, `epsilon`; one that does not was asked for by `prediction`."""
     yield from _manifest(bundle, "prediction_type", "epsilon")

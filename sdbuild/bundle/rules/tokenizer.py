@@ -27,7 +27,7 @@ def vocabulary_is_flat(bundle: Opened) -> Iterator[Finding]:
     wrong = [word for word, number in found.items() if type(number) is not int]
     if wrong:
         value = str(found[wrong[0]])[:40]
-        yield Finding("vocab.json", f"{value!r} for {wrong[0]!r}", "a whole number")
+        yield Finding("vocab.json", f"{value!r} for {wrong[0]!r}", "an integer")
 
 
 @rule(ERROR, SWIFT, "crashes at the first prompt: it has these tokens built in.")

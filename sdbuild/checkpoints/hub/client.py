@@ -154,7 +154,7 @@ def _translate(place: str, repo: str, error: BaseException) -> SourceError:
         )
     if isinstance(error, OfflineModeIsEnabled):
         return Unreachable(f"{place}: not in the cache, and HF_HUB_OFFLINE is set",
-                           hint="unset HF_HUB_OFFLINE, or name another place with source=")
+                           hint="unset HF_HUB_OFFLINE, or use another location with source=")
     if isinstance(error, HfHubHTTPError):
         return _refused(place, page, error)
     if isinstance(error, EntryNotFoundError) and error.__cause__ is not None:
@@ -166,25 +166,25 @@ def _translate(place: str, repo: str, error: BaseException) -> SourceError:
         return Unreachable(f"{place}: {_host()} sent a file of another size than it promised",
                            hint="try again, or another network")
     return Unreachable(f"{place}: cannot reach {_host()}: {_reason(error)}",
-                       hint="check the network, or name another place with source=")
+                       hint="check the network, or use another location with source=")
 
 
 def _refused(place: str, page: str, error: HfHubHTTPError) -> SourceError:
     """What a status of the server means."""
     status = error.response.status_code
     if status in (401, 403):
-        return Gated(f"{place}: {_host()} does not let us in ({status})",
+        return Gated(f"{place}: {_host()} denies access ({status})",
                      hint="log in with `hf auth login`, or set HF_TOKEN to a token that may read "
                           f"{page}", page=page)
     if status == 429:
         wait = error.response.headers.get("Retry-After", "")
         when = f"in {wait} seconds" if wait.isdigit() else "in some minutes"
-        return Unreachable(f"{place}: {_host()} has had too many requests from here (429)",
+        return Unreachable(f"{place}: {_host()} is rate limiting this machine (429)",
                            hint=f"try again {when}; logged in, more are allowed")
     if status == 404:
-        return SourceError(f"{place}: a file is not there any more (404)")
+        return SourceError(f"{place}: a file no longer exists (404)")
     return Unreachable(f"{place}: {_host()} answers {status}",
-                       hint="try again later, or name another place with source=")
+                       hint="try again later, or use another location with source=")
 
 
 def _reason(error: BaseException | None) -> str:

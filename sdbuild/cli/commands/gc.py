@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @click.option("--keep", multiple=True, metavar="RECIPE",
               help="Keep what this recipe's bundles were made from; may be repeated.")
 @click.option("--max-size", metavar="SIZE",
-              help="Delete the least recently used until the store has this size (20G); what "
-              "bundles in place were made from goes last.")
+              help="Delete the least recently used until the store has this size (20G); the "
+              "artifacts of installed bundles go last.")
 @click.option("--older-than", metavar="TIME", help="Delete only what was not used so long (30d).")
 @click.option("--yes", "is_done", is_flag=True, help="Delete (default: dry run).")
 @store_variables
@@ -94,7 +94,7 @@ def _format(found: Garbage, is_done: bool) -> str:
     if found.later_bytes:
         lines.append(f"{size(found.later_bytes)} more when the files that share them go: "
                      "bundles that were moved or copied as links")
-    lines += [f"kept whole: {folder}" for folder in found.kept_for]
+    lines += [f"kept: {folder}" for folder in found.kept_for]
     if not is_done and found.files:
         lines.append("nothing was deleted (dry run); --yes deletes")
     return "\n".join(lines)

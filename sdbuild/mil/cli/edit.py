@@ -55,8 +55,8 @@ def sparsify(options: argparse.Namespace) -> int:
 
 
 def _packed(options: argparse.Namespace, reports: Sequence[TensorReport], whole: str = "") -> int:
-    """Tells of each tensor, of those that stayed whole what `whole` says they have, and of the
-    weights that were left alone how many they are."""
+    """Prints the reports, how many weights have `whole` in place of groups or blocks, and how many
+    were left as they were."""
     if reports or options.json:
         print_rows(options, "tensors", reports, (
             "name", "bits", "groups", "bytes_before", "bytes_after", "rms_error", "max_error",
@@ -73,23 +73,23 @@ def _packed(options: argparse.Namespace, reports: Sequence[TensorReport], whole:
     return 0
 
 
-def _left(options: argparse.Namespace, taken: Container[str]) -> str:
-    """How many weights an edit left alone, and which it takes; nothing if it took all."""
+def _left(options: argparse.Namespace, eligible: Container[str]) -> str:
+    """Reports how many weights an edit left as they were; empty if it changed all."""
     from sdbuild.mil.inspect.summary import read_models, weights
 
-    is_taken: dict[tuple[str, int], bool] = {}
+    is_eligible: dict[tuple[str, int], bool] = {}
     for weight in (weight for model in read_models(options.path) for weight in weights(model)):
         place = (weight.file, weight.offset)
-        is_taken[place] = is_taken.get(place, False) or weight.name in taken
-    left = sum(not each for each in is_taken.values())
+        is_eligible[place] = is_eligible.get(place, False) or weight.name in eligible
+    left = sum(not each for each in is_eligible.values())
     rules = [f"floats of more than {options.min_elements} elements and one axis"]
     if options.skip or options.skip_type:
         rules.append("that are not to be skipped")
     if getattr(options, "threshold", None) is not None:
         rules.append(f"of which a share of {options.min_sparsity:g} would be zero")
-    told = (f"{left} of {len(is_taken)} weights stay as they are" if left < len(is_taken)
+    text = (f"{left} of {len(is_eligible)} weights stay as they are" if left < len(is_eligible)
             else f"{options.destination}: none of the {left} weights was changed")
-    return f"{told}; taken are {', '.join(rules)}" if left else ""
+    return f"{text}; eligible are {', '.join(rules)}" if left else ""
 
 
 def chunk(options: argparse.Namespace) -> int:

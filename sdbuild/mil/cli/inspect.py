@@ -149,7 +149,7 @@ def verify(options: argparse.Namespace) -> int:
         kind = "error" if problem.is_error else "note"
         print(printable(f"{kind}: {problem.where}: {problem.problem}"))
     if not problems and not options.json:
-        print(f"{options.path}: sound")
+        print(f"{options.path}: valid")
     return 1 if any(problem.is_error for problem in problems) else 0
 
 

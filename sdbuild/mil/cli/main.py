@@ -34,7 +34,7 @@ def add_mil(parser: argparse.ArgumentParser) -> None:
     _add_run(mil)
     _add_compress(mil, "palettize", edit.palettize, "weights as indices into a table")
     _add_compress(mil, "quantize", edit.quantize, "weights as small integers and scales")
-    _add_compress(mil, "sparsify", edit.sparsify, "small weights as zeros that take no bytes")
+    _add_compress(mil, "sparsify", edit.sparsify, "small weights as zeros that need no bytes")
     _add_chunk(mil)
     compile_ = _command(mil, "compile", edit.compile_,
                         "a package as the .mlmodelc of Apple's compiler", takes="an .mlpackage")
@@ -55,7 +55,7 @@ def _command(
 
 
 def _add_run(mil: argparse._SubParsersAction) -> None:
-    run = _command(mil, "run", inspect.run, "executes it, on random inputs where none are given")
+    run = _command(mil, "run", inspect.run, "runs it, on random inputs unless some are given")
     run.add_argument("--input", action=_Pairs, default={}, type=_file_pair, metavar="NAME=FILE.npy",
                      help="an input from a file; may be repeated")
     run.add_argument("--seed", type=_integer(0), default=0,

@@ -164,9 +164,9 @@ def _refuse_rounding(function: Function, given: Mapping[str, np.ndarray]) -> Non
         array = given.get(name)
         if array is not None and kind.dtype in _INTEGERS and array.dtype.kind in "iuf":
             limits = np.iinfo(kind.dtype)
-            held = (array >= limits.min) & (array <= limits.max) & (np.floor(array) == array)
-            if not held.all():
-                raise MILError(f"input {name}: holds numbers that {kind.dtype} does not have")
+            fits = (array >= limits.min) & (array <= limits.max) & (np.floor(array) == array)
+            if not fits.all():
+                raise MILError(f"input {name}: {kind.dtype} cannot represent all of its numbers")
 
 
 def _random(

@@ -34,7 +34,7 @@ def refuse_existing(sources: Iterable[Path], destinations: Sequence[Path]) -> No
         if place.is_relative_to(outer):
             what = "is" if place == outer else "lies inside"
             raise MILError(f"{path}: {what} {other}, which is to be written too",
-                           hint="give each a place of its own")
+                           hint="choose a separate path for each")
 
 
 def refuse_file(folder: Path) -> None:

@@ -69,7 +69,7 @@ def refuse_contradictions(model: Model) -> None:
 def _refuse(model: Model, problems: Iterable[Problem]) -> None:
     for found in problems:
         raise InvalidProgram(f"{model.source}: {found.where}: {found.problem}",
-                             hint="`sdbuild mil verify PATH` tells all that is wrong.")
+                             hint="`sdbuild mil verify PATH` lists all problems.")
 
 
 def blocks(model: Model) -> Iterator[tuple[str, Function, Block]]:
@@ -133,7 +133,7 @@ def _unknown(
 def _operation(where: str, model: Model, operation: Operation) -> Iterator[Problem]:
     """Arguments without a binding, and constants that do not fit their types."""
     if is_constant(operation) and not operation.outputs:
-        yield Problem(where=where, problem="a constant gives no value")
+        yield Problem(where=where, problem="a constant has no value")
     if operation.type == "const" and "val" not in operation.attributes:
         yield Problem(where=where, problem="a constant has no value")
     for key, bindings in operation.inputs.items():

@@ -116,7 +116,7 @@ class _Decoder:
     def operation(self, message: Message) -> Operation:
         with located(f"{message.type} {message.outputs[0].name if message.outputs else ''}"):
             if not message.outputs and message.type.startswith("const"):
-                raise InvalidProgram("a constant gives no value")
+                raise InvalidProgram("a constant has no value")
             return Operation(
                 type=message.type,
                 inputs={

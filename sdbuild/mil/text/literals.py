@@ -66,7 +66,7 @@ def _texts(dtype: str, data: bytes | tuple[str, ...]) -> list[str]:
         return [_quoted(text) for text in data]
     code = _code(dtype)
     if len(data) % struct.calcsize(code):
-        raise InvalidProgram(f"{len(data)} bytes are not a whole number of {dtype} elements")
+        raise InvalidProgram(f"{len(data)} bytes are not an integer of {dtype} elements")
     write = _float_text if dtype in FLOATS else _bool_text if dtype == "bool" else str
     return [write(number) for (number,) in struct.iter_unpack(f"<{code}", data)]
 

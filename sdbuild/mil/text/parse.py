@@ -69,7 +69,7 @@ class _Reader(Tokens):
         while self.token != "}":
             self.expect("func")
             if self.token in functions:
-                raise self.error("a function name that was not given before")
+                raise self.error("a function name that is not used before")
             name = self.identifier("a function name")
             functions[name] = self.function()
         self.advance()

@@ -87,7 +87,7 @@ class Tokens:
 
         def item() -> None:
             if self.token in found:
-                raise self.error("a name that was not given before")
+                raise self.error("a name that is not used before")
             name = self.identifier("a name")
             self.expect("=")
             found[name] = read()

@@ -69,8 +69,8 @@ def check_unmarked(there: Transport) -> None:
         raise RecipeError(
             f"remote={there}: holds {', '.join(others[:3])}{more}, expected a shared store or an "
             "empty place; nothing was written",
-            hint="name an empty place, such as a new folder in it. A local store is shared by "
-                 "giving its artifacts to another place: sdbuild push build remote=URL",
+            hint="use an empty folder, such as a new one in it. To share a local store, "
+                 "upload its artifacts to another URL: sdbuild push build remote=URL",
         )
 
 

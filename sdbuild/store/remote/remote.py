@@ -144,7 +144,7 @@ class Remote:
                 self._push_record(Shared(record=record, sha256=sha256))
             return self._may_write
         except (CorruptArtifact, OSError) as error:  # the next build makes it anew
-            self._tell(f"{record.step} ({record.key[:8]}) is not given away: {error}")
+            self._tell(f"{record.step} ({record.key[:8]}) is not uploaded: {error}")
         except RemoteFailed as error:
             self._fail(error, is_write=True)
         return False
@@ -158,7 +158,7 @@ class Remote:
 
     def _leave_alone(self, why: str) -> None:
         self._may_write = False
-        self._tell(f"{why}; what is made here is not given away")
+        self._tell(f"{why}; nothing is uploaded")
 
     def _lookup(self, key: Key, ingredients: Mapping[str, Any]) -> Shared | None:
         """What is there for a key, asked once."""
@@ -223,7 +223,7 @@ class Remote:
         """Says why there is no more of it, and goes on without; one who may not write may read."""
         if error.is_refused and is_write:
             self._may_write = False
-            self._tell(f"{error.message}; what is made here is not given away")
+            self._tell(f"{error.message}; nothing is uploaded")
         elif error.is_refused:
             self._tell(f"{error.message}; what cannot be read there is made here", "reading")
         else:
@@ -257,7 +257,7 @@ def secret() -> str:
         raise RecipeError(
             f"{SECRET} is empty, expected a secret: without one, whoever can write to a shared "
             "store is believed",
-            hint=f"give it its value, or unset {SECRET} to trust the shared store itself",
+            hint=f"set it, or unset {SECRET} to trust the shared store itself",
         )
     return found or ""
 
@@ -272,7 +272,7 @@ def _check_apart(folder: Path | None, store: Store) -> None:
         raise RecipeError(
             f"remote={folder}: is in the local store {store.root}, whose records would be "
             "overwritten",
-            hint="name another folder: a shared store is beside the local ones",
+            hint="use another folder: a shared store is separate from local ones",
         )
 
 

@@ -81,7 +81,7 @@ class SFTP:
         """The session, anew if the last one was cut.
 
         Raises:
-            RemoteFailed: the host is not known here, or does not let us in; asking again is of no
+            RemoteFailed: the host is not known here, or denies access; asking again is of no
                 use, and may have us shut out.
         """
         if self._client is None or not self._client.get_transport().is_active():
@@ -110,7 +110,7 @@ class SFTP:
                 f"the key of {url.hostname} is not the one in ~/.ssh/known_hosts") from None
         except paramiko.AuthenticationException as error:
             client.close()
-            raise RemoteFailed(f"it does not let us in: {error}") from None
+            raise RemoteFailed(f"it denies access: {error}") from None
         except BaseException as error:
             client.close()
             if "known_hosts" in str(error):

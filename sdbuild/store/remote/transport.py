@@ -183,10 +183,10 @@ def _parsed(url: str) -> tuple[str, str]:
         )
     kind = KINDS[scheme]
     if not rest.strip("/"):
-        raise RecipeError(f"remote={url}: it names no place", hint="such as s3://bucket/folder")
+        raise RecipeError(f"remote={url}: it has no bucket, host or folder", hint="such as s3://bucket/folder")
     if not kind.takes_user and "@" in rest.partition("/")[0]:
         raise RecipeError(
-            f"remote={redacted(url)}: credentials in the URL are not taken for {scheme}",
+            f"remote={redacted(url)}: credentials in the URL are not supported for {scheme}",
             hint="they belong in the environment or its driver's own file (docs/remote.md)",
         )
     if kind.package and find_spec(kind.package) is None:

@@ -237,7 +237,7 @@ def test_an_edit_that_changes_no_weight_says_so_and_which_it_takes(
     printed = mil(command, package, tmp_path / "out", *options)
 
     assert printed == (0, f"{tmp_path / 'out'}: none of the 4 weights was changed; "
-                       f"taken are {rule}\n")
+                       f"eligible are {rule}\n")
     assert mil_json(command, package, tmp_path / "json", *options) == {"tensors": []}
     assert mil("diff", package, tmp_path / "out") == (0, "")
 
@@ -248,7 +248,7 @@ def test_an_edit_says_how_many_weights_it_left_alone(tmp_path, mil):
     some = mil("quantize", package, tmp_path / "some", "--bits", 8, "--block-size", 36)[1]
     one = mil("quantize", package, tmp_path / "one", "--bits", 8, "--skip", "conv0*")[1]
 
-    rule = "taken are floats of more than 2048 elements and one axis"
+    rule = "eligible are floats of more than 2048 elements and one axis"
     assert some.endswith(f"\n2 of 4 weights stay as they are; {rule}\n")
     assert one.endswith(f"\n3 of 4 weights stay as they are; {rule}, that are not to be skipped\n")
 

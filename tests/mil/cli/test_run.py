@@ -196,7 +196,7 @@ def test_integers_take_no_numbers_that_they_would_change(numbers, is_held, tmp_p
     if is_held:
         assert np.load(tmp_path / "out.npy").tolist() == numbers
     else:
-        assert (1, "ERROR: input x: holds numbers that int32 does not have\n") == (status, out)
+        assert (1, "ERROR: input x: int32 cannot represent all of its numbers\n") == (status, out)
 
 
 @pytest.mark.parametrize(("kind", "length", "expected"), [

@@ -11,7 +11,7 @@ WEIGHT_BYTES = 36 * 36 * 3 * 3 * 2
 
 
 def test_a_sound_package_has_no_problems(source, mil, mil_json):
-    assert mil("verify", source) == (0, f"{source}: sound\n")
+    assert mil("verify", source) == (0, f"{source}: valid\n")
     assert mil_json("verify", source) == {"problems": []}
 
 
@@ -118,7 +118,7 @@ def test_a_blob_that_only_a_tuple_in_an_attribute_refers_to_is_referred_to(
 
     moved = edited(source, tmp_path / "moved.mlpackage", move)
 
-    assert mil("verify", moved) == (0, f"{moved}: sound\n")
+    assert mil("verify", moved) == (0, f"{moved}: valid\n")
 
 
 def test_all_problems_are_told_at_once_as_json_too(source, tmp_path, mil):
@@ -139,4 +139,4 @@ def test_what_macos_adds_beside_the_weights_is_no_weight_file(source, mil):
     (weights / "._weight.bin").write_bytes(b"\0\5\x16\7Mac OS X")
     (source / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
 
-    assert mil("verify", source) == (0, f"{source}: sound\n")
+    assert mil("verify", source) == (0, f"{source}: valid\n")

@@ -148,7 +148,7 @@ def take_the_value(block):
 @pytest.mark.parametrize("command", ["run", "verify"])
 @pytest.mark.parametrize(("change", "expected"), [
     (unbind, "weight: it is bound to nothing"),
-    (take_the_name, "a constant gives no value"),
+    (take_the_name, "a constant has no value"),
     (take_the_value, "a constant has no value"),
 ])
 def test_what_lacks_a_binding_a_name_or_a_value_is_told(

@@ -96,7 +96,7 @@ def test_a_local_store_is_refused_and_stays_as_it_is(place, colleague, tmp_path,
     assert not one.remote.push(one.put())
 
     assert content(place) == before
-    assert "what is made here is not given away" in capsys.readouterr().err
+    assert "nothing is uploaded" in capsys.readouterr().err
 
 
 def test_a_local_store_is_known_by_its_records(place, lists, colleague, tmp_path):
@@ -134,7 +134,7 @@ def test_whatever_else_a_place_holds_is_left_alone(name, place, lists, tmp_path)
         one.remote.check()
     assert not one.remote.push(one.put())
 
-    assert "empty place" in caught.value.hint
+    assert "empty folder" in caught.value.hint
     assert content(place) == {name: b"mine"}
 
 

@@ -16,7 +16,7 @@ NAME = "records/ab/abcd.json"
 
 @pytest.fixture
 def one(place, tmp_path, stages):
-    """A machine that has built and given away all that it made."""
+    """A machine that has built and uploaded all that it made."""
     machine = builder(tmp_path / "one", place.url)
     machine.make_all("compile:unet")
     stages.clear()
@@ -116,7 +116,7 @@ def test_who_may_not_write_still_reads(place, one, two, wire, stages, capsys, tm
 
     assert stages == []
     said = capsys.readouterr().err
-    assert said.endswith("what is made here is not given away\n") and said.count("\n") == 1
+    assert said.endswith("nothing is uploaded\n") and said.count("\n") == 1
     assert place.names() == before
 
 

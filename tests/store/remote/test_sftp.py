@@ -46,7 +46,7 @@ def test_a_host_with_another_key_is_given_no_password(place, known_hosts):
 
 
 def test_a_wrong_password_is_tried_once(place):
-    with pytest.raises(RemoteFailed, match="does not let us in: Authentication failed"):
+    with pytest.raises(RemoteFailed, match="denies access: Authentication failed"):
         Transport(place.strange_url).size("a")
 
     assert place.server.asked == ["me"]

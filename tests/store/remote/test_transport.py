@@ -44,8 +44,8 @@ def test_queries_and_users_in_any_text_are_blanked():
 
 @pytest.mark.parametrize(("url", "found"), [
     ("s4://bucket/x", "unknown scheme 's4'"),
-    ("s3://", "it names no place"),
-    ("s3://key:secret@bucket/x", "credentials in the URL are not taken for s3"),
+    ("s3://", "it has no bucket, host or folder"),
+    ("s3://key:secret@bucket/x", "credentials in the URL are not supported for s3"),
 ])
 def test_a_url_that_cannot_be_used_is_refused_and_not_shown_whole(url, found):
     with pytest.raises(RecipeError, match=found) as caught:
