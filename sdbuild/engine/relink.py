@@ -122,7 +122,7 @@ def _changed(
     before = manifest["made_from"]
     others = [e for e in before if e["step"].partition(":")[2] != component]
     place = next((i for i, entry in enumerate(before) if entry not in others), len(others))
-    has_layouts = recipe.family.component(component).has_layouts
+    has_layouts = recipe.family.component(component).takes("attention")
     return {
         **manifest,
         "attention": recipe.network.attention if has_layouts else manifest["attention"],

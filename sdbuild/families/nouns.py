@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 Dims = Mapping[str, int]
 """Numbers for the letters of port shapes: B batch, C latent channels, H W pixels, h w latent
@@ -14,6 +15,11 @@ cells, S tokens, D embedding width."""
 
 SIZES = {"B": "batch", "H": "height_px", "h": "height_px", "W": "width_px", "w": "width_px"}
 """The letters whose numbers depend on a recipe, and the field of it that they depend on."""
+
+
+Setting = Literal["prediction", "attention", "chunk", "lora"]
+"""A field of a recipe that holds for some components and not for others: what a denoiser predicts,
+how attention is laid out, in how many chunks hosts load it, and which LoRAs change it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +59,11 @@ class Component:
 
     `prefixes` select its tensors in the checkpoint's file, and `drop` is what their names begin
     with there and the network's parameters do not. `beside` names the folders whose files say
-    what its config does not: how its input is padded, what its output is. `is_denoiser` says
-    whether a recipe's `prediction` holds for it, `is_chunkable` whether hosts load it in two
-    chunks, `has_layouts` whether a recipe's `attention` lays it out, `takes_lora` whether LoRAs
-    change it, and `is_optional` whether pictures are drawn without it. `whole` are the types of
-    operations whose weights are never palettized, and `floor` what `doit check` asks of it where a
-    recipe does not say.
+    what its config does not: how its input is padded, what its output is. `settings` are those of
+    a recipe that hold for it, beside the `sizes` of its ports: stages ask for theirs.
+    `is_optional` says whether a checkpoint may come without it. `never_palettized` are the types
+    of operations whose weights stay as they are, and `floor` is what `doit check` asks of it where
+    a recipe does not say.
     """
 
     name: str
@@ -69,13 +74,14 @@ class Component:
     prefixes: tuple[str, ...] = ("",)
     drop: str = ""
     beside: tuple[str, ...] = ()
-    is_denoiser: bool = False
-    is_chunkable: bool = False
-    has_layouts: bool = False
-    takes_lora: bool = False
+    settings: frozenset[Setting] = frozenset()
     is_optional: bool = False
-    whole: tuple[str, ...] = ()
+    never_palettized: tuple[str, ...] = ()
     floor: Floor = Floor(reason="", by_quant={})
+
+    def takes(self, setting: Setting) -> bool:
+        """Whether a setting of a recipe holds for it."""
+        return setting in self.settings
 
     def parameter(self, tensor: str) -> str:
         """The name of the network's parameter that a checkpoint's tensor is for."""

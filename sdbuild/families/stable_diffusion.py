@@ -25,7 +25,7 @@ STABLE_DIFFUSION = Family(
             folder="text_encoder",
             drop="text_model.",  # transformers 5 left it out of its networks, not of files
             beside=("tokenizer",),
-            takes_lora=True,
+            settings=frozenset({"lora"}),
             inputs=(
                 Port(name="input_ids", shape=(1, "S"), dtype="fp32",
                      meaning="The tokens of the prompt, padded."),
@@ -56,10 +56,7 @@ STABLE_DIFFUSION = Family(
                      meaning="The predicted noise."),
             ),
             floor=_DEEP,
-            is_denoiser=True,
-            is_chunkable=True,
-            has_layouts=True,
-            takes_lora=True,
+            settings=frozenset({"prediction", "attention", "chunk", "lora"}),
         ),
         Component(
             name="vae_decoder",
@@ -102,7 +99,7 @@ STABLE_DIFFUSION = Family(
             bundle_name="SafetyChecker",
             folder="safety_checker",
             is_optional=True,
-            whole=("concat",),  # an error in a concept's embedding is one in the verdict
+            never_palettized=("concat",),  # an error in a concept's embedding is one in the verdict
             drop="vision_model.",  # files have the word twice where networks now have it once
             inputs=(
                 Port(name="clip_input", shape=(1, 3, CHECKED_PX, CHECKED_PX), dtype="fp16",

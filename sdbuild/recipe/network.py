@@ -28,13 +28,15 @@ class Network:
 
     def attention_of(self, component: Component) -> str:
         """The layout of the component's attention."""
-        return self.attention if component.has_layouts else "original"
+        return self.attention if component.takes("attention") else "original"
 
     def params_of(self, component: Component) -> dict[str, Any]:
         """What decides the component's network beside its architecture; what does not is left out,
         so that variants which differ in it share the network's steps."""
         found: dict[str, Any] = {name: getattr(self, name) for name in component.sizes}
-        return found | ({"prediction": self.prediction} if component.is_denoiser else {})
+        if component.takes("prediction"):
+            found["prediction"] = self.prediction
+        return found
 
     @property
     def words(self) -> str:

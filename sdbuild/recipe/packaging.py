@@ -55,7 +55,7 @@ class Packaging:
 
     def chunks_of(self, component: Component) -> int:
         """How many models the component is split into."""
-        return self.chunks if component.is_chunkable else 1
+        return self.chunks if component.takes("chunk") else 1
 
     def model_names(self, component: Component) -> list[str]:
         """The names of the component's models, without extensions, in the order they run in."""

@@ -40,7 +40,7 @@ class Download(ComponentStage):
         found: dict[str, Any] = {"prefixes": list(component.prefixes)} if component.folder else {}
         if component.folder and recipe.family.name != "sd":
             found["family"] = recipe.family.name
-        is_told = not component.folder or component.is_denoiser
+        is_told = not component.folder or component.takes("prediction")
         if is_told and recipe.sources.prediction_type:
             found["prediction_type"] = recipe.sources.prediction_type
         return found

@@ -24,7 +24,7 @@ class Merge(ComponentStage):
 
     def applies(self, recipe: Recipe, component: Component) -> bool:
         """Whether there are LoRAs, and they may change the component."""
-        return bool(recipe.sources.loras) and component.takes_lora
+        return bool(recipe.sources.loras) and component.takes("lora")
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
         """The checkpoint without them."""

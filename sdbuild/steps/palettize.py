@@ -39,8 +39,9 @@ class Palettize(ComponentStage):
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
         """What decides the palettes beside the weights."""
-        whole = {"skip_types": list(component.whole)} if component.whole else {}
-        return {"nbits": recipe.packaging.nbits_of(component)} | whole
+        skipped = component.never_palettized
+        return {"nbits": recipe.packaging.nbits_of(component),
+                **({"skip_types": list(skipped)} if skipped else {})}
 
     def run(self, job: Job) -> dict[str, Any]:
         """Writes the package with palettized weights; the facts are a report of each tensor."""
