@@ -20,6 +20,11 @@ from sdbuild.mil.files.suffixes import COMPILED
 from sdbuild.mil.ir.proto import Message
 
 SUFFIX = COMPILED
+SD, SDXL, REFINER, SD3 = FAMILY_NAMES = ("sd", "sdxl", "sdxl-refiner", "sd3")
+"""The families that hosts tell apart."""
+_NETS = "controlnet/"
+_DEEPEST = 4
+"""Folders below the bundle's in which ControlNets are looked for."""
 _LARGEST_BYTES = 1 << 28
 """Far above any file of a bundle but weights, which nobody reads here."""
 _DTYPES = {65568: "fp32", 65552: "fp16", 131104: "int32", 65600: "fp64"}
@@ -28,16 +33,25 @@ _DTYPES = {65568: "fp32", 65552: "fp16", 131104: "int32", 65600: "fp64"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
-    """An input or output as a model declares it; what is no array has no shape."""
+    """An input or output as a model declares it; what is no array has no shape.
+
+    A flexible one has the shape that it has by default, which hosts use. An optional one has a
+    value where none is given.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    is_flexible: bool = False
+    is_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """A compiled model; without features if its description has a `problem`."""
+    """A compiled model; without features if its description has a `problem`.
+
+    `file` is its path in the bundle.
+    """
 
     file: str
     path: Path
@@ -50,13 +64,15 @@ class Compiled:
 class Opened:
     """A bundle's folder; `models` are all compiled models in it, by name without the suffix.
 
-    `manifest` is sdbuild's, and empty where there is none.
+    Those below `controlnet/` are called after their path. `family` is that of the manifest, else
+    inferred. `manifest` is sdbuild's, and empty where there is none.
     """
 
     folder: Path
     names: frozenset[str]
     models: Mapping[str, Compiled]
     manifest: Mapping[str, Any]
+    family: str
 
     def each(self, *wanted: str) -> Iterator[Compiled]:
         """Those of the models that are here and can be read."""
@@ -65,25 +81,34 @@ class Opened:
             if model is not None and not model.problem:
                 yield model
 
+    def denoiser(self, name: str) -> tuple[Compiled, ...]:
+        """A denoiser as hosts run it, both chunks before the whole; none if it cannot be read."""
+        both = (f"{name}Chunk1", f"{name}Chunk2")
+        chunks = tuple(self.each(*both))
+        has_both = set(both) <= self.models.keys()
+        return (chunks if len(chunks) == 2 else ()) if has_both else tuple(self.each(name))
+
     @property
     def unet(self) -> tuple[Compiled, ...]:
-        """The U-Net as hosts run it, both chunks before the whole; none if it cannot be read."""
-        chunks = tuple(self.each("UnetChunk1", "UnetChunk2"))
-        has_both = {"UnetChunk1", "UnetChunk2"} <= self.models.keys()
-        return (chunks if len(chunks) == 2 else ()) if has_both else tuple(self.each("Unet"))
+        """The U-Net of pictures without a ControlNet."""
+        return self.denoiser("Unet")
+
+    @property
+    def nets(self) -> tuple[Compiled, ...]:
+        """The ControlNets that can be read."""
+        return tuple(self.each(*(n for n in self.models if n.startswith(_NETS))))
 
 
 def open_bundle(folder: Path) -> Opened:
     """The bundle in a folder, whatever its state."""
     found = frozenset(path.name for path in contents(folder))
+    manifest = _manifest(folder / MANIFEST)
+    models = {
+        path.removesuffix(SUFFIX): _open_model(folder, path) for path in _model_paths(folder, found)
+    }
     return Opened(
-        folder=folder,
-        names=found,
-        models={
-            name.removesuffix(SUFFIX): _open_model(folder / name)
-            for name in sorted(found) if name.endswith(SUFFIX)
-        },
-        manifest=_manifest(folder / MANIFEST),
+        folder=folder, names=found, models=models, manifest=manifest,
+        family=_family(manifest, models),
     )
 
 
@@ -121,22 +146,65 @@ def _manifest(path: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _open_model(path: Path) -> Compiled:
+def _model_paths(folder: Path, names: frozenset[str]) -> Iterator[str]:
+    """The paths of compiled models: those at the top, and ControlNets at any depth below theirs."""
+    yield from sorted(name for name in names if name.endswith(SUFFIX))
+    pending = ["controlnet"] if (folder / "controlnet").is_dir() else []
+    for place in pending:
+        for path in sorted(contents(folder / place)):
+            below = f"{place}/{path.name}"
+            if path.name.endswith(SUFFIX):
+                yield below
+            elif path.is_dir() and not path.is_symlink() and below.count("/") < _DEEPEST:
+                pending.append(below)
+
+
+def _family(manifest: Mapping[str, Any], models: Mapping[str, Compiled]) -> str:
+    """The family that the manifest names, else that of the models and their inputs."""
+    named = manifest.get("family")
+    return named if isinstance(named, str) and named in FAMILY_NAMES else _inferred(models)
+
+
+def _inferred(models: Mapping[str, Compiled]) -> str:
+    """The family as hosts tell it: by the names of models and inputs, and the width of `time_ids`.
+
+    A U-Net that takes five numbers as `time_ids` is a refiner's: so hosts run it, whatever else is
+    in the folder.
+    """
+    unet = [f for n in ("Unet", "UnetChunk1", "UnetChunk2") if n in models
+            for f in models[n].inputs.values()]
+    inputs = {feature.name for feature in unet}
+    if (any(name.startswith("MultiModalDiffusionTransformer") for name in models)
+            or "TextEncoderT5" in models or "latent_image_embeddings" in inputs):
+        return SD3
+    if any(f.name == "time_ids" and f.shape[-1:] == (5,) for f in unet):
+        return REFINER
+    is_xl = inputs & {"time_ids", "text_embeds"} or "TextEncoder2" in models
+    return SDXL if is_xl or any(name.startswith("UnetRefiner") for name in models) else SD
+
+
+def _open_model(folder: Path, file: str) -> Compiled:
+    def broken(problem: str) -> Compiled:
+        return Compiled(file=file, path=folder / file, inputs={}, outputs={}, problem=problem)
+
     try:
-        data = read_bytes(path / DESCRIPTION_FILE)
+        data = read_bytes(folder / file / DESCRIPTION_FILE)
         _, description = unpack_description(data, DESCRIPTION_FILE)
     except ValueError as error:
-        return _broken(path, f"{DESCRIPTION_FILE}: {error}")
+        return broken(f"{DESCRIPTION_FILE}: {error}")
     except MILError as error:
-        return _broken(path, error.message)
+        return broken(error.message)
+    features = _of_default_function(description)
     return Compiled(
-        file=path.name, path=path, inputs=_features(description.input),
-        outputs=_features(description.output),
+        file=file, path=folder / file, inputs=_features(features.input),
+        outputs=_features(features.output),
     )
 
 
-def _broken(path: Path, problem: str) -> Compiled:
-    return Compiled(file=path.name, path=path, inputs={}, outputs={}, problem=problem)
+def _of_default_function(description: Message) -> Message:
+    """What hosts see of a model of several functions, of which they choose none."""
+    default = description.defaultFunctionName
+    return next((f for f in description.functions if f.name == default), description)
 
 
 def _features(described: Message) -> dict[str, Feature]:
@@ -146,7 +214,17 @@ def _features(described: Message) -> dict[str, Feature]:
 def _feature(feature: Message) -> Feature:
     kind = feature.type.WhichOneof("Type")
     if kind != "multiArrayType":
-        return Feature(name=feature.name, dtype=str(kind), shape=())
+        return Feature(name=feature.name, dtype=kind or "noType", shape=())
     array = feature.type.multiArrayType
-    dtype = _DTYPES.get(array.dataType, f"type {array.dataType}")
-    return Feature(name=feature.name, dtype=dtype, shape=tuple(array.shape))
+    return Feature(
+        name=feature.name, dtype=_DTYPES.get(array.dataType, f"type {array.dataType}"),
+        shape=_shape(array), is_optional=feature.type.isOptional,
+        is_flexible=not array.shape or array.WhichOneof("ShapeFlexibility") is not None,
+    )
+
+
+def _shape(array: Message) -> tuple[int, ...]:
+    """The shape of an array, the default one if it is flexible."""
+    if array.shape or array.WhichOneof("ShapeFlexibility") != "shapeRange":
+        return tuple(array.shape)
+    return tuple(size.lowerBound for size in array.shapeRange.sizeRanges)

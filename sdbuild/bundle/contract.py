@@ -1,8 +1,8 @@
 """The contract with hosts: what apple/ml-stable-diffusion's Swift package, and the apps around
-it, expect of a bundle of Stable Diffusion 1.x or 2.x; checked on a folder, on any machine.
+it, expect of a bundle; checked on a folder, on any machine.
 
-The rules are in `sdbuild/runtime/rules/`, as read from the Swift package at e12202c and
-MochiDiffusion at e686551. `docs/contract.md` lists them.
+The rules are in `sdbuild/bundle/rules/`: of the Swift package at e12202c as it ran over fakes of
+the models, of MochiDiffusion at e686551 as read. `docs/contract.md` lists them.
 """
 
 from __future__ import annotations
@@ -12,19 +12,26 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sdbuild.base.errors import BundleError, ContractBroken
-from sdbuild.bundle.bundle_reader import open_bundle
+from sdbuild.bundle.bundle_reader import FAMILY_NAMES, open_bundle
 from sdbuild.bundle.rules.apps import APP_RULES
-from sdbuild.bundle.rules.cross_model import TOGETHER
+from sdbuild.bundle.rules.controlnets import CONTROLNETS
 from sdbuild.bundle.rules.files import FILES
-from sdbuild.bundle.rules.ports import PORTS
-from sdbuild.bundle.rules.rule import ERROR, Violation
+from sdbuild.bundle.rules.rule import ERROR, Rule, Violation
 from sdbuild.bundle.rules.settings import SETTINGS
+from sdbuild.bundle.rules.text_encoders import TEXT_ENCODERS
+from sdbuild.bundle.rules.together import TOGETHER
 from sdbuild.bundle.rules.tokenizer import TOKENIZER
+from sdbuild.bundle.rules.transformers import TRANSFORMERS
+from sdbuild.bundle.rules.unets import UNET_RULES
+from sdbuild.bundle.rules.vaes import PICTURES
 
 BAR = "\\|"
 """A bar within a cell of a table in Markdown."""
 
-RULES = (*FILES, *PORTS, *TOGETHER, *TOKENIZER, *APP_RULES, *SETTINGS)
+RULES = (
+    *FILES, *TEXT_ENCODERS, *UNET_RULES, *TRANSFORMERS, *PICTURES, *CONTROLNETS, *TOGETHER,
+    *TOKENIZER, *APP_RULES, *SETTINGS,
+)
 
 
 def violations(folder: Path) -> tuple[Violation, ...]:
@@ -65,6 +72,12 @@ def format_violations(found: Iterable[Violation]) -> str:
 
 def table() -> str:
     """The rules as a table in Markdown, for `docs/contract.md`."""
-    cells = ((rule.level, rule.what, f"{rule.host} {rule.otherwise}") for rule in RULES)
+    cells = (
+        (rule.level, _families(rule), rule.what, f"{rule.host} {rule.otherwise}") for rule in RULES
+    )
     rows = (f"| {' | '.join(text.replace('|', BAR) for text in row)} |" for row in cells)
-    return "\n".join(("| | rule | if it is broken |", "| --- | --- | --- |", *rows))
+    return "\n".join(("| | of | rule | if it is broken |", "| --- | --- | --- | --- |", *rows))
+
+
+def _families(rule: Rule) -> str:
+    return "all" if rule.families == FAMILY_NAMES else ", ".join(rule.families)

@@ -5,7 +5,7 @@ from pathlib import Path
 from sdbuild.bundle.contract import RULES, table
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "contract.md"
-HEAD = "| | rule | if it is broken |"
+HEAD = "| | of | rule | if it is broken |"
 
 
 def test_the_page_shows_every_rule(request):

@@ -119,53 +119,55 @@ WHOLE = {
         "warning: VAEEncoder.mlmodelc"),
     "an attention mask": (
         lambda b: b.another("TextEncoder", "input", "attention_mask"),
-        "text_encoder_has_one_input", "inputs attention_mask, input_ids, expected exactly one"),
-    "tokens without a batch": (
-        lambda b: b.port("TextEncoder", "input_ids", shape=[77]), "text_encoder_takes_tokens",
-        "found (77,), expected (1, …)"),
+        "text_encoders_have_one_input", "inputs attention_mask, input_ids, expected exactly one"),
+    "tokens of two prompts": (
+        lambda b: b.port("TextEncoder", "input_ids", shape=[2, 77]), "text_encoders_take_tokens",
+        "found (2, 77), expected (1, tokens)"),
     "another name for the embeddings": (
         lambda b: b.port("TextEncoder", "last_hidden_state", new_name="hidden_states"),
         "text_encoder_gives_last_hidden_state",
         "outputs hidden_states, pooled_outputs, expected last_hidden_state"),
     "another name for the latents": (
         lambda b: b.port("Unet", "sample", new_name="latents"),
-        "unet_begins_with_sample unet_takes_three_inputs", "expected sample among them"),
+        "unets_begin_with_sample unets_take_what_is_fed", "expected sample among them"),
     "an input of XL": (
-        lambda b: b.another("Unet", "input", "time_ids"), "unet_takes_three_inputs",
+        lambda b: b.another("Unet", "input", "time_ids"), "unets_take_what_is_fed",
         "inputs encoder_hidden_states, sample, time_ids, timestep"),
     "embeddings with tokens first": (
         lambda b: b.port("Unet", "encoder_hidden_states", shape=[2, 77, 64]),
-        "unet_inputs_have_their_shapes", "found (2, 77, 64), expected (…, …, 1, …)"),
+        "unets_inputs_have_their_shapes",
+        "found (2, 77, 64), expected (batch, width, 1, tokens)"),
     "a second output of the U-Net": (
-        lambda b: b.another("Unet", "output", "aux"), "unet_has_one_output",
+        lambda b: b.another("Unet", "output", "aux"), "unets_have_one_output",
         "outputs aux, noise_pred, expected exactly one"),
     "noise of another size": (
         lambda b: b.port("Unet", "noise_pred", shape=[2, 8, 16, 16]),
-        "unet_output_is_like_sample", "found (2, 8, 16, 16), expected (2, 4, 16, 16)"),
+        "unets_outputs_are_like_sample latents_have_one_size",
+        "found (2, 8, 16, 16), expected (2, 4, 16, 16)"),
     "a second output of the decoder": (
         lambda b: b.another("VAEDecoder", "output", "aux"), "vaes_have_one_input_and_one_output",
         "outputs aux, image, expected exactly one"),
     "a picture with channels last": (
         lambda b: b.port("VAEDecoder", "image", shape=[1, 3, 128]), "vae_decoder_gives_a_picture",
-        "found (1, 3, 128), expected (1, 3, …, …)"),
+        "found (1, 3, 128), expected (1, 3, H, W)"),
     "an encoder that has sampled already": (
         lambda b: b.port("VAEEncoder", "latent", shape=[1, 4, 16, 16]),
-        "vae_encoder_gives_mean_and_variance", "expected (1, 8, …, …)"),
+        "vae_encoder_gives_mean_and_variance latents_have_one_size", "expected (1, 8, h, w)"),
     "tokens as integers": (
-        lambda b: b.port("TextEncoder", "input_ids", dtype=INT32), "text_encoder_takes_fp32",
-        "TextEncoder.mlmodelc input_ids: found int32, expected fp32"),
+        lambda b: b.port("TextEncoder", "input_ids", dtype=INT32), "text_encoders_take_fp32",
+        "warning: TextEncoder.mlmodelc input_ids: found int32, expected fp32"),
     "timesteps as integers": (
-        lambda b: b.port("Unet", "timestep", dtype=INT32), "inputs_are_floats",
-        "Unet.mlmodelc timestep: found int32, expected fp16 or fp32"),
+        lambda b: b.port("Unet", "timestep", dtype=INT32), "unets_take_floats",
+        "warning: Unet.mlmodelc timestep: found int32, expected fp16 or fp32"),
     "a picture in fp16": (
         lambda b: b.port("VAEDecoder", "image", dtype=FLOAT16), "vae_outputs_are_fp32",
-        "VAEDecoder.mlmodelc image: found fp16, expected fp32"),
+        "warning: VAEDecoder.mlmodelc image: found fp16, expected fp32"),
     "noise in fp16": (
-        lambda b: b.port("Unet", "noise_pred", dtype=FLOAT16), "other_outputs_are_fp32",
+        lambda b: b.port("Unet", "noise_pred", dtype=FLOAT16), "unets_give_fp32",
         "warning: Unet.mlmodelc noise_pred: found fp16"),
     "a decoder of another size": (
         lambda b: b.port("VAEDecoder", "z", shape=[1, 4, 16, 32]), "latents_have_one_size",
-        "found latents of 32×16, expected 16×16 as Unet.mlmodelc"),
+        "found latents of 32×16 in 4 channels, expected 16×16 in 4 channels as Unet.mlmodelc"),
     "an encoder of another size": (
         lambda b: b.port("VAEEncoder", "x", shape=[1, 3, 128, 256]), "pictures_have_one_size",
         "found pictures of 256×128, expected 128×128"),
@@ -174,7 +176,7 @@ WHOLE = {
         "manifest.json: found pictures of 512×128"),
     "embeddings of another width": (
         lambda b: b.port("TextEncoder", "last_hidden_state", shape=[1, 77, 768]),
-        "embeddings_fit", "found (1, 77, 768), expected (1, 77, 64) for the U-Net"),
+        "embeddings_fit", "found 77 tokens, 768 wide, expected 77, 64 wide for Unet.mlmodelc"),
     "timesteps of another batch": (
         lambda b: b.port("Unet", "timestep", shape=[1]), "batch_is_one_or_two",
         "batches of 2 in Unet.mlmodelc sample, 1 in Unet.mlmodelc timestep"),
@@ -192,7 +194,8 @@ WHOLE = {
         lambda b: b.edit("merges.txt", b"\n", b"\na b c\n"), "merges_are_pairs",
         "merges.txt:2: found 'a b c', expected two words"),
     "line ends of Windows": (
-        lambda b: b.edit("merges.txt", b"\n", b"\r\n"), "merges_are_pairs", "merges.txt:2: found"),
+        lambda b: b.edit("merges.txt", b"\n", b"\r\n"), "merges_have_the_line_ends_of_unix",
+        "merges.txt:1: found a carriage return"),
     "no merges": (lambda b: b.remove("merges.txt"), "merges_are_pairs", "merges.txt: found no"),
     "a last rule without an end": (
         lambda b: b.write("merges.txt", b"#version: 0.2\na b\nc d"), "merges_end_their_last_line",
@@ -222,7 +225,7 @@ WHOLE = {
         lambda b: b.manifest(scheduler={"rescale_betas_zero_snr": True}),
         "schedule_is_the_built_in_one", "scheduler.rescale_betas_zero_snr: found True"),
     "the scale factor of XL": (
-        lambda b: b.manifest(scale_factor=0.13025), "scale_factor_is_the_default",
+        lambda b: b.manifest(scale_factor=0.13025), "scale_factor_is_the_familys",
         "warning: manifest.json scale_factor: found 0.13025"),
     "the pad token of 2.x": (
         lambda b: b.manifest(pad_token="!"), "prompts_are_padded_with_the_end_token",
@@ -251,7 +254,7 @@ CHUNKED = {
         lambda b: b.port("UnetChunk1", crossing(b), dtype=FLOAT16), "boundary_is_fp32",
         "found fp16, expected fp32"),
     "a second output of the second chunk": (
-        lambda b: b.another("UnetChunk2", "output", "aux"), "unet_has_one_output",
+        lambda b: b.another("UnetChunk2", "output", "aux"), "unets_have_one_output",
         "UnetChunk2.mlmodelc: found outputs aux, noise_pred"),
 }
 

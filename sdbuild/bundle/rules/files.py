@@ -6,53 +6,128 @@ import re
 from collections.abc import Iterator
 
 from sdbuild.base.paths import is_file
-from sdbuild.bundle.bundle_reader import SUFFIX, Compiled, Opened, read_bytes
-from sdbuild.bundle.rules.rule import APPS, ERROR, PYTHON, SWIFT, WARNING, Finding, names, rule
+from sdbuild.bundle.bundle_reader import (
+    REFINER,
+    SD,
+    SD3,
+    SDXL,
+    SUFFIX,
+    Compiled,
+    Opened,
+    read_bytes,
+)
+from sdbuild.bundle.rules.rule import (
+    APPS,
+    ERROR,
+    PYTHON,
+    SWIFT,
+    TWO_ENCODERS,
+    UNETS,
+    WARNING,
+    Finding,
+    names,
+    rule,
+)
 
-_CHUNKS = ("UnetChunk1", "UnetChunk2")
+TRANSFORMER = "MultiModalDiffusionTransformer"
+CHUNKABLE = ("Unet", "ControlledUnet", "UnetRefiner")
 _WEIGHTS = re.compile(rb'"@model_path/([^"]+)"')
+_NEEDED = {
+    SD: ("TextEncoder", "VAEDecoder"),
+    SDXL: ("TextEncoder", "TextEncoder2", "VAEDecoder"),
+    REFINER: ("TextEncoder2", "VAEDecoder"),
+    SD3: ("TextEncoder", "TextEncoder2", TRANSFORMER, "VAEDecoder"),
+}
+"""What is opened for every picture, beside the U-Net."""
 
 
 @rule(ERROR, SWIFT, "fails when it loads the model: names are exact, and only .mlmodelc loads.")
 def has_the_models_of_every_picture(bundle: Opened) -> Iterator[Finding]:
-    """A bundle has a text encoder and a VAE decoder, compiled."""
-    wanted = ["VAEDecoder"]
-    if "MultilingualTextEncoderProjection" not in bundle.models:
-        wanted.insert(0, "TextEncoder")
-    for name in wanted:
-        if name not in bundle.models:
+    """A bundle has its text encoders, a VAE decoder and, of SD 3, a transformer, all compiled."""
+    is_multilingual = "MultilingualTextEncoderProjection" in bundle.models
+    for name in _NEEDED[bundle.family]:
+        if name not in bundle.models and not (name == "TextEncoder" and is_multilingual):
             yield Finding(f"{name}{SUFFIX}", _nearest(bundle, name), "the model")
 
 
-@rule(ERROR, SWIFT, "fails when it loads the U-Net.")
+@rule(ERROR, SWIFT, "fails when it loads the U-Net.", families=UNETS)
 def has_a_unet(bundle: Opened) -> Iterator[Finding]:
-    """A bundle has a U-Net, whole or in two chunks."""
-    if not {"Unet", *_CHUNKS} & bundle.models.keys():
+    """A bundle has a U-Net, or a controlled one: whole, or in two chunks."""
+    if not any(_forms(bundle, name) for name in ("Unet", "ControlledUnet")):
         yield Finding(f"Unet{SUFFIX}", _nearest(bundle, "Unet"), "it, or its two chunks")
 
 
-@rule(ERROR, SWIFT, "ignores a single chunk and looks for the complete U-Net.")
+@rule(WARNING, SWIFT, "fails when it loads the U-Net for a picture without a ControlNet.",
+      families=(SD,))
+def has_a_unet_for_pictures_without_controlnets(bundle: Opened) -> Iterator[Finding]:
+    """A bundle with a controlled U-Net also has the plain one."""
+    if _forms(bundle, "ControlledUnet") and not _forms(bundle, "Unet"):
+        yield Finding(f"Unet{SUFFIX}", "only ControlledUnet", "both")
+
+
+@rule(ERROR, SWIFT, "ignores a single chunk and looks for the whole model in its place.",
+      families=UNETS)
 def chunks_come_in_pairs(bundle: Opened) -> Iterator[Finding]:
-    """A chunk of the U-Net never stands alone."""
-    missing = [name for name in _CHUNKS if name not in bundle.models]
-    if len(missing) == 1:
-        yield Finding(f"{missing[0]}{SUFFIX}", "only the other chunk", "both chunks or none")
+    """A chunk never stands alone."""
+    for form in CHUNKABLE:
+        missing = [name for name in _chunks(form) if name not in bundle.models]
+        if len(missing) == 1:
+            yield Finding(f"{missing[0]}{SUFFIX}", "only the other chunk", "both chunks or none")
 
 
-@rule(ERROR, SWIFT, "runs the chunks wherever both exist, even of another build.")
+@rule(ERROR, SWIFT, "runs the chunks wherever both are there, Guernika the whole model, also when "
+      "the two are of different builds.", families=UNETS)
 def chunks_never_stand_beside_the_whole(bundle: Opened) -> Iterator[Finding]:
-    """Either the U-Net is whole or it is in chunks."""
-    chunks = [f"{name}{SUFFIX}" for name in _CHUNKS if name in bundle.models]
-    if chunks and "Unet" in bundle.models:
-        yield Finding(f"Unet{SUFFIX}", f"also {names(chunks)}", "only one of the two forms")
+    """Each U-Net is either whole or in chunks."""
+    for form in CHUNKABLE:
+        chunks = [f"{name}{SUFFIX}" for name in _chunks(form) if name in bundle.models]
+        if chunks and form in bundle.models:
+            yield Finding(f"{form}{SUFFIX}", f"also {names(chunks)}", "only one of the two forms")
 
 
-@rule(ERROR, SWIFT, "runs the first two and uses the second's output as the noise.")
+@rule(ERROR, SWIFT, "runs the first two and uses the second's output as the noise.",
+      families=UNETS, by_checkpoint=True)
 def chunks_are_two(bundle: Opened) -> Iterator[Finding]:
-    """The U-Net is cut into no more than two chunks."""
+    """A U-Net is cut into no more than two chunks."""
     for name in sorted(bundle.models):
-        if re.fullmatch(r"UnetChunk\d+", name) and name not in _CHUNKS:
-            yield Finding(f"{name}{SUFFIX}", "a third chunk", "UnetChunk1 and UnetChunk2")
+        form, cut, number = name.partition("Chunk")
+        if form in CHUNKABLE and cut and number.isdecimal() and name not in _chunks(form):
+            yield Finding(f"{name}{SUFFIX}", "a third chunk", names(_chunks(form)))
+
+
+@rule(ERROR, SWIFT, "never opens it: a picture that it would refuse is returned.",
+      families=TWO_ENCODERS)
+def only_sd_has_a_safety_checker(bundle: Opened) -> Iterator[Finding]:
+    """A bundle of SDXL or SD 3 has no safety checker."""
+    if "SafetyChecker" in bundle.models:
+        yield Finding(f"SafetyChecker{SUFFIX}", "the model", "nothing")
+
+
+@rule(ERROR, SWIFT, "ignores them: the picture does not follow what was drawn for it.",
+      families=TWO_ENCODERS, by_checkpoint=True)
+def only_sd_has_controlnets(bundle: Opened) -> Iterator[Finding]:
+    """A bundle of SDXL or SD 3 has neither ControlNets nor a U-Net for them."""
+    for name, model in bundle.models.items():
+        if name.startswith(("controlnet/", "ControlledUnet")):
+            yield Finding(model.file, "the model", "nothing")
+
+
+@rule(ERROR, SWIFT, "fails when it loads the U-Net for a picture with a ControlNet.",
+      families=(SD,))
+def controlnets_have_a_unet(bundle: Opened) -> Iterator[Finding]:
+    """A bundle with ControlNets has a U-Net that takes what they give."""
+    has_nets = any(name.startswith("controlnet/") for name in bundle.models)
+    if has_nets and not _forms(bundle, "ControlledUnet"):
+        yield Finding(f"ControlledUnet{SUFFIX}", _nearest(bundle, "ControlledUnet"),
+                      "it, or its two chunks")
+
+
+@rule(WARNING, SWIFT, "lets it take over after 80 % of the steps, whether it was asked to or not.",
+      families=(SDXL,))
+def a_refiner_is_used_unasked(bundle: Opened) -> Iterator[Finding]:
+    """A bundle has a refiner only if all its pictures are to be refined."""
+    for model in bundle.denoiser("UnetRefiner")[:1]:
+        yield Finding(model.file, "the model", "nothing, unless it is meant for every picture")
 
 
 @rule(WARNING, PYTHON, "refuses a folder with both packages and compiled models.")
@@ -75,7 +150,7 @@ def descriptions_can_be_read(bundle: Opened) -> Iterator[Finding]:
 def programs_are_there(bundle: Opened) -> Iterator[Finding]:
     """Every compiled model has its program in `model.mil`."""
     for model in bundle.models.values():
-        if not _program(model):
+        if not program(model):
             yield Finding(f"{model.file}/model.mil", "nothing", "a program")
 
 
@@ -83,7 +158,7 @@ def programs_are_there(bundle: Opened) -> Iterator[Finding]:
 def weights_are_there(bundle: Opened) -> Iterator[Finding]:
     """Every weight file that a program names is in its model."""
     for model in bundle.models.values():
-        for file in sorted(set(_WEIGHTS.findall(_program(model)))):
+        for file in sorted(set(_WEIGHTS.findall(program(model)))):
             name = file.decode("utf-8", "replace")
             if ".." in name.split("/") or not is_file(model.path / name):
                 yield Finding(f"{model.file}/{name}", "no file", "the weights that model.mil names")
@@ -96,28 +171,53 @@ def has_a_vae_encoder(bundle: Opened) -> Iterator[Finding]:
         yield Finding(f"VAEEncoder{SUFFIX}", _nearest(bundle, "VAEEncoder"), "the model")
 
 
-def _program(model: Compiled) -> bytes:
+@rule(WARNING, SWIFT, "crashes at every starting image, as its scheduler for SD 3 has no alphas.",
+      families=(SD3,))
+def sd3_draws_from_text_alone(bundle: Opened) -> Iterator[Finding]:
+    """A bundle of SD 3 is not used for image to image."""
+    for model in bundle.each("VAEEncoder"):
+        yield Finding(model.file, "the model", "no starting image; apps read the size from it")
+
+
+def program(model: Compiled) -> bytes:
+    """The text of a model's program, empty if there is none."""
     try:
         return read_bytes(model.path / "model.mil")
     except ValueError:
         return b""
 
 
+def _chunks(form: str) -> tuple[str, str]:
+    return f"{form}Chunk1", f"{form}Chunk2"
+
+
+def _forms(bundle: Opened, name: str) -> bool:
+    """Whether a bundle has a model in any form."""
+    return bool({name, *_chunks(name)} & bundle.models.keys())
+
+
 def _nearest(bundle: Opened, name: str) -> str:
-    """What stands in the place of a model: it under another spelling, or nothing."""
-    spelled = [n for n in bundle.names if n.lower().partition(".")[0] == name.lower()]
+    """What stands in the place of a model: it under another spelling, in chunks, or nothing."""
+    spelled = [n for n in bundle.names if n.lower().partition(".")[0] == name.lower()
+               or n.startswith(f"{name}Chunk")]
     return names(spelled) if spelled else "nothing"
 
 
 FILES = (
     has_the_models_of_every_picture,
     has_a_unet,
+    has_a_unet_for_pictures_without_controlnets,
     chunks_come_in_pairs,
     chunks_never_stand_beside_the_whole,
     chunks_are_two,
+    only_sd_has_a_safety_checker,
+    only_sd_has_controlnets,
+    controlnets_have_a_unet,
+    a_refiner_is_used_unasked,
     holds_no_packages,
     descriptions_can_be_read,
     programs_are_there,
     weights_are_there,
     has_a_vae_encoder,
+    sd3_draws_from_text_alone,
 )

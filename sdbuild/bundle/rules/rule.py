@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from sdbuild.bundle.bundle_reader import Opened
+from sdbuild.bundle.bundle_reader import FAMILY_NAMES, REFINER, SD, SD3, SDXL, Opened
+
+ALL = FAMILY_NAMES
+XL = (SDXL, REFINER)
+UNETS = (SD, SDXL, REFINER)
+"""The families whose denoiser is a U-Net; that of Stable Diffusion 3 is a transformer."""
+TWO_ENCODERS = (SDXL, REFINER, SD3)
 
 ERROR = "error"
 """A host crashes, cannot use the bundle, or draws wrongly."""
@@ -51,7 +57,12 @@ class Violation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Something that hosts expect of a bundle: `what` they do, and what they do `otherwise`."""
+    """Something that hosts expect of a bundle: `what` they do, and what they do `otherwise`.
+
+    It holds for bundles of `families`. If it is broken by what the checkpoint is (`by_checkpoint`),
+    and the manifest says that the bundle was built so on purpose, it is a warning: no build of that
+    checkpoint could keep it, and there are runtimes that need none of it.
+    """
 
     name: str
     what: str
@@ -59,23 +70,32 @@ class Rule:
     host: str
     otherwise: str
     check: Check
+    families: tuple[str, ...]
+    by_checkpoint: bool
 
     def violations(self, bundle: Opened) -> Iterator[Violation]:
         """What a bundle breaks it with."""
+        if bundle.family not in self.families:
+            return
+        is_known = self.by_checkpoint and isinstance(bundle.manifest.get("components"), dict)
         for finding in self.check(bundle):
             yield Violation(
-                rule=self.name, level=self.level, what=self.what, where=finding.where,
-                found=finding.found, expected=finding.expected, host=self.host,
-                otherwise=self.otherwise,
+                rule=self.name, level=WARNING if is_known else self.level, what=self.what,
+                where=finding.where, found=finding.found, expected=finding.expected,
+                host=self.host, otherwise=self.otherwise,
             )
 
 
-def rule(level: str, host: str, otherwise: str) -> Callable[[Check], Rule]:
+def rule(
+    level: str, host: str, otherwise: str, *, families: tuple[str, ...] = ALL,
+    by_checkpoint: bool = False,
+) -> Callable[[Check], Rule]:
     """Makes a rule of a check, with the check's name and docstring."""
     def made(check: Check) -> Rule:
         return Rule(
             name=check.__name__, what=" ".join((check.__doc__ or "").split()), level=level,
-            host=host, otherwise=otherwise, check=check,
+            host=host, otherwise=otherwise, check=check, families=families,
+            by_checkpoint=by_checkpoint,
         )
     return made
 

@@ -5,10 +5,19 @@ A bundle without a manifest breaks none of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from sdbuild.bundle.bundle_reader import Opened
-from sdbuild.bundle.rules.rule import ERROR, SWIFT, WARNING, Finding, rule
+from sdbuild.bundle.bundle_reader import REFINER, SD, SD3, SDXL, Opened
+from sdbuild.bundle.rules.rule import (
+    ERROR,
+    SWIFT,
+    TWO_ENCODERS,
+    UNETS,
+    WARNING,
+    Finding,
+    rule,
+)
 
 _SCHEDULE = {
     "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
@@ -16,14 +25,19 @@ _SCHEDULE = {
 }
 """Source: apple/ml-stable-diffusion at e12202c, the Swift pipeline and its schedulers."""
 
+SCALES = {SD: 0.18215, SDXL: 0.13025, REFINER: 0.13025, SD3: 1.5305}
+"""What callers divide latents by, from the family alone. Source: the package's command line."""
 
-@rule(WARNING, SWIFT, "uses the output as noise: black or poor images (its issue 81).")
+
+@rule(WARNING, SWIFT, "uses the output as noise: black or poor images (its issue 81).",
+      families=UNETS)
 def predicts_noise(bundle: Opened) -> Iterator[Finding]:
     """The U-Net gives noise, `epsilon`; one that does not was asked for by `prediction`."""
     yield from _manifest(bundle, "prediction_type", "epsilon")
 
 
-@rule(ERROR, SWIFT, "has one schedule of noise built in, and removes too much or too little.")
+@rule(ERROR, SWIFT, "has one schedule of noise built in, and removes too much or too little.",
+      families=UNETS)
 def schedule_is_the_built_in_one(bundle: Opened) -> Iterator[Finding]:
     """The checkpoint was trained on Stable Diffusion's schedule of noise."""
     scheduler = bundle.manifest.get("scheduler")
@@ -33,10 +47,11 @@ def schedule_is_the_built_in_one(bundle: Opened) -> Iterator[Finding]:
             yield Finding(f"manifest.json scheduler.{name}", repr(found), repr(expected))
 
 
-@rule(WARNING, SWIFT, "divides latents by 0.18215 unless its caller says otherwise: wrong colours.")
-def scale_factor_is_the_default(bundle: Opened) -> Iterator[Finding]:
-    """Latents are scaled by 0.18215."""
-    yield from _manifest(bundle, "scale_factor", 0.18215)
+@rule(WARNING, SWIFT, "divides latents by 0.18215 unless its caller says otherwise, and callers "
+      "know the family's factor alone: wrong colours.")
+def scale_factor_is_the_familys(bundle: Opened) -> Iterator[Finding]:
+    """Latents are scaled by 0.18215, by 0.13025 for SDXL, by 1.5305 for SD 3."""
+    yield from _manifest(bundle, "scale_factor", SCALES[bundle.family])
 
 
 @rule(WARNING, SWIFT, "pads with the end token (49407), so prompts mean something slightly else.")
@@ -45,17 +60,64 @@ def prompts_are_padded_with_the_end_token(bundle: Opened) -> Iterator[Finding]:
     yield from _manifest(bundle, "pad_token", "<|endoftext|>")
 
 
-@rule(WARNING, SWIFT, "feeds a batch of one if guidance is below 1, which a batch of two refuses.")
+@rule(ERROR, SWIFT, "feeds a batch of one if guidance is below 1, which a batch of two refuses.",
+      families=(SD,))
 def low_guidance_has_a_batch_of_one(bundle: Opened) -> Iterator[Finding]:
     """A bundle that draws best with guidance below 1 has a U-Net of batch one."""
-    draw = bundle.manifest.get("draw")
-    guidance = draw.get("guidance") if isinstance(draw, dict) else None
+    guidance = _number(bundle, "guidance", 1)
     for model in bundle.unet[:1]:
         sample = model.inputs.get("sample")
-        is_low = isinstance(guidance, int | float) and guidance < 1
-        if is_low and sample is not None and sample.shape[:1] != (1,):
+        if guidance < 1 and sample is not None and sample.shape[:1] != (1,):
             yield Finding(f"{model.file} sample", str(sample.shape),
                           f"a batch of one for guidance={guidance}")
+
+
+@rule(ERROR, SWIFT, "reads past the noise of the first picture, and crashes.", families=(SD,))
+def a_batch_of_one_draws_one_picture(bundle: Opened) -> Iterator[Finding]:
+    """A bundle whose U-Net has a batch of one draws one picture at a time, at guidance from 1."""
+    count = _number(bundle, "count", 1)
+    for model in bundle.unet[:1]:
+        sample = model.inputs.get("sample")
+        if (count > 1 and _number(bundle, "guidance", 1) >= 1
+                and sample is not None and sample.shape[:1] == (1,)):
+            yield Finding(f"{model.file} sample", f"a batch of one for count={count}",
+                          "a batch of two")
+
+
+@rule(ERROR, SWIFT, "mixes towards the negative prompt below 1, and draws that alone at 0; 1 is "
+      "the prompt alone.", families=TWO_ENCODERS)
+def guidance_is_at_least_one(bundle: Opened) -> Iterator[Finding]:
+    """A bundle of SDXL or SD 3 draws best with guidance of 1 or more."""
+    guidance = _number(bundle, "guidance", 1)
+    if guidance < 1:
+        yield Finding("manifest.json draw.guidance", str(guidance), "1 or more")
+
+
+@rule(ERROR, SWIFT, "crashes with PNDM, its default, and with SD 3's scheduler, as both need two.")
+def one_step_has_a_scheduler_for_it(bundle: Opened) -> Iterator[Finding]:
+    """A bundle that draws best in one step does so with `dpm`, and is not of SD 3."""
+    is_pndm = _draw(bundle).get("scheduler") == "pndm"
+    if _number(bundle, "steps", 2) == 1 and (is_pndm or bundle.family == SD3):
+        yield Finding("manifest.json draw.steps", "1", "at least 2, or scheduler=dpm")
+
+
+@rule(ERROR, SWIFT, "hands over after 80 % of the steps rounded down: the base model never runs.",
+      families=(SDXL,))
+def a_refiner_leaves_a_step_for_the_base(bundle: Opened) -> Iterator[Finding]:
+    """A bundle with a refiner draws best in two steps or more."""
+    if bundle.denoiser("UnetRefiner") and _number(bundle, "steps", 2) == 1:
+        yield Finding("manifest.json draw.steps", "1", "at least 2 beside a refiner")
+
+
+def _draw(bundle: Opened) -> Mapping[str, Any]:
+    """The settings that the bundle draws best with, empty if there are none."""
+    draw = bundle.manifest.get("draw")
+    return draw if isinstance(draw, dict) else {}
+
+
+def _number(bundle: Opened, name: str, default: float) -> float:
+    found = _draw(bundle).get(name)
+    return found if isinstance(found, int | float) else default
 
 
 def _manifest(bundle: Opened, field: str, expected: object) -> Iterator[Finding]:
@@ -67,7 +129,11 @@ def _manifest(bundle: Opened, field: str, expected: object) -> Iterator[Finding]
 SETTINGS = (
     predicts_noise,
     schedule_is_the_built_in_one,
-    scale_factor_is_the_default,
+    scale_factor_is_the_familys,
     prompts_are_padded_with_the_end_token,
     low_guidance_has_a_batch_of_one,
+    a_batch_of_one_draws_one_picture,
+    guidance_is_at_least_one,
+    one_step_has_a_scheduler_for_it,
+    a_refiner_leaves_a_step_for_the_base,
 )
