@@ -93,11 +93,32 @@ def _renamed(state, modules):
     return made
 
 
+_EXTRA = [("add_embedding.linear_1", "label_emb.0.0", {}),
+          ("add_embedding.linear_2", "label_emb.0.2", {}),
+          ("time_embedding.cond_proj", "time_embed.cond_proj", {})]
+
+
 def ldm_unet(state, config):
     attentions = ["CrossAttn" in kind for kind in config["down_block_types"]]
     count = len(attentions)
     modules = _modules(count, count, config["layers_per_block"], attentions)
-    return _renamed(state, modules)
+    return _renamed(state, [*modules, *_EXTRA])
+
+
+def ldm_controlnet(state, config):
+    """As lllyasviel/ControlNet builds its modules: `cldm/cldm.py`, class ControlNet."""
+    attentions = ["CrossAttn" in kind for kind in config["down_block_types"]]
+    blocks = len(config["conditioning_embedding_out_channels"]) * 2 - 2
+    picture = "controlnet_cond_embedding"
+    residuals = sum(n.startswith("controlnet_down_blocks.") for n in state) // 2
+    modules = _modules(len(attentions), 0, config["layers_per_block"], attentions)
+    return _renamed(state, [
+        *modules, *_EXTRA, ("controlnet_mid_block", "middle_block_out.0", {}),
+        (f"{picture}.conv_in", "input_hint_block.0", {}),
+        *((f"{picture}.blocks.{i}", f"input_hint_block.{2 * i + 2}", {}) for i in range(blocks)),
+        (f"{picture}.conv_out", f"input_hint_block.{2 * blocks + 2}", {}),
+        *((f"controlnet_down_blocks.{i}", f"zero_convs.{i}.0", {}) for i in range(residuals)),
+    ])
 
 
 def ldm_vae(state, config):
@@ -111,6 +132,16 @@ def ldm_vae(state, config):
 
 def open_clip(state):
     """CLIP's state as OpenCLIP's, with a last block and a projection that nobody uses."""
+    layers = 1 + max(int(n.split(".")[2]) for n in state if n.startswith("encoder.layers."))
+    made = open_clip_blocks(state)
+    for name in [n for n in made if n.startswith("transformer.resblocks.0.")]:
+        made[name.replace(".0.", f".{layers}.", 1)] = torch.full_like(made[name], 7)
+    width = state["final_layer_norm.bias"].shape[0]
+    return made | {"text_projection": torch.ones(width, width)}
+
+
+def open_clip_blocks(state):
+    """CLIP's state as OpenCLIP's, without a projection."""
     made = {}
     layer_names = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc",
                    "mlp.fc2": "mlp.c_proj", "self_attn.out_proj": "attn.out_proj"}
@@ -132,11 +163,7 @@ def open_clip(state):
             made[f"transformer.resblocks.{number}.attn.in_proj_{kind}"] = torch.cat([
                 state[f"encoder.layers.{number}.self_attn.{x}_proj.{kind}"] for x in "qkv"
             ])
-    for name in [n for n in made if n.startswith("transformer.resblocks.0.")]:
-        made[name.replace(".0.", f".{layers}.", 1)] = torch.full_like(made[name], 7)
-    width = state["final_layer_norm.bias"].shape[0]
-    return made | {"text_projection": torch.ones(width, width), "logit_scale": torch.ones(()),
-                   "attn_mask": torch.zeros(77, 77)}
+    return made | {"logit_scale": torch.ones(()), "attn_mask": torch.zeros(77, 77)}
 
 
 def single_file(unet, vae, text_encoder):

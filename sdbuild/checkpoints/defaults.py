@@ -122,6 +122,10 @@ _CLIP_VISION: dict[str, Any] = {
     "patch_size": 32,
 }
 
+SCALES = {"sdxl": 0.13025, "sdxl-refiner": 0.13025}
+"""What latents are multiplied with in families where it is not the default of the class.
+Source: stabilityai/stable-diffusion-xl-base-1.0, `vae/config.json`."""
+
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "UNet2DConditionModel": _UNET, "ControlNetModel": _CONTROLNET, "AutoencoderKL": _AUTOENCODER,
     "CLIPTextModel": _CLIP_TEXT,

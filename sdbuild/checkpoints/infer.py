@@ -7,17 +7,23 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from sdbuild.base.errors import SourceError
+from sdbuild.checkpoints.defaults import SCALES
+from sdbuild.checkpoints.networks import NO_MORE
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _CONFIG_HINT = (
     "config=FOLDER reads what the file does not say from a folder in diffusers' layout"
 )
-_IN_CHANNELS = {
-    5: "for depth to image", 7: "an upscaler", 8: "InstructPix2Pix", 9: "for inpainting",
-}
-_GENERATIONS = {768: 1, 1024: 2}
-"""The generations of Stable Diffusion, by the width of their prompts."""
+_IN_CHANNELS = {5: "for depth to image", 7: "an upscaler", 8: "InstructPix2Pix"}
+FIRST, SECOND = "Stable Diffusion 1", "Stable Diffusion 2"
+XL, REFINER = "Stable Diffusion XL", "Stable Diffusion XL's refiner"
+_MODELS = {768: FIRST, 1024: SECOND, 2048: XL, 1280: REFINER}
+"""The models, by the width of the prompts that their U-Nets take."""
+
+_EXPECTED = ", ".join(f"{width} ({model})" for width, model in _MODELS.items())
+_XL_TIME_WIDTH = 256
+"""Of each number about the picture. Source: Stability-AI/generative-models, `sd_xl_base.yaml`."""
 
 _OPEN_CLIP_LAYERS = 24
 _LAYERS = "text_model.encoder.layers"
@@ -30,58 +36,134 @@ def unet(where: str, shapes: Shapes) -> dict[str, Any]:
     """The config of Stable Diffusion's U-Net.
 
     The number of heads shows in no shape: 8 in Stable Diffusion 1, whose prompts are 768 wide,
-    and one for 64 channels in 2, whose prompts are 1024 wide.
+    and one for 64 channels in the later ones.
 
     Raises:
-        SourceError: it is of another model, or its heads cannot be told.
+        SourceError: it is of another model, or its heads cannot be inferred.
     """
     in_channels = _shape(where, shapes, "conv_in.weight")[1]
-    if in_channels != 4:
+    if in_channels not in (4, 9):  # 9 for inpainting
         kind = _IN_CHANNELS.get(in_channels, "of another model")
         raise SourceError(
-            f"{where}: its U-Net takes {in_channels} channels, so it is {kind}, expected 4",
-            hint="a checkpoint for text to image is needed",
+            f"{where}: its U-Net takes {in_channels} channels, so it is {kind}, expected 4 or 9",
+            hint="a checkpoint for text to image or inpainting is needed",
         )
     downs, ups = _numbers(shapes, "down_blocks"), _numbers(shapes, "up_blocks")
-    channels = [_shape(where, shapes, f"down_blocks.{i}.resnets.0.conv1.weight")[0] for i in downs]
-    _expect_groups(where, channels)
     if len(downs) != len(ups):
         raise _unlike(where, f"some of its {len(downs)} up_blocks and as many down_blocks")
-    width = prompt_width(where, "unet", shapes)
-    projection = _first(where, shapes, r".*\.attentions\.\d+\.proj_in\.weight")
-    layers = [len(_numbers(shapes, f"down_blocks.{i}.resnets")) for i in downs]
     middle = "mid_block.attentions.0.proj_in.weight"
-    return {
+    found = {
         "_class_name": "UNet2DConditionModel",
-        "in_channels": in_channels,
+        **_half(where, shapes),
         "out_channels": _shape(where, shapes, "conv_out.weight")[0],
-        "block_out_channels": channels,
-        "layers_per_block": layers[0] if len(set(layers)) == 1 else layers,
-        "down_block_types": [
-            "CrossAttnDownBlock2D" if _numbers(shapes, f"down_blocks.{i}.attentions")
-            else "DownBlock2D" for i in downs
-        ],
         "mid_block_type": "UNetMidBlock2DCrossAttn" if middle in shapes else None,
         "up_block_types": [
             "CrossAttnUpBlock2D" if _numbers(shapes, f"up_blocks.{i}.attentions")
             else "UpBlock2D" for i in ups
         ],
+    }
+    guidance = shapes.get("time_embedding.cond_proj.weight")
+    return found | ({"time_cond_proj_dim": guidance[1]} if guidance else {})
+
+
+def controlnet(where: str, shapes: Shapes) -> dict[str, Any]:
+    """The config of a ControlNet: half a U-Net, and a network for its picture.
+
+    Raises:
+        SourceError: it is of another model, or its heads cannot be inferred.
+    """
+    picture = "controlnet_cond_embedding"
+    first = _shape(where, shapes, f"{picture}.conv_in.weight")
+    wider = [_shape(where, shapes, f"{picture}.blocks.{i}.weight")[0]
+             for i in _numbers(shapes, f"{picture}.blocks") if i % 2]
+    middle = "mid_block.attentions.0.proj_in.weight"
+    return {
+        "_class_name": "ControlNetModel",
+        **_half(where, shapes),
+        "conditioning_channels": first[1],
+        "conditioning_embedding_out_channels": [first[0], *wider],
+        "mid_block_type": "UNetMidBlock2DCrossAttn" if middle in shapes else "UNetMidBlock2D",
+    }
+
+
+def _half(where: str, shapes: Shapes) -> dict[str, Any]:
+    """What the first half of a U-Net shows of its config, which a ControlNet is, too."""
+    downs = _numbers(shapes, "down_blocks")
+    channels = [_shape(where, shapes, f"down_blocks.{i}.resnets.0.conv1.weight")[0] for i in downs]
+    _expect_groups(where, channels)
+    width = prompt_width(where, "unet", shapes)
+    projection = _first(where, shapes, r".*\.attentions\.\d+\.proj_in\.weight")
+    layers = [len(_numbers(shapes, f"down_blocks.{i}.resnets")) for i in downs]
+    return {
+        "in_channels": _shape(where, shapes, "conv_in.weight")[1],
+        "block_out_channels": channels,
+        "layers_per_block": _one(layers),
+        "down_block_types": [
+            "CrossAttnDownBlock2D" if _numbers(shapes, f"down_blocks.{i}.attentions")
+            else "DownBlock2D" for i in downs
+        ],
         "cross_attention_dim": width,
         "attention_head_dim": _heads(where, width, channels),
         "use_linear_projection": len(shapes[projection]) == 2,
+        "transformer_layers_per_block": _depths(where, shapes, downs),
+        **_condition(where, shapes, width),
     }
+
+
+def _depths(where: str, shapes: Shapes, downs: list[int]) -> int | list[int]:
+    """How many transformer blocks each level's attentions have.
+
+    One without attentions has what all others have, or 1.
+
+    Raises:
+        SourceError: the attentions of a level differ, as in distilled U-Nets.
+    """
+    top = downs[-1]
+    found: dict[int, set[int]] = {
+        level: {len(_numbers(shapes, f"{block}.attentions.{i}.transformer_blocks"))
+                for block in (f"down_blocks.{level}", f"up_blocks.{top - level}",
+                              *(["mid_block"] if level == top else []))
+                for i in _numbers(shapes, f"{block}.attentions")}
+        for level in downs
+    }
+    if uneven := [level for level, depths in found.items() if len(depths) > 1]:
+        raise SourceError(
+            f"{where}: the attentions of level {uneven[0]} have {sorted(found[uneven[0]])} "
+            "transformer blocks, expected one number: its U-Net is distilled, as SSD-1B is",
+            hint=_CONFIG_HINT,
+        )
+    known = {depth for depths in found.values() for depth in depths}
+    usual = known.pop() if len(known) == 1 else 1
+    return _one([next(iter(depths), usual) for depths in found.values()])
+
+
+def _one(values: list[int]) -> int | list[int]:
+    """Numbers that are all the same as one."""
+    return values[0] if len(set(values)) == 1 else values
+
+
+def _condition(where: str, shapes: Shapes, width: int) -> dict[str, Any]:
+    """What a U-Net takes beside a prompt: in XL, an embedding of it and numbers of the picture."""
+    found = shapes.get("add_embedding.linear_1.weight")
+    if found is None:
+        return {}
+    if _MODELS.get(width) not in (XL, REFINER):
+        raise SourceError(f"{where}: its U-Net takes more than a prompt, as unCLIP does, expected "
+                          "Stable Diffusion 1, 2 or XL", hint=NO_MORE)
+    return {"addition_embed_type": "text_time", "addition_time_embed_dim": _XL_TIME_WIDTH,
+            "projection_class_embeddings_input_dim": found[1]}
 
 
 def _heads(where: str, width: int, channels: list[int]) -> Any:
     """The heads of each block: diffusers calls their number `attention_head_dim`."""
-    if width == 768:
+    model = _MODELS.get(width)
+    if model == FIRST:
         return 8
-    if width == 1024 and all(c % 64 == 0 for c in channels):
+    if model is not None and all(c % 64 == 0 for c in channels):
         return [c // 64 for c in channels]
     raise SourceError(
-        f"{where}: its U-Net takes prompts {width} wide, expected 768 (Stable Diffusion 1) or "
-        "1024 (2): the number of heads cannot be inferred",
-        hint=_CONFIG_HINT,
+        f"{where}: its U-Net takes prompts {width} wide, expected {_EXPECTED}: the number of "
+        "heads cannot be inferred", hint=_CONFIG_HINT,
     )
 
 
@@ -95,8 +177,9 @@ def _expect_groups(where: str, channels: list[int]) -> None:
         )
 
 
-def vae(where: str, shapes: Shapes) -> dict[str, Any]:
-    """The config of Stable Diffusion's autoencoder."""
+def vae(where: str, shapes: Shapes, model: str = "") -> dict[str, Any]:
+    """The config of the autoencoder of a model, which is not known of one alone: then the config
+    does not say how latents are scaled."""
     latents = _shape(where, shapes, "decoder.conv_in.weight")[1]
     if latents != 4:
         raise SourceError(
@@ -120,6 +203,7 @@ def vae(where: str, shapes: Shapes) -> dict[str, Any]:
         "mid_block_add_attention": "encoder.mid_block.attentions.0.to_q.weight" in shapes,
         "use_quant_conv": "quant_conv.weight" in shapes,
         "use_post_quant_conv": "post_quant_conv.weight" in shapes,
+        **({"scaling_factor": SCALES["sdxl"]} if model in (XL, REFINER) else {}),
     }
 
 
@@ -134,26 +218,24 @@ def prompt_width(where: str, part: str, shapes: Shapes) -> int:
     return _shape(where, shapes, _TOKENS)[1]
 
 
-def generation(where: str, widths: Mapping[str, int]) -> int:
-    """The generation of Stable Diffusion, 1 or 2, whose prompts are so wide in each part.
+def model(where: str, widths: Mapping[str, int]) -> str:
+    """The model whose U-Net takes, and whose text encoders together give, prompts so wide.
 
     Raises:
-        SourceError: it is neither's, or the parts are of two models.
+        SourceError: it is none, or the parts are of two models.
     """
-    if len(set(widths.values())) > 1:
+    given = sum(width for part, width in widths.items() if part != "unet")
+    taken = widths.get("unet", given)
+    if given not in (0, taken):
         raise SourceError(
-            f"{where}: its text encoder gives prompts {widths['text_encoder']} wide, and its U-Net "
-            f"takes {widths['unet']}: they are of two models",
+            f"{where}: its text encoder gives prompts {given} wide, and its U-Net takes {taken}: "
+            "they are of two models, or one text encoder is missing",
             hint="components=unet,vae_decoder leaves the text encoder out",
         )
-    found = next((_GENERATIONS.get(width) for width in widths.values()), None)
-    if found is None:
+    if taken not in _MODELS:
         raise SourceError(
-            f"{where}: its prompts are {', '.join(map(str, widths.values()))} wide, expected 768 "
-            "(Stable Diffusion 1) or 1024 (2)",
-            hint=_CONFIG_HINT,
-        )
-    return found
+            f"{where}: its prompts are {taken} wide, expected {_EXPECTED}", hint=_CONFIG_HINT)
+    return _MODELS[taken]
 
 
 def used_layers(where: str, shapes: Shapes) -> int:
@@ -166,7 +248,7 @@ def used_layers(where: str, shapes: Shapes) -> int:
         SourceError: one of OpenCLIP's width has another number.
     """
     count = len(_numbers(shapes, _LAYERS))
-    if _GENERATIONS.get(prompt_width(where, "text_encoder", shapes)) != 2:
+    if _MODELS.get(prompt_width(where, "text_encoder", shapes)) != SECOND:
         return count
     if count not in (_OPEN_CLIP_LAYERS, _OPEN_CLIP_LAYERS - 1):
         raise SourceError(
@@ -177,7 +259,7 @@ def used_layers(where: str, shapes: Shapes) -> int:
     return _OPEN_CLIP_LAYERS - 1
 
 
-def text_encoder(where: str, shapes: Shapes, generation: int) -> dict[str, Any]:
+def text_encoder(where: str, shapes: Shapes, model: str) -> dict[str, Any]:
     """The config of CLIP's text encoder, whose heads are 64 wide in each of its sizes.
 
     Stable Diffusion 2 has OpenCLIP's, which has another activation.
@@ -187,12 +269,25 @@ def text_encoder(where: str, shapes: Shapes, generation: int) -> dict[str, Any]:
         "architectures": ["CLIPTextModel"],
         "vocab_size": vocabulary,
         "hidden_size": width,
-        "hidden_act": "gelu" if generation == 2 else "quick_gelu",
+        "hidden_act": "gelu" if model == SECOND else "quick_gelu",
         "intermediate_size": _shape(where, shapes, f"{_LAYERS}.0.mlp.fc1.weight")[0],
         "max_position_embeddings":
             _shape(where, shapes, "text_model.embeddings.position_embedding.weight")[0],
         "num_attention_heads": max(1, width // _CLIP_HEAD),
         "num_hidden_layers": len(_numbers(shapes, _LAYERS)),
+    }
+
+
+def text_encoder_2(where: str, shapes: Shapes, model: str) -> dict[str, Any]:
+    """The config of XL's second text encoder, OpenCLIP's largest with all layers.
+
+    Raises:
+        SourceError: its projection is missing.
+    """
+    return text_encoder(where, shapes, model) | {
+        "architectures": ["CLIPTextModelWithProjection"],
+        "hidden_act": "gelu",
+        "projection_dim": _shape(where, shapes, "text_projection.weight")[0],
     }
 
 
@@ -218,6 +313,6 @@ def _shape(where: str, shapes: Shapes, name: str) -> tuple[int, ...]:
 
 def _unlike(where: str, name: str) -> SourceError:
     return SourceError(
-        f"{where}: it lacks {name} (by diffusers' name), expected Stable Diffusion 1 or 2",
+        f"{where}: it lacks {name} (by diffusers' name), expected Stable Diffusion 1, 2 or XL",
         hint="the file may be a part of a checkpoint, or of another model",
     )

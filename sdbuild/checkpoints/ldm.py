@@ -27,6 +27,8 @@ UNET_OUTER = {
     "input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out",
     "middle_block.0": "mid_block.resnets.0", "middle_block.1": "mid_block.attentions.0",
     "middle_block.2": "mid_block.resnets.1",
+    "label_emb.0.0": "add_embedding.linear_1", "label_emb.0.2": "add_embedding.linear_2",
+    "time_embed.cond_proj": "time_embedding.cond_proj",
 }
 RESNET = {
     "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj",
@@ -39,6 +41,7 @@ _UP = re.compile(r"output_blocks\.(\d+)\.\d+\.conv\.weight")
 _EMA = tuple((re.compile(pattern), template) for pattern, template in (
     (r"^(input_blocks|output_blocks)(\d+)(\d)(?=\D)", r"\1.\2.\3."),
     (r"^(middle_block|time_embed|out)(\d)(?=\D)", r"\1.\2."),
+    (r"^(label_emb)(\d)(\d)(?=\D)", r"\1.\2.\3."),
     (r"(transformer_blocks|in_layers|out_layers|emb_layers|to_out)(\d+)", r"\1.\2."),
     (r"(skip_connection|attn[12]|to_[qkv]|proj_in|proj_out|norm[123]?|op|conv)(?=weight|bias|to_)",
      r"\1."),
@@ -47,6 +50,9 @@ _EMA = tuple((re.compile(pattern), template) for pattern, template in (
 ))
 """How names without dots are divided, in this order.
 Source: CompVis/stable-diffusion, `ldm/modules/ema.py`, which takes the dots out."""
+
+_HINT = re.compile(r"input_hint_block\.(\d+)\.(.+)")
+_ZERO = re.compile(r"zero_convs\.(\d+)\.0\.(.+)")
 
 _VAE = tuple((re.compile(pattern), name) for pattern, name in (
     (r"(encoder|decoder)\.norm_out\.(.+)", r"\1.conv_norm_out.\2"),
@@ -71,6 +77,7 @@ _OPEN_CLIP_LAYER = {
     "ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj",
     "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
 }
+_PROJECTION = "text_projection"
 _LAYER = re.compile(r"(?:text_model\.)?encoder\.layers\.(\d+)\.")
 _OPEN_CLIP_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)")
 
@@ -112,6 +119,26 @@ def unet(found: Mapping[str, Tensor]) -> Tensors:
     """A U-Net's tensors, by diffusers' names."""
     named = _unet_namer(found)
     return renamed({named(name): tensor for name, tensor in found.items()})
+
+
+def controlnet(found: Mapping[str, Tensor]) -> Tensors:
+    """A ControlNet's tensors, by diffusers' names: half a U-Net, a convolution of zeros for each
+    residual, and a network for the picture, whose layers are every second module."""
+    named = _unet_namer(found)
+    last = max((int(hint[1]) for name in found if (hint := _HINT.fullmatch(name))), default=0)
+
+    def name_of(name: str) -> str:
+        if hint := _HINT.fullmatch(name):
+            number = int(hint[1])
+            inner = {0: "conv_in", last: "conv_out"}.get(number, f"blocks.{number // 2 - 1}")
+            return f"controlnet_cond_embedding.{inner}.{hint[2]}"
+        if zero := _ZERO.fullmatch(name):
+            return f"controlnet_down_blocks.{zero[1]}.{zero[2]}"
+        if name.startswith("middle_block_out.0."):
+            return name.replace("middle_block_out.0.", "controlnet_mid_block.")
+        return named(name)
+
+    return renamed({name_of(name): tensor for name, tensor in found.items()})
 
 
 def vae(found: Mapping[str, Tensor]) -> Tensors:
@@ -160,6 +187,19 @@ def open_clip(found: Mapping[str, Tensor]) -> Tensors:
                 inner, _, rest = _split(block[2], _OPEN_CLIP_LAYER)
                 made[f"{layer}.{inner}.{rest}" if inner else f"{layer}.{block[2]}"] = tensor
     return renamed(made)
+
+
+def projected_open_clip(found: Mapping[str, Tensor]) -> Tensors:
+    """OpenCLIP's text encoder with its projection, which it keeps by inputs, as a parameter, and
+    CLIP by outputs, as a linear layer; some files have it as that."""
+    from sdbuild.safetensors.transposed import transposed
+
+    made = open_clip(found)
+    if _PROJECTION in found:
+        made |= renamed({f"{_PROJECTION}.weight": transposed(found[_PROJECTION])})
+    elif f"{_PROJECTION}.weight" in found:
+        made |= renamed({f"{_PROJECTION}.weight": found[f"{_PROJECTION}.weight"]})
+    return made
 
 
 def first_layers(found: Mapping[str, Tensor], count: int) -> Tensors:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sdbuild.base.errors import SourceError
 from sdbuild.base.parsing import shown
 from sdbuild.checkpoints import networks
-from sdbuild.checkpoints.defaults import DEFAULTS
+from sdbuild.checkpoints.defaults import DEFAULTS, SCALES
 from sdbuild.checkpoints.layout import RESOURCES
 from sdbuild.checkpoints.sidecar_configs import TOLD, scheduler
 
@@ -106,9 +106,11 @@ def architecture(part: str, config: Mapping[str, Any], family: str = "sd") -> di
     return {"class": name, "config": kept, **precision}
 
 
-def latents(part: str, config: Mapping[str, Any]) -> dict[str, Any] | None:
+def latents(
+    part: str, config: Mapping[str, Any], family: str = "sd"
+) -> dict[str, Any] | None:
     """How an autoencoder's latents are scaled for the U-Net, which the networks themselves do not
-    know; None for other parts.
+    know; None for other parts. Where the config is silent, as the family's are.
 
     Raises:
         SourceError: the config does not name a network, or the scale is no number above 0.
@@ -116,11 +118,12 @@ def latents(part: str, config: Mapping[str, Any]) -> dict[str, Any] | None:
     defaults = DEFAULTS.get(_class_name(part, config), {})
     if "scaling_factor" not in defaults:
         return None
-    found = config.get("scaling_factor", defaults["scaling_factor"])
+    found = config.get("scaling_factor", SCALES.get(family, defaults["scaling_factor"]))
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 1e3:
         raise SourceError(
             f"{part}/config.json: scaling_factor is {shown(found)}, expected a number above 0",
-            hint="Stable Diffusion 1 and 2 have 0.18215: write that, or download the file again")
+            hint="Stable Diffusion 1 and 2 have 0.18215, XL has 0.13025: write that, or download "
+                 "the file again")
     return {"scaling_factor": float(found)}
 
 

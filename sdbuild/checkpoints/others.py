@@ -1,4 +1,4 @@
-"""Files of tensors that are none of Stable Diffusion 1 or 2: told by names that only they have."""
+"""Files of tensors of models that are not built: recognized by names that only they have."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ _UNET = r"(model\.)?(diffusion_model\.)?"
 _KINDS = tuple((re.compile(pattern), kind, hint) for pattern, kind, hint in (
     (r"lora_(unet|te)|.*\.lora_[AB]\.|.*[._]lora\.(up|down)\.", "is a LoRA",
      "lora=FILE merges it into the checkpoint that it was made for"),
-    (r"conditioner\.embedders\.", "is of Stable Diffusion XL", ""),
+    (r"(edm_mean|edm_std|edm_vpred\.)", "is of a model with another schedule of noise (EDM), as "
+     "Playground 2.5 and CosXL are", ""),
     (_UNET + r"joint_blocks\.", "is of Stable Diffusion 3", ""),
     (_UNET + r"double_blocks\.", "is of FLUX", ""),
-    (r"control_model\.|(controlnet_)?(cond_embedding|input_hint_block)\.", "is a ControlNet", ""),
-    (_UNET + r"(label_emb|add_embedding|class_embedding)\.", "needs more than a prompt, as Stable "
-     "Diffusion XL and unCLIP do", ""),
-    (_UNET + r"time_embed(ding)?\.cond_proj\.", "has guidance as an input, as LCM does", ""),
+    (r"lora_controlnet$", "is a Control-LoRA", "take the ControlNet that it was made from"),
+    (r"difference$", "is the difference of a ControlNet to a U-Net",
+     "take the whole ControlNet, which its owner has too"),
+    (r"lllite_unet_", "is a ControlNet-LLLite", ""),
+    (r"(control_model\.)?(task_embedding|control_add_embedding\.|transformer_layes\.)",
+     "is a ControlNet for several kinds of pictures (union)", ""),
+    (r"(adapter\.)?body\.\d+\.(in_conv|resnets|block1)\b", "is a T2I adapter", ""),
+    (_UNET + r"class_embedding\.", "needs more than a prompt, as unCLIP does", ""),
     (_UNET + r".*\.(to_[kv]_ip|motion_modules|temporal_transformer|fuser)\.|" + _UNET +
      r"position_net\.", "has layers that Stable Diffusion has not, as IP-Adapter, AnimateDiff and "
      "GLIGEN add", ""),
@@ -31,15 +36,25 @@ _KINDS = tuple((re.compile(pattern), kind, hint) for pattern, kind, hint in (
 ))
 
 
-def refuse(path: Path, names: Iterable[str], expected: str) -> None:
-    """Makes sure that a file with tensors of these names is of no other kind.
+_WHOLE = ("model.diffusion_model.", "first_stage_model.")
+_CONTROLNET = re.compile(r"control_model\.|(controlnet_)?(cond_embedding|input_hint_block)\.")
+_EXPECTED = {"controlnet": "a ControlNet", "vae": "an autoencoder, or a checkpoint"}
+
+
+def refuse(path: Path, names: Iterable[str], part: str) -> None:
+    """Makes sure that a file with tensors of these names can have a part.
 
     Raises:
-        SourceError: it is; names the kind, and what helps.
+        SourceError: it is of another kind; names the kind, and what helps.
     """
+    names = list(names)
+    kinds = _KINDS
+    if part != "controlnet" and not any(name.startswith(_WHOLE) for name in names):
+        kinds = (*_KINDS, (_CONTROLNET, "is a ControlNet", ""))
     for name in names:
-        for pattern, kind, hint in _KINDS:
+        for pattern, kind, hint in kinds:
             if pattern.match(name):
+                expected = _EXPECTED.get(part, "a checkpoint of Stable Diffusion")
                 raise SourceError(
                     f"{path}: the file {kind}, expected {expected}", hint=hint or NO_MORE,
                     tensor=name,

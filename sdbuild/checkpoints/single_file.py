@@ -1,15 +1,15 @@
-"""Checkpoints in one `.safetensors` file, as civitai and A1111 keep them: Stable Diffusion 1 and 2.
+"""Checkpoints in one `.safetensors` file, as civitai and A1111 keep them: Stable Diffusion 1, 2
+and XL, and ControlNets.
 
 Such a file holds the tensors of all networks under the names of `ldm.py`, and nothing else: configs
-are told from shapes (`infer.py`), the tokenizer is CLIP's, the scheduler's numbers are those that
-the models were trained with. A folder given as `config` says all that instead.
+are inferred from shapes (`infer.py`), the tokenizer is CLIP's, the scheduler's numbers are those
+that the models were trained with. A folder given as `config` says all that instead.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints import infer, layout, ldm, networks, normalize, others, wrapped
 from sdbuild.checkpoints.folder import DigestOf, Folder
-from sdbuild.checkpoints.resources import SCHEDULER, TOKENIZER
+from sdbuild.checkpoints.homes import HOMES, LACKING, TITLES, Home
+from sdbuild.checkpoints.resources import SCHEDULER, TOKENIZER, TOKENIZER_2, Tokenizer
 from sdbuild.checkpoints.sidecar_configs import END_TOKEN
 
 if TYPE_CHECKING:
@@ -29,60 +30,25 @@ CLIP = Path(__file__).parent / "clip"
 SUFFIX = ".safetensors"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Home:
-    """Where the tensors of a part may be: behind a prefix, or alone if one has the name `mark`.
-
-    `named` gives them diffusers' names; `note` is recorded if they are taken from here.
-    """
-
-    named: Callable[[Mapping[str, Tensor]], ldm.Tensors]
-    prefix: str = ""
-    mark: str = ""
-    note: str = ""
-
-    def tensors(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors that are here, by the rest of their names."""
-        if self.mark and self.mark not in found:
-            return {}
-        return {name.removeprefix(self.prefix): tensor
-                for name, tensor in found.items() if name.startswith(self.prefix)}
-
-
-_HOMES: Mapping[str, tuple[_Home, ...]] = {
-    "unet": (
-        _Home(prefix="model.diffusion_model.", named=ldm.unet),
-        _Home(prefix="diffusion_model.", named=ldm.unet),
-        _Home(mark="input_blocks.0.0.weight", named=ldm.unet),
-        _Home(mark="time_embedding.linear_1.weight", named=ldm.renamed),
-        _Home(prefix="model_ema.diffusion_model", named=ldm.ema_unet, note="averaged weights"),
-    ),
-    "vae": (
-        _Home(prefix="first_stage_model.", named=ldm.vae),
-        _Home(mark="decoder.conv_in.weight", named=ldm.vae),
-    ),
-    "text_encoder": (
-        _Home(prefix="cond_stage_model.transformer.", named=ldm.renamed),
-        _Home(prefix="cond_stage_model.model.", named=ldm.open_clip),
-        _Home(mark="text_model.embeddings.token_embedding.weight", named=ldm.renamed),
-        _Home(mark="embeddings.token_embedding.weight", named=ldm.renamed),
-        _Home(mark="token_embedding.weight", named=ldm.open_clip),
-    ),
-}
-"""The first that has tensors is taken."""
-
-_TITLES = {"unet": "a U-Net", "vae": "an autoencoder", "text_encoder": "a text encoder"}
-_LACKING = {
-    "unet": "source=FILE is a complete checkpoint; vae=FILE is an autoencoder alone",
-    "vae": layout.FROM_ELSEWHERE,
-    "text_encoder": "components=unet,vae_decoder builds what the file has",
-}
 _SCHEDULER = {
     "_class_name": "PNDMScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear",
     "beta_start": 0.00085, "clip_sample": False, "num_train_timesteps": 1000,
     "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1, "trained_betas": None,
 }
 """Source: runwayml/stable-diffusion-v1-5, `scheduler_config.json`; 2.1 has the same numbers."""
+
+_XL_SCHEDULER = {
+    "_class_name": "EulerDiscreteScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085, "interpolation_type": "linear", "num_train_timesteps": 1000,
+    "steps_offset": 1, "timestep_spacing": "leading", "trained_betas": None,
+    "use_karras_sigmas": False,
+}
+"""Source: stabilityai/stable-diffusion-xl-base-1.0, `scheduler_config.json`."""
+
+_ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+"""Of models trained to the last step, where all is noise."""
+
+_ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 class SingleFile:
@@ -122,7 +88,7 @@ class SingleFile:
 
     def has(self, part: str) -> bool:
         """Whether it has the component."""
-        return part in _HOMES and self._home(part) is not None
+        return part in HOMES and self._home(part) is not None
 
     def config(self, part: str) -> dict[str, Any]:
         """The part's config: the folder's, or as its tensors' shapes tell.
@@ -132,12 +98,14 @@ class SingleFile:
         """
         if self._config:
             return self._config.config(part)
-        tensors = normalize.tensors(part, self.tensors(part).values())
-        shapes = {tensor.name: tensor.shape for tensor in tensors}
+        shapes = _shapes(part, self.tensors(part))
         where = self.place
-        if part == "text_encoder":
-            return infer.text_encoder(where, shapes, self._generation)
-        return infer.unet(where, shapes) if part == "unet" else infer.vae(where, shapes)
+        if part in _ENCODERS:
+            infer_encoder = getattr(infer, part)
+            return dict(infer_encoder(where, shapes, self._model))
+        if part == "vae":
+            return infer.vae(where, shapes, self._model if self._home("unet") else "")
+        return infer.unet(where, shapes) if part == "unet" else infer.controlnet(where, shapes)
 
     def tensors(self, part: str) -> dict[str, Tensor]:
         """The part's tensors, by diffusers' names.
@@ -145,10 +113,8 @@ class SingleFile:
         Raises:
             SourceError: the part is not in the file, which may be of another model.
         """
-        kinds = "a checkpoint of Stable Diffusion 1 or 2"
-        others.refuse(self.path, self._tensors,
-                      f"an autoencoder, or {kinds}" if part == "vae" else kinds)
-        if part not in _HOMES:
+        others.refuse(self.path, self._tensors, part)
+        if part not in HOMES:
             raise SourceError(
                 f"{self.path}: a single file has no {part}", hint=layout.LEAVE_OUT
             )
@@ -162,7 +128,7 @@ class SingleFile:
 
     def resources(self) -> Mapping[str, bytes]:
         """Tokenizer and scheduler. That of Stable Diffusion 2 does not say what its U-Net
-        predicts (`null`) unless the file's metadata tells.
+        predicts (`null`) unless the file's metadata does.
 
         Raises:
             SourceError: the file is of another model.
@@ -170,12 +136,12 @@ class SingleFile:
         if self._config:
             return self._config.config_resources()
         self.config("unet")
-        scheduler = _SCHEDULER | {"prediction_type": self._prediction_type()}
-        pad = "!" if self._generation == 2 else END_TOKEN
+        base = _XL_SCHEDULER if self._model in (infer.XL, infer.REFINER) else _SCHEDULER
+        scheduler = base | (_ZERO_SNR if "ztsnr" in self._tensors else {}) | {
+            "prediction_type": self._prediction_type()}
         return {
-            TOKENIZER.vocabulary: (CLIP / "vocab.json").read_bytes(),
-            TOKENIZER.merges: (CLIP / "merges.txt").read_bytes(),
-            TOKENIZER.special_tokens: json.dumps({"pad_token": pad}).encode(),
+            **{name: content for tokenizer, pad in _PADS[self._model].items()
+               for name, content in _tokenizer(tokenizer, pad).items()},
             SCHEDULER: json.dumps(scheduler, indent=2).encode(),
         }
 
@@ -189,33 +155,32 @@ class SingleFile:
             said.get("modelspec.architecture", "").startswith("stable-diffusion-v2-768-v")
         ):
             return "v_prediction"
-        if self._generation == 1 or kind.startswith("eps") or (
+        if self._model != infer.SECOND or kind.startswith("eps") or (
             said.get("modelspec.architecture") == "stable-diffusion-v2-512"
         ):
             return "epsilon"
         return None
 
     @cached_property
-    def _generation(self) -> int:
-        """1 or 2, by the width of prompts.
+    def _model(self) -> str:
+        """Which of the models it is, by the widths of prompts.
 
         Raises:
-            SourceError: it is neither's, or its networks are of two models.
+            SourceError: it is none, or its networks are of two models.
         """
         widths = {}
-        for part in ("unet", "text_encoder"):
+        for part in ("unet", *_ENCODERS):
             if home := self._home(part):
-                tensors = normalize.tensors(part, home.named(home.tensors(self._tensors)).values())
-                shapes = {tensor.name: tensor.shape for tensor in tensors}
+                shapes = _shapes(part, home.named(home.tensors(self._tensors)))
                 widths[part] = infer.prompt_width(self.place, part, shapes)
-        return infer.generation(self.place, widths)
+        return infer.model(self.place, widths)
 
     def _used(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
         """The text encoder's tensors without a last layer that Stable Diffusion 2 does not use."""
         if self._config:
             count = self._config.config("text_encoder").get("num_hidden_layers")
             return ldm.first_layers(found, count) if isinstance(count, int) else found
-        shapes = {t.name: t.shape for t in normalize.tensors("text_encoder", found.values())}
+        shapes = _shapes("text_encoder", found)
         return ldm.first_layers(found, infer.used_layers(self.place, shapes))
 
     @cached_property
@@ -226,13 +191,33 @@ class SingleFile:
         self._notes |= {f"names without {wrapper}." for wrapper in wrappers}
         return found
 
-    def _home(self, part: str) -> _Home | None:
-        return next((home for home in _HOMES[part] if home.tensors(self._tensors)), None)
+    def _home(self, part: str) -> Home | None:
+        return next((home for home in HOMES[part] if home.tensors(self._tensors)), None)
 
     def _lacks(self, part: str) -> SourceError:
-        has = " and ".join(title for name, title in _TITLES.items() if self._home(name))
+        has = " and ".join(title for name, title in TITLES.items() if self._home(name))
         return SourceError(
-            f"{self.path}: it has no {part}: no tensor begins with {_HOMES[part][0].prefix}"
+            f"{self.path}: it has no {part}: no tensor begins with {HOMES[part][0].prefix}"
             + (f"; it has {has}" if has else ""),
-            hint=_LACKING[part] if has else networks.NO_MORE,
+            hint=LACKING[part] if has else networks.NO_MORE,
         )
+
+
+_PADS = {
+    infer.FIRST: {TOKENIZER: END_TOKEN}, infer.SECOND: {TOKENIZER: "!"},
+    infer.XL: {TOKENIZER: END_TOKEN, TOKENIZER_2: "!"}, infer.REFINER: {TOKENIZER_2: "!"},
+}
+"""The tokenizers of each model, and what they pad prompts with."""
+
+
+def _tokenizer(tokenizer: Tokenizer, pad: str) -> dict[str, bytes]:
+    return {
+        tokenizer.vocabulary: (CLIP / "vocab.json").read_bytes(),
+        tokenizer.merges: (CLIP / "merges.txt").read_bytes(),
+        tokenizer.special_tokens: json.dumps({"pad_token": pad}).encode(),
+    }
+
+
+def _shapes(part: str, found: Mapping[str, Tensor]) -> infer.Shapes:
+    """The shapes of a part's tensors, by the names that its network has for them."""
+    return {tensor.name: tensor.shape for tensor in normalize.tensors(part, found.values())}

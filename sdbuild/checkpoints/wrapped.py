@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _WITHIN = ("_orig_mod", "module")
 _BEFORE = ("model", "state_dict")
 _ROOTS = ("model.diffusion_model.", "diffusion_model.", "first_stage_model.", "cond_stage_model.",
-          "model_ema.")
+          "conditioner.", "control_model.", "model_ema.")
 """What the names of Stable Diffusion's first code begin with."""
 
 

@@ -129,7 +129,8 @@ def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     part, prefixes = job.reads[0], tuple(job.params["prefixes"])
     found = normalize.architecture_of(checkpoint, job.reads, job.params)
     (job.output / ARCHITECTURE).write_bytes(encode(found))
-    if latents := normalize.latents(part, checkpoint.config(part)):
+    family = job.params.get("family", "sd")
+    if latents := normalize.latents(part, checkpoint.config(part), family):
         (job.output / LATENTS).write_bytes(encode(latents))
     tables = normalize.tensors(part, checkpoint.tensors(part).values())
     taken = [tensor for tensor in tables if tensor.name.startswith(prefixes)]
