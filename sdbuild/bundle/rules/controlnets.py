@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from sdbuild.bundle.bundle_reader import SD, Compiled, Opened
-from sdbuild.bundle.rules.rule import ERROR, SWIFT, WARNING, Finding, names, rule
+from sdbuild.bundle.rules.rule import ERROR, SWIFT, Finding, names, rule
 from sdbuild.bundle.rules.shapes import Shape, present, required, shaped, typed
-from sdbuild.bundle.rules.unets import RESIDUAL, inputs
+from sdbuild.bundle.rules.unets import inputs, is_residual
 
 _SHAPES: Mapping[str, Shape] = {
     "sample": (2, "channels", "h", "w"),
@@ -53,7 +53,7 @@ def controlnets_inputs_are_like_the_unets(bundle: Opened) -> Iterator[Finding]:
 def residuals_meet(bundle: Opened) -> Iterator[Finding]:
     """Each ControlNet gives the residuals that the controlled U-Net takes, of the same shapes."""
     unet = bundle.denoiser("ControlledUnet")
-    taken = {n: f.shape for n, f in inputs(unet).items() if RESIDUAL.fullmatch(n)} if unet else {}
+    taken = {n: f.shape for n, f in inputs(unet).items() if is_residual(bundle, n)} if unet else {}
     for model in bundle.nets if unet else ():
         yield from _meets(model, taken, unet[0].file)
 
@@ -66,14 +66,13 @@ def residuals_are_fp32(bundle: Opened) -> Iterator[Finding]:
         yield from typed(model, model.outputs.values(), ("fp32",))
 
 
-@rule(WARNING, SWIFT, "uses the plain U-Net in its place, if there is one.", families=(SD,))
+@rule(ERROR, SWIFT, "drops what ControlNets give, and does not say so.", families=(SD,))
 def a_controlled_unet_takes_residuals(bundle: Opened) -> Iterator[Finding]:
-    """The controlled U-Net takes `additional_residual_0` and so on, without a gap."""
+    """The controlled U-Net takes residuals."""
     for models in filter(None, [bundle.denoiser("ControlledUnet")]):
-        found = {name for name in inputs(models) if RESIDUAL.fullmatch(name)}
-        wanted = {f"additional_residual_{i}" for i in range(max(len(found), 1))}
-        if found != wanted:
-            yield Finding(models[0].file, f"residuals {names(found)}", names(wanted))
+        if not any(is_residual(bundle, name) for name in inputs(models)):
+            yield Finding(models[0].file, f"inputs {names(inputs(models))}",
+                          "additional_residual_0 and so on")
 
 
 def _meets(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdbuild.bundle.bundle_reader import REFINER, SD, SD3, Compiled, Opened
+from sdbuild.bundle.bundle_reader import REFINER, SD, SD3, SUFFIX, Compiled, Opened
 from sdbuild.bundle.rules.rule import (
     ERROR,
     SWIFT,
@@ -54,10 +54,12 @@ def text_encoder_gives_last_hidden_state(bundle: Opened) -> Iterator[Finding]:
       families=TWO_ENCODERS)
 def text_encoders_give_hidden_and_pooled(bundle: Opened) -> Iterator[Finding]:
     """Each text encoder gives `hidden_embeds`, (1, tokens, width), and `pooled_outputs`,
-    (1, width)."""
+    (1, width); SDXL has no use for the first one's."""
     for model in _clips(bundle):
         yield from _gives(model, "hidden_embeds", (1, "tokens", "width"))
-        yield from _gives(model, "pooled_outputs", (1, "width"))
+        is_dropped = bundle.family != SD3 and model.file == f"{CLIPS[0]}{SUFFIX}"
+        if not is_dropped or "pooled_outputs" not in model.outputs:
+            yield from _gives(model, "pooled_outputs", (1, "width"))
 
 
 @rule(WARNING, SWIFT, "feeds token numbers as fp32, as all bundles in the field declare them; how "

@@ -30,9 +30,10 @@ def chunks_meet(bundle: Opened) -> Iterator[Finding]:
 @rule(ERROR, SWIFT, "feeds the second chunk the first one's output in place of the input.",
       families=UNETS)
 def boundary_hides_no_input(bundle: Opened) -> Iterator[Finding]:
-    """No output of the first chunk is called like an input of the U-Net."""
-    for form, first, _ in _chunks(bundle):
-        clash = {name for name in first.outputs if is_fed(bundle, form, name)}
+    """No output of the first chunk is called like an input that both the U-Net and its second chunk
+    have."""
+    for form, first, second in _chunks(bundle):
+        clash = {name for name in first.outputs if is_fed(bundle, form, name)} & set(second.inputs)
         if clash:
             yield Finding(first.file, f"outputs {names(clash)}", "other names")
 

@@ -61,12 +61,14 @@ def vocabulary_has_the_second_encoders_pad(bundle: Opened) -> Iterator[Finding]:
 
 @rule(ERROR, SWIFT, "fails as it loads the tokenizer.")
 def merges_are_pairs(bundle: Opened) -> Iterator[Finding]:
-    """Every line of `merges.txt` that is neither empty nor begins with `#` is two words."""
+    """Every line of `merges.txt`, in UTF-8, that is neither empty nor begins with `#` is two
+    words."""
     lines = _merges(bundle.folder)
     if lines is None:
         yield Finding("merges.txt", "no file", "the tokenizer's rules")
     for number, line in enumerate(lines or (), 1):
-        if line and not line.startswith(b"#") and not _PAIR.fullmatch(line.rstrip(b"\r")):
+        is_pair = line.startswith(b"#") or _PAIR.fullmatch(line.rstrip(b"\r"))
+        if line and not (is_pair and _is_text(line)):
             yield Finding(f"merges.txt:{number}", repr(line[:40].decode("utf-8", "replace")),
                           "two words with a space between them")
             return
@@ -169,6 +171,13 @@ def _merges(folder: Path) -> list[bytes] | None:
         return read_bytes(folder / "merges.txt").split(b"\n")
     except ValueError:
         return None
+
+
+def _is_text(line: bytes) -> bool:
+    try:
+        return bool(line.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _tokenizer(bundle: Opened) -> dict[str, Any]:

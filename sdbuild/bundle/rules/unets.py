@@ -34,10 +34,14 @@ def wanted(bundle: Opened) -> frozenset[str]:
     return frozenset(_SHAPES if bundle.family == SD else {*_XL_SHAPES, "time_ids"})
 
 
+def is_residual(bundle: Opened, name: str) -> bool:
+    """Whether ControlNets give a value of this name, which hosts hand on whatever it is called."""
+    return RESIDUAL.fullmatch(name) is not None or any(name in net.outputs for net in bundle.nets)
+
+
 def is_fed(bundle: Opened, form: str, name: str) -> bool:
     """Whether hosts feed an input of this name, rather than a first chunk that gives it."""
-    is_residual = form == "ControlledUnet" and RESIDUAL.fullmatch(name) is not None
-    return name in wanted(bundle) or is_residual
+    return name in wanted(bundle) or (form == "ControlledUnet" and is_residual(bundle, name))
 
 
 def forms(bundle: Opened) -> Iterator[tuple[str, tuple[Compiled, ...]]]:
