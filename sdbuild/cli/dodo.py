@@ -15,6 +15,7 @@ from doit.cmd_base import ModuleTaskLoader
 from doit.doit_cmd import DoitMain
 
 from sdbuild.base.errors import RecipeError
+from sdbuild.base.parsing import shown
 from sdbuild.cli.reporter import Reporter
 from sdbuild.cli.tasks import load, variables
 from sdbuild.recipe.settings import database, settings
@@ -56,8 +57,8 @@ def run(
     Args:
         words: the variables, which doit itself would read from its arguments.
     """
-    if "" in arguments:
-        raise RecipeError("an empty argument, expected a task", hint="sdbuild list lists the tasks")
+    for word in arguments:
+        _check_task(word)
 
     def task_sdbuild() -> Iterator[dict[str, Any]]:
         yield from load(words)
@@ -68,6 +69,20 @@ def run(
     )
     program.BIN_NAME = "sdbuild"
     return program.run(list(arguments))
+
+
+def _check_task(word: str) -> None:
+    """Refuses what cannot be the name of a task, which doit would ignore or report late.
+
+    Raises:
+        RecipeError: it is empty, has a `=`, which doit takes for a variable of its own, or is a
+            path.
+    """
+    if not word:
+        raise RecipeError("an empty argument, expected a task", hint="sdbuild list lists the tasks")
+    if not word.startswith("-") and ("=" in word or ("/" in word and ":" not in word)):
+        raise RecipeError(f"{shown(word)}: expected a task, or name=value",
+                          hint='a value that has spaces is quoted: source="my models/a"')
 
 
 def build_bundle(words: Mapping[str, str], *, is_quiet: bool = False) -> tuple[Path, int]:

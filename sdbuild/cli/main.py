@@ -8,6 +8,7 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -84,6 +85,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command; the exit status: 0 done, 1 failed, 2 usage error."""
         try:
+            _check_folder()
             return super().invoke(ctx)
         except SDBuildError as error:
             _report(error, ctx)
@@ -98,6 +100,19 @@ class _Commands(click.Group):
             place = f"{error.filename}: " if error.filename else ""
             _report(StoreError(f"{place}{error.strerror or error}"), ctx)
             return 1
+
+
+def _check_folder() -> None:
+    """Makes sure that the current folder still exists, which nearly everything depends on.
+
+    Raises:
+        StoreError: it was deleted.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise StoreError("the current folder was deleted",
+                         hint="change to a folder that exists: cd ~") from None
 
 
 def _report(error: SDBuildError, ctx: click.Context) -> None:

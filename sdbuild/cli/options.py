@@ -6,6 +6,7 @@ everywhere. What was given reaches the command as one mapping, `words`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdbuild.base.errors import RecipeError, StoreError
+from sdbuild.base.errors import RecipeError, SDBuildError, StoreError
 from sdbuild.base.parsing import shown
 from sdbuild.base.paths import outside_path
 from sdbuild.base.suggestions import did_you_mean
@@ -38,6 +39,11 @@ SCHEMA = 1
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 _WORD = re.compile(r"([A-Za-z_][\w-]*)=(.*)", re.DOTALL)
+_QUOTES = "\u201c\u201d\u201e\u2018\u2019"
+_DASH = re.compile(r"[\u2010-\u2015\u2212]+(?=[A-Za-z])")
+_QUOTE = re.compile(f"[{_QUOTES}]+")
+"""Dashes and quotes as web pages and text processors set them."""
+
 _WIDEST = 22
 """Characters of the values that stand beside an option's name; more stand in its help."""
 
@@ -58,7 +64,10 @@ class _Value(click.ParamType):
         """The values that begin with what is typed; else files, except for the recipe's name."""
         from click.shell_completion import CompletionItem
 
-        known = Project.here().names() if self._field is MODEL_FIELD else self._field.choices
+        known: Sequence[str] = self._field.choices
+        if self._field is MODEL_FIELD:
+            with contextlib.suppress(SDBuildError):  # a broken project completes nothing
+                known = Project.here().names()
         found = [CompletionItem(word) for word in known if word.startswith(incomplete)]
         is_file = self._field.unit.startswith(("FILE", "FOLDER", "PLACE", "RECIPE"))
         return found or ([CompletionItem(incomplete, type="file")] if is_file else [])
@@ -139,6 +148,8 @@ class Command(click.Command):
                    for name in param.opts}
         is_value = is_literal = False
         for arg in args:
+            if not is_value and not is_literal:
+                _check_typography(arg)
             word = _WORD.fullmatch(arg)
             if is_value or is_literal or arg.startswith("-") or word is None:
                 yield arg
@@ -175,6 +186,24 @@ class Command(click.Command):
         for group, records in groups.items():
             with formatter.section(group):
                 formatter.write_dl(records, col_max=30)
+
+
+def _check_typography(arg: str) -> None:
+    """Refuses an argument that was copied from a page which replaced dashes or quotes.
+
+    Raises:
+        RecipeError: it begins with a typographic dash, or its value with a quote that is not closed
+            in it, as the shell splits it at spaces.
+    """
+    name, _, value = arg.rpartition("=")
+    if _DASH.match(arg) or _QUOTE.match(name or value):
+        plain = _QUOTE.sub("", _DASH.sub("--", arg)).strip(_QUOTES)
+    elif _QUOTE.match(value) and not _QUOTE.search(value[1:]):
+        plain = f'{name}="{value.strip(_QUOTES)} …"'
+    else:
+        return
+    raise RecipeError(f"{shown(arg)}: a typographic dash or quote, expected a plain one",
+                      hint=f"it was probably copied from a web page; type {plain}")
 
 
 def as_command(

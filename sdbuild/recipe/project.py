@@ -53,14 +53,15 @@ class Project:
         """
         here = Path.cwd()
         for folder in (here, *here.parents):
+            if (folder / FILE).is_dir():
+                raise RecipeError(f"{folder / FILE}: a folder, expected a file",
+                                  hint="Docker makes a folder where a mounted file does not exist")
             if (folder / FILE).is_file() or _recipes(folder / "recipes"):
                 own = () if real_path(folder / "recipes") == real_path(BUILT_IN) \
                     else (folder / "recipes",)
                 return cls(root=folder, recipes=(*own, BUILT_IN), cache=folder / "cache",
                            bundles=folder / "bundles", table=_table(folder / FILE))
-        import platformdirs
-
-        return cls(root=here, recipes=(BUILT_IN,), cache=platformdirs.user_cache_path("sdbuild"),
+        return cls(root=here, recipes=(BUILT_IN,), cache=_user_cache() or here / "cache",
                    bundles=here / "bundles")
 
     @property
@@ -132,6 +133,17 @@ class Project:
         """
         found = self.setting(field, words)
         return found and outside_path((found[1] / found[0]).absolute(), field.name)
+
+
+def _user_cache() -> Path | None:
+    """The platform's folder for caches; None for a user without a home, as in containers."""
+    import platformdirs
+
+    try:
+        found = platformdirs.user_cache_path("sdbuild")
+    except RuntimeError:
+        return None
+    return found if found.is_absolute() else None
 
 
 def _recipes(folder: Path) -> list[Path]:
