@@ -79,6 +79,16 @@ SWIFT = Host(
 )
 """Source: apple/ml-stable-diffusion at e12202c, run on Linux; see `tests/fixtures/swift`."""
 
+SWIFT_SCHEDULE = {
+    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000, "trained_betas": None, "rescale_betas_zero_snr": False,
+}
+"""The schedule of noise that the Swift package has built in, in diffusers' words.
+
+Source:
+    apple/ml-stable-diffusion at e12202c, the Swift pipeline and its schedulers.
+"""
+
 APPLE_PYTHON = Host(
     name="apple-python",
     title="Apple's Python pipeline",

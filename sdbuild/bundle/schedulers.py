@@ -17,8 +17,8 @@ class Scheduler:
     """A scheduler: our name, diffusers' class, and what its config must say beside.
 
     `others` are its names in AUTOMATIC1111's web UI and the apps that follow it. `is_flow` says
-    whether it is for networks that predict a flow, and `has_sigmas` whether the sigmas can be
-    spaced.
+    whether it is for networks that predict a flow, `has_sigmas` whether the sigmas can be spaced,
+    and `adds_noise` whether it adds noise in each step.
     """
 
     name: str
@@ -27,40 +27,42 @@ class Scheduler:
     config: Mapping[str, Any] = field(default_factory=dict)
     has_sigmas: bool = True
     is_flow: bool = False
+    adds_noise: bool = False
 
 
 _ALL = (
     Scheduler("ddim", "DDIMScheduler", ("DDIM",), has_sigmas=False),
-    Scheduler("ddpm", "DDPMScheduler", ("DDPM",), has_sigmas=False),
+    Scheduler("ddpm", "DDPMScheduler", ("DDPM",), has_sigmas=False, adds_noise=True),
     Scheduler("deis", "DEISMultistepScheduler", ("DEIS",), {"algorithm_type": "deis"}),
     Scheduler("dpm", "DPMSolverMultistepScheduler", ("DPM++ 2M", "dpmpp", "dpmpp_2m"),
               {"algorithm_type": "dpmsolver++", "solver_order": 2}),
     Scheduler("dpm_3m", "DPMSolverMultistepScheduler", ("DPM++ 3M", "dpmpp_3m"),
               {"algorithm_type": "dpmsolver++", "solver_order": 3}),
     Scheduler("dpm_sde", "DPMSolverMultistepScheduler", ("DPM++ 2M SDE", "dpmpp_2m_sde"),
-              {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}),
+              {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}, adds_noise=True),
     Scheduler("dpm_single", "DPMSolverSinglestepScheduler", ("DPM++ 2S", "dpmpp_2s"),
               {"algorithm_type": "dpmsolver++"}),
+    Scheduler("dpm_single_sde", "DPMSolverSinglestepScheduler", ("DPM++ SDE", "dpmpp_sde"),
+              {"algorithm_type": "sde-dpmsolver++"}, adds_noise=True),
     Scheduler("dpm2", "KDPM2DiscreteScheduler", ("DPM2", "dpm_2", "kdpm2")),
     Scheduler("dpm2_a", "KDPM2AncestralDiscreteScheduler",
-              ("DPM2 a", "dpm_2_ancestral", "kdpm2_a")),
+              ("DPM2 a", "dpm_2_ancestral", "kdpm2_a"), adds_noise=True),
     Scheduler("euler", "EulerDiscreteScheduler", ("Euler", "k_euler")),
     Scheduler("euler_a", "EulerAncestralDiscreteScheduler",
-              ("Euler a", "euler_ancestral", "k_euler_a"), has_sigmas=False),
+              ("Euler a", "euler_ancestral", "k_euler_a"), has_sigmas=False, adds_noise=True),
     Scheduler("flow_euler", "FlowMatchEulerDiscreteScheduler", ("flow",), is_flow=True),
     Scheduler("flow_heun", "FlowMatchHeunDiscreteScheduler", is_flow=True, has_sigmas=False),
     Scheduler("heun", "HeunDiscreteScheduler", ("Heun", "k_heun")),
-    Scheduler("lcm", "LCMScheduler", ("LCM",), has_sigmas=False),
+    Scheduler("lcm", "LCMScheduler", ("LCM",), has_sigmas=False, adds_noise=True),
     Scheduler("lms", "LMSDiscreteScheduler", ("LMS", "k_lms")),
     Scheduler("pndm", "PNDMScheduler", ("PLMS", "PNDM"), has_sigmas=False),
-    Scheduler("sa", "SASolverScheduler", ("SA-Solver", "sa_solver")),
-    Scheduler("tcd", "TCDScheduler", ("TCD",), has_sigmas=False),
+    Scheduler("sa", "SASolverScheduler", ("SA-Solver", "sa_solver"), adds_noise=True),
+    Scheduler("tcd", "TCDScheduler", ("TCD",), has_sigmas=False, adds_noise=True),
     Scheduler("unipc", "UniPCMultistepScheduler", ("UniPC",)),
 )
 SCHEDULERS = {scheduler.name: scheduler for scheduler in _ALL}
 
-SIGMAS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas",
-          "beta": "use_beta_sigmas"}
+SIGMAS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas"}
 """What a name may end with, and the field of diffusers' config that it sets."""
 
 

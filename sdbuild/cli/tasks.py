@@ -179,7 +179,8 @@ def _check_task(builder: Builder, found: Settings) -> dict[str, Any]:
 
 
 def _generate_task(found: Settings) -> dict[str, Any]:
-    options = found.recipe.request.settings() | {"out": found.out, "report": found.report}
+    options = found.recipe.request.settings() | {
+        "out": found.out, "report": found.report, "trace": found.trace}
     words = [f"--{name}={value}" for name, value in options.items() if value is not None]
     return {
         "basename": "generate",

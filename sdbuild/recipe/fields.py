@@ -140,8 +140,11 @@ PLACE_FIELDS = (
     Field(name="cache", parse=values.path, unit="FOLDER", meaning="the folder of the store"),
     Field(name="bundle", parse=values.path, unit="FOLDER",
           meaning="the folder for the finished bundle"),
-    Field(name="out", parse=values.picture, unit="FILE.png", meaning="the image to write"),
+    Field(name="out", parse=values.picture, unit="FILE.png",
+          meaning="the image to write: .png, .jpg or .webp"),
     Field(name="report", parse=values.path, unit="FILE", meaning="a file for timings, as JSON"),
+    Field(name="trace", parse=values.path, unit="FOLDER",
+          meaning="a folder for the arrays of each step of an image, as .npy"),
 )
 REMOTE_FIELD = Field(name="remote", parse=values.url, unit="URL",
                      meaning="a store that machines share: s3://bucket/folder, another URL "

@@ -25,7 +25,8 @@ _PLACES = {field.name: field for field in PLACE_FIELDS}
 class Settings:
     """A recipe, its places, and the memory that steps may hold together.
 
-    `report` and `remote` are None if none is asked for; the URL of `remote` may hold credentials.
+    `report`, `trace` and `remote` are None if none is asked for; the URL of `remote` may hold
+    credentials.
     """
 
     recipe: Recipe
@@ -33,6 +34,7 @@ class Settings:
     bundle: Path
     out: Path
     report: Path | None
+    trace: Path | None
     ram_bytes: int
     remote: str | None = field(default=None, repr=False)
 
@@ -55,6 +57,7 @@ def settings(words: Mapping[str, str]) -> Settings:
         bundle=real_path(places["bundle"] or project.bundles / recipe.variant),
         out=places["out"] or Path("images", f"{recipe.name}.png").absolute(),
         report=places["report"],
+        trace=places["trace"],
         ram_bytes=ram[0] if ram else usable_bytes(),
         remote=_remote(project, words),
     )

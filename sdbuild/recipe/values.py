@@ -173,8 +173,8 @@ def url(value: Any) -> str:
 def picture(value: Any) -> str:
     """The path of a picture that is written."""
     found = path(value)
-    if not found.lower().endswith(".png"):
-        raise ValueError("a path that ends in .png")
+    if not found.lower().endswith((".png", ".jpg", ".jpeg", ".webp")):
+        raise ValueError("a path that ends in .png, .jpg or .webp")
     return found
 
 

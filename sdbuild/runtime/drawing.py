@@ -41,7 +41,7 @@ def draw_each(
     pipeline = Pipeline(bundle, parts=OneAtATime(load))
     conditions = [pipeline.condition(request) for request in requests]
     latents = [
-        pipeline.denoise(condition, next(pipeline.starts(request)), request, lambda: None)
+        pipeline.denoise(condition, next(pipeline.starts(request)), request)
         for condition, request in zip(conditions, requests, strict=True)
     ]
     for each in latents:

@@ -1,32 +1,39 @@
-"""Pictures to files: settings in their text chunks, a contact sheet of several, timings."""
+"""Pictures to files, one by one: what is said beside them, a contact sheet, a report."""
 
 from __future__ import annotations
 
 import json
 import math
+import platform
+import re
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from sdbuild import __version__
 from sdbuild.base.errors import SDBuildError
+from sdbuild.bundle.host_notes import Scene, command_line, notes
 from sdbuild.bundle.manifest import Bundle
 from sdbuild.bundle.request import Request
+from sdbuild.runtime import files, images
 from sdbuild.runtime.pipeline import Pipeline, Result
+from sdbuild.runtime.trace import to_folder
+
+_WEIGHT = re.compile(r"\([^()]+:\s*-?[\d.]+\)")
+_EMBEDDING = re.compile(r"<(?!\|)[^<>\s]+>|embedding:\S+")
 
 
 def generate(
     bundle: Bundle, request: Request, out: Path, report: Path | None = None,
-    predictor: str = "auto", weight_bytes: int | None = None,
-) -> list[Path]:
-    """Draws a request and writes its pictures; the files, `out` last.
+    predictor: str = "auto", weight_bytes: int | None = None, trace: Path | None = None,
+) -> Iterator[Path]:
+    """Draws a request and gives the files of its pictures, each as soon as it is written.
 
-    Several pictures go to `<out>-1.png`, `<out>-2.png`, …, and `out` is their contact sheet. Those
-    that the bundle's safety checker flags are black, and named on the standard error.
+    Several pictures go to `<out>-1.png`, `<out>-2.png`, …, and `out`, given last, is their contact
+    sheet. Those that the bundle's safety checker flags are black, and named on the standard error.
 
     Raises:
         BundleError, MILError: the bundle cannot draw.
@@ -36,35 +43,63 @@ def generate(
     """
     _check_places(out, report)
     pipeline = Pipeline(bundle, predictor, weight_bytes)
-    _warn_of_what_is_left_out(pipeline, request)
-    steps = request.count * request.steps
-    with tqdm(total=steps, unit="step", disable=not sys.stderr.isatty(), leave=False,
-              file=sys.__stderr__) as bar:  # which steers the terminal
-        results = list(pipeline.draw(request, bar.update))
-    numbered = [out.with_stem(f"{out.stem}-{i}") for i in range(1, request.count + 1)]
-    files = [out] if request.count == 1 else numbered
-    try:
-        for path, result in zip(files, results, strict=True):
-            result.image.save(path, "PNG", pnginfo=_settings(bundle, request, [result]))
-        if request.count > 1:
-            contact_sheet([r.image for r in results]).save(
-                out, "PNG", pnginfo=_settings(bundle, request, results)
-            )
-            files = [*files, out]
-        if report is not None:
-            report.write_text(_timings(pipeline, results), "utf-8")
-    except OSError as error:
-        raise SDBuildError(f"{error.filename}: cannot be written: {error.strerror}") from error
-    for path, result in zip(files, results, strict=False):
+    for line in _warnings(pipeline, request):
+        print(line, file=sys.stderr)
+    results: list[Result] = []
+    written: list[Path] = []
+    started = time.monotonic()
+    for result in _drawn(pipeline, request, trace):
+        path = out if request.count == 1 else out.with_stem(f"{out.stem}-{len(results) + 1}")
+        _save(bundle, request, path, [result])
         if result.is_flagged:
             print(f"{path}: black, as the bundle's safety checker flags it", file=sys.stderr)
-    return files
+        results.append(result)
+        written.append(path)
+        yield path
+    if request.count > 1:
+        _save(bundle, request, out, results)
+        yield out
+    if report is not None:
+        _write_report(report, pipeline, request, results, written, time.monotonic() - started)
+    if line := command_line(bundle, request):
+        print(f"on a Mac, the same image (55 dB or more): {line}", file=sys.stderr)
 
 
-def _warn_of_what_is_left_out(pipeline: Pipeline, request: Request) -> None:
+def _drawn(pipeline: Pipeline, request: Request, trace: Path | None) -> Iterator[Result]:
+    """The pictures, with a bar on the terminal that `sys.__stderr__` is."""
+    with tqdm(unit="step", disable=not sys.stderr.isatty(), leave=False,
+              file=sys.__stderr__) as bar:
+        def progress(steps: int) -> None:
+            bar.total = steps * request.count
+            bar.update()
+        yield from pipeline.draw(request, progress, to_folder(trace) if trace else None)
+
+
+def _save(bundle: Bundle, request: Request, path: Path, results: Sequence[Result]) -> None:
+    sheet = results[0].image if len(results) == 1 else contact_sheet([r.image for r in results])
+    seed = results[0].seed
+    files.save(sheet, path,
+               files.settings(bundle, request, seed, [r.is_flagged for r in results]),
+               files.parameters(bundle, request, seed))
+
+
+def _warnings(pipeline: Pipeline, request: Request) -> Iterator[str]:
+    """What is not drawn as it is asked for, and what the host does otherwise."""
     for name in ("prompt", "negative"):
-        if rest := pipeline.truncated_part(request, getattr(request, name)):
-            print(f"warning: {name}: it is too long, so this is left out: {rest}", file=sys.stderr)
+        prompt = getattr(request, name)
+        if rest := pipeline.truncated_part(request, prompt):
+            yield f"warning: {name}: it is too long, so this is left out: {rest}"
+        for found in _WEIGHT.findall(prompt):
+            yield f"warning: {name}: {found} is read as words: hosts know no weights"
+        for found in _EMBEDDING.findall(prompt):
+            yield f"warning: {name}: {found} is read as words: the bundle has no such embedding"
+    scene = Scene(
+        bundle=pipeline.bundle, request=request, batch=pipeline.batch,
+        other_words=pipeline.other_words(request),
+        image_size=(0, 0) if request.image is None else images.read(Path(request.image)).size,
+    )
+    for note in notes(scene):
+        yield f"host={request.host}: {note}"
 
 
 def _check_places(out: Path, report: Path | None) -> None:
@@ -90,26 +125,26 @@ def contact_sheet(images: Sequence[Image.Image], columns: int | None = None) -> 
     return sheet
 
 
-def _settings(bundle: Bundle, request: Request, results: Sequence[Result]) -> PngInfo:
-    """All that is needed to draw a file's pictures again, and how many of them were flagged."""
-    text = PngInfo()
-    flagged = sum(map(bool, (result.is_flagged for result in results)))
-    is_checked = results[0].is_flagged is not None
-    for name, value in {
-        "prompt": request.prompt, "negative": request.negative, "seed": results[0].seed,
-        "steps": request.steps, "guidance": request.guidance, "scheduler": request.scheduler,
-        **({"safety_checker": f"flagged {flagged} of {len(results)}"} if is_checked else {}),
-        "bundle": bundle.description, "software": f"sdbuild {__version__}",
-    }.items():
-        text.add_itxt(name, str(value))
-    return text
-
-
-def _timings(pipeline: Pipeline, results: Sequence[Result]) -> str:
-    """The timings in seconds and the safety checker's verdicts, as JSON."""
-    pictures = [
-        {"seed": r.seed, "is_flagged": r.is_flagged,
-         "seconds": {k: round(v, 3) for k, v in r.seconds.items()}}
-        for r in results
-    ]
-    return json.dumps({"load_s": round(pipeline.load_s, 3), "pictures": pictures}, indent=2) + "\n"
+def _write_report(
+    path: Path, pipeline: Pipeline, request: Request, results: Sequence[Result],
+    written: Sequence[Path], seconds: float,
+) -> None:
+    """Writes settings, timings in seconds and the safety checker's verdicts, as JSON."""
+    denoise_s = sum(r.seconds["denoise"] for r in results)
+    steps = sum(r.steps for r in results)
+    content = {
+        "settings": request.settings(),
+        "bundle": {"name": pipeline.bundle.name, "description": pipeline.bundle.description},
+        "machine": {"system": platform.system(), "machine": platform.machine()},
+        "load_s": round(pipeline.load_s, 3), "total_s": round(seconds, 3),
+        "steps_per_s": round(steps / denoise_s, 3) if denoise_s else None,
+        "pictures": [
+            {"path": str(file), "seed": r.seed, "is_flagged": r.is_flagged,
+             "seconds": {k: round(v, 3) for k, v in r.seconds.items()}}
+            for file, r in zip(written, results, strict=True)
+        ],
+    }
+    try:
+        path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    except OSError as error:
+        raise SDBuildError(f"{path}: cannot be written: {error.strerror}") from error

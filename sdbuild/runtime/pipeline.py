@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from sdbuild.runtime.networks import NEEDED, Networks
 from sdbuild.runtime.predictor import Predictor
 from sdbuild.runtime.safety_checker import SafetyChecker
 from sdbuild.runtime.starts import Moments, Start, starts
+from sdbuild.runtime.trace import Trace
 
 Condition = Mapping[str, np.ndarray]
 """What the U-Net is given beside sample and timestep, by input: the negative prompt's, then the
@@ -31,7 +32,7 @@ prompt's, on the leading axis."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A picture, the seed of its noise, and the seconds that each part took.
+    """A picture, the seed of its noise, its steps, and the seconds that each part took.
 
     `is_flagged` is what the bundle's safety checker says, None if it has none; a flagged picture
     is black.
@@ -40,6 +41,7 @@ class Result:
     image: Image.Image
     is_flagged: bool | None
     seed: int
+    steps: int
     seconds: Mapping[str, float]
 
 
@@ -68,15 +70,22 @@ class Pipeline:
         self.load_s = time.monotonic() - started
 
     def draw(
-        self, request: Request, progress: Callable[[], object] = lambda: None
+        self, request: Request, progress: Callable[[int], object] = lambda steps: None,
+        trace: Trace | None = None,
     ) -> Iterator[Result]:
-        """Gives the pictures of a request one by one; calls `progress` after each step."""
+        """Gives the pictures of a request one by one.
+
+        Args:
+            progress: called after each step, with the number of all.
+            trace: takes what the first picture is made of.
+        """
         started = time.monotonic()
         condition = self.condition(request)
         encode_s = time.monotonic() - started
         for start in self.starts(request):
             started = time.monotonic()
-            latents = self.denoise(condition, start, request, progress)
+            latents = self.denoise(condition, start, request, progress, trace)
+            trace = None
             denoised = time.monotonic()
             image = self.decode(latents)
             decoded = time.monotonic()
@@ -89,8 +98,21 @@ class Pipeline:
                 seconds["check"] = time.monotonic() - decoded
             yield Result(
                 image=Image.new("RGB", image.size) if is_flagged else image,
-                is_flagged=is_flagged, seed=start.seed, seconds=seconds,
+                is_flagged=is_flagged, seed=start.seed, steps=len(start.schedule.timesteps),
+                seconds=seconds,
             )
+
+    @property
+    def batch(self) -> int:
+        """How many latents the U-Net takes at once."""
+        return self._networks.shape("unet", "sample")[0]
+
+    def other_words(self, request: Request) -> tuple[str, ...]:
+        """The words of a request's prompts that its host reads as other tokens than CLIP."""
+        own, clip = self._tokenizer(request), self._tokenizer(replace(request, tokenizer="clip"))
+        words = f"{request.prompt} {request.negative}".split()
+        return tuple(dict.fromkeys(
+            word for word in words if own.ids(word, 77) != clip.ids(word, 77)))
 
     def truncated_part(self, request: Request, prompt: str) -> str:
         """The end of a prompt that the text encoder does not see, because it takes so many tokens
@@ -148,7 +170,8 @@ class Pipeline:
         return Moments(mean=mean, std=np.exp(log_variance.clip(-30, 20) / 2))
 
     def denoise(
-        self, condition: Condition, start: Start, request: Request, progress: Callable[[], object]
+        self, condition: Condition, start: Start, request: Request,
+        progress: Callable[[int], object] = lambda steps: None, trace: Trace | None = None,
     ) -> torch.Tensor:
         """The latents of a picture.
 
@@ -156,8 +179,14 @@ class Pipeline:
             returns (1, C, h, w).
         """
         schedule, sample = start.schedule, start.latents
+        trace = trace or (lambda name, array: None)
+        negative, prompt = condition["encoder_hidden_states"][:, :, 0].transpose(0, 2, 1)
+        trace("neg_embeddings", negative[None])
+        trace("text_embeddings", prompt[None])
+        trace("initial_latents", sample.numpy())
+        trace("timesteps", np.array([float(t) for t in schedule.timesteps]))
         is_guided = HOSTS[request.host].is_guided(request.guidance)
-        batch = self._networks.shape("unet", "sample")[0]
+        batch = self.batch
         if batch == 1 and not is_guided:
             condition = {name: value[1:] for name, value in condition.items()}
         for index, timestep in enumerate(schedule.timesteps):
@@ -166,7 +195,9 @@ class Pipeline:
             if is_guided:
                 noise = without[0] + request.guidance * (noise - without[0])
             sample = schedule.step(noise, index, sample)
-            progress()
+            trace(f"noise_pred_step{index}", noise.numpy())
+            trace(f"latents_step{index}", sample.numpy())
+            progress(len(schedule.timesteps))
         return schedule.result(sample)
 
     def _predicted(

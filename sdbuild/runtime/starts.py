@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from sdbuild.base.errors import BundleError
 from sdbuild.bundle.hosts import HOSTS, Host
 from sdbuild.bundle.manifest import Bundle
 from sdbuild.bundle.request import Request
@@ -49,17 +48,10 @@ class Start:
 
 
 def noise_of(host: Host, rng: str | None, seed: int) -> Noise:
-    """A host's stream of random numbers.
-
-    Raises:
-        BundleError: the host has no such seed.
-    """
-    if seed >= host.seeds:
-        raise BundleError(f"seed={seed}: {host.title} has seeds below {host.seeds}",
-                          hint="take a smaller seed")
+    """A host's stream of random numbers; a seed that it does not have stands for its last bits."""
     name = host.rngs[rng or next(iter(host.rngs))]
     module: Any = importlib.import_module(f"sdbuild.runtime.rng.{name}")
-    stream: Noise = module.Stream(seed)
+    stream: Noise = module.Stream(seed % host.seeds)
     return stream
 
 
@@ -72,7 +64,7 @@ def starts(
         shape: of one picture's latents, (1, C, h, w).
         image: whose latents it starts with, if any.
     Raises:
-        BundleError: the host has no such seed, scheduler or spacing.
+        BundleError: the host has no such scheduler or spacing.
     """
     host = HOSTS[request.host]
     each = _of_one_stream if host.shares_noise else _of_own_streams

@@ -1,5 +1,10 @@
 """Pictures as hosts draw them, beside those that the hosts drew."""
 
+import subprocess
+import sys
+from pathlib import Path
+
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -58,3 +63,39 @@ def test_all_pictures_of_a_request_share_one_stream_in_the_swift_package(pipelin
 
     assert (together[0] == alone[0]).all()
     assert (together[1] != alone[1]).any()
+
+
+def test_a_trace_has_what_a_mac_is_compared_with(pipelines):
+    """The latents of each step follow from the traced predictions, in diffusers' scheduler."""
+    found = {}
+    asked = Request(prompt="a fox", negative="", seed=3, steps=3, guidance=5, scheduler="ddim",
+                    count=1)
+
+    (_,) = pipelines["fp16"].draw(asked, trace=found.__setitem__)
+
+    assert found["text_embeddings"].shape == found["neg_embeddings"].shape
+    assert found["text_embeddings"].shape[:2] == (1, 77)
+    assert (found["initial_latents"] == torch.randn(
+        1, 4, 16, 16, generator=torch.Generator().manual_seed(3)).numpy()).all()
+    scheduler = diffusers.DDIMScheduler.from_config(pipelines["fp16"].bundle.scheduler)
+    scheduler.set_timesteps(3)
+    assert found["timesteps"].tolist() == scheduler.timesteps.tolist()
+    sample = torch.from_numpy(found["initial_latents"])
+    for index, timestep in enumerate(scheduler.timesteps):
+        noise = torch.from_numpy(found[f"noise_pred_step{index}"])
+        sample = scheduler.step(noise, timestep, sample).prev_sample
+        assert torch.allclose(sample, torch.from_numpy(found[f"latents_step{index}"]), atol=1e-5)
+
+
+def test_a_killed_request_keeps_the_images_that_it_printed(built, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sdbuild", "generate", str(built.bundle), "--steps=1",
+         "--count=20", f"--out={tmp_path / 'a.png'}"], stdout=subprocess.PIPE, text=True)
+    printed = [Path(process.stdout.readline().strip()) for _ in range(2)]
+    process.kill()
+    rest = process.communicate()[0].splitlines()
+
+    assert printed == [tmp_path / "a-1.png", tmp_path / "a-2.png"]
+    for path in (*printed, *map(Path, rest)):
+        with Image.open(path) as picture:
+            picture.load()

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sdbuild.bundle.bundle_reader import REFINER, SD, SD3, SDXL, Opened
+from sdbuild.bundle.hosts import SWIFT_SCHEDULE
 from sdbuild.bundle.rules.rule import (
     ERROR,
     SWIFT,
@@ -18,12 +19,6 @@ from sdbuild.bundle.rules.rule import (
     Finding,
     rule,
 )
-
-_SCHEDULE = {
-    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000, "trained_betas": None, "rescale_betas_zero_snr": False,
-}
-"""Source: apple/ml-stable-diffusion at e12202c, the Swift pipeline and its schedulers."""
 
 SCALES = {SD: 0.18215, SDXL: 0.13025, REFINER: 0.13025, SD3: 1.5305}
 """What callers divide latents by, from the family alone. Source: the package's command line."""
@@ -41,7 +36,7 @@ def predicts_noise(bundle: Opened) -> Iterator[Finding]:
 def schedule_is_the_built_in_one(bundle: Opened) -> Iterator[Finding]:
     """The checkpoint was trained on Stable Diffusion's schedule of noise."""
     scheduler = bundle.manifest.get("scheduler")
-    for name, expected in _SCHEDULE.items():
+    for name, expected in SWIFT_SCHEDULE.items():
         found = scheduler.get(name, expected) if isinstance(scheduler, dict) else expected
         if found != expected:
             yield Finding(f"manifest.json scheduler.{name}", repr(found), repr(expected))

@@ -57,7 +57,8 @@ def command(
     project = Project.here()
     out = project.path(VARIABLES["out"], words) or Path("images", f"{made.name}.png")
     report = project.path(VARIABLES["report"], words)
-    for path in generate(made, request, out, report, predictor, weight_bytes):
+    trace = project.path(VARIABLES["trace"], words)
+    for path in generate(made, request, out, report, predictor, weight_bytes, trace):
         click.echo(path)
     return 0
 
@@ -68,7 +69,7 @@ def _refuse_recipe(words: dict[str, str]) -> None:
     Raises:
         RecipeError: there are some.
     """
-    known = [*(field.name for field in _FIELDS), "out", "report"]
+    known = [*(field.name for field in _FIELDS), "out", "report", "trace"]
     for name in words:
         if name not in known:
             raise RecipeError(f"{name}={words[name]}: the bundle is finished, expected only "

@@ -11,11 +11,11 @@ class Stream:
     """`numpy.random.RandomState`, whose stream NumPy promises never to change (NEP 19).
 
     Args:
-        seed: below 2^32.
+        seed: of which the last 32 bits count, as NumPy has no more.
     """
 
     def __init__(self, seed: int) -> None:
-        self._state = np.random.RandomState(seed)
+        self._state = np.random.RandomState(seed % (1 << 32))
 
     def array(self, shape: Sequence[int]) -> np.ndarray:
         """The next numbers, of this shape, as doubles."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from sdbuild.base.errors import BundleError
+from sdbuild.base.errors import BundleError, SDBuildError, ToolMissing
 from sdbuild.bundle.hosts import Host
 from sdbuild.bundle.manifest import MANIFEST, Bundle
 from sdbuild.bundle.request import Request
@@ -104,8 +104,11 @@ def schedule(
     wanted = asked(request, bundle, host)
     try:
         made: Schedule = module.schedule(wanted, generator)
-    except BundleError:
+    except SDBuildError:
         raise
+    except ImportError as error:
+        raise ToolMissing(f"scheduler={request.scheduler}: {str(error).strip()}",
+                          hint="pip install scipy, or take another scheduler") from error
     except Exception as error:  # diffusers refuses configs in many ways
         raise BundleError(
             f"{bundle.folder / MANIFEST}: scheduler: {request.scheduler} cannot take it for "

@@ -21,7 +21,8 @@ class Diffusers:
         if strength is not None:
             self.timesteps = _left(scheduler, strength, steps)
         takes = inspect.signature(scheduler.step).parameters
-        self._more = {"generator": generator} if "generator" in takes else {}
+        more = {"generator": generator, "eta": 0.0}  # as diffusers' pipelines give them
+        self._more = {name: value for name, value in more.items() if name in takes}
 
     def initial(self, noise: torch.Tensor) -> torch.Tensor:
         """The latents to begin with, where there is no image."""
@@ -52,6 +53,7 @@ def schedule(asked: Asked, generator: torch.Generator) -> Diffusers:
     """diffusers' scheduler with a checkpoint's config and what is asked for beside it."""
     import diffusers
 
+    diffusers.utils.logging.set_verbosity_error()  # it warns of every field it does not know
     entry = SCHEDULERS[asked.scheduler]
     config = {**asked.config, **entry.config}
     if asked.spacing:

@@ -1,0 +1,112 @@
+"""Pictures to files, whole or not at all, with the settings that draw them again.
+
+PNG has them in text chunks: one by one, and all in `parameters`, as AUTOMATIC1111's web UI writes
+them and many tools read them. JPEG and WebP have the latter as the comment of their EXIF data.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from sdbuild import __version__
+from sdbuild.base.errors import SDBuildError
+from sdbuild.bundle.manifest import Bundle
+from sdbuild.bundle.request import Request
+from sdbuild.bundle.schedulers import parts
+
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_QUALITY = 95
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+_SIGMAS = {"karras": "Karras", "exponential": "Exponential"}
+
+
+def save(picture: Image.Image, path: Path, settings: Mapping[str, str], parameters: str) -> None:
+    """Writes a picture in the format that its name ends with, over what is there.
+
+    Raises:
+        SDBuildError: it cannot be written.
+    """
+    kind = _FORMATS[path.suffix.lower()]
+    options: dict[str, Any] = {"quality": _QUALITY, "exif": _exif(parameters)}
+    if kind == "PNG":
+        options = {"pnginfo": _chunks(settings, parameters)}
+    if kind == "WEBP":
+        options["lossless"] = True
+    try:
+        with _replacing(path) as file:
+            picture.save(file, kind, **options)
+    except OSError as error:
+        raise SDBuildError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of another once it is whole."""
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    beside = Path(name)
+    try:
+        with os.fdopen(number, "wb") as file:
+            yield file
+        mask = os.umask(0)
+        os.umask(mask)
+        beside.chmod(0o666 & ~mask)  # as if it had been opened in its place
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _chunks(settings: Mapping[str, str], parameters: str) -> PngInfo:
+    found = PngInfo()
+    for name, value in {**settings, "parameters": parameters}.items():
+        found.add_itxt(name, value)
+    return found
+
+
+def _exif(parameters: str) -> Image.Exif:
+    found = Image.Exif()
+    found.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"UNICODE\0" + parameters.encode("utf-16-be")
+    return found
+
+
+def settings(bundle: Bundle, request: Request, seed: int, flagged: Sequence[bool | None]
+             ) -> dict[str, str]:
+    """All that is needed to draw a file's pictures again, and how many of them were flagged."""
+    checked = {} if flagged[0] is None else {
+        "safety_checker": f"flagged {sum(map(bool, flagged))} of {len(flagged)}"}
+    own = {name: value for name, value in request.settings().items() if name != "count"}
+    return {name: str(value) for name, value in {
+        **own, "seed": seed, **checked, "bundle": bundle.description,
+        "software": f"sdbuild {__version__}",
+    }.items()}
+
+
+def parameters(bundle: Bundle, request: Request, seed: int) -> str:
+    """The settings of a picture as AUTOMATIC1111's web UI writes them."""
+    scheduler, sigmas = parts(request.scheduler)
+    sigmas = "karras" if request.karras else sigmas
+    sampler = " ".join(filter(None, (next(iter(scheduler.others), scheduler.name),
+                                     _SIGMAS.get(sigmas))))
+    found: dict[str, object] = {
+        "Steps": request.steps, "Sampler": sampler, "CFG scale": f"{request.guidance:g}",
+        "Seed": seed, "Size": f"{bundle.width_px}x{bundle.height_px}", "Model": bundle.name,
+        "Denoising strength": None if request.image is None else request.strength,
+        "RNG": {"torch": "CPU", "nvidia": "NV"}.get(request.rng or ""),
+        "Version": f"sdbuild {__version__}",
+    }
+    line = ", ".join(f"{name}: {_quoted(str(value))}" for name, value in found.items()
+                     if value is not None)
+    negative = f"\nNegative prompt: {request.negative}" if request.negative else ""
+    return f"{request.prompt}{negative}\n{line}"
+
+
+def _quoted(value: str) -> str:
+    """A value with quotation marks if it would end the line of settings, as the web UI does."""
+    return f'"{value}"' if set(value) & set(',:\n"') else value

@@ -1,0 +1,71 @@
+"""Files of pictures: whole or not at all, with their settings."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdbuild.base.errors import SDBuildError
+from sdbuild.bundle.manifest import Bundle
+from sdbuild.bundle.request import Request
+from sdbuild.runtime import files
+
+BUNDLE = Bundle(
+    folder=Path("/bundle"), name="mine", family="sd", width_px=512, height_px=768,
+    attention="original", scale_factor=0.18215, pad_token="<|endoftext|>",
+    prediction_type="epsilon", scheduler={}, models={}, defaults={}, description="mine, fp16")
+REQUEST = Request(prompt="a fox, red", negative="a dog", seed=3, steps=20, guidance=7.5,
+                  scheduler="dpm_karras", count=1)
+PICTURE = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+
+
+def test_parameters_are_written_as_by_the_web_ui_of_automatic1111():
+    """Its reader splits the last line at commas and takes `Negative prompt:` before it."""
+    first, negative, line = files.parameters(BUNDLE, REQUEST, 3).split("\n")
+    found = dict(part.split(": ", 1) for part in line.split(", "))
+
+    assert (first, negative) == ("a fox, red", "Negative prompt: a dog")
+    assert {k: found[k] for k in ("Steps", "Sampler", "CFG scale", "Seed", "Size", "Model")} == {
+        "Steps": "20", "Sampler": "DPM++ 2M Karras", "CFG scale": "7.5", "Seed": "3",
+        "Size": "512x768", "Model": "mine"}
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.webp", "a.jpg", "a.jpeg"])
+def test_every_format_has_the_picture_and_its_parameters(tmp_path, name):
+    path = tmp_path / name
+
+    files.save(PICTURE, path, {"prompt": "füchsin"}, "füchsin\nSteps: 1")
+
+    with Image.open(path) as found:
+        assert np.abs(np.asarray(found.convert("RGB"), int) - np.asarray(PICTURE)).max() < 12
+        if name.lower().endswith(".png"):
+            text = found.text
+            assert (text["parameters"], text["prompt"]) == ("füchsin\nSteps: 1", "füchsin")
+        else:
+            comment = found.getexif().get_ifd(0x8769)[0x9286]
+            assert comment[:8] == b"UNICODE\0"
+            assert comment[8:].decode("utf-16-be") == "füchsin\nSteps: 1"
+
+
+def test_png_and_webp_lose_nothing(tmp_path):
+    for name in ("a.png", "a.webp"):
+        files.save(PICTURE, tmp_path / name, {}, "")
+        assert (np.asarray(Image.open(tmp_path / name)) == np.asarray(PICTURE)).all()
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    files.save(PICTURE, path, {}, "first")
+    before = path.read_bytes()
+
+    def full(self, file, *_, **__):
+        file.write(b"\x89PNG")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(SDBuildError, match=r"a\.png: cannot be written: No space left on device"):
+        files.save(PICTURE, path, {}, "second")
+
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
