@@ -11,7 +11,7 @@ import pytest
 
 from sdbuild import steps
 from sdbuild.engine.plan import plan
-from sdbuild.engine.stage import STAGES, BundleStage, From, Memory, stage
+from sdbuild.engine.stage import STAGES, BundleStage, From, Memory, Time, stage
 from sdbuild.engine.step import Step, ingredients, tool_versions
 from sdbuild.recipe.recipe import load
 from sdbuild.store import key
@@ -119,6 +119,7 @@ def test_every_stage_brings_what_a_stage_must(kind):
 
     assert isinstance(found.version, int)
     assert isinstance(found.memory, Memory)
+    assert isinstance(found.time, Time)
     assert found.summary
     assert isinstance(found, BundleStage) or found.gives
 

@@ -18,7 +18,7 @@ from sdbuild.engine import process
 from sdbuild.engine import relink as relinking
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import Plan
-from sdbuild.engine.stage import BundleStage, From, Memory
+from sdbuild.engine.stage import BundleStage, From, Memory, Time
 from sdbuild.engine.step import Step
 from sdbuild.recipe.sources import Source
 from sdbuild.reports.gc import collect
@@ -68,6 +68,7 @@ def stage(kind, work):
     class Noted(BundleStage):
         version = 1
         memory = Memory(1_000_000)
+        time = Time(0.1)
         needs_provenance = kind == "bundle"
         params = inputs = None
 
@@ -95,12 +96,13 @@ stage("bundle", bundle)
 
 
 class Forked:
-    """A `subprocess.Popen` of `python -P -m sdbuild.steps KIND WORK` without starting Python anew.
+    """A `subprocess.Popen` of `python -P -m sdbuild.steps KIND WORK WRITER` without a new Python.
 
-    As there, it has no open file of its parent's: it may end a moment later, and would hold locks.
+    As there, it has no open file of its parent's but the writer: it may end a moment later, and
+    would hold locks.
     """
 
-    def __init__(self, command, *, stdin, stdout, stderr, env):
+    def __init__(self, command, *, stdin, stdout, stderr, env, pass_fds):
         mine, self.stdin_handle = os.pipe()
         self.returncode = None
         self.pid = os.fork()
@@ -108,10 +110,12 @@ class Forked:
             os.dup2(mine, 0)
             os.dup2(stdout.fileno(), 1)
             os.dup2(stderr.fileno(), 2)
-            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            (writer,) = pass_fds
+            os.closerange(3, writer)
+            os.closerange(writer + 1, os.sysconf("SC_OPEN_MAX"))
             status = 70
             try:
-                status = step_process.main(command[-2], Path(command[-1]))
+                status = step_process.main(command[-3], Path(command[-2]), writer)
                 sys.stderr.flush()
             except BaseException:
                 traceback.print_exc()

@@ -9,7 +9,7 @@ import pytest
 from sdbuild.engine import build
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import Plan
-from sdbuild.engine.stage import ComponentStage, From, Memory
+from sdbuild.engine.stage import ComponentStage, From, Memory, Time
 from sdbuild.engine.step import Step
 from sdbuild.recipe.recipe import load
 from sdbuild.store import Store
@@ -33,6 +33,7 @@ class Bare(ComponentStage):
 
     version = 1
     memory = Memory(1_000_000)
+    time = Time(0.1)
     params = run = None
 
 
