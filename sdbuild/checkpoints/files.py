@@ -49,8 +49,8 @@ class Files:
                 found[f"{i}/{CONFIG}"] = digest_of(config)
         return found
 
-    def check(self) -> None:
-        """Makes sure that each is a LoRA that is whole; reads the header and single numbers.
+    def check(self, family: str) -> None:
+        """Makes sure that each is a whole LoRA for a family; reads the header and single numbers.
 
         Raises:
             SourceError: one is not; names the tensors.
@@ -58,7 +58,7 @@ class Files:
         from sdbuild.checkpoints.loras import lora
 
         for place in self.places:
-            lora.read(Path(place))
+            lora.expect_family(Path(place), lora.read(Path(place)), family)
 
 
 def _file_of(place: str) -> str:

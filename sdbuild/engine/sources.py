@@ -85,7 +85,7 @@ class Checkpoints:
         self.identity(step)
         found = self.resolve(step.source) if step.source else None
         if isinstance(found, Files):
-            found.check()
+            found.check(step.params.get("family", "sd"))
         elif found is not None:
             with named(found.place, step.source.config if step.source else ""):
                 normalize.check(found, step.reads, step.params)

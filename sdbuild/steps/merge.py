@@ -32,8 +32,9 @@ class Merge(ComponentStage):
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
         """How strong each LoRA is, in the order in which they are added."""
-        return {"component": component.name,
-                "strengths": [lora.strength for lora in recipe.sources.loras]}
+        family = {} if recipe.family.name == "sd" else {"family": recipe.family.name}
+        return family | {"component": component.name,
+                         "strengths": [lora.strength for lora in recipe.sources.loras]}
 
     def reading(self, recipe: Recipe, component: Component) -> Reading:
         """Where the LoRAs lie."""

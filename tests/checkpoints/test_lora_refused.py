@@ -50,8 +50,7 @@ def refusal(path, tensors, metadata=None):
 
 
 @pytest.mark.parametrize(("tensors", "what"), [
-    ({"lora_te2_x.lora_down.weight": A}, "is made for Stable Diffusion XL"),
-    ({"text_encoder_2.x.lora_A.weight": A}, "is made for Stable Diffusion XL"),
+    ({"lora_te3_x.lora_down.weight": A}, "is made for Stable Diffusion 3"),
     ({"transformer.blocks.0.lora_A.weight": A}, "is made for a transformer"),
     ({"lora_unet_double_blocks_0_img_mlp_0.lora_down.weight": A}, "is made for a transformer"),
     ({"diffusion_model.single_blocks.0.linear1.lora_A.weight": A}, "is made for a transformer"),

@@ -8,6 +8,7 @@ The end of a name says what the tensor is, its beginning the component, and the 
     mid_block. … .attn1.processor.to_q_lora.down.weight            the oldest
     lora_unet_middle_block_1_proj_in.hada_w1_a                     the layers of the first code
     diffusion_model.middle_block.1.proj_in.lora_A.weight           ComfyUI
+    lora_te1_…, lora_te2_…; text_encoder_2.…                       the text encoders of XL
     base_model.model.mid_block. … .lora_magnitude_vector           peft alone
 
 Source:
@@ -22,6 +23,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 PEFT = "base_model.model."
 """What peft puts before the names of a network that it wraps."""
 
@@ -29,6 +31,8 @@ _WRAPPERS = re.compile(r"_orig_mod[._]|(?:^|(?<=\.))(?:module|base_model\.model)
 """torch.compile, DataParallel and peft each name what they wrap, anywhere in a name."""
 
 _COMPONENTS = (
+    (re.compile(r"lora_te2_|text_encoder_2\.|(?:text_encoders\.)?clip_g\.transformer\."),
+     "text_encoder_2"),
     (re.compile(r"lora_unet_|unet\.|(?:model\.)?diffusion_model\."), "unet"),
     (re.compile(r"lora_te1?_|text_encoder\.|(?:text_encoders\.)?clip_[lh]\.transformer\."),
      "text_encoder"),
@@ -55,8 +59,8 @@ _ROLES = {
 _SELF_ATTENTION = re.compile(r"(?<=_self_attn_)to_(q|k|v|out)$")
 
 _OTHER_MODELS = (
-    (re.compile(r"lora_te[23]_|text_encoder_[23]\.|.*(?:^|[._])clip_g[._]"),
-     "is made for Stable Diffusion XL or 3"),
+    (re.compile(r"lora_te3_|text_encoder_3\.|.*(?:^|[._])t5xxl[._]"),
+     "is made for Stable Diffusion 3"),
     (re.compile(r"(?:lora_unet_|lora_transformer_|lycoris_|diffusion_model\.|transformer\.|)"
                 r"(?:double_blocks|single_blocks|joint_blocks|single_transformer_blocks|"
                 r"transformer_blocks|blocks|layers)[._]|transformer\.|lora_transformer_"),
@@ -86,7 +90,7 @@ class Part:
     def flat(self) -> str:
         """The layer with each `.` as `_`, which is all that kohya's names keep."""
         flat = flattened(self.layer)
-        if self.component == "text_encoder":
+        if self.component in TEXT_ENCODERS:
             return _SELF_ATTENTION.sub(lambda m: f"{m[1]}_proj", flat)
         return f"{flat}_0" if flat.endswith("_to_out") else flat  # which was no list once
 

@@ -24,9 +24,9 @@ _SHOWN = 8
 _LONGEST = 200
 _PROMPTED = (".attn2.to_k.weight", ".attn2.to_v.weight")
 """What takes the prompt in a U-Net, as wide as it is."""
-_GENERATIONS = {768: "1", 1024: "2", 2048: "XL"}
+_GENERATIONS = {768: "1", 1024: "2", 2048: "XL", 1280: "XL's refiner"}
 _HINT = ("a LoRA changes the checkpoints of the model that it was made for: here one of "
-         "Stable Diffusion 1 or 2, for its U-Net and text encoder")
+         "Stable Diffusion 1, 2 or XL, for its U-Net and text encoders")
 _MAGNITUDES = ("dora_scale", "lora_magnitude_vector")
 
 
@@ -93,6 +93,17 @@ def read(path: Path) -> Lora:
         adapter = adapters.get(component, Adapter())
         found.setdefault(component, []).extend(_updates(path, flat, layer, parts, adapter))
     return Lora(updates=found, ignored=tuple(ignored))
+
+
+def expect_family(path: Path, found: Lora, family: str) -> None:
+    """Makes sure that a LoRA changes no component that a family does not have.
+
+    Raises:
+        SourceError: it does; names the tensors.
+    """
+    if family == "sd" and (updates := found.updates.get("text_encoder_2")):
+        raise _named(path, "is made for Stable Diffusion XL: it changes a second text encoder",
+                     [update.tensors[0].name for update in updates])
 
 
 def matched(
@@ -175,7 +186,7 @@ def _grouped(path: Path, tensors: Mapping[str, Tensor]) -> _Groups:
             twice.append(f"{roles[part.role].name} and {name}")
         roles[part.role] = tensor
     for what, names in (
-        ("has tensors that are no part of a LoRA for Stable Diffusion 1 or 2", strange),
+        ("has tensors that are no part of a LoRA for Stable Diffusion 1, 2 or XL", strange),
         ("has tensors without rows or columns", empty),
         ("has two tensors for the same, perhaps of two adapters", twice),
     ):
@@ -248,7 +259,7 @@ def _adapters(path: Path, tensors: Collection[str]) -> dict[str, Adapter]:
         name.endswith(".alpha") for name in tensors
     ):
         adapter = read_peft_config(path)
-        return {"unet": adapter, "text_encoder": adapter}
+        return dict.fromkeys(("unet", *key_names.TEXT_ENCODERS), adapter)
     return said
 
 
