@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([
     *ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/formats/*.md"),
+    *ROOT.glob("docs/tutorials/*.md"),
     *ROOT.glob("examples/*/*.md"), *ROOT.glob("tests/*/*.md"),
 ])
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -21,7 +21,7 @@ from tests.test_rules import LAYERS
 COMMANDS = list(printed())
 TASKS = {"build", "check", "contract", "generate"}
 OF_DOIT = {"list", "info", "clean", "forget", "run", "help"}
-OF_OTHERS = {"cd", "docker", "export", "git", "pip", "pipx", "pre-commit", "source", "uvx"}
+OF_OTHERS = {"cd", "docker", "export", "git", "mkdir", "pip", "pipx", "pre-commit", "source", "uvx"}
 TAKE_STEPS = {"build", "why", "push", "history", "export", "clean", "forget", "info"}
 VALUE = re.compile(r"(\w+)=(.*)", re.DOTALL)
 
@@ -169,6 +169,60 @@ FOLDERS = ("sdbuild/", "tests/", "docs/", "scripts/", "recipes/")
     if path.startswith(FOLDERS) and "NAME" not in path}))
 def test_contributors_are_led_to_files_that_exist(path):
     assert (ROOT / path).exists()
+
+
+SAID = {page.relative_to(ROOT).as_posix(): page.read_text("utf-8") for page in PAGES
+        if page.name != "CHANGELOG.md"}
+"""What the pages say that hold now."""
+SOURCES = [path for folder in ("sdbuild", "tests", "benchmarks", "scripts", "examples")
+           for path in (ROOT / folder).rglob("*") if path.suffix in ("", ".py", ".yml", ".swift")]
+
+
+@pytest.mark.parametrize(("page", "path"), sorted({
+    (page, path) for page, text in SAID.items()
+    for path in re.findall(r"`((?:\w+/)+[\w./-]*)`", text)
+    if path.startswith(FOLDERS) and "NAME" not in path}))
+def test_files_that_a_page_names_exist(page, path):
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize(("page", "name"), sorted({
+    (page, name) for page, text in SAID.items() for name in re.findall(r"`(\w+\.py)`", text)}))
+def test_modules_that_a_page_names_exist(page, name):
+    assert name in {path.name for path in SOURCES} | {"dodo.py", "setup.py"}
+
+
+@pytest.fixture(scope="module")
+def names_of_tests():
+    return {name for path in SOURCES if path.suffix == ".py" and path.is_relative_to(ROOT / "tests")
+            for name in re.findall(r"\bdef (test_\w+)", path.read_text("utf-8"))}
+
+
+@pytest.mark.parametrize(("page", "name"), sorted({
+    (page, name) for page, text in SAID.items() for name in re.findall(r"`(test_\w+)`", text)}))
+def test_tests_that_a_page_names_exist(page, name, names_of_tests):
+    assert name in names_of_tests
+
+
+def docstrings():
+    for path in sorted((ROOT / "sdbuild").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                yield path, (ast.get_docstring(node) or "").partition("Source:")[0]
+
+
+@pytest.mark.parametrize(("path", "name"), sorted({
+    (path.relative_to(ROOT).as_posix(), name) for path, text in docstrings()
+    for name in re.findall(r"`([\w/]+\.(?:py|md|toml))`", text)}))
+def test_files_that_a_docstring_names_exist(path, name):
+    """By a path below one of the folders that the module is in. Sources are others' files."""
+    folders = (ROOT / path).parents
+
+    assert any((folder / name).exists() for folder in folders) or name in MADE
+
+
+MADE = {"sdbuild.toml", "json.py"}
+"""Files of users."""
 
 
 @pytest.mark.parametrize(("name", "path"), sorted(set(

@@ -17,7 +17,7 @@ from sdbuild.store.disk import file_error
 def entries(folder: Path) -> list[Path]:
     """The files and folders in a folder, in order; none if it is not there.
 
-    What macOS adds to folders is left out (`filenames.py`).
+    What macOS adds to folders is left out (`base/filenames.py`).
 
     Raises:
         StoreError: it cannot be listed now, which says nothing of it.

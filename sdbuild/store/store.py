@@ -8,9 +8,9 @@
     work/<key>-<n>/          where a step works; left behind only by a kill
     locks/<key>              held while a step with this key runs
     locks/store              held by builds together, and alone by who takes content away
-    locks/ram/               what running steps may hold of the memory (`ram.py`)
-    stamps.json              digests of files outside, by their size and times (`stamps.py`)
-    hub.json                 what is known of repositories of the Hub (`sources/hub.py`)
+    locks/ram/               what running steps may hold of the memory (`engine/memory_budget.py`)
+    stamps.json              digests of files outside, by their size and times (`stat_cache.py`)
+    hub.json                 what is known of repositories of the Hub (`checkpoints/hub/hub.py`)
 
 The time of a record's file says when it was last used.
 

@@ -1,7 +1,7 @@
 """LoRAs: small files that say how a checkpoint's weights change, by few numbers for each.
 
-`lora_names.py` reads the names of their tensors, `deltas.py` has the kinds, `lora_config.py` what
-stands beside the tensors, and `lora_layers.py` the names that a network's layers have.
+`key_names.py` reads the names of their tensors, `deltas.py` has the kinds, `config.py` their
+sidecar configs, and `layers.py` the names that a network's layers have.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`sdbuild mil …`: the commands and their arguments.
 
-`cli_look.py` and `cli_edit.py` are what they do.
+`inspect.py`, `run.py` and `edit.py` are what they do.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Models executed from the outside: inputs from files or a seed, outputs told in short and saved.
 
-The executor itself is `execute.py`; here are the programs of a pipeline in a row.
+The executor itself is `execute/execute.py`; here are the programs of a pipeline in a row.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What edits of ML Programs share: a new package of an old one's blobs, each copied once.
 
 An edit walks a program in order and gives back another; the blobs that the new program uses are
-streamed into a new weight file as the walk meets them. `compress.py` and `chunk.py` are edits.
+streamed into a new weight file as the walk meets them. `chunk.py` and those of
+`compress/compress.py` are edits.
 """
 
 from __future__ import annotations

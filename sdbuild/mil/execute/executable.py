@@ -1,6 +1,6 @@
 """Operations that are ready to run: bound to their functions, constants and the names of values.
 
-`planner.py` makes them from a program, `execute.py` runs them, `sliced.py` runs some of them in
+`planner.py` makes them from a program, `execute.py` runs them, `fusion.py` runs some of them in
 slices.
 """
 

@@ -50,7 +50,7 @@ class Executor:
     worked out before. With `precision="fp32"` nothing is rounded to fp16, so that the difference
     to "declared" is what fp16 costs. Constants are decoded once and kept; with `weight_bytes`,
     those beyond it are decoded for each use. `is_fast` runs chains of operations in slices when
-    nobody observes (`sliced.py`): the same bits, sooner. States keep their values between
+    nobody observes (`fusion.py`): the same bits, sooner. States keep their values between
     predictions.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Compiled models, `.mlmodelc` folders, read as any other model. `compile.py` writes them."""
+"""Reads compiled models, `.mlmodelc` folders, which `compile/compile.py` writes."""
 
 from __future__ import annotations
 

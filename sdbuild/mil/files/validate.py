@@ -1,6 +1,6 @@
 """Whether a program means anything: what runs, edits and compiles it asks before it works.
 
-`verify.py` tells more: of what is not used, and of all that the weight files hold.
+`inspect/verify.py` reports more: what is not used, and all that the weight files hold.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The nouns of an ML Program, with the words of `MIL.proto`.
 
 Plain frozen values: nothing here reads files, and an edit is a new program made with
-`dataclasses.replace`. Readers and writers: `proto.py` (protobuf) and `text.py` (`model.mil`).
+`dataclasses.replace`. `decode.py` and `encode.py` read and write protobuf, `text/` reads
+and writes `model.mil`.
 `extra` is what a noun's message held beside the noun's own fields, serialized: fields newer than
 ours, and the rare ones that nothing here needs. It is written back as it came.
 """

@@ -1,6 +1,6 @@
 """MIL text read into a program: one pass over tokens, constants packed as they are met.
 
-The grammar is that of `docs/formats/mlmodelc.md`; `text.py` prints. A constant's text is read by
+The grammar is that of `docs/formats/mlmodelc.md`; `printer.py` prints. A constant's text is read by
 its type, so its nesting is bounded by that of the type, and its size by that of the text.
 """
 

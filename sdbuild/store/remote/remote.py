@@ -1,7 +1,7 @@
 """A store that machines share: records and content at a URL, laid out as in the store itself.
 
 A record is looked up when the store has none, content is fetched when it is needed, and what a step
-made is given away after it. Nothing that is there is believed before it is checked (`wire.py`),
+made is uploaded after it. Nothing that is there is believed before it is checked (`envelope.py`),
 nothing enters the store before its digests are right, and no failure ends a build: what cannot be
 fetched is made.
 """

@@ -1,4 +1,4 @@
-"""Files at a URL: the door where the errors of drivers (`places.py`) end.
+"""Files at a URL: the one place where errors of drivers (`backends.py`) are translated.
 
 A call takes as long as it may and no longer; an error names its place without credentials.
 """
