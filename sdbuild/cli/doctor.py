@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 from sdbuild.base.apple import compiler_version
 from sdbuild.base.machine import machine_bytes, processors, usable_bytes
@@ -30,12 +34,6 @@ BAD = "bad"
 
 _CONSTRAINTS = IMPORT_ROOT / "constraints.txt"
 _OLDEST = IMPORT_ROOT / "constraints-oldest.txt"
-_BOUND = re.compile(r"(>=|<=|==|!=|<|>)\s*([\d.]+)")
-_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*([^;]*)(.*)")
-_COMPARE = {
-    ">=": lambda a, b: a >= b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b,
-    "<": lambda a, b: a < b, "==": lambda a, b: a == b, "!=": lambda a, b: a != b,
-}
 
 _ENOUGH_MEMORY = 2_000_000_000
 """The U-Net of Stable Diffusion 2.1 takes 0.8 GB at most; mapped libraries and files the rest."""
@@ -88,11 +86,12 @@ def _versions() -> Iterator[Finding]:
         return
     yield _python(str(own["Requires-Python"]))
     newest, oldest = _pins(_CONSTRAINTS), _pins(_OLDEST)
-    for requirement in own.get_all("Requires-Dist") or ():
-        name, bounds, marker = _parsed(requirement)
-        if "extra" not in marker:
-            pins = (oldest.get(_plain(name)), newest.get(_plain(name)))
-            yield _package(name, bounds, " and ".join(dict.fromkeys(filter(None, pins))))
+    for requirement in map(Requirement, own.get_all("Requires-Dist") or ()):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            name = canonicalize_name(requirement.name)
+            pins = (oldest.get(name), newest.get(name))
+            yield _package(requirement.name, str(requirement.specifier),
+                           " and ".join(dict.fromkeys(filter(None, pins))))
 
 
 def _python(bounds: str) -> Finding:
@@ -116,13 +115,6 @@ def _package(name: str, bounds: str, tested: str) -> Finding:
     return Finding(name=name, state=OK, found=found, expected=expected)
 
 
-def _parsed(requirement: str) -> tuple[str, str, str]:
-    """Name, bounds and marker of a requirement: `torch<2.15,>=2.7; extra == "x"`."""
-    match = _REQUIREMENT.match(requirement)
-    name, bounds, marker = match.groups() if match else (requirement, "", "")
-    return name, bounds.strip(" ()"), marker
-
-
 def _pins(constraints: Path) -> dict[str, str]:
     """Versions that CI builds with, by plain name; none where the file is not shipped."""
     try:
@@ -130,26 +122,15 @@ def _pins(constraints: Path) -> dict[str, str]:
     except OSError:
         return {}
     pins = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
-    return {_plain(name): version.strip() for name, version in pins}
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower().strip()
+    return {canonicalize_name(name.strip()): version.strip() for name, version in pins}
 
 
 def is_within(version: str, bounds: str) -> bool:
-    """Whether a version lies in bounds such as `>=2.7,<2.15`, by its numbers alone."""
-    found = _numbers(version)
-    return all(_COMPARE[how](found, _numbers(bound)) for how, bound in _BOUND.findall(bounds))
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """`2.13.0+cpu` as (2, 13): zeros at the end mean nothing."""
-    match = re.match(r"\d+(\.\d+)*", version)
-    numbers = [int(part) for part in match[0].split(".")] if match else []
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
+    """Whether a version lies in bounds such as `>=2.7,<2.15`; one that is no version does not."""
+    try:
+        return SpecifierSet(bounds).contains(Version(version), prereleases=True)
+    except InvalidVersion:
+        return False
 
 
 def _memory() -> Finding:

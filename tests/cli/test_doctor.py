@@ -87,8 +87,10 @@ def test_sdbuild_itself_has_to_be_installed(tmp_path, monkeypatch):
     ("2.13.0+cpu", ">=2.7,<2.15", True), ("2.15.0", ">=2.7,<2.15", False),
     ("10.0", ">=9.0,<10", False), ("9", ">=9.0", True), ("0.9", ">=0.34", False),
     ("2.6.9", ">=2.7", False), ("5.0", "!=5", False), ("1.2", "", True),
+    ("2.0rc1", ">=2.0", False), ("2.15.0.dev20260801", "<2.15", False), ("2.1rc1", ">=2.0", True),
+    ("2.7.0.post1", ">=2.7", True), ("1!1.0", "<2", False), ("not a version", ">=1", False),
 ])
-def test_versions_are_compared_by_their_numbers(version, bounds, expected):
+def test_versions_are_compared_as_pep_440_has_it(version, bounds, expected):
     assert doctor.is_within(version, bounds) is expected
 
 
