@@ -24,7 +24,7 @@ class Scene:
 BUILD, OTHER, DAMAGE = ("build", {}), ("build", {"nbits": 3}), ("damage", {})
 SCENES = {scene.name: scene for scene in (
     Scene(name="a first build"),
-    Scene(name="another bundle in the place of an older one", before=(BUILD,), act=OTHER,
+    Scene(name="replacing an older bundle", before=(BUILD,), act=OTHER,
           again=OTHER),
     Scene(name="forget a step and build", before=(BUILD,), act=("forget", {})),
     Scene(name="gc", before=(OTHER, BUILD), act=("gc", {})),

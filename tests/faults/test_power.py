@@ -101,7 +101,7 @@ def test_a_new_store_is_there_for_good_before_anything_in_it_is_finished(stage):
 @pytest.mark.parametrize("part", ["/cache/", "/out/"])
 def test_a_disk_that_is_not_told_to_sync_loses_something(stage, part):
     """Else the model could not tell a good order of writes from a bad one."""
-    found = lost(stage, SCENES["another bundle in the place of an older one"], every=7,
+    found = lost(stage, SCENES["replacing an older bundle"], every=7,
                  decide=copying,
                  forgets=lambda call: call.name == "fsync" and part in call.paths[0])
 

@@ -109,7 +109,7 @@ def test_what_a_bundle_holds_does_not_go_where_it_cannot_be_seen_just_now(stage,
 
 
 def test_a_bundle_is_kept_though_its_build_is_killed_in_the_moment_that_it_comes(stage):
-    scene = SCENES["another bundle in the place of an older one"]
+    scene = SCENES["replacing an older bundle"]
     stage.undisturbed(scene)
     stage.reset(scene)
 
