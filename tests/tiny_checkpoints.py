@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 ROOT = Path(__file__).parent.parent
 TOKENIZER = ROOT / "recipes" / "tiny-emoji" / "tokenizer"
@@ -53,29 +53,81 @@ STYLES = {
 }
 
 
+_XL_UNET = {
+    "block_out_channels": (32, 64, 64), "layers_per_block": 1, "sample_size": 128,
+    "norm_num_groups": 8,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 1, 2), "attention_head_dim": (1, 2, 4),
+    "cross_attention_dim": 80, "use_linear_projection": True, "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 40 + 6 * 8,
+}
+_XL_SCHEDULER = _SCHEDULER | {
+    "_class_name": "EulerDiscreteScheduler", "interpolation_type": "linear",
+    "prediction_type": "epsilon", "timestep_spacing": "leading", "use_karras_sigmas": False,
+}
+STYLES |= {
+    "sdxl": {
+        "text_encoder": _CLIP | {"hidden_act": "quick_gelu", "hidden_size": 32,
+                                 "intermediate_size": 64, "num_hidden_layers": 3},
+        "text_encoder_2": _CLIP | {"hidden_act": "gelu", "hidden_size": 48,
+                                   "intermediate_size": 96, "num_hidden_layers": 4,
+                                   "projection_dim": 40},
+        "unet": _XL_UNET,
+        "vae": {"scaling_factor": 0.13025, "force_upcast": True},
+        "scheduler": _XL_SCHEDULER,
+        "pad_token": "<|endoftext|>",
+        "pad_token_2": "!",
+    },
+    "sdxl-refiner": {
+        "text_encoder_2": _CLIP | {"hidden_act": "gelu", "hidden_size": 48,
+                                   "intermediate_size": 96, "num_hidden_layers": 4,
+                                   "projection_dim": 40},
+        "unet": _XL_UNET | {
+            "block_out_channels": (32, 64, 64, 64), "attention_head_dim": (1, 2, 4, 4),
+            "down_block_types": ("DownBlock2D", *["CrossAttnDownBlock2D"] * 2, "DownBlock2D"),
+            "up_block_types": ("UpBlock2D", *["CrossAttnUpBlock2D"] * 2, "UpBlock2D"),
+            "transformer_layers_per_block": 1, "cross_attention_dim": 48,
+            "projection_class_embeddings_input_dim": 40 + 5 * 8,
+        },
+        "vae": {"scaling_factor": 0.13025, "force_upcast": True},
+        "scheduler": _XL_SCHEDULER,
+        "pad_token_2": "!",
+    },
+}
+_PIPELINES = {"sdxl": "StableDiffusionXLPipeline",
+              "sdxl-refiner": "StableDiffusionXLImg2ImgPipeline"}
+
+
 def write_checkpoint(folder, style, **changes):
     """Writes a checkpoint of a style as diffusers does; `changes` to the configs of its parts."""
     torch.manual_seed(7)
     parts = {k: v | changes.get(k, {}) if isinstance(v, dict) else changes.get(k, v)
-             for k, v in STYLES[style].items()}
-    text_encoder = CLIPTextModel(CLIPTextConfig(**parts["text_encoder"]))
-    for part, network in {
-        "text_encoder": text_encoder,
-        "unet": randomized(UNet2DConditionModel(**parts["unet"])),
-        "vae": randomized(AutoencoderKL(**_VAE | changes.get("vae", {}))),
-    }.items():
+             for k, v in ({"vae": {}} | STYLES[style]).items()}
+    index = {"_class_name": _PIPELINES.get(style, "StableDiffusionPipeline"),
+             "scheduler": ["diffusers", parts["scheduler"]["_class_name"]]}
+    for part, network in networks(parts).items():
         network.save_pretrained(folder / part)
+        index[part] = [type(network).__module__.partition(".")[0], type(network).__name__]
     _write_json(folder / "scheduler" / "scheduler_config.json", parts["scheduler"])
-    _write_tokenizer(folder / "tokenizer", parts["pad_token"])
-    _write_json(folder / "model_index.json", {
-        "_class_name": "StableDiffusionPipeline",
-        "scheduler": ["diffusers", parts["scheduler"]["_class_name"]],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    })
+    for tokenizer, pad in (("tokenizer", "pad_token"), ("tokenizer_2", "pad_token_2")):
+        if pad in parts:
+            _write_tokenizer(folder / tokenizer, parts[pad])
+            index[tokenizer] = ["transformers", "CLIPTokenizer"]
+    _write_json(folder / "model_index.json", dict(sorted(index.items())))
     return folder
+
+
+def networks(parts):
+    """The networks of a checkpoint with these configs, by their folders, with random weights."""
+    made = {}
+    if "text_encoder" in parts:
+        made["text_encoder"] = CLIPTextModel(CLIPTextConfig(**parts["text_encoder"]))
+    if "text_encoder_2" in parts:
+        made["text_encoder_2"] = CLIPTextModelWithProjection(
+            CLIPTextConfig(**parts["text_encoder_2"]))
+    return made | {"unet": randomized(UNet2DConditionModel(**parts["unet"])),
+                   "vae": randomized(AutoencoderKL(**_VAE | parts["vae"]))}
 
 
 def randomized(network, seed=1):

@@ -25,13 +25,15 @@ class Architecture:
     """Which network a component is: the class and config of its checkpoint.
 
     `prediction` is there if a U-Net predicts anything but noise and its output is to be turned into
-    noise, `padding` if a text encoder was trained with other pad tokens than hosts send.
+    noise, `padding` if a text encoder was trained with other pad tokens than hosts send. Without
+    `force_upcast` an autoencoder says that it need not be computed in fp32.
     """
 
     class_name: str
     config: Mapping[str, Any]
     prediction: Mapping[str, Any] | None = None
     padding: Mapping[str, int] | None = None
+    force_upcast: bool = True
 
 
 def encode(values: Mapping[str, Any]) -> bytes:
@@ -54,6 +56,7 @@ def read_architecture(path: Path, params: Mapping[str, Any]) -> Architecture:
         class_name=found.text("class"), config=found.fields("config").values,
         padding={name: padding.integer(name) for name in padding.values} if padding else None,
         prediction=prediction.values if prediction and is_converted else None,
+        force_upcast=found.flag("force_upcast", default=True),
     )
 
 

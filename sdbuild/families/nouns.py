@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 Dims = Mapping[str, int]
-"""Numbers for the letters of port shapes: B batch, C latent channels, H W pixels, h w latent
-cells, S tokens, D embedding width."""
+"""Numbers for the letters of port shapes: B batch, C latent channels, I those that a U-Net takes,
+H W pixels, h w latent cells, S tokens, D embedding width, P width of a pooled embedding."""
 
 SIZES = {"B": "batch", "H": "height_px", "h": "height_px", "W": "width_px", "w": "width_px"}
 """The letters whose numbers depend on a recipe, and the field of it that they depend on."""
 
+
+Precision = Literal["fp16", "fp32"]
+"""What a network computes in."""
 
 Setting = Literal["prediction", "attention", "chunk", "lora"]
 """A field of a recipe that holds for some components and not for others: what a denoiser predicts,
@@ -57,13 +60,21 @@ class Floor:
 class Component:
     """A network of a family: where its checkpoint lies and what it is in a bundle.
 
-    `prefixes` select its tensors in the checkpoint's file, and `drop` is what their names begin
-    with there and the network's parameters do not. `beside` names the folders whose files say
-    what its config does not: how its input is padded, what its output is. `settings` are those of
-    a recipe that hold for it, beside the `sizes` of its ports: stages ask for theirs.
-    `is_optional` says whether a checkpoint may come without it. `never_palettized` are the types
-    of operations whose weights stay as they are, and `floor` is what `doit check` asks of it where
-    a recipe does not say.
+    Attributes:
+        network: the module of `sdbuild/models/` that builds it.
+        folder: its part of a checkpoint, as diffusers names it.
+        prefixes: what the names of its tensors in the checkpoint's file begin with.
+        drop: what those names begin with there, and the network's parameters do not.
+        beside: the folders whose files say what its config does not: how its input is padded, what
+            its output is.
+        precision: of what it computes. A network in fp32 is one that overflows fp16; a checkpoint
+            that says it does not is computed in fp16 all the same.
+        settings: those of a recipe that hold for it, beside the `sizes` of its ports: stages ask
+            for theirs.
+        is_palettized: whether it has palettes where a recipe does not say which components have.
+        is_optional: whether a checkpoint may come without it.
+        never_palettized: the types of operations whose weights stay as they are.
+        floor: what `doit check` asks of it where a recipe does not say.
     """
 
     name: str
@@ -71,10 +82,13 @@ class Component:
     folder: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    network: str = ""
     prefixes: tuple[str, ...] = ("",)
     drop: str = ""
     beside: tuple[str, ...] = ()
+    precision: Precision = "fp16"
     settings: frozenset[Setting] = frozenset()
+    is_palettized: bool = False
     is_optional: bool = False
     never_palettized: tuple[str, ...] = ()
     floor: Floor = Floor(reason="", by_quant={})
@@ -101,11 +115,18 @@ def chunk_names(model: str, chunks: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """A family of models that share components and a pipeline."""
+    """A family of models that share components and a pipeline.
+
+    Attributes:
+        drawing: the components without which no picture is drawn.
+        batches: the batch sizes that hosts send its U-Net.
+    """
 
     name: str
     title: str
     components: tuple[Component, ...]
+    drawing: tuple[str, ...]
+    batches: tuple[int, ...] = (1, 2)
 
     def component(self, name: str) -> Component:
         """The component called `name`."""

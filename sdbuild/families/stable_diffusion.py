@@ -18,14 +18,17 @@ lower."""
 STABLE_DIFFUSION = Family(
     name="sd",
     title="Stable Diffusion 1.x and 2.x",
+    drawing=("text_encoder", "unet", "vae_decoder"),
     components=(
         Component(
             name="text_encoder",
             bundle_name="TextEncoder",
+            network="text_encoder",
             folder="text_encoder",
             drop="text_model.",  # transformers 5 left it out of its networks, not of files
             beside=("tokenizer",),
             settings=frozenset({"lora"}),
+            is_palettized=True,
             inputs=(
                 Port(name="input_ids", shape=(1, "S"), dtype="fp32",
                      meaning="The tokens of the prompt, padded."),
@@ -41,10 +44,11 @@ STABLE_DIFFUSION = Family(
         Component(
             name="unet",
             bundle_name="Unet",
+            network="unet",
             folder="unet",
             beside=("scheduler",),
             inputs=(
-                Port(name="sample", shape=("B", "C", "h", "w"), dtype="fp16",
+                Port(name="sample", shape=("B", "I", "h", "w"), dtype="fp16",
                      meaning="The noisy latents."),
                 Port(name="timestep", shape=("B",), dtype="fp16",
                      meaning="The training timestep that the noise belongs to."),
@@ -57,10 +61,12 @@ STABLE_DIFFUSION = Family(
             ),
             floor=_DEEP,
             settings=frozenset({"prediction", "attention", "chunk", "lora"}),
+            is_palettized=True,
         ),
         Component(
             name="vae_decoder",
             bundle_name="VAEDecoder",
+            network="vae",
             folder="vae",
             prefixes=("decoder.", "post_quant_conv."),
             inputs=(
@@ -79,6 +85,7 @@ STABLE_DIFFUSION = Family(
         Component(
             name="vae_encoder",
             bundle_name="VAEEncoder",
+            network="vae",
             folder="vae",
             prefixes=("encoder.", "quant_conv."),
             inputs=(
@@ -97,6 +104,7 @@ STABLE_DIFFUSION = Family(
         Component(
             name="safety_checker",
             bundle_name="SafetyChecker",
+            network="safety_checker",
             folder="safety_checker",
             is_optional=True,
             never_palettized=("concat",),  # an error in a concept's embedding is one in the verdict

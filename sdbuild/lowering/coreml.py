@@ -15,6 +15,7 @@ from sdbuild.base.errors import SDBuildError, StepError
 from sdbuild.base.progress import each
 from sdbuild.base.versions import public_torch
 from sdbuild.families import Component
+from sdbuild.families.nouns import Precision
 from sdbuild.mil.ir.proto import Message, messages
 
 if TYPE_CHECKING:
@@ -29,12 +30,15 @@ _PASSES_LEFT_OUT = ("common::const_deduplication",)
 @public_torch()
 def lower(
     program: torch.export.ExportedProgram, weights: Mapping[str, torch.Tensor],
-    component: Component, target: str,
+    component: Component, target: str, precision: Precision = "fp16",
 ) -> tuple[Message, Path]:
     """The Core ML model of a graph with these weights: its message, without the day it was made
     and the kind of build that torch is, and its weight file.
 
     The weight file goes when the process ends.
+
+    Args:
+        precision: of what it computes, fp16 or fp32.
 
     Raises:
         StepError: coremltools cannot lower the graph.
@@ -46,7 +50,7 @@ def lower(
             inputs=_inputs(program, component),
             outputs=[ct.TensorType(name=p.name, dtype=_TYPES[p.dtype]) for p in component.outputs],
             minimum_deployment_target=getattr(ct.target, target),
-            compute_precision=ct.transform.FP16ComputePrecision(op_selector=_bears_fp16()),
+            compute_precision=_precision(precision),
             pass_pipeline=_pipeline(),
             convert_to="mlprogram",
             skip_model_load=True,
@@ -83,6 +87,12 @@ class _Reported(list[str]):
 
     def __iter__(self) -> Iterator[str]:
         return each(super().__iter__(), "passes", len(self))
+
+
+def _precision(name: Precision) -> Any:
+    if name == "fp32":
+        return ct.precision.FLOAT32
+    return ct.transform.FP16ComputePrecision(op_selector=_bears_fp16())
 
 
 def _pipeline() -> ct.PassPipeline:

@@ -1,22 +1,38 @@
-"""A network's graph as a file: torch's exported program, its tensors without numbers."""
+"""A network's graph as a file: torch's exported program, its tensors without numbers, and the
+precision that it is to be computed in."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sdbuild.base.versions import public_torch
+from sdbuild.families.nouns import Precision
 
 GRAPH = "graph.pt2"
+_PRECISION = "precision"
 
 
-def write_graph(folder: Path, program: torch.export.ExportedProgram) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """A graph, and what it is to be computed in; its file names no precision if that is fp16."""
+
+    program: torch.export.ExportedProgram
+    precision: Precision = "fp16"
+
+
+def write_graph(folder: Path, graph: Graph) -> None:
     """Writes a graph into a folder; the same bytes by every build of a version of torch."""
+    named = {_PRECISION: graph.precision} if graph.precision == "fp32" else None
     with public_torch():
-        torch.export.save(program, folder / GRAPH)
+        torch.export.save(graph.program, folder / GRAPH, extra_files=named)
 
 
-def read_graph(folder: Path) -> torch.export.ExportedProgram:
+def read_graph(folder: Path) -> Graph:
     """The graph in a folder."""
-    return torch.export.load(folder / GRAPH)
+    named: dict[str, Any] = {_PRECISION: ""}
+    program = torch.export.load(folder / GRAPH, extra_files=named)
+    return Graph(program=program, precision="fp32" if named[_PRECISION] == "fp32" else "fp16")

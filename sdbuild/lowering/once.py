@@ -19,6 +19,7 @@ import torch
 
 from sdbuild.base.errors import StepError
 from sdbuild.families import Component
+from sdbuild.families.nouns import Precision
 from sdbuild.lowering import coreml
 from sdbuild.lowering.lowered import Lowered
 from sdbuild.lowering.place import HINT, Constant, identified, placed
@@ -47,12 +48,13 @@ class _Attempt:
 
 def lower(
     program: torch.export.ExportedProgram, component: Component, target: str, folder: Path,
-    seed: int = SEED,
+    seed: int = SEED, precision: Precision = "fp16",
 ) -> Lowered:
     """The lowered program of a graph; writes its constants into `folder`.
 
     Args:
         seed: of the stand-ins; the result does not depend on it.
+        precision: of what the program computes, fp16 or fp32.
 
     Raises:
         StepError: coremltools cannot lower the graph, or a parameter is not in the result exactly
@@ -62,7 +64,7 @@ def lower(
         shapes = {name: tuple(tensor.shape) for name, tensor in program.state_dict.items()}
         standins = StandIns(shapes, avoid, seed)
         with recording() as written:
-            spec, _ = coreml.lower(program, standins.tensors(), component, target)
+            spec, _ = coreml.lower(program, standins.tensors(), component, target, precision)
         return _Attempt(standins=standins, spec=spec,
                         constants=identified(standins, written, spec))
 

@@ -16,16 +16,20 @@ from torch import nn
 from sdbuild.base.errors import SDBuildError, SourceError
 from sdbuild.checkpoints.normalized import Architecture as Architecture
 from sdbuild.families import Component, Dims
+from sdbuild.families.nouns import Precision
 from sdbuild.models.parameters import NET
 from sdbuild.safetensors.shapes import check_fit
 
-_FILES = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae",
-          "vae_encoder": "vae", "safety_checker": "safety_checker"}
+
+def precision(component: Component, architecture: Architecture) -> Precision:
+    """What the component's network is computed in: fp32 if the family says so and the checkpoint
+    does not say that it need not be."""
+    return component.precision if architecture.force_upcast else "fp16"
 
 
 def module(component: Component) -> ModuleType:
     """The module in `sdbuild/models/` that builds the component's network."""
-    return importlib.import_module(f"sdbuild.models.{_FILES[component.name]}")
+    return importlib.import_module(f"sdbuild.models.{component.network}")
 
 
 def unwrapped(net: nn.Module, name: str) -> nn.Module:
@@ -112,5 +116,5 @@ def dims(component: Component, architecture: Architecture, params: Mapping[str, 
     """The numbers of the component's port shapes; a step's `params` have the sizes that they
     depend on."""
     return module(component).dims(
-        architecture.config, **{name: params[name] for name in component.sizes}
+        component, architecture.config, **{name: params[name] for name in component.sizes}
     )

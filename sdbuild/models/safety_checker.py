@@ -95,7 +95,7 @@ def build(component: Component, architecture: Architecture) -> nn.Module:
     return SafetyChecker(net)
 
 
-def dims(config: Mapping[str, Any]) -> Dims:
+def dims(component: Component, config: Mapping[str, Any]) -> Dims:
     """The numbers of its port shapes: none depends on the checkpoint, or on the picture."""
     return {}
 

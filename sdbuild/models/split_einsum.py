@@ -28,18 +28,6 @@ from sdbuild.models.replace import replace_each
 from sdbuild.models.unet import UNet
 
 
-class SplitUNet(UNet):
-    """The U-Net with split transformers, which take the embeddings as they come."""
-
-    def embeddings(self, encoder_hidden_states: torch.Tensor) -> torch.Tensor:
-        """The embeddings as the transformers take them.
-
-        Shapes:
-            encoder_hidden_states: (B, D, 1, S); returns the same.
-        """
-        return encoder_hidden_states
-
-
 class SplitTransformer(nn.Module):
     """A `Transformer2DModel` that flattens the picture once, and otherwise moves nothing."""
 
@@ -189,8 +177,8 @@ class ChannelNorm(nn.Module):
         return normal * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
 
 
-def lay_out(network: UNet, query_block: int | None = None) -> SplitUNet:
-    """The network with split transformers, which take over its parameters.
+def lay_out(network: UNet, query_block: int | None = None) -> UNet:
+    """The same network, with split transformers that took over its parameters.
 
     Raises:
         SourceError: its transformers have parts that this layout does not know.
@@ -204,7 +192,8 @@ def lay_out(network: UNet, query_block: int | None = None) -> SplitUNet:
             hint="attention=original supports every network that diffusers does",
         )
     replace_each(net, Transformer2DModel, lambda old: SplitTransformer(old, query_block))
-    return SplitUNet(net, network.velocity_to_noise)
+    network.is_split = True
+    return network
 
 
 def _unknown(net: UNet2DConditionModel) -> Iterator[str]:

@@ -15,8 +15,8 @@ QUERY_BLOCK = 512
 smaller block."""
 
 
-def lay_out(network: UNet) -> split_einsum.SplitUNet:
-    """The network with split transformers, which take over its parameters.
+def lay_out(network: UNet) -> UNet:
+    """The same network, with split transformers that took over its parameters.
 
     Raises:
         SourceError: its transformers have parts that this layout does not know.

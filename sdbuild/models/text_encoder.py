@@ -32,11 +32,17 @@ class TextEncoder(nn.Module):
         Shapes:
             input_ids: (1, S); returns (1, S, D) and (1, D).
         """
-        # Positions are passed in because the network's own table of them is a buffer, which has
-        # no numbers on the meta device.
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-        found = self.net(input_ids=self.tokens(input_ids), position_ids=positions)
+        found = self.net(input_ids=self.tokens(input_ids), position_ids=self.positions(input_ids))
         return found.last_hidden_state, found.pooler_output
+
+    def positions(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """The positions of the tokens. They are passed in because the network's own table of them
+        is a buffer, which has no numbers on the meta device.
+
+        Shapes:
+            input_ids: (1, S); returns the same.
+        """
+        return torch.arange(input_ids.shape[1], device=input_ids.device)[None]
 
     def tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
         """The tokens that the network is to see, as integers: fp16 could not hold their numbers.
@@ -61,17 +67,25 @@ def build(component: Component, architecture: Architecture) -> nn.Module:
     """
     expect_class(architecture, "CLIPTextModel")
     net = unwrapped(CLIPTextModel(CLIPTextConfig(**architecture.config)), "text_model")
-    numbers, size = (architecture.padding or {}).values(), net.config.vocab_size
+    return finished(TextEncoder(net, architecture.padding), component)
+
+
+def finished(network: TextEncoder, component: Component) -> TextEncoder:
+    """The network without its tables of positions.
+
+    Raises:
+        SourceError: it pads with tokens that the network does not know.
+    """
+    numbers, size = (network.padding or {}).values(), network.net.config.vocab_size
     if any(number >= size for number in numbers):
-        raise SourceError(f"text_encoder: it knows {size} tokens, and the tokenizer ends and pads "
-                          f"prompts with the numbers {', '.join(map(str, numbers))}")
-    network = TextEncoder(net, architecture.padding)
+        raise SourceError(f"{component.name}: it knows {size} tokens, and the tokenizer ends and "
+                          f"pads prompts with the numbers {', '.join(map(str, numbers))}")
     for module in network.modules():
         module._buffers.pop("position_ids", None)
     return network
 
 
-def dims(config: Mapping[str, Any]) -> Dims:
+def dims(component: Component, config: Mapping[str, Any]) -> Dims:
     """The numbers of its port shapes."""
     return {"S": TOKENS, "D": config["hidden_size"]}
 

@@ -1,4 +1,4 @@
-"""The U-Net of Stable Diffusion 1.x and 2.x, as diffusers lays it out (`attention=original`)."""
+"""The U-Net of Stable Diffusion 1.x and 2.x."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ _TIMESTEPS = (1, 21, 501, 981)
 
 
 class UNet(nn.Module):
-    """diffusers' U-Net, from embeddings with channels first, to noise if it predicts a velocity."""
+    """diffusers' U-Net, from embeddings with channels first, to noise if it predicts a velocity.
+
+    `is_split` says that its transformers take the embeddings as they come: a layout of attention
+    replaced them.
+    """
 
     def __init__(
         self, net: UNet2DConditionModel, velocity_to_noise: VelocityToNoise | None = None
@@ -28,6 +32,7 @@ class UNet(nn.Module):
         super().__init__()
         self.net = net
         self.velocity_to_noise = velocity_to_noise
+        self.is_split = False
 
     def forward(
         self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor
@@ -35,38 +40,53 @@ class UNet(nn.Module):
         """Gives the predicted noise.
 
         Shapes:
-            sample: (B, C, h, w); timestep: (B,); encoder_hidden_states: (B, D, 1, S);
+            sample: (B, I, h, w); timestep: (B,); encoder_hidden_states: (B, D, 1, S);
             returns (B, C, h, w).
         """
-        embeddings = self.embeddings(encoder_hidden_states)
-        found = self.net(sample, timestep, embeddings, return_dict=False)[0]
-        if self.velocity_to_noise is None:
-            return found
-        return self.velocity_to_noise(found, sample, timestep)
+        return self.noise(sample, timestep, encoder_hidden_states)
 
-    def embeddings(self, encoder_hidden_states: torch.Tensor) -> torch.Tensor:
-        """The embeddings as the transformers take them.
+    def noise(
+        self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor,
+        **conditions: Any,
+    ) -> torch.Tensor:
+        """The predicted noise, given what else the network takes.
 
         Shapes:
-            encoder_hidden_states: (B, D, 1, S); returns (B, S, D).
+            sample: (B, I, h, w), of which the first C channels are the noisy latents; others as in
+            `forward`.
         """
-        return encoder_hidden_states.squeeze(2).permute(0, 2, 1)
+        embeddings = encoder_hidden_states if self.is_split \
+            else encoder_hidden_states.squeeze(2).permute(0, 2, 1)  # -> (B, S, D)
+        found = self.net(sample, timestep, embeddings, return_dict=False, **conditions)[0]
+        if self.velocity_to_noise is None:
+            return found
+        channels = found.shape[1]
+        latents = sample if sample.shape[1] == channels else sample[:, :channels]
+        return self.velocity_to_noise(found, latents, timestep)
 
 
 def build(component: Component, architecture: Architecture) -> nn.Module:
     """The network on the current default device."""
+    return built(UNet, architecture)
+
+
+def built(wrapper: type[UNet], architecture: Architecture) -> UNet:
+    """A wrapped network on the current default device."""
     expect_class(architecture, "UNet2DConditionModel")
     prediction = architecture.prediction
-    return UNet(
+    return wrapper(
         UNet2DConditionModel.from_config(dict(architecture.config)),
         to_noise(prediction) if prediction else None,
     )
 
 
-def dims(config: Mapping[str, Any], batch: int, width_px: int, height_px: int) -> Dims:
+def dims(
+    component: Component, config: Mapping[str, Any], batch: int, width_px: int, height_px: int
+) -> Dims:
     """The numbers of its port shapes."""
     return {
-        "B": batch, "C": config["in_channels"], "D": config["cross_attention_dim"], "S": TOKENS,
+        "B": batch, "I": config["in_channels"], "C": config["out_channels"],
+        "D": config["cross_attention_dim"], "S": TOKENS,
         "h": height_px // LATENT_CELL_PX, "w": width_px // LATENT_CELL_PX,
     }
 
@@ -77,9 +97,9 @@ def samples(
     """Normal noise and embeddings at timesteps from the least to nearly the most noise.
 
     Shapes:
-        each: sample (B, C, h, w), timestep (B,), encoder_hidden_states (B, D, 1, S).
+        each: sample (B, I, h, w), timestep (B,), encoder_hidden_states (B, D, 1, S).
     """
     for timestep in _TIMESTEPS:
-        sample = torch.randn(dims["B"], dims["C"], dims["h"], dims["w"], generator=rng)
+        sample = torch.randn(dims["B"], dims["I"], dims["h"], dims["w"], generator=rng)
         embeddings = torch.randn(dims["B"], dims["D"], 1, dims["S"], generator=rng)
         yield sample, torch.full((dims["B"],), float(timestep)), embeddings

@@ -57,7 +57,7 @@ def build(component: Component, architecture: Architecture) -> nn.Module:
     return Encoder(net)
 
 
-def dims(config: Mapping[str, Any], width_px: int, height_px: int) -> Dims:
+def dims(component: Component, config: Mapping[str, Any], width_px: int, height_px: int) -> Dims:
     """The numbers of its port shapes."""
     cell_px = 2 ** (len(config["block_out_channels"]) - 1)
     channels = config["latent_channels"]

@@ -37,7 +37,7 @@ def asked(
         "vae": sources.vae.places if sources.vae else (),
         "lora": [(lora.place, lora.strength) for lora in sources.loras],
         "components": sorted(fields["components"]),
-        "palettize": sorted(fields["palettize"]),
+        "palettize": sorted(fields["palettize"] or ()),
     }
     tagged = [field.name for field in RECIPE_FIELDS if field.is_tagged and field.name in words]
     shown = {name: found.get(name, fields[name]) for name in tagged}

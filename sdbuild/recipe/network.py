@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sdbuild.families import Component
+from sdbuild.base.errors import RecipeError
+from sdbuild.families import Component, Family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +21,17 @@ class Network:
     attention: str
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> Network:
-        """The networks in a recipe's fields."""
+    def of(cls, fields: Mapping[str, Any], family: Family) -> Network:
+        """The networks in a recipe's fields.
+
+        Raises:
+            RecipeError: no host sends the family's U-Net such a batch.
+        """
+        if fields["batch"] not in family.batches:
+            raise RecipeError(
+                f"batch={fields['batch']} for {family.title}, expected "
+                f"{' or '.join(map(str, family.batches))}",
+                hint="hosts send its U-Net two samples at a time, whatever the guidance")
         width_px, height_px = fields["size"]
         return cls(width_px=width_px, height_px=height_px, batch=fields["batch"],
                    prediction=fields["prediction"], attention=fields["attention"])

@@ -8,8 +8,9 @@ from typing import Any
 
 from sdbuild.base import apple
 from sdbuild.base.errors import RecipeError
-from sdbuild.families import Component
+from sdbuild.families import Component, Family
 from sdbuild.families.nouns import chunk_names
+from sdbuild.recipe.components import known_components
 from sdbuild.recipe.fields import TARGETS
 
 
@@ -30,14 +31,18 @@ class Packaging:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> Packaging:
+    def of(cls, fields: Mapping[str, Any], family: Family) -> Packaging:
         """The packaging in a recipe's fields.
 
         Raises:
-            RecipeError: two of them do not go together.
+            RecipeError: two of them do not go together, or palettes are asked for a component that
+                the family does not have.
         """
+        wanted = fields["palettize"]
+        palettized = [c for c in family.components if c.is_palettized] if wanted is None \
+            else known_components(wanted, family)
         found = cls(
-            nbits=fields["quant"], palettized=frozenset(fields["palettize"]),
+            nbits=fields["quant"], palettized=frozenset(c.name for c in palettized),
             chunks=fields["chunk"], target=TARGETS[fields["target"]], lower=fields["lower"],
             compiler=apple.compiler(fields["compiler"]),
             notes=apple.compiler_notes(fields["compiler"]),

@@ -101,7 +101,6 @@ def load(
     fields = values_of(RECIPE_FIELDS, table, words, str(path))
     sources = Sources.of(fields, words, path.parent, _lock(table, words, path))
     components = known_components(fields["components"], family)
-    known_components(fields["palettize"], family)
     if found and "components" not in words:
         components = tuple(c for c in components if c.folder not in found.lacks)
     elsewhere = None if found or project.finds(path) else path
@@ -113,8 +112,8 @@ def load(
         found=found.because if found else "",
         asked=naming.asked(fields, sources, words, elsewhere),
         sources=sources,
-        network=Network.of(fields),
-        packaging=Packaging.of(fields),
+        network=Network.of(fields, family),
+        packaging=Packaging.of(fields, family),
         draw=_request(table, {}, path),
         request=_request(table, words, path),
         check=Check.of(table, family, path),

@@ -94,9 +94,11 @@ def _direct(job: Job, component: Component) -> dict[str, Any]:
     from sdbuild.mil.ir.decode import decode_program
     from sdbuild.models import network
 
-    program = read_graph(job.inputs["graph"])
-    weights = network.bind(component, program.state_dict, job.inputs["checkpoint"] / WEIGHTS)
-    spec, file = coreml.lower(program, weights, component, job.params["target"])
+    graph = read_graph(job.inputs["graph"])
+    weights = network.bind(component, graph.program.state_dict,
+                           job.inputs["checkpoint"] / WEIGHTS)
+    spec, file = coreml.lower(graph.program, weights, component, job.params["target"],
+                              graph.precision)
     write_package(
         job.output / (component.bundle_name + PACKAGE),
         specification_version=spec.specificationVersion,

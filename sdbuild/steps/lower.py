@@ -42,8 +42,9 @@ class Lower(ComponentStage):
         from sdbuild.lowering.lowered import write_lowered
 
         component = FAMILIES[job.params["family"]].component(job.params["component"])
-        program = read_graph(job.inputs["graph"])
-        lowered = once.lower(program, component, job.params["target"], job.output)
+        graph = read_graph(job.inputs["graph"])
+        lowered = once.lower(graph.program, component, job.params["target"], job.output,
+                             precision=graph.precision)
         write_lowered(job.output, lowered)
         return {"parameters": len(lowered.parameters), "bindings": len(lowered.bindings)}
 

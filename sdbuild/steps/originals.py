@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
     from sdbuild.runtime.predictor import Predictor
 
-DRAWING = ("text_encoder", "unet", "vae_decoder")
-"""The components without which no picture is drawn."""
-
 
 _PIXELS = 512 * 512
 """Of a picture whose U-Net takes twelve seconds a step for a billion parameters, two at a time."""
@@ -49,7 +46,8 @@ class DrawingStage(BundleStage):
 
     def applies(self, recipe: Recipe) -> bool:
         """Whether a bundle of the recipe can draw."""
-        return {component.name for component in recipe.components} >= set(DRAWING)
+        drawing = recipe.family.drawing
+        return bool(drawing) and {c.name for c in recipe.components} >= set(drawing)
 
     def time_of(self, params: Mapping[str, Any]) -> Time:
         """As long as the U-Net takes for the steps of all pictures."""
@@ -75,7 +73,7 @@ class Originals(DrawingStage):
 
     def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
         """The weights as they go into the bundle, with LoRAs and before anything else."""
-        weights = {name: From(made[name]["checkpoint"]) for name in DRAWING}
+        weights = {name: From(made[name]["checkpoint"]) for name in recipe.family.drawing}
         return weights | beside(made)
 
     def run(self, job: Job) -> dict[str, Any]:

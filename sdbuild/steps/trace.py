@@ -18,6 +18,7 @@ from sdbuild.recipe.recipe import Recipe
 if TYPE_CHECKING:
     import torch
 
+
 class Trace(ComponentStage):
     """Captures a network's graph."""
 
@@ -49,7 +50,7 @@ class Trace(ComponentStage):
         import torch
 
         from sdbuild.families import FAMILIES
-        from sdbuild.lowering.graph import write_graph
+        from sdbuild.lowering.graph import Graph, write_graph
         from sdbuild.models import network
         from sdbuild.models.group_norm import replace_group_norms
         from sdbuild.models.upsample import replace_upsamples
@@ -67,7 +68,8 @@ class Trace(ComponentStage):
             program = torch.export.export(lowerable, inputs)
             program = program.run_decompositions({})
         _clean(program)
-        write_graph(job.output, program)
+        precision = network.precision(component, architecture)
+        write_graph(job.output, Graph(program=program, precision=precision))
         return {"operations": sum(n.op == "call_function" for n in program.graph.nodes)}
 
 

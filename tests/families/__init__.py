@@ -1,0 +1,1 @@
+"""Families of models, from checkpoint to bundle."""

@@ -1,0 +1,77 @@
+"""Inputs for the networks of a checkpoint, and what diffusers and transformers make of them."""
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+from sdbuild.base.filenames import contents
+from sdbuild.runtime.predictor import load
+
+START, END = 49406, 49407
+
+
+def psnr(found, wanted):
+    """In dB, relative to the largest value of what is wanted."""
+    error = np.asarray(found, np.float64) - wanted
+    return 20 * np.log10(np.abs(wanted).max() / np.sqrt(np.mean(error**2)))
+
+
+def predicted(folder, inputs):
+    """What the compiled models of a step give on our executor."""
+    given = {name: np.asarray(value, np.float32) for name, value in inputs.items()}
+    return load(contents(folder, ".mlmodelc"), "portable", "original").predict(given)
+
+
+def prompts(pad):
+    """Prompts of nine random tokens, padded; each (1, 77)."""
+    words = torch.randint(0, START, (4, 9), generator=torch.Generator().manual_seed(3))
+    return [torch.tensor([[START, *each, END, *[pad] * 66]]) for each in words.tolist()]
+
+
+def xl_embeddings(checkpoint, part, pad):
+    """What transformers' own text encoder of XL gives for the prompts, by output of ours."""
+    network = CLIPTextModel if part == "text_encoder" else CLIPTextModelWithProjection
+    net = network.from_pretrained(checkpoint / part).eval()
+    with torch.inference_mode():
+        found = net(torch.cat(prompts(pad)), output_hidden_states=True)
+    pooled = found.pooler_output if part == "text_encoder" else found.text_embeds
+    return {"hidden_embeds": found.hidden_states[-2], "pooled_outputs": pooled}
+
+
+def joined(outputs):
+    """The outputs of several predictions, by name, one after the other on the first axis."""
+    return {name: np.concatenate([each[name] for each in outputs]) for name in outputs[0]}
+
+
+def unet_cases(checkpoint, side_px=128, timesteps=(1, 21, 501, 981), **time_ids):
+    """Inputs and outputs of a U-Net at some timesteps; `time_ids` for one that takes them."""
+    net = UNet2DConditionModel.from_pretrained(checkpoint / "unet").eval()
+    config, rng = net.config, torch.Generator().manual_seed(5)
+    for timestep in timesteps:
+        sample = torch.randn(2, config.in_channels, side_px // 8, side_px // 8, generator=rng)
+        prompt = torch.randn(2, 77, config.cross_attention_dim, generator=rng)
+        times = torch.full((2,), float(timestep))
+        inputs = {"sample": sample, "timestep": times,
+                  "encoder_hidden_states": prompt.transpose(1, 2)[:, :, None]}
+        added = {}
+        if time_ids:
+            numbers = torch.tensor([time_ids["time_ids"]] * 2)
+            width = config.projection_class_embeddings_input_dim \
+                - numbers.shape[1] * config.addition_time_embed_dim
+            added = {"time_ids": numbers, "text_embeds": torch.randn(2, width, generator=rng)}
+        with torch.inference_mode():
+            wanted = net(sample, times, prompt, added_cond_kwargs=added).sample
+        yield inputs | added, wanted
+
+
+def vae_cases(checkpoint, side_px=128):
+    """Inputs and outputs of the two halves of an autoencoder, by component."""
+    net = AutoencoderKL.from_pretrained(checkpoint / "vae").eval()
+    rng = torch.Generator().manual_seed(6)
+    z = torch.randn(1, 4, side_px // 8, side_px // 8, generator=rng) / net.config.scaling_factor
+    x = torch.rand(1, 3, side_px, side_px, generator=rng) * 2 - 1
+    with torch.inference_mode():
+        moments = net.encode(x).latent_dist.parameters
+        return {"vae_decoder": ({"z": z}, net.decode(z).sample),
+                "vae_encoder": ({"x": x}, moments)}
