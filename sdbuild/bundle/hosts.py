@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sdbuild.bundle.request import Request
 
 _STRENGTH = 0.8
-"""How much of an image is drawn anew if nothing is said, as in diffusers."""
+"""How much of an image is drawn anew if nothing is said and there is no mask, as in diffusers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,13 @@ class Host:
     One that `shares_noise` draws the numbers for all pictures of a request from one stream, before
     those for the latents of an image; else each picture has a seed of its own. `rounds_noise` says
     that noise is rounded to fp16, `seeds` how many seeds there are, and `drops_whole` that an image
-    of which nothing is kept is not looked at.
+    of which nothing is kept is not looked at. `takes` are the pictures that it can be given, and
+    `blackens` says that their transparent pixels are black.
+
+    Of Stable Diffusion XL: `always_guides` says that the negative prompt is always asked for,
+    `encodes_empty` that it is encoded if it is not given, `told_px` are the sides of the picture
+    that the U-Net is told, the true ones if 0, and `refiner_start` is the share of the steps after
+    which a refiner takes over.
     """
 
     name: str
@@ -41,17 +47,27 @@ class Host:
     shares_noise: bool = False
     rounds_noise: bool = False
     drops_whole: bool = False
+    takes: tuple[str, ...] = ("image", "mask", "control")
+    blackens: bool = False
+    always_guides: bool = False
+    encodes_empty: bool = False
+    told_px: int = 0
+    refiner_start: float = 0.8
     seeds: int = 1 << 63
 
     def strength(self, request: Request) -> float | None:
         """How much of a request's image is drawn anew; None if there is none, or none is used."""
         if request.image is None:
             return None
-        strength = _STRENGTH if request.strength is None else request.strength
+        strength = request.strength
+        if strength is None:
+            strength = _STRENGTH if request.mask is None else 1.0
         return None if self.drops_whole and strength >= 1 else strength
 
-    def is_guided(self, guidance: float) -> bool:
+    def is_guided(self, guidance: float, family: str) -> bool:
         """Whether it asks for the negative prompt too, at this weight of the prompt."""
+        if self.always_guides and family != "sd":
+            return True
         return guidance > 1 or (guidance == 1 and self.guides_at_one)
 
 
@@ -75,6 +91,11 @@ SWIFT = Host(
     guides_at_one=True,
     shares_noise=True,
     drops_whole=True,
+    takes=("image", "control"),
+    blackens=True,
+    always_guides=True,
+    encodes_empty=True,
+    told_px=1024,
     seeds=1 << 32,
 )
 """Source: apple/ml-stable-diffusion at e12202c, run on Linux; see `tests/fixtures/swift`."""
@@ -96,6 +117,7 @@ APPLE_PYTHON = Host(
     tokenizer="clip",
     schedules="diffusers",
     rounds_noise=True,
+    takes=("control",),
     seeds=1 << 32,
 )
 """Source: apple/ml-stable-diffusion at e12202c, `python_coreml_stable_diffusion/pipeline.py`."""

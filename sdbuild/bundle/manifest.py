@@ -30,7 +30,9 @@ class Bundle:
 
     `models` maps each component to its compiled models, the chunks in order. `scheduler` is
     diffusers' config of the checkpoint's own, whose `prediction_type` may be another than the
-    bundle's; `defaults` are the settings that the bundle draws best with.
+    bundle's; `defaults` are the settings that the bundle draws best with. `pad_token_2` is that of
+    the second text encoder, and `zeroes_empty` says that diffusers gives a negative prompt that is
+    left out an embedding of zeros.
     """
 
     folder: Path
@@ -46,6 +48,8 @@ class Bundle:
     models: Mapping[str, tuple[Path, ...]]
     defaults: Mapping[str, Any]
     description: str
+    pad_token_2: str = "!"
+    zeroes_empty: bool = True
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -75,6 +79,8 @@ def load_bundle(folder: Path) -> Bundle:
         models={name: _models(folder, entry) for name, entry in components.items()},
         defaults=fields.fields("draw").values,
         description=_describe(fields, components),
+        pad_token_2=fields.text("pad_token_2", default="!"),
+        zeroes_empty=fields.flag("force_zeros_for_empty_prompt", default=True),
     )
 
 

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Control(NamedTuple):
+    """A ControlNet by its name in the bundle, the file of the picture that it is given, and how
+    strongly it counts."""
+
+    name: str
+    image: str
+    scale: float = 1.0
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.image}:{self.scale:g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +24,9 @@ class Request:
 
     `host` is the one whose pictures they are (`bundle/hosts.py`), and what is None is as it has it:
     `rng` its random numbers, `tokenizer`, `spacing` of the timesteps, `karras` that of the sigmas.
-    `image` is the file of a picture to begin with, and `strength` how much of it is drawn anew.
+    `image` is the file of a picture to begin with, `strength` how much of it is drawn anew, and
+    `mask` the file of one that is white where that is. `control` are ControlNets, and `refiner` is
+    the share of the steps after which the bundle's refiner takes over.
     Picture i of `count` has the seed `seed + i`, unless the host draws all from one stream.
     """
 
@@ -30,8 +44,14 @@ class Request:
     karras: bool | None = None
     image: str | None = None
     strength: float | None = None
+    mask: str | None = None
+    control: tuple[Control, ...] | None = None
+    refiner: float | None = None
 
     def settings(self) -> dict[str, Any]:
         """The settings by name, without those that are as they are where nothing is said."""
-        return {f.name: value for f in fields(self)
-                if (value := getattr(self, f.name)) != f.default}
+        found = {f.name: value for f in fields(self)
+                 if (value := getattr(self, f.name)) != f.default}
+        if self.control:
+            found["control"] = ",".join(map(str, self.control))
+        return found

@@ -135,6 +135,12 @@ INPUT_FIELDS = (
           meaning="an image to begin with"),
     Field(name="strength", parse=values.number(0, 1), default=None, unit="X",
           meaning="how much of it is drawn anew, from 0 to 1"),
+    Field(name="mask", parse=values.image, default=None, unit="FILE",
+          meaning="an image that is white where the first one is drawn anew"),
+    Field(name="control", parse=values.controls, default=None, unit="NAME:FILE:X",
+          meaning="ControlNets of the bundle, each with its image and how strongly it counts"),
+    Field(name="refiner", parse=values.number(0, 1), default=None, unit="X",
+          meaning="the share of the steps after which the bundle's refiner takes over"),
 )
 """Fields of images that the command line gives, and no recipe."""
 PLACE_FIELDS = (

@@ -15,6 +15,7 @@ from sdbuild.base.errors import RecipeError
 from sdbuild.base.paths import check_path
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.base.units import parse_bytes
+from sdbuild.bundle.request import Control
 from sdbuild.bundle.schedulers import SCHEDULERS, canonical
 from sdbuild.checkpoints import check_place, is_hub
 
@@ -204,3 +205,19 @@ def yes(value: Any) -> bool:
 def image(value: Any) -> str:
     """The absolute path of a picture that is read."""
     return str(Path(path(value)).absolute())
+
+
+def controls(value: Any) -> tuple[Control, ...]:
+    """ControlNets, each as NAME:IMAGE or NAME:IMAGE:SCALE, with commas between them."""
+    found = []
+    for part in text(value).split(","):
+        name, _, rest = part.strip().partition(":")
+        place, colon, scale = rest.rpartition(":")
+        try:
+            strength = number(0, 10)(scale) if colon else 1.0
+        except ValueError:
+            place, strength = rest, 1.0
+        if not name or not (place or rest):
+            raise ValueError("NAME:IMAGE or NAME:IMAGE:SCALE, several with commas between them")
+        found.append(Control(name, image(place if colon else rest), strength))
+    return tuple(found)

@@ -39,7 +39,7 @@ def draw_each(
         load: gives a component's network.
     """
     pipeline = Pipeline(bundle, parts=OneAtATime(load))
-    conditions = [pipeline.condition(request) for request in requests]
+    conditions = [pipeline.conditions(request) for request in requests]
     latents = [
         pipeline.denoise(condition, next(pipeline.starts(request)), request)
         for condition, request in zip(conditions, requests, strict=True)

@@ -95,7 +95,7 @@ def _warnings(pipeline: Pipeline, request: Request) -> Iterator[str]:
             yield f"warning: {name}: {found} is read as words: the bundle has no such embedding"
     scene = Scene(
         bundle=pipeline.bundle, request=request, batch=pipeline.batch,
-        other_words=pipeline.other_words(request),
+        other_words=pipeline.prompts.other_words(request),
         image_size=(0, 0) if request.image is None else images.read(Path(request.image)).size,
     )
     for note in notes(scene):

@@ -39,15 +39,18 @@ def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
 
 
-def to_array(picture: Image.Image) -> np.ndarray:
-    """A picture as the VAE's encoder takes it: from -1 to 1, transparent pixels -1.
+def to_array(picture: Image.Image, lowest: float = -1, blackens: bool = False) -> np.ndarray:
+    """A picture as networks take it, from `lowest` to 1.
 
+    Args:
+        blackens: transparent pixels are -1, whatever the lowest.
     Shapes:
         returns (1, 3, H, W).
     """
     rgba = np.asarray(picture.convert("RGBA"), np.float32)  # (H, W, 4)
-    levels = rgba[..., :3] / 255 * 2 - 1
-    levels[rgba[..., 3] == 0] = -1
+    levels = rgba[..., :3] / 255 * (1 - lowest) + lowest
+    if blackens:
+        levels[rgba[..., 3] == 0] = -1
     return levels.transpose(2, 0, 1)[None]
 
 

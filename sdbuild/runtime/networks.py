@@ -10,15 +10,25 @@ from sdbuild.base.errors import BundleError
 from sdbuild.bundle.manifest import Bundle
 from sdbuild.runtime.predictor import Chain, Predictor, load
 
+_UNET = {"sample": 4, "timestep": 1, "encoder_hidden_states": 4}
 _RANKS = {
     "text_encoder": {"input_ids": 2},
-    "unet": {"sample": 4, "timestep": 1, "encoder_hidden_states": 4},
+    "text_encoder_2": {"input_ids": 2},
+    "unet": _UNET,
+    "refiner": _UNET,
+    "controlled_unet": _UNET,
+    "controlnet": _UNET | {"controlnet_cond": 4},
     "vae_decoder": {"z": 4},
     "vae_encoder": {"x": 4},
     "safety_checker": {"clip_input": 4, "images": 4, "adjustment": 1},
 }
 """The inputs that each component must have, with the number of their dimensions."""
-NEEDED = ("text_encoder", "unet", "vae_decoder")
+ENCODERS: Mapping[str, tuple[str, ...]] = {
+    "sd": ("text_encoder",),
+    "sdxl": ("text_encoder", "text_encoder_2"),
+    "sdxl-refiner": ("text_encoder_2",),
+}
+"""The text encoders of each family that can be drawn with."""
 
 Shape = tuple[int | None, ...]
 """A shape; None is any size."""
@@ -37,9 +47,15 @@ class Networks:
         self, bundle: Bundle, predictor: str = "auto", weight_bytes: int | None = None,
         parts: Callable[[str], Predictor] | None = None,
     ) -> None:
+        if bundle.family not in ENCODERS:
+            raise BundleError(f"{bundle.folder}: family is {bundle.family}, expected one of "
+                              f"{', '.join(ENCODERS)}", hint="its images are not drawn yet")
         self._bundle, self._predictor, self._weight_bytes = bundle, predictor, weight_bytes
         self._parts = parts
         self._loaded: dict[str, Chain] = {}
+        self.encoders = ENCODERS[bundle.family]
+        self.unets = ("unet", "refiner") if "refiner" in bundle.models else ("unet",)
+        self.drawing = (*self.encoders, *self.unets, "vae_decoder")
 
     def load(self, *components: str) -> None:
         """Loads components that are not loaded yet.
@@ -62,26 +78,46 @@ class Networks:
         """The models of a component, with the inputs that it is given here."""
         bundle = self._bundle
         if component not in bundle.models:
-            raise BundleError(
-                f"{bundle.folder}: no {component}, which drawing needs",
-                hint=f"build it with components={','.join(dict.fromkeys((*NEEDED, component)))}",
-            )
+            wanted = ",".join(dict.fromkeys((*self.drawing, component)))
+            raise BundleError(f"{bundle.folder}: no {component}, which drawing needs",
+                              hint=f"build it with components={wanted}")
         chain = load(bundle.models[component], self._predictor, bundle.attention,
                      self._weight_bytes)
         found = {name: len(shape) for name, shape in chain.shapes.items()}
-        if not _RANKS[component].items() <= found.items():
-            raise self.misfit(component, "inputs", found, _RANKS[component])
+        needed = _RANKS[component.partition("/")[0]]
+        if not needed.items() <= found.items():
+            raise self.misfit(component, "inputs", found, needed)
         return chain
 
     def shape(self, component: str, name: str) -> tuple[int, ...]:
         """The shape of a component's input."""
         return self.part(component).shapes[name]
 
+    def outputs(
+        self, component: str, inputs: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """What a component gives; of the inputs it gets those that it has, in their shapes."""
+        part = self.part(component)
+        given = {}
+        for name, shape in part.shapes.items():
+            if name not in inputs:
+                raise self.misfit(component, "inputs", ", ".join(part.shapes),
+                                  ", ".join(inputs))
+            if inputs[name].size != int(np.prod(shape)):
+                raise self.misfit(component, f"input {name}", shape, inputs[name].shape)
+            given[name] = inputs[name].reshape(shape)
+        return part.predict(given)
+
     def output(
         self, component: str, inputs: Mapping[str, np.ndarray], name: str, shape: Shape
     ) -> np.ndarray:
         """What a component gives under a name, of this shape."""
-        found = self.part(component).predict(inputs)
+        return self.taken(component, self.outputs(component, inputs), name, shape)
+
+    def taken(
+        self, component: str, found: Mapping[str, np.ndarray], name: str, shape: Shape
+    ) -> np.ndarray:
+        """One of a component's outputs, of this shape."""
         sizes = found[name].shape if name in found else ()
         if len(sizes) != len(shape) or any(
                 wanted not in (None, size) for size, wanted in zip(sizes, shape, strict=True)):

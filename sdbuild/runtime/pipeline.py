@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from sdbuild.base.errors import BundleError
+from sdbuild.base.suggestions import did_you_mean
 from sdbuild.bundle.hosts import HOSTS
 from sdbuild.bundle.manifest import Bundle
 from sdbuild.bundle.request import Request
-from sdbuild.runtime import images, tokenizers
-from sdbuild.runtime.networks import NEEDED, Networks
+from sdbuild.runtime import images
+from sdbuild.runtime.denoise import Denoiser, Guide
+from sdbuild.runtime.networks import Networks
 from sdbuild.runtime.predictor import Predictor
+from sdbuild.runtime.prompts import Condition, Prompts
 from sdbuild.runtime.safety_checker import SafetyChecker
-from sdbuild.runtime.starts import Moments, Start, starts
+from sdbuild.runtime.starts import Masked, Moments, Start, starts
 from sdbuild.runtime.trace import Trace
-
-Condition = Mapping[str, np.ndarray]
-"""What the U-Net is given beside sample and timestep, by input: the negative prompt's, then the
-prompt's, on the leading axis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +61,18 @@ class Pipeline:
         self.bundle = bundle
         started = time.monotonic()
         self._networks = Networks(bundle, predictor, weight_bytes, parts)
-        self._tokenizers: dict[str, tokenizers.Tokenizer] = {}
+        self.prompts = Prompts(bundle, self._networks)
         self._checker = None
         if parts is None:
-            self._networks.load(*NEEDED)
+            self._networks.load(*self._networks.drawing)
             if "safety_checker" in bundle.models:
                 self._checker = SafetyChecker(self._networks.part("safety_checker"), bundle.name)
         self.load_s = time.monotonic() - started
+
+    @property
+    def batch(self) -> int:
+        """How many latents the U-Net takes at once."""
+        return self._networks.shape("unet", "sample")[0]
 
     def draw(
         self, request: Request, progress: Callable[[int], object] = lambda steps: None,
@@ -80,11 +85,11 @@ class Pipeline:
             trace: takes what the first picture is made of.
         """
         started = time.monotonic()
-        condition = self.condition(request)
+        conditions = self.conditions(request)
         encode_s = time.monotonic() - started
         for start in self.starts(request):
             started = time.monotonic()
-            latents = self.denoise(condition, start, request, progress, trace)
+            latents = self.denoise(conditions, start, request, progress, trace)
             trace = None
             denoised = time.monotonic()
             image = self.decode(latents)
@@ -102,75 +107,95 @@ class Pipeline:
                 seconds=seconds,
             )
 
-    @property
-    def batch(self) -> int:
-        """How many latents the U-Net takes at once."""
-        return self._networks.shape("unet", "sample")[0]
-
-    def other_words(self, request: Request) -> tuple[str, ...]:
-        """The words of a request's prompts that its host reads as other tokens than CLIP."""
-        own, clip = self._tokenizer(request), self._tokenizer(replace(request, tokenizer="clip"))
-        words = f"{request.prompt} {request.negative}".split()
-        return tuple(dict.fromkeys(
-            word for word in words if own.ids(word, 77) != clip.ids(word, 77)))
-
     def truncated_part(self, request: Request, prompt: str) -> str:
         """The end of a prompt that the text encoder does not see, because it takes so many tokens
         and no more; empty if it sees all."""
-        return self._tokenizer(request).truncated(prompt, self._length)
+        encoder = self._networks.encoders[0]
+        return self.prompts.tokenizer(request, encoder).truncated(
+            prompt, self.prompts.length(encoder))
 
-    def condition(self, request: Request) -> Condition:
-        """What a request's prompts make of the pictures.
-
-        Shapes:
-            encoder_hidden_states: (2, D, 1, S).
-        """
-        both = [self._encoded(request, p) for p in (request.negative, request.prompt)]
-        return {"encoder_hidden_states": np.concatenate(both)}
-
-    def _tokenizer(self, request: Request) -> tokenizers.Tokenizer:
-        name = request.tokenizer or HOSTS[request.host].tokenizer
-        if name not in self._tokenizers:
-            self._tokenizers[name] = tokenizers.load(name, self.bundle.folder,
-                                                     self.bundle.pad_token)
-        return self._tokenizers[name]
-
-    @property
-    def _length(self) -> int:
-        return self._networks.shape("text_encoder", "input_ids")[-1]
-
-    def _encoded(self, request: Request, prompt: str) -> np.ndarray:
-        """The embedding of a prompt, as the U-Net takes it.
-
-        Shapes:
-            returns (1, D, 1, S).
-        """
-        tokens = self._tokenizer(request).ids(prompt, self._length)
-        embedding = self._networks.output(
-            "text_encoder", {"input_ids": np.array([tokens], np.float32)},
-            "last_hidden_state", (1, None, None))
-        return embedding.transpose(0, 2, 1)[:, :, None]  # -> (1, D, 1, S)
+    def conditions(self, request: Request) -> Mapping[str, Condition]:
+        """What each U-Net is given of a request's prompts."""
+        return self.prompts.conditions(request)
 
     def starts(self, request: Request) -> Iterator[Start]:
-        """What each picture of a request starts with."""
-        cells = self._networks.shape("unet", "sample")[1:]
-        is_used = HOSTS[request.host].strength(request) is not None
-        image = self._moments(Path(request.image)) if is_used and request.image else None
-        return starts(request, self.bundle, (1, *cells), image)
+        """What each picture of a request starts with.
 
-    def _moments(self, path: Path) -> Moments:
-        """The latents of the picture in a file, which is fitted to the bundle's size."""
-        *_, height, width = shape = self._networks.shape("vae_encoder", "x")
-        picture = images.fitted(images.read(path), (width, height))
-        cells = self._networks.shape("unet", "sample")[1:]
+        Raises:
+            BundleError: the host takes no such pictures.
+        """
+        host = HOSTS[request.host]
+        for name in ("image", "mask", "control"):
+            if getattr(request, name) and name not in host.takes:
+                raise BundleError(f"{name}: {host.title} takes none",
+                                  hint="leave it out, or take another host")
+        if request.mask and not request.image:
+            raise BundleError("mask: there is no image to draw a part of anew",
+                              hint="give one: image=FILE")
+        channels, *cells = self._networks.shape("unet", "sample")[1:]
+        is_native = channels % 2 == 1  # latents, a mask, and latents again
+        shape = (1, channels // 2 if is_native else channels, *cells)
+        if is_native and not request.mask:
+            raise BundleError(f"{self.bundle.folder}: its U-Net is for inpainting, and there is no "
+                              "mask", hint="give both: image=FILE mask=FILE")
+        image = masked = None
+        if request.image and host.strength(request) is not None:
+            array = self._image(request.image, host.blackens)
+            image = self._moments(array, shape)
+            if request.mask:
+                masked = self._masked(request.mask, array, shape, is_native)
+        return starts(request, self.bundle, shape, image, masked)
+
+    def _image(self, path: str, blackens: bool) -> np.ndarray:
+        """The picture in a file, fitted to the size of the bundle's encoder: (1, 3, H, W)."""
+        *_, height, width = self._networks.shape("vae_encoder", "x")
+        picture = images.fitted(images.read(Path(path)), (width, height))
+        return images.to_array(picture, blackens=blackens)
+
+    def _moments(self, image: np.ndarray, shape: tuple[int, ...]) -> Moments:
+        """The latents of a picture."""
         found = self._networks.output(
-            "vae_encoder", {"x": images.to_array(picture).reshape(shape)}, "latent",
-            (1, 2 * cells[0], *cells[1:])).astype(np.float32)
+            "vae_encoder", {"x": image}, "latent", (1, 2 * shape[1], *shape[2:])
+        ).astype(np.float32)
         mean, log_variance = np.split(found, 2, axis=1)
         return Moments(mean=mean, std=np.exp(log_variance.clip(-30, 20) / 2))
 
+    def _masked(
+        self, path: str, image: np.ndarray, shape: tuple[int, ...], is_native: bool
+    ) -> Masked:
+        """What of a picture is drawn anew, by a mask that is white there."""
+        height, width = image.shape[2:]
+        picture = images.fitted(images.read(Path(path)), (width, height)).convert("L")
+        mask = (np.asarray(picture, np.float32)[None, None] / 255 >= 0.5).astype(np.float32)
+        stride = height // shape[2]
+        return Masked(cells=mask[..., ::stride, ::stride], is_native=is_native,
+                      rest=self._moments(image * (mask < 0.5), shape))
+
+    def _guides(self, request: Request) -> list[Guide]:
+        """The ControlNets of a request.
+
+        Raises:
+            BundleError: the bundle has none of a name.
+        """
+        blackens = HOSTS[request.host].blackens
+        known = [name.partition("/")[2] for name in self.bundle.models
+                 if name.startswith("controlnet/")]
+        found = []
+        for control in request.control or ():
+            if control.name not in known:
+                raise BundleError(
+                    f"control={control.name}: no such ControlNet in {self.bundle.folder}"
+                    f"{did_you_mean(control.name, known)}",
+                    hint=f"it has: {', '.join(known) or 'none'}")
+            component = f"controlnet/{control.name}"
+            *_, height, width = self._networks.shape(component, "controlnet_cond")
+            picture = images.fitted(images.read(Path(control.image)), (width, height))
+            found.append(Guide(component=component, scale=control.scale,
+                               picture=images.to_array(picture, 0, blackens)))
+        return found
+
     def denoise(
-        self, condition: Condition, start: Start, request: Request,
+        self, conditions: Mapping[str, Condition], start: Start, request: Request,
         progress: Callable[[int], object] = lambda steps: None, trace: Trace | None = None,
     ) -> torch.Tensor:
         """The latents of a picture.
@@ -178,46 +203,9 @@ class Pipeline:
         Shapes:
             returns (1, C, h, w).
         """
-        schedule, sample = start.schedule, start.latents
-        trace = trace or (lambda name, array: None)
-        negative, prompt = condition["encoder_hidden_states"][:, :, 0].transpose(0, 2, 1)
-        trace("neg_embeddings", negative[None])
-        trace("text_embeddings", prompt[None])
-        trace("initial_latents", sample.numpy())
-        trace("timesteps", np.array([float(t) for t in schedule.timesteps]))
-        is_guided = HOSTS[request.host].is_guided(request.guidance)
-        batch = self.batch
-        if batch == 1 and not is_guided:
-            condition = {name: value[1:] for name, value in condition.items()}
-        for index, timestep in enumerate(schedule.timesteps):
-            *without, noise = self._predicted(
-                schedule.scaled(sample, index), float(timestep), condition, batch).split(1)
-            if is_guided:
-                noise = without[0] + request.guidance * (noise - without[0])
-            sample = schedule.step(noise, index, sample)
-            trace(f"noise_pred_step{index}", noise.numpy())
-            trace(f"latents_step{index}", sample.numpy())
-            progress(len(schedule.timesteps))
-        return schedule.result(sample)
-
-    def _predicted(
-        self, sample: torch.Tensor, timestep: float, condition: Condition, batch: int
-    ) -> torch.Tensor:
-        """What the U-Net predicts for each prompt, in as many calls as its batch asks for.
-
-        Shapes:
-            sample: (1, C, h, w); returns (N, C, h, w), N prompts.
-        """
-        count = len(next(iter(condition.values())))
-        found = [
-            self._networks.output("unet", {
-                "sample": sample.repeat(batch, 1, 1, 1).numpy(),
-                "timestep": np.full((batch,), timestep, np.float32),
-                **{name: value[first:first + batch] for name, value in condition.items()},
-            }, "noise_pred", (batch, *sample.shape[1:]))
-            for first in range(0, count, batch)
-        ]
-        return torch.from_numpy(np.concatenate(found).astype(np.float32))
+        denoiser = Denoiser(bundle=self.bundle, networks=self._networks, request=request,
+                            conditions=conditions, guides=self._guides(request))
+        return denoiser.run(start, progress, trace or (lambda name, array: None))
 
     def decode(self, latents: torch.Tensor) -> Image.Image:
         """The picture of some latents.

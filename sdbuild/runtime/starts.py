@@ -39,12 +39,56 @@ class Moments:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Masked:
+    """What of an image is drawn anew: its cells, 1 where that is, and the image without them.
+
+    `is_native` says whether the U-Net was made for it, and is shown both.
+
+    Shapes:
+        cells: (1, 1, h, w).
+    """
+
+    cells: np.ndarray
+    rest: Moments
+    is_native: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mask:
+    """A mask while a picture is drawn; `image` is None if the U-Net was made for masks.
+
+    Shapes:
+        cells: (1, 1, h, w); rest, image, noise: (1, C, h, w).
+    """
+
+    cells: torch.Tensor
+    rest: torch.Tensor
+    image: torch.Tensor | None
+    noise: torch.Tensor
+
+    def joined(self, sample: torch.Tensor) -> torch.Tensor:
+        """A sample as the U-Net takes it: one for masks has the mask and the rest behind it."""
+        return sample if self.image is not None else torch.cat(
+            [sample, self.cells, self.rest], dim=1)
+
+    def kept(self, steps: Schedule, index: int, sample: torch.Tensor) -> torch.Tensor:
+        """A sample after a step, with the image where nothing is drawn anew."""
+        if self.image is None:
+            return sample
+        known = self.image
+        if index + 1 < len(steps.timesteps):
+            known = steps.noised(known, self.noise, index + 1)
+        return (1 - self.cells) * known + self.cells * sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
     """What a picture starts with; its seed is that of its noise."""
 
     seed: int
     latents: torch.Tensor
     schedule: Schedule
+    mask: Mask | None = None
 
 
 def noise_of(host: Host, rng: str | None, seed: int) -> Noise:
@@ -56,19 +100,27 @@ def noise_of(host: Host, rng: str | None, seed: int) -> Noise:
 
 
 def starts(
-    request: Request, bundle: Bundle, shape: tuple[int, ...], image: Moments | None
+    request: Request, bundle: Bundle, shape: tuple[int, ...], image: Moments | None,
+    masked: Masked | None = None,
 ) -> Iterator[Start]:
     """What each picture of a request starts with.
 
     Args:
         shape: of one picture's latents, (1, C, h, w).
         image: whose latents it starts with, if any.
+        masked: what of the image is drawn anew, all if None.
     Raises:
         BundleError: the host has no such scheduler or spacing.
     """
     host = HOSTS[request.host]
-    each = _of_one_stream if host.shares_noise else _of_own_streams
-    return each(request, bundle, host, shape, image)
+    if host.shares_noise:
+        yield from _of_one_stream(request, bundle, host, shape, image)
+        return
+    for seed in range(request.seed, request.seed + request.count):
+        stream = noise_of(host, request.rng, seed)
+        generator = getattr(stream, "generator", None) or torch.Generator().manual_seed(seed)
+        steps = schedule(request, bundle, host, generator)
+        yield _of_own_stream(host, stream, steps, shape, image, masked, bundle.scale_factor, seed)
 
 
 def _of_one_stream(
@@ -79,29 +131,34 @@ def _of_one_stream(
     noises = [_tensor(stream.array(shape), host) for _ in range(request.count)]
     latents = None if image is None else image.sampled(
         stream.singles(image.mean.size), bundle.scale_factor)
-    generator = torch.Generator().manual_seed(request.seed)
     for noise in noises:
-        yield _start(schedule(request, bundle, host, generator), noise, latents, request.seed)
+        steps = schedule(request, bundle, host, torch.Generator())
+        first = steps.initial(noise) if latents is None else steps.noised(latents, noise)
+        yield Start(seed=request.seed, latents=first, schedule=steps)
 
 
-def _of_own_streams(
-    request: Request, bundle: Bundle, host: Host, shape: tuple[int, ...], image: Moments | None
-) -> Iterator[Start]:
-    """The numbers for the latents of the image first, then the noise, then those of the steps."""
-    for seed in range(request.seed, request.seed + request.count):
-        stream = noise_of(host, request.rng, seed)
-        latents = None if image is None else image.sampled(
-            stream.array(shape), bundle.scale_factor)
-        noise = _tensor(stream.array(shape), host)
-        generator = getattr(stream, "generator", None) or torch.Generator().manual_seed(seed)
-        yield _start(schedule(request, bundle, host, generator), noise, latents, seed)
-
-
-def _start(
-    steps: Schedule, noise: torch.Tensor, latents: torch.Tensor | None, seed: int
+def _of_own_stream(
+    host: Host, stream: Noise, steps: Schedule, shape: tuple[int, ...], image: Moments | None,
+    masked: Masked | None, scale: float, seed: int,
 ) -> Start:
-    first = steps.initial(noise) if latents is None else steps.noised(latents, noise)
-    return Start(seed=seed, latents=first, schedule=steps)
+    """The numbers for the latents of the image, the noise, the numbers for the rest of the image:
+    in the order of diffusers' pipelines, and only those that they draw.
+
+    Source:
+        diffusers 0.42, `StableDiffusionImg2ImgPipeline` and `StableDiffusionInpaintPipeline`.
+    """
+    is_whole = masked is not None and not steps.is_cut
+    needs_image = image is not None and not (is_whole and masked and masked.is_native)
+    latents = image.sampled(stream.array(shape), scale) if image and needs_image else None
+    noise = _tensor(stream.array(shape), host)
+    first = steps.initial(noise) if latents is None or is_whole else steps.noised(latents, noise)
+    mask = None
+    if masked is not None:
+        mask = Mask(
+            cells=torch.from_numpy(masked.cells), noise=noise,
+            rest=masked.rest.sampled(stream.array(shape), scale),
+            image=None if masked.is_native else latents)
+    return Start(seed=seed, latents=first, schedule=steps, mask=mask)
 
 
 def _tensor(noise: np.ndarray, host: Host) -> torch.Tensor:

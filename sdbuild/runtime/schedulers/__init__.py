@@ -20,16 +20,20 @@ from sdbuild.bundle.schedulers import SIGMAS, parts
 
 
 class Schedule(Protocol):
-    """The steps of one picture; `timesteps` are those that are left to do, from the first."""
+    """The steps of one picture; `timesteps` are those that are left to do, from the first, and
+    `is_cut` says whether some are left out."""
 
     timesteps: Sequence[float]
+    is_cut: bool
 
     def initial(self, noise: torch.Tensor) -> torch.Tensor:
         """The latents to begin with, where there is no image."""
         ...
 
-    def noised(self, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """The latents to begin with, of an image's."""
+    def noised(
+        self, latents: torch.Tensor, noise: torch.Tensor, index: int = 0
+    ) -> torch.Tensor:
+        """The latents of an image with the noise of a step."""
         ...
 
     def scaled(self, sample: torch.Tensor, index: int) -> torch.Tensor:

@@ -18,6 +18,7 @@ class Diffusers:
                  generator: torch.Generator) -> None:
         self._scheduler = scheduler
         self.timesteps = scheduler.timesteps
+        self.is_cut = strength is not None and strength < 1
         if strength is not None:
             self.timesteps = _left(scheduler, strength, steps)
         takes = inspect.signature(scheduler.step).parameters
@@ -28,9 +29,12 @@ class Diffusers:
         """The latents to begin with, where there is no image."""
         return noise * self._scheduler.init_noise_sigma
 
-    def noised(self, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """The latents to begin with, of an image's."""
-        found: torch.Tensor = self._scheduler.add_noise(latents, noise, self.timesteps[:1])
+    def noised(
+        self, latents: torch.Tensor, noise: torch.Tensor, index: int = 0
+    ) -> torch.Tensor:
+        """The latents of an image with the noise of a step."""
+        found: torch.Tensor = self._scheduler.add_noise(
+            latents, noise, self.timesteps[index:index + 1])
         return found
 
     def scaled(self, sample: torch.Tensor, index: int) -> torch.Tensor:

@@ -62,15 +62,18 @@ class Steps:
                 f"strength={strength:g} leaves no step of {steps}: Apple's Swift package crashes",
                 hint=f"take a strength of at least {1 / steps:g}")
         self.timesteps: Sequence[float] = every[start:]
+        self.is_cut = start > 0
         self.denoised: torch.Tensor | None = None
 
     def initial(self, noise: torch.Tensor) -> torch.Tensor:
         """The noise itself."""
         return noise
 
-    def noised(self, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """The latents of an image with the noise of the first timestep."""
-        alpha = self._alphas_cumprod[int(self.timesteps[0])]
+    def noised(
+        self, latents: torch.Tensor, noise: torch.Tensor, index: int = 0
+    ) -> torch.Tensor:
+        """The latents of an image with the noise of a step."""
+        alpha = self._alphas_cumprod[int(self.timesteps[index])]
         return weighted((np.sqrt(alpha), np.sqrt(1 - alpha)), (latents, noise))
 
     def scaled(self, sample: torch.Tensor, index: int) -> torch.Tensor:
