@@ -77,6 +77,10 @@ def controlnet(where: str, shapes: Shapes) -> dict[str, Any]:
     wider = [_shape(where, shapes, f"{picture}.blocks.{i}.weight")[0]
              for i in _numbers(shapes, f"{picture}.blocks") if i % 2]
     middle = "mid_block.attentions.0.proj_in.weight"
+    if not any(".attn2.to_k." in name for name in shapes):
+        raise SourceError(
+            f"{where}: its ControlNet has no attentions, as the small ones of XL: how wide its "
+            "prompts are cannot be inferred", hint=_CONFIG_HINT)
     return {
         "_class_name": "ControlNetModel",
         **_half(where, shapes),

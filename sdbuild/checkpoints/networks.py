@@ -150,6 +150,7 @@ _CONTROLNET_ONLY = {
     "conditioning_channels": only(3),
     "conditioning_embedding_out_channels": list_of(_CHANNELS),
     "controlnet_conditioning_channel_order": only("rgb", "bgr"),
+    "mid_block_type": only("UNetMidBlock2DCrossAttn", "UNetMidBlock2D"),
     "global_pool_conditions": only(False, otherwise="it pools its residuals, as shuffle does"),
 }
 _CLIP_VISION = _TRANSFORMER | {

@@ -17,7 +17,7 @@ from sdbuild.base.parsing import shown
 from sdbuild.checkpoints import networks
 from sdbuild.checkpoints.defaults import DEFAULTS, SCALES
 from sdbuild.checkpoints.layout import RESOURCES
-from sdbuild.checkpoints.sidecar_configs import TOLD, scheduler
+from sdbuild.checkpoints.sidecar_configs import TOLD, host_tokenizer, scheduler
 
 if TYPE_CHECKING:
     from sdbuild.checkpoints import Checkpoint
@@ -71,7 +71,9 @@ def check(checkpoint: Checkpoint, reads: Sequence[str], params: Mapping[str, Any
         SourceError: it does not, or a file that describes one is not sound.
     """
     if RESOURCES in reads:
-        scheduler(checkpoint.resources(), params)
+        resources = checkpoint.resources()
+        scheduler(resources, params)
+        host_tokenizer(resources)
     else:
         architecture_of(checkpoint, reads, params)
 
