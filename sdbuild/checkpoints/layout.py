@@ -151,12 +151,21 @@ def _existing(where: str, name: str, names: Collection[str]) -> str:
     if name not in names:
         raise SourceError(
             f"{where}: no {name}, expected a checkpoint in diffusers' layout",
-            hint="it is a folder of one network; if that is an autoencoder: vae=FOLDER"
-            if "config.json" in names else
-            A_CHECKPOINT,
-            file=name,
+            hint=_other_form(names) or A_CHECKPOINT, file=name,
         )
     return name
+
+
+def _other_form(names: Collection[str]) -> str:
+    """What helps where the files are no checkpoint in diffusers' layout; empty if they do not show
+    what they are."""
+    if "config.json" in names:
+        return "it is a folder of one network; if that is an autoencoder: vae=FOLDER"
+    files = sorted(name for name in names if "/" not in name and name.endswith(_SHARD))
+    if not files or any(name.endswith("/config.json") for name in names):
+        return ""
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return f"it has checkpoints in one file, {shown(files[0])}{more}: source=FILE, once fetched"
 
 
 def shard_names(where: str, index: str, content: bytes) -> list[str]:
