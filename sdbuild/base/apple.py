@@ -18,8 +18,8 @@ _PATIENCE_S = 60
 
 
 def compiler_version() -> str:
-    """The version of Apple's compiler, or nothing where it cannot be run; asked once a process
-    and choice of Xcode.
+    """Returns the version of Apple's compiler, or nothing where it cannot be run; asked once a
+    process and choice of Xcode.
 
     `/usr/bin/xcrun` is on every Mac. Where no tools are selected it would ask in a window to
     install them, so `xcode-select` is asked first, which does not.
@@ -37,21 +37,22 @@ def _version(path: str, developer_dir: str) -> str:
 
 
 def compiler(wanted: str) -> str:
-    """The compiler that `auto` stands for: Apple's on a Mac that has it, else the portable one."""
+    """Returns the compiler that `auto` stands for: Apple's on a Mac that has it, else the portable
+    one."""
     if wanted != "auto":
         return wanted
     return "apple" if sys.platform == "darwin" and compiler_version() else "portable"
 
 
 def compiler_notes(wanted: str) -> tuple[str, ...]:
-    """What is worth knowing of the choice that `compiler` makes on this Mac."""
+    """Returns what is worth knowing of the choice that `compiler` makes on this Mac."""
     if wanted == "auto" and sys.platform == "darwin" and not compiler_version():
         return (f"compiler=auto uses the portable compiler: {MISSING}",)
     return ()
 
 
 def _output(command: Sequence[str]) -> str:
-    """What a program prints, or nothing if it is not here, fails, or hangs."""
+    """Returns what a program prints, or nothing if it is not here, fails, or hangs."""
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True,
                               timeout=_PATIENCE_S)

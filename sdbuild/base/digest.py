@@ -1,4 +1,4 @@
-"""What identifies content: canonical encoding, digests of values and of files.
+"""Digests that identify content: canonical encoding, digests of values and of files.
 
 xxh3-128 names what sdbuild makes itself; it is fast, and finding two contents with one digest is
 easy. SHA-256 names what others made: sources and locks.
@@ -25,7 +25,7 @@ _READ_BYTES = 1 << 20
 
 
 def canonical(value: object) -> bytes:
-    """The one encoding of a JSON value: sorted keys, no spaces, ASCII, no NaN.
+    """Returns the one encoding of a JSON value: sorted keys, no spaces, ASCII, no NaN.
 
     Raises:
         TypeError, ValueError: the value is not JSON; a programming error, never a user's.
@@ -34,7 +34,8 @@ def canonical(value: object) -> bytes:
 
 
 def digest(tag: str, value: object) -> Digest:
-    """The digest of a JSON value; `tag` says what it is, so that two kinds never collide."""
+    """Returns the digest of a JSON value; `tag` says what it is, so that two kinds never
+    collide."""
     return Digest(xxhash.xxh3_128_hexdigest(canonical([tag, value])))
 
 
@@ -50,7 +51,7 @@ def check_openable(path: Path) -> None:
 
 
 def digest_file(path: Path) -> Digest:
-    """The digest of a file's bytes."""
+    """Returns the digest of a file's bytes."""
     check_openable(path)
     hasher = xxhash.xxh3_128()
     buffer = memoryview(bytearray(_READ_BYTES))
@@ -61,7 +62,7 @@ def digest_file(path: Path) -> Digest:
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, which whoever made the file cannot find twice."""
+    """Returns the SHA-256 of a file's bytes, which whoever made the file cannot find twice."""
     check_openable(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

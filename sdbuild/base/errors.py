@@ -27,7 +27,7 @@ Anything else that reaches a user is a bug in sdbuild.
 
 
 class SDBuildError(Exception):
-    """What failed, where, found and expected; `hint` says what helps; `facts` ride along."""
+    """An error: what failed, where, found and expected; `hint` says what helps."""
 
     def __init__(self, message: str, *, hint: str = "", **facts: object) -> None:
         super().__init__(message)

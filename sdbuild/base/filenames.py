@@ -23,8 +23,8 @@ def is_system_file(name: str) -> bool:
 
 
 def contents(folder: Path, suffix: str = "") -> list[Path]:
-    """The files and folders in a folder, in order, or those whose names end in `suffix`; what
-    macOS adds is left out.
+    """Returns the files and folders in a folder, in order, or those whose names end in `suffix`;
+    what macOS adds is left out.
 
     Raises:
         OSError: the folder cannot be listed.
@@ -34,7 +34,8 @@ def contents(folder: Path, suffix: str = "") -> list[Path]:
 
 
 def normalized(name: str) -> str:
-    """The one spelling (NFC) of a name or path that file systems of a Mac may give as another.
+    """Returns the one spelling (NFC) of a name or path that file systems of a Mac may give as
+    another.
 
     HFS+ lists `é` as two code points; APFS finds a file under both spellings.
     """
@@ -42,8 +43,8 @@ def normalized(name: str) -> str:
 
 
 def collision(paths: Iterable[str]) -> tuple[str, str] | None:
-    """The first two of some relative paths that the usual disk of a Mac takes for one, which tells
-    neither case nor spellings apart; None if there are none.
+    """Returns the first two of some relative paths that the usual disk of a Mac takes for one,
+    which tells neither case nor spellings apart; None if there are none.
 
     Folders count: where `a/x` and `A/y` are laid out, one of them comes out under another name.
     """

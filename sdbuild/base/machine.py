@@ -1,4 +1,4 @@
-"""What this machine gives, and the most memory that a process held while it ran."""
+"""Memory and processors of this machine, and the peak memory of processes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ class PeakMemory:
         self._thread.join()
 
     def peak_bytes(self, max_rss: int) -> int:
-        """The peak; `max_rss` is what `os.wait4` said of the process, in the system's unit."""
+        """Returns the peak; `max_rss` is what `os.wait4` said of the process, in the system's
+        unit."""
         self.stop()
         return self._peak or max_rss * (1 if sys.platform == "darwin" else 1024)
 
@@ -98,12 +99,14 @@ def wait(pid: int, look: Callable[[int], None] | None = None) -> tuple[int, int]
 
 
 def machine_bytes() -> int:
-    """What this process and its children may hold: physical memory, or a control group's limit."""
+    """Returns what this process and its children may hold: physical memory, or a control group's
+    limit."""
     return min((os.sysconf("SC_PAGESIZE") * os.sysconf("SC_PHYS_PAGES"), *_limits()))
 
 
 def usable_bytes() -> int:
-    """What of it a build may plan with: an eighth, at least half a gigabyte, is left to others.
+    """Returns what of it a build may plan with: an eighth, at least half a gigabyte, is left to
+    others.
 
     The system, mapped libraries and the files that a step reads and writes need some too.
     """
@@ -112,13 +115,14 @@ def usable_bytes() -> int:
 
 
 def processors() -> int:
-    """How many of the machine's processors this process may use."""
+    """Returns how many of the machine's processors this process may use."""
     has_mask = hasattr(os, "sched_getaffinity")
     return len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
 
 
 def _limits() -> Iterator[int]:
-    """The limits of the control groups that this process is in, of version 1 and 2, in bytes.
+    """Yields the limits of the control groups that this process is in, of version 1 and 2, in
+    bytes.
 
     A container may show its own group as the root and name it by the host's path, so the root is
     looked at whatever the path is.

@@ -58,7 +58,7 @@ class Malformed(ValueError):
 
 
 def looks_like(content: bytes) -> tuple[str, str]:
-    """What a file that cannot be parsed seems to be instead, and a hint; empty if unknown.
+    """Returns what a file that cannot be parsed seems to be instead, and a hint; empty if unknown.
 
     Args:
         content: the file, or at least its first 64 bytes.
@@ -80,7 +80,7 @@ TRY_AGAIN = "see that it can be read, then try again"
 def read_file(
     path: Path, error: Error = SDBuildError, *, most_bytes: int = LARGEST_BYTES
 ) -> bytes:
-    """The bytes of a regular file of at most `most_bytes`.
+    """Returns the bytes of a regular file of at most `most_bytes`.
 
     Raises:
         error: it is missing, unreadable, too large, or no regular file (a folder, a pipe, a link
@@ -104,7 +104,7 @@ def read_file(
 
 
 def decoded_text(content: bytes, where: str, error: Error = SDBuildError) -> str:
-    """The text of a file in UTF-8; a byte order mark is ignored.
+    """Returns the text of a file in UTF-8; a byte order mark is ignored.
 
     Raises:
         error: it is not UTF-8.
@@ -123,7 +123,7 @@ def json_value(
     content: bytes | str, where: str, error: Error = SDBuildError, *,
     most_bytes: int = LARGEST_BYTES, has_infinities: bool = False, has_controls: bool = False,
 ) -> Any:
-    """The value of a JSON document.
+    """Returns the value of a JSON document.
 
     Args:
         has_infinities: Infinity and NaN, which JSON has not, are allowed.
@@ -157,7 +157,7 @@ def json_value(
 def json_object(
     content: bytes | str, where: str, error: Error = SDBuildError, **limits: Any
 ) -> dict[str, Any]:
-    """The fields of a JSON document that is an object; `limits` are those of `json_value`.
+    """Returns the fields of a JSON document that is an object; `limits` are those of `json_value`.
 
     Raises:
         error: it is not, or is not sound JSON.
@@ -169,7 +169,7 @@ def json_object(
 
 
 def json_file(path: Path, error: Error = SDBuildError, **limits: Any) -> dict[str, Any]:
-    """The fields of the JSON object in a file; `limits` are those of `json_value`.
+    """Returns the fields of the JSON object in a file; `limits` are those of `json_value`.
 
     Raises:
         error: the file cannot be read, or is none.
@@ -181,7 +181,7 @@ def json_file(path: Path, error: Error = SDBuildError, **limits: Any) -> dict[st
 def toml_table(
     content: bytes | str, where: str, error: Error = SDBuildError, *, most_bytes: int = 64 << 10
 ) -> dict[str, Any]:
-    """The table of a TOML document, without dates, infinities and control characters.
+    """Returns the table of a TOML document, without dates, infinities and control characters.
 
     Raises:
         error: it is not TOML in UTF-8, or is beyond a limit.
@@ -209,7 +209,7 @@ def _text(content: bytes | str, where: str, error: Error, most_bytes: int) -> st
 
 
 def _beyond(failed: Exception, where: str, error: Error) -> Exception:
-    """The error for what the parsers of Python give up at, each in its own way."""
+    """Returns the error for what the parsers of Python give up at, each in its own way."""
     if isinstance(failed, RecursionError):
         return error(f"{where}: nested more than {DEEPEST} levels deep")
     return error(f"{where}: a number with too many digits")
@@ -261,14 +261,14 @@ def _check_text(text: str, where: str, error: Error, unwanted: re.Pattern[str]) 
 
 
 def kind(value: object) -> str:
-    """The type of a value, in the words of JSON."""
+    """Returns the type of a value, in the words of JSON."""
     names = {dict: "an object", list: "a list", str: "text", bool: "true or false",
              int: "a number", float: "a number", type(None): "null"}
     return names.get(type(value), type(value).__name__)
 
 
 def shown(value: object) -> str:
-    """A value as a message can show it: short, and with nothing that steers a terminal.
+    """Returns a value as a message can show it: short, and with nothing that steers a terminal.
 
     Paths and texts that are printable and short are shown as they are.
     """
@@ -299,7 +299,7 @@ class Fields:
     def integer(
         self, name: str, *, low: int = 0, high: int = (1 << 53), default: Any = _REQUIRED
     ) -> int:
-        """A whole number from `low` to `high`, inclusive; 2.0 is none."""
+        """Returns a whole number from `low` to `high`, inclusive; 2.0 is none."""
         return self._get(name, default, f"an integer from {low} to {high}",
                          lambda found: type(found) is int and low <= found <= high)
 
@@ -307,7 +307,7 @@ class Fields:
         self, name: str, *, low: float = -math.inf, high: float = math.inf,
         default: Any = _REQUIRED,
     ) -> float:
-        """A number from `low` to `high`, inclusive."""
+        """Returns a number from `low` to `high`, inclusive."""
         span = "" if low == -math.inf and high == math.inf else f" from {low:g} to {high:g}"
         return self._get(name, default, f"a number{span}",
                          lambda found: type(found) in (int, float) and low <= found <= high)
@@ -317,24 +317,24 @@ class Fields:
         return self._get(name, default, "true or false", lambda found: type(found) is bool)
 
     def text(self, name: str, *, default: Any = _REQUIRED) -> str:
-        """A text that is not empty."""
+        """Returns a text that is not empty."""
         return self._get(name, default, "text",
                          lambda found: isinstance(found, str) and found != "")
 
     def choice(self, name: str, known: tuple[str, ...], *, default: Any = _REQUIRED) -> str:
-        """One of the `known` texts."""
+        """Returns one of the `known` texts."""
         return self._get(name, default, f"one of {', '.join(known)}",
                          lambda found: isinstance(found, str) and found in known)
 
     def listed(self, name: str, *items: type, default: Any = _REQUIRED) -> list[Any]:
-        """A list of values of these types."""
+        """Returns a list of values of these types."""
         return self._get(name, default,
                          f"a list of {' or '.join(item.__name__ for item in items)}",
                          lambda found: isinstance(found, list)
                          and all(type(part) in items for part in found))
 
     def fields(self, name: str, *, default: Any = _REQUIRED) -> Fields:
-        """An object, whose errors name the way to it."""
+        """Returns an object, whose errors name the way to it."""
         found = self._get(name, default, "an object", lambda found: isinstance(found, dict))
         return Fields(found, f"{self.where}: {name}", self.error)
 

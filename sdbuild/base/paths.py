@@ -13,7 +13,7 @@ LONGEST_NAME = 255
 
 
 def check_path(text: str) -> str:
-    """The text, if a file or folder can have such a path.
+    """Returns the text, if a file or folder can have such a path.
 
     Raises:
         ValueError: none can; says what is expected.
@@ -32,7 +32,7 @@ def check_path(text: str) -> str:
 
 
 def outside_path(text: str | Path, what: str) -> Path:
-    """The path that a user gave as `what`, which may lead to nothing yet.
+    """Returns the path that a user gave as `what`, which may lead to nothing yet.
 
     Raises:
         RecipeError: no file can have it, or the system cannot look it up: links in a loop, a
@@ -52,7 +52,8 @@ def outside_path(text: str | Path, what: str) -> Path:
 
 
 def real_path(path: Path) -> Path:
-    """The path without links; one that leads round in a loop stays. (`Path.resolve` raises.)"""
+    """Returns the path without links; one that leads round in a loop stays. (`Path.resolve`
+    raises.)"""
     return Path(os.path.realpath(path))
 
 

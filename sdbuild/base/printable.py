@@ -23,7 +23,7 @@ _UNSAFE = re.compile(
 
 
 def printable(text: str) -> str:
-    """The text, with everything that would steer a terminal written as its escape.
+    """Returns the text, with everything that would steer a terminal written as its escape.
 
     >>> printable("a\\x1b[2Jb")
     'a\\\\x1b[2Jb'
@@ -60,7 +60,7 @@ class Printable:
 
 
 def unwrapped(stream: Any) -> Any:
-    """The stream itself, for what steers a terminal on purpose."""
+    """Returns the stream itself, for what steers a terminal on purpose."""
     while isinstance(stream, Printable):
         stream = stream._stream
     return stream

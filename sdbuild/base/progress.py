@@ -1,4 +1,4 @@
-"""How far long work is: reported by the code that does it, to whoever listens in this process.
+"""Progress of long work: reported by the code that does it, to whoever listens in this process.
 
     for tensor in each(tensors, "tensors"):
 
@@ -31,7 +31,7 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How many of how many `unit` are done, or being worked on."""
+    """The number of `unit` that are done, or being worked on, of a total."""
 
     done: int
     total: int
@@ -59,7 +59,7 @@ def report(done: int, total: int, unit: str) -> None:
 
 
 def each(items: Iterable[_Item], unit: str, total: int | None = None) -> Iterator[_Item]:
-    """Gives the items and reports the number of each; `total` where they have no length."""
+    """Returns the items and reports the number of each; `total` where they have no length."""
     count = total if total is not None else len(items) if isinstance(items, Collection) else 0
     for number, item in enumerate(items, 1):
         report(number, count, unit)
@@ -67,7 +67,8 @@ def each(items: Iterable[_Item], unit: str, total: int | None = None) -> Iterato
 
 
 def sender(writer: int) -> Listener:
-    """A listener that writes reports to the pipe of a `Channel`, the last and ten a second."""
+    """Returns a listener that writes reports to the pipe of a `Channel`, the last and ten a
+    second."""
     due = 0.0
 
     def send(progress: Progress) -> None:
@@ -105,7 +106,7 @@ class Channel:
         os.close(self.writer)
 
     def read(self) -> Progress | None:
-        """The last report so far; None before the first. It never waits."""
+        """Returns the last report so far; None before the first. It never waits."""
         with contextlib.suppress(BlockingIOError):
             *lines, rest = (self._rest + os.read(self._reader, _MOST_BYTES)).split(b"\n")
             self._rest = rest[:_LONGEST_LINE]

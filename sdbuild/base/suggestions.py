@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean "…"?`, or nothing if no known word is near.
+    """Returns `; did you mean "…"?`, or nothing if no known word is near.
 
     Of words that are equally near, it is the one whose number is nearest: iOS16 for iOS15.
     """

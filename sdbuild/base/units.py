@@ -24,7 +24,7 @@ def size(count: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A time as a clock shows it: `0:38`, `1:02:03`."""
+    """Returns a time as a clock shows it: `0:38`, `1:02:03`."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -36,7 +36,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def several(texts: Sequence[str], most: int = 3) -> str:
-    """Some of the texts, and how many more there are."""
+    """Returns some of the texts, and how many more there are."""
     more = f"; and {len(texts) - most} more" if len(texts) > most else ""
     return "; ".join(texts[:most]) + more
 

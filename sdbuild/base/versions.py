@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def public(version: str) -> str:
-    """A version without its local part.
+    """Returns a version without its local part.
 
     Source:
         PEP 440, "Local version identifiers".
@@ -25,7 +25,7 @@ def public(version: str) -> str:
 
 
 def installed(package: str) -> str:
-    """The public version of an installed package.
+    """Returns the public version of an installed package.
 
     Raises:
         PackageNotFoundError: it is not installed.
@@ -35,13 +35,14 @@ def installed(package: str) -> str:
 
 @functools.cache
 def _installed(package: str, changes: tuple[tuple[str, int], ...]) -> str:
-    """Its whole metadata is parsed for it: milliseconds, and a build that has nothing to do asks
-    hundreds of times."""
+    """Returns its whole metadata is parsed for it: milliseconds, and a build that has nothing to do
+    asks hundreds of times."""
     return public(metadata.version(package))
 
 
 def _changes() -> tuple[tuple[str, int], ...]:
-    """When packages last came or went, by folder: one may be upgraded while a build runs."""
+    """Returns when packages last came or went, by folder: one may be upgraded while a build
+    runs."""
     return tuple((folder, Path(folder).stat().st_mtime_ns)
                  for folder in sys.path if Path(folder).is_dir())
 

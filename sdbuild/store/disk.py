@@ -62,7 +62,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file of the store; nothing is waited for.
+    """Returns the bytes of a file of the store; nothing is waited for.
 
     Raises:
         OSError: it cannot be read, or is no regular file.
@@ -258,7 +258,8 @@ def _sync(handle: int) -> None:
 
 
 def cloned_bytes(path: Path) -> int:
-    """The bytes of a file whose blocks other files have too, as far as the system tells (Linux).
+    """Returns the bytes of a file whose blocks other files have too, as far as the system tells
+    (Linux).
 
     Source:
         `struct fiemap` and `struct fiemap_extent` in Linux' include/uapi/linux/fiemap.h.
@@ -288,7 +289,7 @@ def is_read_only(error: OSError) -> bool:
 
 @contextlib.contextmanager
 def guarded(where: Path) -> Iterator[None]:
-    """Tells what a file system refuses as an error of ours, with the name of the file.
+    """Reports what a file system refuses as an error of ours, with the name of the file.
 
     Raises:
         StoreError: it refuses something.
@@ -302,7 +303,7 @@ def guarded(where: Path) -> Iterator[None]:
 
 
 def file_error(error: OSError, where: Path) -> StoreError:
-    """The error of a file system, as ours."""
+    """Returns the error of a file system, as ours."""
     room = "free some space (sdbuild gc), or put the store elsewhere with cache=PATH"
     access = "change its permissions, or use another store with cache=PATH"
     many = "close other programs, or allow more open files (ulimit -n)"

@@ -21,7 +21,7 @@ _SMALL_BYTES = 1 << 20
 
 
 def fault(path: Path, digest: Digest) -> str:
-    """What a read shows to be wrong with a file: MISSING, DAMAGED or nothing.
+    """Returns what a read shows to be wrong with a file: MISSING, DAMAGED or nothing.
 
     Raises:
         StoreError: it cannot be read now, which says nothing of it.
@@ -60,7 +60,7 @@ def is_intact(path: Path, entry: Entry) -> bool:
 
 
 def flaw(path: Path, entry: Entry) -> str:
-    """What is wrong with the file of an entry that is not whole, in words."""
+    """Returns what is wrong with the file of an entry that is not whole, in words."""
     status = _status(path)
     if status is None:
         return "is not in the store"
@@ -89,7 +89,7 @@ def is_laid_out(path: Path, entry: Entry) -> bool:
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """What the system knows of a file, or None if it is lost."""
+    """Returns what the system knows of a file, or None if it is lost."""
     try:
         return path.lstat()  # the store makes no links: whoever made one may change its target
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a store remembers beside its records, so that it need not be found out again."""
+"""Facts that a store caches besides its records, so that they need not be computed again."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Notes(MutableMapping[str, Any]):
             return {}
 
     def _read(self) -> dict[str, Any]:
-        """What is written over next, so that what only cannot be read now is not lost."""
+        """Returns what is written over next, so that what only cannot be read now is not lost."""
         try:
             content = read_file(self._store.root / f"{self._name}.json")
             return json_object(content, self._name, Malformed, most_bytes=_LARGEST_BYTES,

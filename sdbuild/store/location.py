@@ -1,4 +1,4 @@
-"""Where a store may be made."""
+"""Folders in which a store may be created."""
 
 from __future__ import annotations
 

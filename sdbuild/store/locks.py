@@ -60,7 +60,7 @@ def locked(path: Path, what: str, *, is_shared: bool = False) -> Iterator[None]:
 
 
 def grab(path: Path) -> int | None:
-    """The handle of a lock file that nobody held, to be closed by its holder; else None.
+    """Returns the handle of a lock file that nobody held, to be closed by its holder; else None.
 
     Raises:
         StoreError: the file cannot be written.
@@ -91,7 +91,7 @@ def _open(path: Path) -> int:
 
 
 def _hold(handle: int, path: Path, what: str, how: int) -> int:
-    """The handle that holds the lock in the end."""
+    """Returns the handle that holds the lock in the end."""
     handle, is_mine = _try(handle, path, how)
     patience = time.monotonic() + _PATIENCE_S
     while not is_mine and time.monotonic() < patience:
@@ -106,7 +106,8 @@ def _hold(handle: int, path: Path, what: str, how: int) -> int:
 
 
 def _try(handle: int, path: Path, how: int) -> tuple[int, bool]:
-    """The handle to lock, here or elsewhere on this machine, and whether it is locked now."""
+    """Returns the handle to lock, here or elsewhere on this machine, and whether it is locked
+    now."""
     try:
         fcntl.flock(handle, how | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -143,7 +144,7 @@ def _sign(handle: int, what: str) -> None:
 
 
 def _holder(path: Path, handle: int) -> str:
-    """Who holds a lock, as far as is known."""
+    """Returns who holds a lock, as far as is known."""
     try:
         found = json_object(os.pread(handle, 1000, 0), path.name, Malformed)
         return (f"{found['what']} of process {found['pid']} on {found['host']}, "

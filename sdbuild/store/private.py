@@ -18,7 +18,7 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def private_folder() -> Path:
-    """The folder of this user, made if it is not there.
+    """Returns the folder of this user, made if it is not there.
 
     Raises:
         StoreError: something else has its name, or others can get in.

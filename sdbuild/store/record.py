@@ -13,7 +13,7 @@ from sdbuild.base.parsing import Malformed, json_object
 
 
 def key(ingredients: Mapping[str, Any]) -> Key:
-    """The key of an artifact that is made of these ingredients."""
+    """Returns the key of an artifact that is made of these ingredients."""
     return Key(digest("step", ingredients))
 
 _LARGEST_BYTES = 64 << 20
@@ -59,7 +59,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What is known of an artifact: what it was made of, what came out, what it cost.
+    """The record of an artifact: what it was made of, what came out, what it cost.
 
     `origin`: how it came into this store: empty if it was made here, else UNSIGNED or SIGNED, from
     a shared store. It is no part of what the artifact is.
@@ -80,13 +80,13 @@ class Record:
     origin: str = field(default="", compare=False)
 
     def part(self, path: str) -> tuple[Entry, ...]:
-        """The files at or below `path`; all of them if it is empty."""
+        """Returns the files at or below `path`; all of them if it is empty."""
         if not path:
             return self.tree
         return tuple(e for e in self.tree if e.path == path or e.path.startswith(f"{path}/"))
 
     def digest(self, path: str = "") -> Digest:
-        """The digest of the artifact's content, or of one path of it."""
+        """Returns the digest of the artifact's content, or of one path of it."""
         return tree_digest(self.part(path))
 
     @property
@@ -96,12 +96,12 @@ class Record:
 
 
 def tree_digest(tree: tuple[Entry, ...]) -> Digest:
-    """The digest of a tree: of the names and digests of its files."""
+    """Returns the digest of a tree: of the names and digests of its files."""
     return digest("tree", [[entry.path, entry.digest] for entry in tree])
 
 
 def encoded(record: Record) -> bytes:
-    """The bytes of a record's file; its tree as rows of path, digest and size."""
+    """Returns the bytes of a record's file; its tree as rows of path, digest and size."""
     rows = [[e.path, e.digest, e.size_bytes] for e in record.tree]
     found = asdict(record) | {"tree": rows}
     if not record.origin:
@@ -110,7 +110,7 @@ def encoded(record: Record) -> bytes:
 
 
 def decoded(content: bytes, key: Key) -> Record:
-    """The record of `key` in a file's bytes.
+    """Returns the record of `key` in a file's bytes.
 
     Raises:
         ValueError, TypeError, KeyError, AttributeError: there is none.

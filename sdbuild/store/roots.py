@@ -1,4 +1,4 @@
-"""Where bundles were put: what the store must keep whole, as long as they are there.
+"""Installed bundles, whose content the store keeps as long as they exist.
 
 A small file for each place and bundle, `roots/<digest of both>.json`, written before the bundle
 takes its place, so that no kill leaves one that is not noted. A bundle that was taken away, moved,
@@ -51,7 +51,7 @@ def add(folder: Path, record: Record, store: Store) -> None:
 
 
 def roots(store: Store) -> Iterator[Root]:
-    """Every bundle that still stands where it was put, in the order of their folders.
+    """Yields every bundle that still stands where it was put, in the order of their folders.
 
     Raises:
         StoreError: the store cannot be read now; what it holds for bundles must not go for that.
@@ -74,7 +74,7 @@ def _files(store: Store) -> list[Path]:
 
 
 def _read(path: Path, store: Store) -> Root | None:
-    """The bundle that a note tells of, if it stands."""
+    """Returns the bundle that a note tells of, if it stands."""
     try:
         note = json_object(read_file(path), path.name, Malformed)
         folder, record = Path(note["folder"]), store.find(note["key"])

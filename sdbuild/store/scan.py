@@ -1,4 +1,4 @@
-"""What lies in folders, told in full or not at all.
+"""Listings of folders, complete or an error.
 
 `Path.glob` passes over folders that cannot be read just now: an artifact would lack files, and a
 collector would not see what bundles hold.
@@ -15,7 +15,7 @@ from sdbuild.store.disk import file_error
 
 
 def entries(folder: Path) -> list[Path]:
-    """The files and folders in a folder, in order; none if it is not there.
+    """Returns the files and folders in a folder, in order; none if it is not there.
 
     What macOS adds to folders is left out (`base/filenames.py`).
 
@@ -31,8 +31,8 @@ def entries(folder: Path) -> list[Path]:
 
 
 def filed(folder: Path) -> Iterator[Path]:
-    """What lies in the folders `<2>` of a folder of the store, in no order. Links to folders are
-    left out: what they lead to is not the store's, and would be collected with it.
+    """Yields what lies in the folders `<2>` of a folder of the store, in no order. Links to folders
+    are left out: what they lead to is not the store's, and would be collected with it.
 
     Raises:
         StoreError: one cannot be listed now.
@@ -43,7 +43,7 @@ def filed(folder: Path) -> Iterator[Path]:
 
 
 def files(folder: Path) -> list[Path]:
-    """The files below a folder, in the order of their paths.
+    """Returns the files below a folder, in the order of their paths.
 
     Raises:
         StoreError: it or a folder below it cannot be listed now.

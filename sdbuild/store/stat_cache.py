@@ -20,7 +20,7 @@ _KIND = "sha256:"
 
 
 def source_digest(path: Path, store: Store) -> str:
-    """The SHA-256 of the file at `path`; it is read only if its stamp is new."""
+    """Returns the SHA-256 of the file at `path`; it is read only if its stamp is new."""
     notes = Notes(store, "stamps")
     stamp = _stamp(path)
     known = notes.get(str(path))

@@ -65,7 +65,7 @@ class Store:
     # records
 
     def find(self, key: Key) -> Record | None:
-        """The record of `key`, or None. One that is damaged counts as none.
+        """Returns the record of `key`, or None. One that is damaged counts as none.
 
         Raises:
             StoreError: it cannot be read now, which says nothing of it.
@@ -73,7 +73,7 @@ class Store:
         return self._read(self._record_path(key)) if is_key(key) else None
 
     def records(self) -> Iterator[Record]:
-        """Every record, in no order."""
+        """Yields every record, in no order."""
         for path in self._record_paths():
             record = self._read(path)
             if record is not None:
@@ -107,7 +107,7 @@ class Store:
             return 0.0
 
     def unreadable(self) -> Iterator[Path]:
-        """The records that cannot be read."""
+        """Yields the records that cannot be read."""
         return (p for p in self._record_paths() if p.is_file() and self._read(p) is None)
 
     def drop_record(self, path: Path) -> None:
@@ -192,15 +192,15 @@ class Store:
         return entry
 
     def object(self, digest: Digest) -> Path:
-        """Where the file with a digest is, or would be."""
+        """Returns where the file with a digest is, or would be."""
         return self.root / "objects" / digest[:2] / digest
 
     def objects(self) -> Iterator[Path]:
-        """Every file of the pool, in no order."""
+        """Yields every file of the pool, in no order."""
         return (p for p in filed(self.root / "objects") if is_digest(p.name))
 
     def file(self, record: Record, path: str) -> Path:
-        """Where the pool has one file of the artifact, to be read only.
+        """Returns where the pool has one file of the artifact, to be read only.
 
         Raises:
             MissingArtifact: it is not whole in the pool.
@@ -232,8 +232,8 @@ class Store:
         return [e for e in distinct if not is_intact(self.object(e.digest), e)]
 
     def flaws(self, key: Key, path: str = "") -> list[str]:
-        """What is wrong with what was made under a key, or with one path of it: its record, or its
-        files, each in words; nothing if it is whole, or was never made.
+        """Returns what is wrong with what was made under a key, or with one path of it: its record,
+        or its files, each in words; nothing if it is whole, or was never made.
 
         Raises:
             StoreError: it cannot be read now, which says nothing of it.
@@ -279,8 +279,8 @@ class Store:
                 write_file(self.root / "gone.json", json.dumps(sorted(after), indent=0).encode())
 
     def evicted(self) -> set[Digest]:
-        """The digests of files that were removed on purpose, or never were here; StoreError if that
-        cannot be read now."""
+        """Returns the digests of files that were removed on purpose, or never were here; StoreError
+        if that cannot be read now."""
         try:
             content = read_file(self.root / "gone.json")
             found = json_value(content, "gone.json", Malformed, most_bytes=256 << 20)

@@ -1,4 +1,4 @@
-"""What the commands of `sdbuild mil` do that write models.
+"""The commands of `sdbuild mil` that write models.
 
 Only the standard library is imported before a command runs. What each command prints as JSON is
 described in `docs/mil.md`.

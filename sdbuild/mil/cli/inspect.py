@@ -1,4 +1,4 @@
-"""What the commands of `sdbuild mil` do that look into models, and run them.
+"""The commands of `sdbuild mil` that inspect models, and run them.
 
 Only the standard library is imported before a command runs. What each command prints as JSON is
 described in `docs/mil.md`.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def show(options: argparse.Namespace) -> int:
-    """Tells what a model is, or prints its program."""
+    """Reports what a model is, or prints its program."""
     from sdbuild.mil.cli.tables import format_json
     from sdbuild.mil.inspect.summary import read_models
     from sdbuild.mil.text.printer import dialect_of, format_program
@@ -39,7 +39,7 @@ def show(options: argparse.Namespace) -> int:
 
 
 def _shown(model: Model) -> dict:
-    """What `show` tells of one model."""
+    """Returns what `show` tells of one model."""
     from sdbuild.mil.inspect.summary import weights
 
     found = {(w.file, w.offset): w.size_bytes for w in weights(model)}
@@ -138,7 +138,7 @@ def weights(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Tells what is wrong; 1 if something is."""
+    """Reports what is wrong; 1 if something is."""
     from sdbuild.mil.cli.tables import printable
     from sdbuild.mil.inspect.verify import verify
 
@@ -154,7 +154,7 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def diff(options: argparse.Namespace) -> int:
-    """Tells what two models differ in; 1 if they do."""
+    """Reports what two models differ in; 1 if they do."""
     from sdbuild.mil.inspect.diff import COMPILER_ATTRIBUTE, differences, one_is_compiled
     from sdbuild.mil.inspect.summary import read_models
 

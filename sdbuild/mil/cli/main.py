@@ -46,7 +46,8 @@ def _command(
     mil: argparse._SubParsersAction, name: str, run: Run, meaning: str, *,
     takes: str = "an .mlpackage or .mlmodelc",
 ) -> argparse.ArgumentParser:
-    """A command of one path; its options have `refuse`, for those that contradict each other."""
+    """Returns a command of one path; its options have `refuse`, for those that contradict each
+    other."""
     command = mil.add_parser(name, help=meaning, description=meaning)
     command.add_argument("path", type=_path, metavar="PATH", help=takes)
     command.add_argument("--json", action="store_true", help="JSON instead of tables")
@@ -184,7 +185,7 @@ def _bits_pair(text: str) -> tuple[str, int]:
 
 
 def _guarded(run: Run) -> Run:
-    """`run`, with errors of the file system told as our own."""
+    """Returns `run`, with errors of the file system told as our own."""
 
     def guarded(options: argparse.Namespace) -> int:
         try:
@@ -199,7 +200,8 @@ def _guarded(run: Run) -> Run:
 
 
 def _place(error: OSError, options: argparse.Namespace) -> str:
-    """The file of an error; that which was to be written, if it has none or is a part of that."""
+    """Returns the file of an error; that which was to be written, if it has none or is a part of
+    that."""
     given = vars(options)
     written = [given[key] for key in ("destination", "out") if given.get(key) is not None]
     written += given.get("destinations", ())

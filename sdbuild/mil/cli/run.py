@@ -32,7 +32,7 @@ _LARGEST_INTEGER = 8  # random integers are below it: most are indices into some
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What one program was given and gave."""
+    """The inputs and outputs of one program."""
 
     model: Model
     function: str
@@ -84,7 +84,7 @@ def predict(
 
 
 def _function_name(model: Model, name: str | None) -> str:
-    """The function that is asked for, else the model's default, `main`, or the only one."""
+    """Returns the function that is asked for, else the model's default, `main`, or the only one."""
     found = model.program.functions
     default = getattr(model.description, "defaultFunctionName", "")
     if name is None:
@@ -97,7 +97,7 @@ def _function_name(model: Model, name: str | None) -> str:
 
 
 def _tensors(function: Function) -> dict[str, TensorType]:
-    """The inputs that are given, by name: all but states."""
+    """Returns the inputs that are given, by name: all but states."""
     return {
         item.name: item.type if isinstance(item.type, TensorType) else TensorType("string")
         for item in function.inputs if not isinstance(item.type, StateType)
@@ -105,7 +105,8 @@ def _tensors(function: Function) -> dict[str, TensorType]:
 
 
 def _shapes(model: Model, function: Function) -> dict[str, Shape | None]:
-    """The shape of each input and state, unknown dimensions as the description's default."""
+    """Returns the shape of each input and state, unknown dimensions as the description's
+    default."""
     described = dict(model.input_shapes)
     for features in model.description.functions:
         described.update((f.name, tuple(f.type.multiArrayType.shape)) for f in features.input)
@@ -189,7 +190,7 @@ def _random(
 
 
 def load_inputs(files: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """The arrays in `.npy` files, by the names of the inputs.
+    """Returns the arrays in `.npy` files, by the names of the inputs.
 
     Raises:
         MILError: a file is not there, or is no array of numbers.
@@ -210,7 +211,8 @@ def _load(name: str, file: Path) -> np.ndarray:
 
 
 def where_not_finite(result: Result) -> str:
-    """Where the NaN or infinity of a result comes from: an operation, a constant or an input."""
+    """Returns where the NaN or infinity of a result comes from: an operation, a constant or an
+    input."""
     made = first_nonfinite(result.model, result.inputs, function=result.function)
     if made is not None:
         return str(made)

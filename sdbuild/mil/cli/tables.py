@@ -22,7 +22,7 @@ def print_rows(
 
 
 def format_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
-    """A table with a line of heads; numbers are on the right of their columns."""
+    """Returns a table with a line of heads; numbers are on the right of their columns."""
     lines = [list(columns), *([_cell(row[column]) for column in columns] for row in rows)]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     numeric = [bool(rows) and isinstance(rows[0][column], int | float) for column in columns]
@@ -50,7 +50,7 @@ def _cell(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with what could drive a terminal written as escapes."""
+    """Returns `text` with what could drive a terminal written as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -75,7 +75,7 @@ def _plain(content: object) -> object:
 
 
 def format_bytes(count: int) -> str:
-    """A number of bytes in the unit that reads best."""
+    """Returns a number of bytes in the unit that reads best."""
     size = float(count)
     for unit in ("bytes", "KB", "MB", "GB"):
         if size < 1000 or unit == "GB":

@@ -42,7 +42,7 @@ _BOUNDS = TensorType("int32", (2,))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompilerVersions:
-    """What `buildInfo` says compiled the program.
+    """The versions in `buildInfo` of a compiled program.
 
     The default is the compiler whose output this module was checked against most, so that the
     text claims to be nothing else than what it equals.
@@ -91,7 +91,7 @@ def compile_package(
 def _contents(
     model: Model, file: Path, versions: CompilerVersions, name: str,
 ) -> dict[str, bytes]:
-    """Each file of the compiled model but for its weights, by its place."""
+    """Returns each file of the compiled model but for its weights, by its place."""
     digest = base64.b64encode(hashlib.sha256(file.read_bytes()).digest()).decode()
     text = program_text(model, versions)
     return {
@@ -105,7 +105,7 @@ def _contents(
 
 
 def program_text(model: Model, versions: CompilerVersions) -> str:
-    """The `model.mil` of a model that was read from a package.
+    """Returns the `model.mil` of a model that was read from a package.
 
     Raises:
         InvalidProgram: description and program do not belong together.
@@ -123,7 +123,7 @@ def program_text(model: Model, versions: CompilerVersions) -> str:
 
 
 def _build_info(program: Program, versions: CompilerVersions) -> Value:
-    """The source's `buildInfo` with the compiler's entries, in the order of the keys."""
+    """Returns the source's `buildInfo` with the compiler's entries, in the order of the keys."""
     kind = DictType(_STRING, _STRING)
     source = program.attributes.get("buildInfo", Value(kind, ()))
     if source.type != kind:
@@ -145,7 +145,8 @@ def _text(value: Value) -> str:
 
 
 def _flexible_functions(model: Model) -> dict[str, Function]:
-    """The functions, with an attribute that tells the flexible shapes of the description."""
+    """Returns the functions, with an attribute that tells the flexible shapes of the
+    description."""
     functions = dict(model.program.functions)
     for features in model.description.functions or [model.description]:
         function = function_of(model, features)
@@ -227,7 +228,7 @@ def _refuse_unknown_types(name: str, function: Function) -> None:
 
 
 def _weight_files(model: Model) -> dict[str, Path]:
-    """Each weight file that the program refers to, by its place in the compiled model."""
+    """Returns each weight file that the program refers to, by its place in the compiled model."""
     files = {}
     for file in weight_files(model.program):
         path = model.reader(file).path

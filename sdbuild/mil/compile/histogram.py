@@ -117,7 +117,7 @@ _PREFIXES = {
 
 
 def histogram_name(operation: str, opset: str) -> str:
-    """The name under which an operation of a function of `opset` is counted.
+    """Returns the name under which an operation of a function of `opset` is counted.
 
     Raises:
         UnsupportedFormat: the name is neither known nor follows from known ones.

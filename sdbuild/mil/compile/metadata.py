@@ -30,7 +30,7 @@ _AVAILABILITY = {
 
 
 def describe(model: Model, class_name: str) -> list[dict]:
-    """The content of `metadata.json`; `class_name` is the stem of the model's file.
+    """Returns the content of `metadata.json`; `class_name` is the stem of the model's file.
 
     Raises:
         InvalidProgram: description and program do not belong together.
@@ -65,7 +65,8 @@ def describe(model: Model, class_name: str) -> list[dict]:
 
 
 def function_of(model: Model, features: Message) -> Function:
-    """The function that a `ModelDescription` or one of its `FunctionDescription`s speaks of.
+    """Returns the function that a `ModelDescription` or one of its `FunctionDescription`s speaks
+    of.
 
     Raises:
         InvalidProgram: the program has no such function.
@@ -78,7 +79,7 @@ def function_of(model: Model, features: Message) -> Function:
 
 
 def _default_features(description: Message) -> Message:
-    """The description itself, or that of its default function."""
+    """Returns the description itself, or that of its default function."""
     if not description.functions:
         return description
     for features in description.functions:

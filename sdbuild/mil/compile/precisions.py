@@ -1,4 +1,4 @@
-"""How `metadata.json` of a compiled model names the data types of a function."""
+"""Data types of a function as `metadata.json` of a compiled model names them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sdbuild.mil.ir.program import Blob, Function, Operation, TensorType, Type, 
 
 
 def compute_precision(function: Function) -> str:
-    """The data types of all outputs and referenced inputs, but for those of constants."""
+    """Returns the data types of all outputs and referenced inputs, but for those of constants."""
     types = {item.name: item.type for item in function.inputs}
     used = []
     for operation in function.block.operations:
@@ -34,7 +34,8 @@ def _numeric(kind: Type) -> str | None:
 
 
 def storage_precision(function: Function) -> str:
-    """How the constants of a function are stored, or nothing if none lies in a weight file."""
+    """Returns how the constants of a function are stored, or nothing if none lies in a weight
+    file."""
     operations = function.block.operations
     if not any(isinstance(v.data, Blob) for op in operations for v in op.constants()):
         return ""
@@ -45,7 +46,7 @@ def storage_precision(function: Function) -> str:
 
 
 def _storage(operation: Operation, opset: str, types: Mapping[str, Type]) -> list[str | None]:
-    """What an operation adds to `storagePrecision`.
+    """Returns what an operation adds to `storagePrecision`.
 
     An iOS 18 palette was seen with 8 bits and one table (`Palettized (8 bits), UInt8`); that other
     numbers of bits and of tables are called likewise is derived.
@@ -75,7 +76,7 @@ def _storage(operation: Operation, opset: str, types: Mapping[str, Type]) -> lis
 
 
 def _argument_type(operation: Operation, key: str, types: Mapping[str, Type]) -> TensorType:
-    """The type of an argument that has to be a tensor."""
+    """Returns the type of an argument that has to be a tensor."""
     for binding in operation.inputs.get(key, ()):
         kind = types.get(binding) if isinstance(binding, str) else binding.type
         if isinstance(kind, TensorType):
@@ -90,7 +91,7 @@ def _attribute(operation: Operation, key: str) -> Value:
 
 
 def _index_bits(table: Value) -> int:
-    """The bits that an index into a lookup table takes."""
+    """Returns the bits that an index into a lookup table takes."""
     count = table.type.count if isinstance(table.type, TensorType) else None
     if not count:
         raise InvalidProgram(f"a lookup table has the type {table.type}")

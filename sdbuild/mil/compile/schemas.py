@@ -1,4 +1,4 @@
-"""How `metadata.json` of a compiled model describes features: its inputs, outputs and states."""
+"""Inputs, outputs and states as `metadata.json` of a compiled model describes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TIMES = " × "
 
 
 def schema(feature: Message) -> dict[str, str]:
-    """What is said of an input or an output.
+    """Returns what is said of an input or an output.
 
     Raises:
         UnsupportedFormat: how such a feature is described is not known.
@@ -62,7 +62,7 @@ def _array_schema(name: str, array: Message) -> dict[str, str]:
 
 
 def state_schema(feature: Message) -> dict[str, str]:
-    """What is said of a state.
+    """Returns what is said of a state.
 
     Raises:
         UnsupportedFormat: how such a state is described is not known.
@@ -87,7 +87,7 @@ def state_schema(feature: Message) -> dict[str, str]:
 
 
 def array_ranges(name: str, array: Message) -> list[list[int]]:
-    """The lower and upper bound of each dimension, or nothing if the shape is fixed.
+    """Returns the lower and upper bound of each dimension, or nothing if the shape is fixed.
 
     Raises:
         UnsupportedFormat: the shape is flexible in another way, or without an upper bound.
@@ -111,7 +111,7 @@ def array_ranges(name: str, array: Message) -> list[list[int]]:
 
 
 def array_shape(name: str, array: Message) -> list[int]:
-    """The default shape: the one given, else the lower bounds."""
+    """Returns the default shape: the one given, else the lower bounds."""
     return list(array.shape) or [low for low, _ in array_ranges(name, array)]
 
 

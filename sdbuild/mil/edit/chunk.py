@@ -41,7 +41,7 @@ _ARRAY_TYPES = {"fp32": "FLOAT32", "int32": "INT32"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """What one chunk holds.
+    """The contents of one chunk.
 
     Units:
         blob_bytes: of the constants in its weight file, without alignment.
@@ -90,7 +90,7 @@ def chunk(source: Path, destinations: Sequence[Path]) -> ChunkReport:
 
 
 def chunk_model(model: Model, destinations: Sequence[Path]) -> ChunkReport:
-    """`chunk` of a package that is read already, to places that are known to be free."""
+    """Returns `chunk` of a package that is read already, to places that are known to be free."""
     _check(model)
     layout = layout_of(model.program.main.block)
     cuts = best_cuts(model, layout, len(destinations))
@@ -166,7 +166,8 @@ def _write(part: _Part, path: Path) -> Chunk:
 
 
 def _part_block(part: _Part) -> Block:
-    """The block of one chunk: what comes in, constants and operations in order, what goes out."""
+    """Returns the block of one chunk: what comes in, constants and operations in order, what goes
+    out."""
     layout = part.layout
     computing = layout.computing[part.start:part.stop]
     outputs = (
@@ -187,7 +188,8 @@ def _part_block(part: _Part) -> Block:
 
 
 def _recast(source: str, target: str, dtype: str, crossing: Crossing) -> list[Operation]:
-    """The operations that make `target` of `source` at a cut, a cast or only another name."""
+    """Returns the operations that make `target` of `source` at a cut, a cast or only another
+    name."""
     kind = replace(crossing.type, dtype=dtype)
     result = (NamedType(target, kind),)
     if crossing.type == crossing.feature_type:
@@ -202,7 +204,8 @@ def _recast(source: str, target: str, dtype: str, crossing: Crossing) -> list[Op
 
 
 def _inputs(part: _Part, block: Block) -> tuple[NamedType, ...]:
-    """The inputs of a chunk: all of the whole for the first, for others those that it uses."""
+    """Returns the inputs of a chunk: all of the whole for the first, for others those that it
+    uses."""
     main = part.model.program.main
     if part.before is None:
         return main.inputs
@@ -214,7 +217,7 @@ def _inputs(part: _Part, block: Block) -> tuple[NamedType, ...]:
 
 
 def _description(part: _Part, inputs: Sequence[NamedType]) -> Message:
-    """The description of the whole with the features of the chunk."""
+    """Returns the description of the whole with the features of the chunk."""
     model = part.model
     description = type(model.description)()
     description.CopyFrom(model.description)

@@ -1,4 +1,4 @@
-"""Where a program is cut: which values cross each place, and how many bytes lie before it.
+"""Positions where a program can be cut: the values that cross each, and the bytes before it.
 
 `Layout` is what the choice needs to know, from one pass over the operations; a cut is a position
 among those that compute. Constants belong to no side: each goes with whoever uses it.
@@ -57,7 +57,7 @@ class Layout:
 
 
 def layout_of(block: Block) -> Layout:
-    """What there is to know of a block before it is cut."""
+    """Returns what there is to know of a block before it is cut."""
     computing = tuple(op for op in block.operations if not is_constant(op))
     made = {out.name: at for at, op in enumerate(computing) for out in op.outputs}
     last = {name: at for at, op in enumerate(computing) for name in uses(op) if name in made}
@@ -69,7 +69,7 @@ def layout_of(block: Block) -> Layout:
 
 
 def best_cuts(model: Model, layout: Layout, chunks: int) -> tuple[int, ...]:
-    """The positions of the cuts, ascending."""
+    """Returns the positions of the cuts, ascending."""
     legal, crossing = _costs(layout)
     before = _bytes_before(model, layout)
     places = [cut for cut in range(1, len(layout.computing)) if legal[cut]]
@@ -91,7 +91,7 @@ def best_cuts(model: Model, layout: Layout, chunks: int) -> tuple[int, ...]:
 def _best(
     free: Sequence[int], before: Sequence[int], crossing: Sequence[int], wanted: float, slack: float
 ) -> int:
-    """The cut that crosses least among those near `wanted` bytes, or else the nearest."""
+    """Returns the cut that crosses least among those near `wanted` bytes, or else the nearest."""
     near = [cut for cut in free if abs(before[cut] - wanted) <= slack]
     if near:
         return min(near, key=lambda cut: (crossing[cut], abs(before[cut] - wanted), cut))
@@ -138,14 +138,14 @@ def _bytes_before(model: Model, layout: Layout) -> list[int]:
 
 
 def _blobs(layout: Layout, operation: Operation) -> Iterator[Blob]:
-    """The blobs of an operation and of the constants that it uses, directly or not."""
+    """Yields the blobs of an operation and of the constants that it uses, directly or not."""
     yield from blobs(operation)
     for name in constants_of(layout, uses(operation)):
         yield from blobs(layout.constants[name])
 
 
 def constants_of(layout: Layout, names: Iterator[str] | Sequence[str]) -> set[str]:
-    """The names of constants among `names`, and of those that these are made of."""
+    """Returns the names of constants among `names`, and of those that these are made of."""
     found: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -159,7 +159,7 @@ def constants_of(layout: Layout, names: Iterator[str] | Sequence[str]) -> set[st
 def crossings_at(
     model: Model, layout: Layout, cuts: Sequence[int]
 ) -> tuple[tuple[Crossing, ...], ...]:
-    """What crosses each cut, in the order in which it is made, under names of its own."""
+    """Returns what crosses each cut, in the order in which it is made, under names of its own."""
     made = sorted(layout.last_used, key=layout.made.__getitem__)
     tag = _tag(model, layout)
     return tuple(
@@ -173,7 +173,8 @@ def crossings_at(
 
 
 def _tag(model: Model, layout: Layout) -> str:
-    """What marks the names of features between chunks; no name of the program contains it."""
+    """Returns what marks the names of features between chunks; no name of the program contains
+    it."""
     names = {item.name for item in model.program.main.inputs}
     names.update(out.name for op in walk(layout.block) for out in op.outputs)
     tag = "_chunk"

@@ -55,7 +55,7 @@ def is_pipeline(path: Path) -> bool:
 
 
 def read_pipeline(path: Path) -> Pipeline:
-    """The pipeline in an `.mlpackage` folder.
+    """Returns the pipeline in an `.mlpackage` folder.
 
     Raises:
         InvalidProgram: the folder is not a package, or one of its programs is broken.
@@ -81,7 +81,7 @@ def read_pipeline(path: Path) -> Pipeline:
 
 
 def _extra(spec: Message) -> bytes:
-    """What is left of a pipeline's message, the unknown fields of `Pipeline` included."""
+    """Returns what is left of a pipeline's message, the unknown fields of `Pipeline` included."""
     rest = type(spec).FromString(extra_of(spec))
     unknown = type(spec.pipeline)()
     unknown.CopyFrom(spec.pipeline)
@@ -138,7 +138,7 @@ def chunk_into_pipeline(source: Path, destination: Path, count: int) -> ChunkRep
 
 
 def _description(parts: Sequence[Message]) -> Message:
-    """The features that enter and leave the row, and the first part's metadata.
+    """Returns the features that enter and leave the row, and the first part's metadata.
 
     Source:
         coremltools 9.0, `make_pipeline` in `coremltools/models/utils.py` (BSD-3-Clause), which
@@ -187,7 +187,7 @@ def write_pipeline(
 
 
 def _file_names(model: Model, number: int) -> dict[str, str]:
-    """Each weight file that a model refers to, and its name in the pipeline's package."""
+    """Returns each weight file that a model refers to, and its name in the pipeline's package."""
     return {
         file: f"{number}-weight.bin" if position == 0 else f"{number}-weight-{position}.bin"
         for position, file in enumerate(weight_files(model.program))
@@ -195,7 +195,7 @@ def _file_names(model: Model, number: int) -> dict[str, str]:
 
 
 def _child(model: Model, names: Mapping[str, str]) -> Message:
-    """The message of one model, its blobs in the files of the pipeline."""
+    """Returns the message of one model, its blobs in the files of the pipeline."""
 
     def place(blob: Blob) -> Blob:
         return Blob(f"{MODEL_PATH}/weights/{names[blob.file]}", blob.offset)

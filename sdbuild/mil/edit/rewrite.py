@@ -1,4 +1,4 @@
-"""What edits of ML Programs share: a new package of an old one's blobs, each copied once.
+"""The common part of edits of ML Programs: a new package of an old one's blobs, each copied once.
 
 An edit walks a program in order and gives back another; the blobs that the new program uses are
 streamed into a new weight file as the walk meets them. `chunk.py` and those of
@@ -42,7 +42,8 @@ class Weights:
         return Blob(WEIGHT_FILE, self._writer.write(dtype, data, padding_bits))
 
     def copy(self, blob: Blob) -> Blob:
-        """The blob of the new file with the bytes of `blob`, written when first asked for."""
+        """Returns the blob of the new file with the bytes of `blob`, written when first asked
+        for."""
         if blob not in self._copies:
             record = self._model.reader(blob.file).record(blob.offset)
             data = self._model.blob(blob)

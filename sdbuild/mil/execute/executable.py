@@ -61,7 +61,7 @@ class Operand:
     parameter: Parameter
 
     def get(self, values: Mapping[str, Tensor]) -> Argument:
-        """The argument, as its parameter wants it."""
+        """Returns the argument, as its parameter wants it."""
         found = [fetched(source, values) for source in self.sources]
         if self.parameter.domain is None:
             return plain(found[0].numpy(), self.parameter)
@@ -70,7 +70,7 @@ class Operand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """What the program declares of one output."""
+    """One output as the program declares it."""
 
     name: str
     type: TensorType
@@ -124,7 +124,7 @@ class Step:
                            seconds=time.perf_counter() - start)
 
     def needs(self) -> Iterator[str]:
-        """The values that it takes, those that its blocks take from around them included."""
+        """Yields the values that it takes, those that its blocks take from around them included."""
         for operand in self.operands.values():
             yield from (source for source in operand.sources if isinstance(source, str))
         for body in self.bodies:
@@ -133,7 +133,7 @@ class Step:
                 yield from inner.needs()
 
     def arguments(self, values: Mapping[str, Tensor]) -> dict[str, Argument]:
-        """What the function is called with."""
+        """Returns what the function is called with."""
         operands = {name: operand.get(values) for name, operand in self.operands.items()}
         bodies = {"bodies": [body.body(values) for body in self.bodies]} if self.bodies else {}
         return {**operands, **bodies, **self.constants}
@@ -151,7 +151,7 @@ class Step:
                 for output, value in zip(self.outputs, results, strict=True)}
 
     def _finish(self, output: Output, value: Tensor, inputs: Mapping[str, Argument]) -> Tensor:
-        """The value of an output, checked and rounded.
+        """Returns the value of an output, checked and rounded.
 
         Computed ones are contiguous, whatever the arguments were: the kernels of the operations
         that follow go by it, and differ in the last bit.
@@ -182,7 +182,7 @@ class Steps:
             yield step.run(values)
 
     def body(self, outer: Mapping[str, Tensor]) -> Body:
-        """The block as a function that sees the values around it."""
+        """Returns the block as a function that sees the values around it."""
 
         def call(*inputs: Tensor) -> tuple[Tensor, ...]:
             values = {**outer, **dict(zip(self.inputs, inputs, strict=True))}
@@ -194,14 +194,14 @@ class Steps:
 
 
 def fetched(source: Source, values: Mapping[str, Tensor]) -> Tensor:
-    """The tensor that an operand comes from."""
+    """Returns the tensor that an operand comes from."""
     if isinstance(source, str):
         return values[source]
     return source.decode() if isinstance(source, Weight) else source
 
 
 def plain(array: np.ndarray, parameter: Parameter) -> Argument:
-    """An array as a Python value: a list, or the only element."""
+    """Returns an array as a Python value: a list, or the only element."""
     return array.tolist() if parameter.is_list else array.item()
 
 
@@ -215,7 +215,7 @@ def fits(shape: tuple[int, ...], kind: TensorType) -> bool:
 
 
 def tensors(inputs: Mapping[str, Argument]) -> Iterator[Tensor]:
-    """The tensors among some arguments."""
+    """Yields the tensors among some arguments."""
     for argument in inputs.values():
         for value in argument if isinstance(argument, list) else (argument,):
             if isinstance(value, Tensor):
@@ -223,7 +223,7 @@ def tensors(inputs: Mapping[str, Argument]) -> Iterator[Tensor]:
 
 
 def where(operation: Operation) -> str:
-    """How messages call an operation."""
+    """Returns how messages call an operation."""
     return f"{operation.type} {operation.name}"
 
 

@@ -80,7 +80,8 @@ class Executor:
         self._observe = observe
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs for `inputs`, in the program's types (fp32 instead of fp16 if asked for).
+        """Returns the outputs for `inputs`, in the program's types (fp32 instead of fp16 if asked
+        for).
 
         Raises:
             MILError: an input is missing, unknown, or of another shape than the program's.
@@ -98,7 +99,7 @@ class Executor:
         return self._block.run(self._start(inputs))
 
     def _start(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-        """The values before the first operation: inputs, cast as declared, and states."""
+        """Returns the values before the first operation: inputs, cast as declared, and states."""
         missing = sorted(self._inputs.keys() - inputs.keys())
         unknown = sorted(inputs.keys() - self._inputs.keys())
         if missing or unknown:
@@ -121,7 +122,8 @@ def first_nonfinite(
     model: Model, inputs: Mapping[str, np.ndarray], *, function: str | None = None,
     precision: Precision = "declared",
 ) -> NonFinite | None:
-    """The first operation that made NaN without being given any, or infinity likewise; or None."""
+    """Returns the first operation that made NaN without being given any, or infinity likewise; or
+    None."""
     for seen in Executor(model, function=function, precision=precision).trace(inputs):
         ranges = _ranges(seen.inputs)
         bounds = np.array(list(ranges.values()))
@@ -134,7 +136,7 @@ def first_nonfinite(
 
 
 def _ranges(inputs: Mapping[str, Argument]) -> dict[str, tuple[float, float]]:
-    """The least and greatest number of each argument that holds any."""
+    """Returns the least and greatest number of each argument that holds any."""
     found = {}
     for name, argument in inputs.items():
         filled = [t for t in tensors({name: argument}) if t.numel()]
@@ -161,7 +163,7 @@ def _zeros(item: NamedType) -> Tensor:
 
 
 def _input_tensor(name: str, array: np.ndarray, kind: TensorType) -> Tensor:
-    """An input, cast to the type that the program declares."""
+    """Returns an input, cast to the type that the program declares."""
     array = np.asarray(array)
     if not fits(array.shape, kind) or array.dtype.kind not in "biuf":
         raise MILError(f"input {name}: found {array.dtype} {array.shape}, "

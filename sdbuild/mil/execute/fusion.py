@@ -81,13 +81,13 @@ class Sliced:
             del values[name]
 
     def needs(self) -> Iterator[str]:
-        """The values from outside that the steps take."""
+        """Yields the values from outside that the steps take."""
         made = {step.outputs[0].name for step in self.steps}
         for step in self.steps:
             yield from (name for name in step.needs() if name not in made)
 
     def _memory(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Where the result goes."""
+        """Returns where the result goes."""
         old = values.get(self.reuses) if self.reuses else None
         if old is not None and old.is_contiguous():
             return old
@@ -127,19 +127,19 @@ class _Call:
         return cls(constants=constants, whole=whole, inner=names, rank=rank)
 
     def arguments(self, part: Part, made: Mapping[str, Tensor]) -> dict[str, object]:
-        """The arguments for one part."""
+        """Returns the arguments for one part."""
         found = {name: _view(tensor, part[:axes], self.rank)
                  for name, (tensor, axes) in self.whole.items()}
         return {**self.constants, **found, **{n: made[name] for n, name in self.inner.items()}}
 
 
 def _sliced_axes(step: Step, argument: str, rank: int) -> int:
-    """How many leading axes of an argument are sliced: rows of `y` meet all rows of `x`."""
+    """Returns how many leading axes of an argument are sliced: rows of `y` meet all rows of `x`."""
     return rank - 2 if (step.operation.type, argument) == (_MATMUL, "y") else rank
 
 
 def _view(tensor: Tensor, part: Part, rank: int) -> Tensor:
-    """The part of a tensor that broadcasts to `rank` axes, aligned at the last one."""
+    """Returns the part of a tensor that broadcasts to `rank` axes, aligned at the last one."""
     if tensor.ndim == 0:
         return tensor
     own = part[rank - tensor.ndim:]
@@ -148,7 +148,7 @@ def _view(tensor: Tensor, part: Part, rank: int) -> Tensor:
 
 
 def _tensors(step: Step) -> Iterator[tuple[str, Source]]:
-    """The arguments of a step that are single tensors, with where they come from."""
+    """Yields the arguments of a step that are single tensors, with where they come from."""
     for name, value in step.constants.items():
         if isinstance(value, Tensor):
             yield name, value
@@ -160,7 +160,7 @@ def _tensors(step: Step) -> Iterator[tuple[str, Source]]:
 
 
 def fuse_chains(block: Steps) -> Steps:
-    """The block with chains of its steps joined; gives the same values, bit for bit.
+    """Returns the block with chains of its steps joined; gives the same values, bit for bit.
 
     Nested blocks stay as they are.
     """
@@ -173,7 +173,7 @@ def fuse_chains(block: Steps) -> Steps:
 
 
 def _chains(block: Steps) -> list[Sliced]:
-    """The chains worth slicing; those inside are read by the next of the chain alone."""
+    """Returns the chains worth slicing; those inside are read by the next of the chain alone."""
     readers: dict[str, int] = defaultdict(int)
     for step in block.steps:
         for name in step.needs():
@@ -252,7 +252,7 @@ def _parts(shape: Sequence[int]) -> tuple[Part, ...]:
 
 
 def _with_reuse(steps: Sequence[Step | Sliced], kept: Sequence[str]) -> list[Step | Sliced]:
-    """The steps; the sliced ones know which operand they may write over."""
+    """Returns the steps; the sliced ones know which operand they may write over."""
     roots = _roots(steps)
     last: dict[str, int] = {}
     for position, step in enumerate(steps):
@@ -283,7 +283,7 @@ def _reusable(
     step: Sliced, roots: Mapping[str, set[str]], kinds: Mapping[str, TensorType],
     ended: Collection[str],
 ) -> str | None:
-    """An operand, shaped as the result, whose memory nothing else needs then or later.
+    """Returns an operand, shaped as the result, whose memory nothing else needs then or later.
 
     Args:
         ended: the values whose last use is this step.

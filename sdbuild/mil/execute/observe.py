@@ -1,4 +1,4 @@
-"""What observing a run tells: where fp16 loses the most, and what each kind of operation costs.
+"""Observations of a run: where fp16 loses the most, and what each kind of operation costs.
 
 Both hang on the `observe` hook of the executor. The first NaN or infinity: `first_nonfinite` in
 `execute.py`.
@@ -19,7 +19,7 @@ from sdbuild.mil.files.package import Model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """How far a value is from that of a run in fp32.
+    """The distance of a value from that of a run in fp32.
 
     `added_db` is how many dB were lost by the operation itself: its least exact argument minus
     its result. Infinite where a value is exact.
@@ -38,7 +38,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What all operations of one type took in a run.
+    """The cost of all operations of one type in a run.
 
     Units:
         bytes: read and written, as the executor carries them: four for an element of fp16.
@@ -53,7 +53,7 @@ class Cost:
 def losses(
     model: Model, inputs: Mapping[str, np.ndarray], *, function: str | None = None
 ) -> list[Loss]:
-    """The loss of every floating-point value, in the order of the program.
+    """Returns the loss of every floating-point value, in the order of the program.
 
     Both runs go side by side, so that only values that are still needed are in memory twice.
     """
@@ -75,14 +75,15 @@ def losses(
 
 
 def worst(found: Iterable[Loss], count: int) -> list[Loss]:
-    """The operations that lost the most themselves, the worst first."""
+    """Returns the operations that lost the most themselves, the worst first."""
     return sorted(found, key=lambda loss: loss.added_db, reverse=True)[:count]
 
 
 def profile(
     model: Model, inputs: Mapping[str, np.ndarray], *, function: str | None = None
 ) -> list[Cost]:
-    """What each type of operation costs in one run, the slowest first; nothing runs in slices."""
+    """Returns what each type of operation costs in one run, the slowest first; nothing runs in
+    slices."""
     found: dict[str, Cost] = {}
     for seen in Executor(model, function=function).trace(inputs):
         kind = seen.operation.type
@@ -98,7 +99,8 @@ def _bytes(seen: Observation) -> int:
 
 
 def _difference(found: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
-    """The signal to noise ratio in dB, and the largest error; NaN where something is not finite.
+    """Returns the signal to noise ratio in dB, and the largest error; NaN where something is not
+    finite.
 
     Shapes:
         found, exact: the same
@@ -116,7 +118,8 @@ def _difference(found: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
 
 
 def _lost(given_db: float, made_db: float) -> float:
-    """The dB between an argument and a result; what loses first loses from fp32's own 150 dB.
+    """Returns the dB between an argument and a result; what loses first loses from fp32's own 150
+    dB.
 
     Source:
         fp32 rounds with an error of 2**-25 of the value: 20 log10(2**25) = 150.5 dB.

@@ -63,7 +63,7 @@ class Planner:
         self._kept: dict[str, Tensor] = {}
 
     def block(self, block: Block, inputs: tuple[NamedType, ...]) -> Steps:
-        """The steps of `block`.
+        """Returns the steps of `block`.
 
         Raises:
             InvalidProgram: a broken rule of names or data types; names the operation.
@@ -124,11 +124,11 @@ class Planner:
         return True
 
     def _tensor(self, name: str) -> Tensor:
-        """The constant `name`."""
+        """Returns the constant `name`."""
         return self._kept[name] if name in self._kept else self._constants[name]()
 
     def _leaving(self, name: str) -> Tensor:
-        """The constant `name`, which is an output of its block."""
+        """Returns the constant `name`, which is an output of its block."""
         try:
             self._refuse_text(name)
             return self._tensor(name)
@@ -143,7 +143,7 @@ class Planner:
             raise InvalidProgram("found a string or a list, expected a tensor of numbers")
 
     def _source(self, binding: Binding) -> Source:
-        """A constant as a tensor, or how to decode it; anything else by its name."""
+        """Returns a constant as a tensor, or how to decode it; anything else by its name."""
         self._refuse_text(binding)
         if isinstance(binding, Value):
             return carry(to_array(self._model, binding))
@@ -189,7 +189,7 @@ class Planner:
     def _argument(
         self, bindings: tuple[Binding, ...], parameter: Parameter, dtypes: Mapping[str, str]
     ) -> Argument:
-        """An argument as its parameter wants it, an `Operand` if it is not known yet."""
+        """Returns an argument as its parameter wants it, an `Operand` if it is not known yet."""
         domain = parameter.domain
         if domain is None and all(map(self._is_known, bindings)):
             return plain(self._array(bindings[0]), parameter)
@@ -201,7 +201,7 @@ class Planner:
         return list(sources) if parameter.is_list else sources[0]
 
     def _array(self, binding: Binding) -> np.ndarray:
-        """A constant that becomes a plain Python value: strings have no tensor."""
+        """Returns a constant that becomes a plain Python value: strings have no tensor."""
         if isinstance(binding, str) and binding not in self._values:
             return self._tensor(binding).numpy()
         value = self._values[binding] if isinstance(binding, str) else binding
@@ -210,7 +210,8 @@ class Planner:
     def _domains(
         self, operation: Operation, rules: Signature, given: Mapping[str, tuple[Binding, ...]],
     ) -> dict[str, str]:
-        """The data type of each domain, if the arguments agree on it; constants come last."""
+        """Returns the data type of each domain, if the arguments agree on it; constants come
+        last."""
         dtypes: dict[str, str] = {}
         pairs = [(name, binding) for name, bindings in given.items() for binding in bindings]
         for name, binding in sorted(pairs, key=lambda pair: self._is_known(pair[1])):
@@ -271,7 +272,7 @@ def refuse_unsupported(block: Block, source: str) -> None:
 
 
 def tensor_type(kind: Type) -> TensorType:
-    """The type of the tensor that carries a value; strings for what is not computed with.
+    """Returns the type of the tensor that carries a value; strings for what is not computed with.
 
     A state is what it holds, a list its elements along a first axis. That is of any length: the
     one in a list's type is where it begins, and coremltools gives it to lists that grow, too.
@@ -287,7 +288,7 @@ def tensor_type(kind: Type) -> TensorType:
 
 
 def with_frees(steps: Iterable, kept: tuple[str, ...]) -> tuple:
-    """The steps, each with the values that it is the last to use, made by these steps."""
+    """Returns the steps, each with the values that it is the last to use, made by these steps."""
     steps = list(steps)
     last: dict[str, int] = {}
     made: dict[str, int] = {}
@@ -312,14 +313,14 @@ def _expected_dtype(
     domain: Domain, dtypes: Mapping[str, str], constants: Mapping[str, Argument],
     rules: Signature,
 ) -> str | None:
-    """The data type of a result in `domain`; None if nothing determines it."""
+    """Returns the data type of a result in `domain`; None if nothing determines it."""
     if domain.argument is not None:
         return str(constants.get(domain.argument, rules.parameters[domain.argument].default))
     return domain.dtype or (dtypes.get(domain.name) if domain.name else None)
 
 
 def _arguments(operation: Operation, rules: Signature) -> dict[str, tuple[Binding, ...]]:
-    """The bindings of each argument; an attribute that is a parameter is one, too."""
+    """Returns the bindings of each argument; an attribute that is a parameter is one, too."""
     given = dict(operation.inputs)
     given |= {n: (v,) for n, v in operation.attributes.items() if n in rules.parameters}
     unknown = sorted(given.keys() - rules.parameters.keys())
@@ -339,7 +340,7 @@ def _arguments(operation: Operation, rules: Signature) -> dict[str, tuple[Bindin
 
 
 def _cast(source: Source, dtype: torch.dtype) -> Source:
-    """A constant in the carrier `dtype`; names stay."""
+    """Returns a constant in the carrier `dtype`; names stay."""
     if isinstance(source, Weight):
         return Weight(decode=lambda: source.decode().to(dtype))
     return source.to(dtype) if isinstance(source, Tensor) else source

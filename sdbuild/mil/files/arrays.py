@@ -26,7 +26,8 @@ _NUMPY = {
 
 
 def to_array(model: Model | None, value: Value) -> np.ndarray:
-    """The elements of `value`; read-only, and `model` is needed only for those in a weight file.
+    """Returns the elements of `value`; read-only, and `model` is needed only for those in a weight
+    file.
 
     Sub-byte types come as int8 or uint8, bf16 as float32, strings as numpy strings.
 
@@ -54,7 +55,7 @@ def _shaped(array: np.ndarray, kind: TensorType) -> np.ndarray:
 def _packed(
     model: Model | None, data: bytes | Blob | tuple[Any, ...], kind: TensorType
 ) -> memoryview:
-    """The packed bytes of a tensor, as many as its type takes."""
+    """Returns the packed bytes of a tensor, as many as its type takes."""
     where = "in place"
     if isinstance(data, Blob):
         where = f"in {data.file} at offset {data.offset}"
@@ -76,7 +77,7 @@ def _packed(
 
 
 def from_packed(data: bytes | memoryview, dtype: str, count: int) -> np.ndarray:
-    """The `count` elements of `dtype` that `data` holds; a view if they are whole bytes.
+    """Returns the `count` elements of `dtype` that `data` holds; a view if they are whole bytes.
 
     Shapes:
         returns: (count,)
@@ -93,7 +94,7 @@ def from_packed(data: bytes | memoryview, dtype: str, count: int) -> np.ndarray:
 
 
 def pack_bits(array: np.ndarray, bits: int) -> bytes:
-    """The lowest `bits` bits of each element, as one string of bits, the lowest first.
+    """Returns the lowest `bits` bits of each element, as one string of bits, the lowest first.
 
     Raises:
         InvalidProgram: an element does not fit.
@@ -115,7 +116,7 @@ def pack_bits(array: np.ndarray, bits: int) -> bytes:
 
 
 def unpack_bits(data: bytes | memoryview, bits: int, count: int) -> np.ndarray:
-    """The first `count` elements of a string of bits, the inverse of `pack_bits`.
+    """Returns the first `count` elements of a string of bits, the inverse of `pack_bits`.
 
     Raises:
         InvalidProgram: there are fewer bits than that.

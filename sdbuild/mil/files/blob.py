@@ -29,7 +29,7 @@ _COPY_BYTES = 1 << 22
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobRecord:
-    """What a weight file says of one blob.
+    """The metadata of one blob in a weight file.
 
     Units:
         offset, data_offset: bytes from the start of the file; size_bytes: packed, so the last
@@ -74,7 +74,7 @@ class BlobReader:
             raise InvalidProgram(f"{path}: weight file version {version}, expected {_VERSION}")
 
     def record(self, offset: int) -> BlobRecord:
-        """The record at `offset`."""
+        """Returns the record at `offset`."""
         if offset not in self._records:
             record = self._unpack(offset)
             self._claim(offset, offset, _RECORD.size)
@@ -116,12 +116,12 @@ class BlobReader:
         insort(self._spans, span)
 
     def data(self, offset: int) -> memoryview:
-        """The packed bytes of the blob at `offset`, mapped, not copied."""
+        """Returns the packed bytes of the blob at `offset`, mapped, not copied."""
         record = self.record(offset)
         return memoryview(self._map)[record.data_offset:record.data_offset + record.size_bytes]
 
     def records(self) -> Iterator[BlobRecord]:
-        """Every record of the file, in order."""
+        """Yields every record of the file, in order."""
         offset = _HEADER.size
         for _ in range(self.count):
             record = self.record(offset)
@@ -130,13 +130,13 @@ class BlobReader:
 
 
 class BlobAllocator:
-    """Where blobs come to lie in a weight file that is written in order."""
+    """Assigns offsets to the blobs of a weight file that is written in order."""
 
     def __init__(self) -> None:
         self.end = _HEADER.size
 
     def allocate(self, size_bytes: int) -> int:
-        """The offset of the next blob's record."""
+        """Returns the offset of the next blob's record."""
         offset = _aligned(self.end)
         self.end = offset + _RECORD.size + size_bytes
         return offset
@@ -191,7 +191,7 @@ class BlobWriter:
 
 
 def _size(path: Path) -> int | None:
-    """The bytes of a file, or None if there is no such file."""
+    """Returns the bytes of a file, or None if there is no such file."""
     try:
         return path.stat().st_size if path.is_file() else None
     except OSError:  # a name that no file system takes

@@ -17,7 +17,7 @@ _LARGEST_BYTES = 1 << 28
 
 
 def read_compiled(path: Path) -> Model:
-    """The model in an `.mlmodelc` folder.
+    """Returns the model in an `.mlmodelc` folder.
 
     Raises:
         InvalidProgram: the folder is not a compiled ML Program, or one of its files is broken.

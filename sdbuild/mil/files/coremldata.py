@@ -25,7 +25,7 @@ _COMPATIBILITY = {6: (5, 0, 0), 7: (5, 0, 0), 8: (8, 0, 0), 9: (9, 0, 0)}
 def pack_description(
     specification_version: int, description: Message, functions: int,
 ) -> bytes:
-    """The `coremldata.bin` of an ML Program of that many functions.
+    """Returns the `coremldata.bin` of an ML Program of that many functions.
 
     A description without metadata gets an empty one, as newer compilers do; the two mean the same.
     """
@@ -43,7 +43,7 @@ def pack_description(
 
 
 def unpack_description(data: bytes, source: str) -> tuple[int, Message]:
-    """The specification version and the `ModelDescription` of a `coremldata.bin`.
+    """Returns the specification version and the `ModelDescription` of a `coremldata.bin`.
 
     Raises:
         InvalidProgram: the bytes break the format.
@@ -69,7 +69,7 @@ def unpack_description(data: bytes, source: str) -> tuple[int, Message]:
 
 
 def pack_analytics(model_hash: str, model_name: str) -> bytes:
-    """The `analytics/coremldata.bin` of an ML Program.
+    """Returns the `analytics/coremldata.bin` of an ML Program.
 
     Args:
         model_hash: base64 of the SHA-256 of the source's `.mlmodel` file.

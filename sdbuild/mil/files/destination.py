@@ -1,4 +1,4 @@
-"""Where edits and the compiler write: places that are free, filled whole or not at all."""
+"""Destinations of edits and the compiler: nothing is replaced, and each is written atomically."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Model:
     _readers: dict[str, BlobReader] = field(default_factory=dict, repr=False, compare=False)
 
     def reader(self, file: str) -> BlobReader:
-        """The weight file that blobs call `file`, mapped once.
+        """Returns the weight file that blobs call `file`, mapped once.
 
         Raises:
             InvalidProgram: the name leads out of the model's folder, or there is no such file.
@@ -64,7 +64,7 @@ class Model:
         return self._readers[file]
 
     def weight_path(self, file: str) -> Path:
-        """Where the weight file that blobs call `file` lies.
+        """Returns where the weight file that blobs call `file` lies.
 
         Raises:
             InvalidProgram: the name, or a link that it names, leads out of the model's folder.
@@ -78,7 +78,7 @@ class Model:
         return path
 
     def blob(self, blob: Blob) -> memoryview:
-        """The packed bytes of `blob`, mapped."""
+        """Returns the packed bytes of `blob`, mapped."""
         return self.reader(blob.file).data(blob.offset)
 
     @cached_property
@@ -113,7 +113,7 @@ def _is_below(path: Path, folder: Path) -> bool:
 
 
 def read_package(path: Path) -> Model:
-    """The model in an `.mlpackage` folder.
+    """Returns the model in an `.mlpackage` folder.
 
     Raises:
         InvalidProgram: the folder is not a package, or its protobuf is broken.
@@ -124,7 +124,7 @@ def read_package(path: Path) -> Model:
 
 
 def model_of(spec: Message, root: Path, source: Path) -> Model:
-    """The ML Program in a `Model` message.
+    """Returns the ML Program in a `Model` message.
 
     Raises:
         InvalidProgram: the program breaks the format; says where.
@@ -148,7 +148,8 @@ def model_of(spec: Message, root: Path, source: Path) -> Model:
 
 
 def extra_of(spec: Message) -> bytes:
-    """What a `Model` message holds beside its version, its description and the model itself."""
+    """Returns what a `Model` message holds beside its version, its description and the model
+    itself."""
     rest = type(spec)()
     rest.CopyFrom(spec)
     for name in ("specificationVersion", "description", spec.WhichOneof("Type")):
@@ -157,7 +158,7 @@ def extra_of(spec: Message) -> bytes:
 
 
 def read_spec(file: Path) -> Message:
-    """The `Model` message in an `.mlmodel` file.
+    """Returns the `Model` message in an `.mlmodel` file.
 
     Raises:
         InvalidProgram: it is none, or larger than a message can be.
@@ -174,7 +175,7 @@ def read_spec(file: Path) -> Message:
 
 
 def model_file(package: Path) -> Path:
-    """The `.mlmodel` file of a package, by its manifest.
+    """Returns the `.mlmodel` file of a package, by its manifest.
 
     Raises:
         InvalidProgram: there is no sound `Manifest.json`, or the file that it names is not there.
@@ -192,7 +193,7 @@ def model_file(package: Path) -> Path:
 
 
 def _root_item(manifest: Path) -> str:
-    """The path that a manifest gives to the model."""
+    """Returns the path that a manifest gives to the model."""
     if not os.path.lexists(manifest.parent):
         raise InvalidProgram(f"{manifest.parent}: there is no such file or folder")
     if manifest.exists() and not manifest.is_file():  # a pipe would be waited for
@@ -245,7 +246,7 @@ def write_spec(path: Path, spec: Message, weights: Mapping[str, Path]) -> None:
 
 
 def _manifest(items: Mapping[str, str], model: bytes) -> str:
-    """The manifest, its identifiers derived from the bytes of the model."""
+    """Returns the manifest, its identifiers derived from the bytes of the model."""
     seed = hashlib.sha256(model).hexdigest()
     identifiers = {
         name: str(uuid.uuid5(uuid.NAMESPACE_OID, f"{seed}/{name}")).upper() for name in items

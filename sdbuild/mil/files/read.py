@@ -10,7 +10,8 @@ from sdbuild.mil.files.package import MANIFEST_FILE, Model, read_package
 
 
 def read_model(path: Path) -> Model:
-    """The model in a folder, an `.mlpackage` or an `.mlmodelc`: its content decides, not its name.
+    """Returns the model in a folder, an `.mlpackage` or an `.mlmodelc`: its content decides, not
+    its name.
 
     Raises:
         InvalidProgram: the folder is neither, or one of its files is broken.

@@ -1,4 +1,4 @@
-"""How the folders of models are called, by their form. Imports nothing heavy."""
+"""Suffixes of the folders of models, by their format. Imports nothing heavy."""
 
 PACKAGE = ".mlpackage"
 COMPILED = ".mlmodelc"

@@ -39,7 +39,8 @@ class Problem:
 
 
 def read_sound(path: Path) -> Model:
-    """The model in an `.mlpackage` folder, its program, features and weight files looked at.
+    """Returns the model in an `.mlpackage` folder, its program, features and weight files looked
+    at.
 
     Of the weight files the records are read, never the data, so that it takes little more than
     `read_package`.
@@ -73,14 +74,15 @@ def _refuse(model: Model, problems: Iterable[Problem]) -> None:
 
 
 def blocks(model: Model) -> Iterator[tuple[str, Function, Block]]:
-    """Every block of every function with the function's name, nested blocks left out."""
+    """Yields every block of every function with the function's name, nested blocks left out."""
     for name, function in model.program.functions.items():
         for block in function.blocks.values():
             yield name, function, block
 
 
 def contradictions(model: Model) -> Iterator[Problem]:
-    """What makes a program meaningless, so that it cannot run: its names and its constants."""
+    """Yields what makes a program meaningless, so that it cannot run: its names and its
+    constants."""
     for name, function, block in blocks(model):
         where = f"function {name}"
         yield from _names(where, function, block)
@@ -146,7 +148,7 @@ def _operation(where: str, model: Model, operation: Operation) -> Iterator[Probl
 
 
 def _value(where: str, model: Model, value: Value) -> Iterator[Problem]:
-    """A constant that does not fill its type; lists, tuples and dictionaries hold others."""
+    """Yields a constant that does not fill its type; lists, tuples and dictionaries hold others."""
     if isinstance(value.data, Blob):
         yield from _blob(where, model, value, value.data)
     elif isinstance(value.type, TensorType):
@@ -215,7 +217,8 @@ def _length(where: str, value: Value) -> Iterator[Problem]:
 
 
 def misdescribed(model: Model) -> Iterator[Problem]:
-    """What the description says of features that the program does not have, and the reverse."""
+    """Yields what the description says of features that the program does not have, and the
+    reverse."""
     for features in model.description.functions or [model.description]:
         name = getattr(features, "name", "")
         try:

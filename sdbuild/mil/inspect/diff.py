@@ -37,7 +37,7 @@ class Difference:
 
 
 def differences(before: Model, after: Model) -> tuple[Difference, ...]:
-    """What `after` differs in from `before`.
+    """Returns what `after` differs in from `before`.
 
     Raises:
         InvalidProgram: a blob breaks the format.
@@ -78,7 +78,7 @@ def _compare(
 def _compare_operations(
     before: Mapping[str, Operation], after: Mapping[str, Operation]
 ) -> Iterator[Difference]:
-    """The operations that differ; of one that both have, the parts that differ."""
+    """Yields the operations that differ; of one that both have, the parts that differ."""
     for found in _compare("program", before, after, _operation_text):
         old, new = before.get(found.name), after.get(found.name)
         if old and new:
@@ -90,7 +90,7 @@ def _compare_operations(
 
 
 def _metadata(model: Model) -> dict[str, str]:
-    """What the description says, by the name of each thing that it says."""
+    """Returns what the description says, by the name of each thing that it says."""
     found = {"specification version": str(model.specification_version)}
     found |= _features("", model.description)
     for function in model.description.functions:
@@ -112,7 +112,7 @@ def _features(prefix: str, features: Message) -> dict[str, str]:
 
 
 def _functions(model: Model) -> dict[str, str]:
-    """The signature of each function, and the program's own attributes."""
+    """Returns the signature of each function, and the program's own attributes."""
     found = {
         f"function {name}": f"{function.opset} ({', '.join(sorted(_input_names(function)))}) -> "
                             f"({', '.join(function.block.outputs)})"
@@ -128,7 +128,7 @@ def _input_names(function: Function) -> Iterator[str]:
 
 
 def _operations(model: Model) -> dict[str, Operation]:
-    """Every operation without where its blobs lie, by function and name."""
+    """Returns every operation without where its blobs lie, by function and name."""
     return {
         f"{name}: {operation.name}": moved(operation, lambda _: _NOWHERE)
         for name, _, block in blocks(model) for operation in block.operations
@@ -173,7 +173,7 @@ def _short(data: bytes | Blob | tuple) -> str:
 
 
 def _item_text(item: object) -> str:
-    """An item of a list or tuple, or a key and its value."""
+    """Returns an item of a list or tuple, or a key and its value."""
     match item:
         case Value():
             return _short(item.data)

@@ -1,4 +1,4 @@
-"""What is in a model, as rows to print or compare: operations and weights. Nothing is computed."""
+"""Operations and weights of a model, as rows to print or compare. Nothing is computed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Weight:
 
 
 def read_models(path: Path) -> tuple[Model, ...]:
-    """The models in a folder: those of a pipeline in their order, or the only one.
+    """Returns the models in a folder: those of a pipeline in their order, or the only one.
 
     Raises:
         InvalidProgram: the folder is neither package nor compiled model, or is broken.
@@ -54,13 +54,14 @@ def read_models(path: Path) -> tuple[Model, ...]:
 
 
 def operation_counts(block: Block) -> Mapping[str, int]:
-    """How often each type of operation occurs, nested blocks included, the commonest first."""
+    """Returns how often each type of operation occurs, nested blocks included, the commonest
+    first."""
     counts = Counter(operation.type for operation in walk(block))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def weights(model: Model) -> Iterator[Weight]:
-    """Every constant in a weight file, in the order of the program.
+    """Yields every constant in a weight file, in the order of the program.
 
     Raises:
         InvalidProgram: a blob breaks the format.
@@ -73,7 +74,7 @@ def weights(model: Model) -> Iterator[Weight]:
 
 
 def placed(operation: Operation) -> Iterator[tuple[str, Value]]:
-    """The constants of an operation that lie in weight files, with the argument of each."""
+    """Yields the constants of an operation that lie in weight files, with the argument of each."""
     arguments = [(key, binding) for key, bindings in operation.inputs.items()
                  for binding in bindings]
     for key, value in (*arguments, *operation.attributes.items()):
@@ -82,7 +83,7 @@ def placed(operation: Operation) -> Iterator[tuple[str, Value]]:
 
 
 def _users(block: Block) -> dict[str, str]:
-    """The type of the first operation that uses each value."""
+    """Returns the type of the first operation that uses each value."""
     users: dict[str, str] = {}
     for operation in walk(block):
         for name in operation.references():
@@ -108,7 +109,7 @@ def _weight(
 
 
 def _bits(operation: Operation, argument: str, kind: TensorType) -> int:
-    """The bits of an element; indices of iOS 16 palettes are bytes only by name."""
+    """Returns the bits of an element; indices of iOS 16 palettes are bytes only by name."""
     table = operation.attributes.get("lut")
     if argument == "indices" and table is not None and isinstance(table.type, TensorType):
         return max((table.type.count or 1) - 1, 1).bit_length()
@@ -116,7 +117,7 @@ def _bits(operation: Operation, argument: str, kind: TensorType) -> int:
 
 
 def feature_text(feature: Message) -> str:
-    """What an input or output of a model is, on one line."""
+    """Returns what an input or output of a model is, on one line."""
     kind = feature.type.WhichOneof("Type")
     inner: Any = getattr(feature.type, kind) if kind else None
     match kind:

@@ -16,7 +16,8 @@ from sdbuild.mil.ir.traverse import program_blobs, uses, walk
 
 
 def verify(path: Path) -> tuple[Problem, ...]:
-    """What is wrong with the package or compiled model at `path`; nothing, if it is sound."""
+    """Returns what is wrong with the package or compiled model at `path`; nothing, if it is
+    sound."""
     try:
         models = read_models(path)
     except MILError as error:
@@ -64,7 +65,7 @@ def _files(models: Iterable[Model]) -> Iterator[Problem]:
 
 
 def _references(model: Model) -> dict[str, set[int]]:
-    """The offsets of all blobs that the program refers to, by file."""
+    """Returns the offsets of all blobs that the program refers to, by file."""
     found: dict[str, set[int]] = {}
     for blob in program_blobs(model.program):
         found.setdefault(blob.file, set()).add(blob.offset)

@@ -34,7 +34,7 @@ from sdbuild.mil.ir.proto import Message, rank_of, serialize, stored_as
 
 
 def decode_program(message: Message) -> Program:
-    """The program in a `MILSpec.Program` message; nothing of it is lost.
+    """Returns the program in a `MILSpec.Program` message; nothing of it is lost.
 
     Unknown fields are carried by the nouns; where there is no noun for their message the program
     is marked as `unwritable`.
@@ -74,7 +74,7 @@ class _Decoder:
     keeps_unknown: bool
 
     def extra(self, message: Message, *held: str) -> bytes:
-        """What there is in `message` beside the fields that its noun holds."""
+        """Returns what there is in `message` beside the fields that its noun holds."""
         if not self.keeps_unknown:
             return b""
         return _without(message, *held)
@@ -173,7 +173,7 @@ class _Decoder:
         return TensorType(BY_PROTO[message.dataType].name, shape, extra)
 
     def value(self, message: Message) -> Value:
-        """The constant in a `MILSpec.Value` message."""
+        """Returns the constant in a `MILSpec.Value` message."""
         kind = self.type(message.type)
         held = ("type", "immediateValue", "blobFileValue")
         extra = _without(message, *held) if message.docString or self.keeps_unknown else b""

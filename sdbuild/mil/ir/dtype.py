@@ -63,5 +63,5 @@ INTEGER_BITS = (4, 8)
 
 
 def packed_bytes(dtype: str, count: int) -> int:
-    """The bytes that `count` packed elements of `dtype` take."""
+    """Returns the bytes that `count` packed elements of `dtype` take."""
     return (DTYPES[dtype].bits * count + 7) // 8

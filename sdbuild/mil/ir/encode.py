@@ -27,7 +27,7 @@ from sdbuild.mil.ir.proto import Message, messages, rank_of, stored_as
 
 
 def encode_program(program: Program) -> Message:
-    """The `MILSpec.Program` message of `program`.
+    """Returns the `MILSpec.Program` message of `program`.
 
     Raises:
         UnsupportedFormat: something of the message that it was read from would be lost.

@@ -96,7 +96,7 @@ Type = TensorType | ListType | TupleType | DictType | StateType
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Where a value lies in a weight file: the offset of its metadata record, in bytes."""
+    """The position of a value in a weight file: the offset of its metadata record, in bytes."""
 
     file: str
     offset: int
@@ -168,14 +168,14 @@ class Operation:
         return self.outputs[0].name if self.outputs else ""
 
     def references(self) -> Iterator[str]:
-        """The names that its arguments refer to, in order of the arguments."""
+        """Yields the names that its arguments refer to, in order of the arguments."""
         for bindings in self.inputs.values():
             for binding in bindings:
                 if isinstance(binding, str):
                     yield binding
 
     def constants(self) -> Iterator[Value]:
-        """The constants in its arguments and attributes, not those in its blocks."""
+        """Yields the constants in its arguments and attributes, not those in its blocks."""
         for bindings in self.inputs.values():
             for binding in bindings:
                 if isinstance(binding, Value):
@@ -241,7 +241,7 @@ class Program:
 
 
 def as_tensor(kind: Type) -> TensorType:
-    """The type, if it is that of a tensor.
+    """Returns the type, if it is that of a tensor.
 
     Raises:
         InvalidProgram: it is of another kind.
@@ -252,12 +252,12 @@ def as_tensor(kind: Type) -> TensorType:
 
 
 def string(text: str) -> Value:
-    """A constant string, as names and modes are written."""
+    """Returns a constant string, as names and modes are written."""
     return Value(TensorType("string"), (text,))
 
 
 def type_text(kind: Type) -> str:
-    """A type of the program, as short as it can be read: `fp16 [1, ?, 64]`."""
+    """Returns a type of the program, as short as it can be read: `fp16 [1, ?, 64]`."""
     match kind:
         case TensorType(dtype, shape):
             dims = ["?" if dim is None else "..." if dim is ... else str(dim) for dim in shape]

@@ -26,7 +26,7 @@ _TYPE_CODES = {"floats": "f", "doubles": "d", "longInts": "q", "bools": "b"}
 
 
 def borrowed(folder: str, alias: str) -> ModuleType:
-    """A package named `alias` whose modules are those in coremltools' `folder`.
+    """Returns a package named `alias` whose modules are those in coremltools' `folder`.
 
     Raises:
         ToolMissing: coremltools is not installed.
@@ -43,24 +43,26 @@ def borrowed(folder: str, alias: str) -> ModuleType:
 
 @cache
 def messages(name: str) -> ModuleType:
-    """The generated module `name`, one of `MIL`, `Model`, `FeatureTypes`."""
+    """Returns the generated module `name`, one of `MIL`, `Model`, `FeatureTypes`."""
     alias = "sdbuild.mil._coreml_proto"
     borrowed("proto", alias)
     return importlib.import_module(f"{alias}.{name}_pb2")
 
 
 def serialize(message: Message) -> bytes:
-    """The bytes of `message`, the same for equal messages (maps in the order of their keys)."""
+    """Returns the bytes of `message`, the same for equal messages (maps in the order of their
+    keys)."""
     return message.SerializeToString(deterministic=True)
 
 
 def rank_of(shape: tuple[Dim, ...]) -> int:
-    """The `rank` of a tensor type of that shape, as its message says it."""
+    """Returns the `rank` of a tensor type of that shape, as its message says it."""
     return -1 if ... in shape else len(shape)
 
 
 def stored_as(dtype: str) -> tuple[str, str]:
-    """The field that holds the elements of `dtype`, and the type code of its packed elements."""
+    """Returns the field that holds the elements of `dtype`, and the type code of its packed
+    elements."""
     kind = DTYPES[dtype]
     code = kind.format if kind.field == "ints" else _TYPE_CODES.get(kind.field)
     return kind.field, code or ""

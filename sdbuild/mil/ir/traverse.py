@@ -31,7 +31,7 @@ def _moved(value: Value, place: Callable[[Blob], Blob]) -> Value:
 
 
 def value_blobs(value: Value) -> Iterator[Blob]:
-    """The blobs of `value` and of its elements, if it is a list or the like."""
+    """Yields the blobs of `value` and of its elements, if it is a list or the like."""
     if isinstance(value.data, Blob):
         yield value.data
     elif not isinstance(value.type, TensorType):
@@ -41,12 +41,13 @@ def value_blobs(value: Value) -> Iterator[Blob]:
 
 
 def weight_files(program: Program) -> list[str]:
-    """The weight files that a program refers to anywhere, in the order of their names."""
+    """Returns the weight files that a program refers to anywhere, in the order of their names."""
     return sorted({blob.file for blob in program_blobs(program)})
 
 
 def program_blobs(program: Program) -> Iterator[Blob]:
-    """The blobs that a program refers to anywhere, those in attributes and lists included."""
+    """Yields the blobs that a program refers to anywhere, those in attributes and lists
+    included."""
     for function in program.functions.values():
         for block in function.blocks.values():
             yield from chain.from_iterable(map(blobs, block.operations))
@@ -55,7 +56,7 @@ def program_blobs(program: Program) -> Iterator[Blob]:
 
 
 def all_attributes(program: Program) -> Iterator[tuple[str, Mapping[str, Value]]]:
-    """All attributes but those of operations, each with the name of its owner."""
+    """Yields all attributes but those of operations, each with the name of its owner."""
     yield "the program", program.attributes
     for name, function in program.functions.items():
         yield f"function {name}", function.attributes
@@ -65,7 +66,7 @@ def all_attributes(program: Program) -> Iterator[tuple[str, Mapping[str, Value]]
 
 
 def walk(block: Block) -> Iterator[Operation]:
-    """Every operation of `block` in order, each before those of its own blocks."""
+    """Yields every operation of `block` in order, each before those of its own blocks."""
     for operation in block.operations:
         yield operation
         for inner in operation.blocks:
@@ -78,7 +79,8 @@ def is_constant(operation: Operation) -> bool:
 
 
 def uses(operation: Operation) -> Iterator[str]:
-    """The names that `operation` and its blocks refer to, those inside the blocks included."""
+    """Yields the names that `operation` and its blocks refer to, those inside the blocks
+    included."""
     yield from operation.references()
     for block in operation.blocks:
         yield from block.outputs
@@ -87,7 +89,7 @@ def uses(operation: Operation) -> Iterator[str]:
 
 
 def blobs(operation: Operation) -> Iterator[Blob]:
-    """The blobs of `operation` and of its blocks."""
+    """Yields the blobs of `operation` and of its blocks."""
     for value in operation.constants():
         yield from value_blobs(value)
     for block in operation.blocks:
@@ -114,12 +116,13 @@ def used_constants(block: Block) -> Block:
 
 
 def rebuilt(block: Block, change: Callable[[Operation], Operation]) -> Block:
-    """`block` with every operation changed, each before those of its own blocks."""
+    """Returns `block` with every operation changed, each before those of its own blocks."""
     return expanded(block, lambda operation: (change(operation),))
 
 
 def expanded(block: Block, change: Callable[[Operation], tuple[Operation, ...]]) -> Block:
-    """`block` with several operations for each, all of them before those of their own blocks."""
+    """Returns `block` with several operations for each, all of them before those of their own
+    blocks."""
     changed = chain.from_iterable(map(change, block.operations))
     return replace(block, operations=tuple(
         replace(operation, blocks=tuple(expanded(b, change) for b in operation.blocks))
@@ -127,7 +130,7 @@ def expanded(block: Block, change: Callable[[Operation], tuple[Operation, ...]])
 
 
 def renamed(operation: Operation, names: Mapping[str, str]) -> Operation:
-    """`operation` with what its arguments refer to called by `names`."""
+    """Returns `operation` with what its arguments refer to called by `names`."""
     return replace(operation, inputs={
         key: tuple(names.get(b, b) if isinstance(b, str) else b for b in bindings)
         for key, bindings in operation.inputs.items()
@@ -135,7 +138,7 @@ def renamed(operation: Operation, names: Mapping[str, str]) -> Operation:
 
 
 def fresh(name: str, taken: set[str]) -> str:
-    """`name`, or the first of `name_1`, `name_2`, … that is not taken; takes it."""
+    """Returns `name`, or the first of `name_1`, `name_2`, … that is not taken; takes it."""
     free, number = name, 0
     while free in taken:
         number += 1

@@ -23,7 +23,7 @@ _LONGEST_QUOTE = 40
 
 
 def value_shape(kind: TensorType, count: int) -> tuple[int, ...]:
-    """The shape of a constant of `count` elements: `[?]` is as long as there are elements.
+    """Returns the shape of a constant of `count` elements: `[?]` is as long as there are elements.
 
     Raises:
         UnsupportedFormat: the text form of such a constant is not known.
@@ -40,7 +40,7 @@ def value_shape(kind: TensorType, count: int) -> tuple[int, ...]:
 
 
 def format_tensor(kind: TensorType, data: bytes | tuple[str, ...]) -> str:
-    """The text of a tensor's elements, in brackets by shape, row major.
+    """Returns the text of a tensor's elements, in brackets by shape, row major.
 
     Raises:
         InvalidProgram: `data` does not fill the shape.
@@ -89,7 +89,7 @@ def _bool_text(value: bool) -> str:
 
 
 def _float_text(value: float) -> str:
-    """The C99 hexadecimal form: normalised, without trailing zeros."""
+    """Returns the C99 hexadecimal form: normalised, without trailing zeros."""
     if not math.isfinite(value):
         return str(value)
     mantissa, exponent = math.frexp(value)
@@ -101,7 +101,7 @@ def _float_text(value: float) -> str:
 
 
 def pack_numbers(kind: TensorType, text: str) -> bytes:
-    """The packed elements that the text of a tensor of numbers or booleans gives.
+    """Returns the packed elements that the text of a tensor of numbers or booleans gives.
 
     Raises:
         ValueError: `text` does not fit the type; says how.
@@ -119,7 +119,7 @@ def pack_numbers(kind: TensorType, text: str) -> bytes:
 
 
 def _skeleton(shape: tuple[int, ...], longest: int) -> str:
-    """The brackets and commas of a tensor, or nothing if they take more than `longest`."""
+    """Returns the brackets and commas of a tensor, or nothing if they take more than `longest`."""
     if math.prod(shape) > longest:
         return ""
     text = ""

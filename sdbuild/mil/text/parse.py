@@ -39,7 +39,7 @@ _DEEPEST = 64
 
 
 def parse_program(text: str, source: str = "model.mil") -> Program:
-    """The program that MIL text of either dialect describes; `source` names it in messages.
+    """Returns the program that MIL text of either dialect describes; `source` names it in messages.
 
     Raises:
         InvalidProgram: the text breaks the grammar; says line, column, found and expected.
@@ -147,7 +147,7 @@ class _Reader(Tokens):
         return self.type_after(self.identifier("a type"), depth)
 
     def type_after(self, head: str, depth: int = 0) -> Type:
-        """The type that begins with `head`, which has been read."""
+        """Returns the type that begins with `head`, which has been read."""
         if depth > _DEEPEST:
             raise self.error(f"types nested no deeper than {_DEEPEST}")
         if head in DTYPES:
@@ -264,7 +264,7 @@ class _Reader(Tokens):
         return found
 
     def numbers(self, kind: TensorType) -> bytes:
-        """The packed elements of a tensor: its text is cut and packed as a whole."""
+        """Returns the packed elements of a tensor: its text is cut and packed as a whole."""
         start, text = self.start, self.number_text()
         try:
             data = pack_numbers(kind, text)
@@ -276,7 +276,7 @@ class _Reader(Tokens):
         return data
 
     def number_text(self) -> str:
-        """The text of a tensor's elements, up to the bracket that closes the first."""
+        """Returns the text of a tensor's elements, up to the bracket that closes the first."""
         if self.token != "[":
             return self.token
         depth = 0

@@ -41,7 +41,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def dialect_of(specification_version: int) -> str:
-    """The dialect in which a model of this specification version is compiled.
+    """Returns the dialect in which a model of this specification version is compiled.
 
     Raises:
         UnsupportedFormat: no compiled model of that version is known.
@@ -55,7 +55,7 @@ def dialect_of(specification_version: int) -> str:
 
 
 def format_program(program: Program, dialect: str) -> str:
-    """The MIL text of `program`, byte for byte as Apple's compiler writes it.
+    """Returns the MIL text of `program`, byte for byte as Apple's compiler writes it.
 
     Raises:
         InvalidProgram: the data of a constant does not fit its type.

@@ -38,7 +38,7 @@ class Tokens:
         self.token, self.start, self.end = found[1], found.start(1), found.end()
 
     def error(self, expected: str) -> InvalidProgram:
-        """The error that something else was expected here."""
+        """Returns the error that something else was expected here."""
         line = self.text.count("\n", 0, self.start) + 1
         column = self.start - self.text.rfind("\n", 0, self.start)
         found = repr(self.token[:LONGEST_QUOTE]) if self.token else "the end of the text"
@@ -48,7 +48,7 @@ class Tokens:
         )
 
     def next(self) -> str:
-        """The token ahead, which is then behind."""
+        """Returns the token ahead, which is then behind."""
         token = self.token
         self.advance()
         return token
@@ -72,7 +72,7 @@ class Tokens:
         return self.next()[1:-1]
 
     def items(self, read: Callable[[], Item], close: str) -> list[Item]:
-        """What `read` reads, between commas, up to and with `close`."""
+        """Returns what `read` reads, between commas, up to and with `close`."""
         found: list[Item] = []
         while self.token != close:
             if found:

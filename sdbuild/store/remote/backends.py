@@ -37,7 +37,7 @@ class Backend(Protocol):
         """
 
     def size(self, name: str) -> int:
-        """The bytes of a file.
+        """Returns the bytes of a file.
 
         Raises:
             FileNotFoundError: it is not there.
@@ -47,8 +47,8 @@ class Backend(Protocol):
         """Copies a file there, whole or not at all, in place of what had its name."""
 
     def names(self, folder: str) -> list[str]:
-        """The files and folders in a folder, or below the URL if it is empty; none if it is not
-        there."""
+        """Returns the files and folders in a folder, or below the URL if it is empty; none if it is
+        not there."""
 
 
 class ObjectStore:
@@ -62,11 +62,11 @@ class ObjectStore:
         )
 
     def options(self, timeout_s: float) -> dict[str, Any]:
-        """What the driver is opened with."""
+        """Returns what the driver is opened with."""
         return {}
 
     def path(self, name: str) -> str:
-        """What the driver calls a file."""
+        """Returns what the driver calls a file."""
         base, query, token = self._root.partition("?")
         return f"{base.rstrip('/')}/{name}{query}{token}"
 
@@ -104,7 +104,7 @@ class HTTP(ObjectStore):
         self.driver.put_file(str(source), self.path(name), method="put")
 
     def names(self, folder: str) -> list[str]:
-        """What a local store would have, of that what is there: HTTP lists nothing."""
+        """Returns what a local store would have, of that what is there: HTTP lists nothing."""
         return [] if folder else [name for name in self._LOCAL if self._is_there(name)]
 
     def _is_there(self, name: str) -> bool:
@@ -169,7 +169,7 @@ class Folder(ObjectStore):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What reaches the places of a scheme.
+    """The backend of a URL scheme.
 
     `package`: what must be installed for it; `takes_user`: whether a URL may hold a user. Else the
     driver would send it as a bucket's name.
@@ -196,7 +196,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def _callback(grown: Callable[[], None]) -> Any:
-    """A callback of fsspec that passes on that more has come."""
+    """Returns a callback of fsspec that passes on that more has come."""
     from fsspec.callbacks import Callback
 
     class Grown(Callback):

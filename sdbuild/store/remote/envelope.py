@@ -46,7 +46,7 @@ class Shared:
 
 
 def encoded(shared: Shared, secret: str) -> bytes:
-    """The bytes of a record, signed if there is a secret."""
+    """Returns the bytes of a record, signed if there is a secret."""
     record = asdict(shared.record)
     del record["origin"]  # whoever reads it finds out themselves
     record |= {"tree": [
@@ -56,7 +56,7 @@ def encoded(shared: Shared, secret: str) -> bytes:
 
 
 def decoded(content: bytes, key: Key, ingredients: Mapping[str, Any], secret: str) -> Shared:
-    """The record in these bytes.
+    """Returns the record in these bytes.
 
     Args:
         key, ingredients: of the step that it must be of.

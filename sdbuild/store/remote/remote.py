@@ -78,7 +78,8 @@ class Remote:
             self._leave_alone(f"it is not known to be a shared store: {error.message}")
 
     def find(self, key: Key, ingredients: Mapping[str, Any]) -> Record | None:
-        """The record of a step, taken into the store; None if it is not there, or not sound.
+        """Returns the record of a step, taken into the store; None if it is not there, or not
+        sound.
 
         Raises:
             StoreError: the store cannot be written to.
@@ -122,7 +123,7 @@ class Remote:
         return True
 
     def push(self, record: Record) -> bool:
-        """Gives an artifact away: its files first, so that a record never promises too much.
+        """Returns an artifact away: its files first, so that a record never promises too much.
 
         Files that are there are not sent again. Says whether all of it is there now.
         """
@@ -161,7 +162,7 @@ class Remote:
         self._tell(f"{why}; nothing is uploaded")
 
     def _lookup(self, key: Key, ingredients: Mapping[str, Any]) -> Shared | None:
-        """What is there for a key, asked once."""
+        """Returns what is there for a key, asked once."""
         if key not in self._found:
             if not self._may_read:
                 return None
@@ -238,7 +239,7 @@ class Remote:
 
 
 def remote_at(url: str | None, store: Store) -> Remote | None:
-    """The shared store at a URL, if there is one.
+    """Returns the shared store at a URL, if there is one.
 
     Raises:
         RecipeError, ToolMissing: the URL cannot be used.
@@ -247,7 +248,7 @@ def remote_at(url: str | None, store: Store) -> Remote | None:
 
 
 def secret() -> str:
-    """The secret that shared records are signed with; empty if there is none.
+    """Returns the secret that shared records are signed with; empty if there is none.
 
     Raises:
         RecipeError: it is there and empty, as a CI job gets one that it may not see.

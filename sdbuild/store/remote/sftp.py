@@ -62,8 +62,8 @@ class SFTP:
             return []
 
     def _reader(self, name: str) -> Any:
-        """The opened file. If its connection breaks, reading it says so: the thread of paramiko
-        that reads ahead would print a traceback besides (its issue 2379)."""
+        """Returns the opened file. If its connection breaks, reading it says so: the thread of
+        paramiko that reads ahead would print a traceback besides (its issue 2379)."""
         file = self._files().open(self._path(name), "rb")
         read_ahead = file._prefetch_thread
 
@@ -78,7 +78,7 @@ class SFTP:
         return f"{self._root}/{name}"
 
     def _files(self) -> Any:
-        """The session, anew if the last one was cut.
+        """Returns the session, anew if the last one was cut.
 
         Raises:
             RemoteFailed: the host is not known here, or denies access; asking again is of no

@@ -81,7 +81,7 @@ class Transport:
         return self._done(call, limit)
 
     def size(self, name: str) -> int | None:
-        """The bytes of a file; None if it is not there.
+        """Returns the bytes of a file; None if it is not there.
 
         Raises:
             RemoteFailed: nobody says.
@@ -95,7 +95,8 @@ class Transport:
         return self._done(call)
 
     def names(self, folder: str = "") -> list[str]:
-        """The files and folders in a folder there, or below the URL; none if it is not there.
+        """Returns the files and folders in a folder there, or below the URL; none if it is not
+        there.
 
         Raises:
             RemoteFailed: it cannot be listed.
@@ -104,7 +105,7 @@ class Transport:
 
     @property
     def folder(self) -> Path | None:
-        """Where on this machine it is, if it is a folder of it."""
+        """Returns where on this machine it is, if it is a folder of it."""
         return Path(self._url.removeprefix("file://")) if self._scheme == "file" else None
 
     def write(self, source: Path, name: str) -> None:
@@ -116,7 +117,7 @@ class Transport:
         self._done(lambda place: place.put(source, name), source.stat().st_size, is_write=True)
 
     def _done(self, call: Callable[[Backend], T], count: int = 0, *, is_write: bool = False) -> T:
-        """What `call` gives, tried again where that may help."""
+        """Returns what `call` gives, tried again where that may help."""
         user = os.getpid(), threading.get_ident()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -152,15 +153,16 @@ class Transport:
         return {form for text in found if len(text) > 3 for form in (text, unquote(text))}
 
     def _backend(self, user: tuple[int, int]) -> Backend:
-        """The place as a process and thread use it: no driver outlives a fork, and some serve one
-        thread at a time."""
+        """Returns the place as a process and thread use it: no driver outlives a fork, and some
+        serve one thread at a time."""
         if user not in self._opened:
             self._opened[user] = KINDS[self._scheme].backend(self._url, self._timeout_s)
         return self._opened[user]
 
 
 def redacted(text: str, secret: Iterable[str] = ()) -> str:
-    """The text without credentials: none of `secret`, no user in a URL, no value in its query."""
+    """Returns the text without credentials: none of `secret`, no user in a URL, no value in its
+    query."""
     for word in sorted(secret, key=len, reverse=True):
         text = text.replace(word, "…")
     text = re.sub(r"([a-zA-Z][\w+.-]*://)[^/\s@]*@", r"\1", text)
@@ -168,7 +170,7 @@ def redacted(text: str, secret: Iterable[str] = ()) -> str:
 
 
 def _parsed(url: str) -> tuple[str, str]:
-    """The scheme of a URL, and the URL; a folder becomes absolute.
+    """Returns the scheme of a URL, and the URL; a folder becomes absolute.
 
     Raises:
         RecipeError, ToolMissing: it cannot be used; says so without its credentials.
@@ -206,7 +208,7 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _status(error: Exception) -> int:
-    """That of HTTP, or 0: where aiohttp, Google's and Azure's libraries have it."""
+    """Returns that of HTTP, or 0: where aiohttp, Google's and Azure's libraries have it."""
     found = (getattr(error, name, 0) for name in ("status", "status_code", "code"))
     return next((status for status in found if isinstance(status, int) and status), 0)
 
@@ -217,7 +219,7 @@ def _is_slow(error: Exception) -> bool:
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
-    """What `call` gives, if it ends in time; else it is left behind.
+    """Returns what `call` gives, if it ends in time; else it is left behind.
 
     Raises:
         RemoteFailed: it does not.

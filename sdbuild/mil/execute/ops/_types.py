@@ -1,4 +1,4 @@
-"""What the annotations of operations mean.
+"""The annotations of operations.
 
 An operation is a function named as in MIL, its parameters named as in MIL:
 
@@ -82,7 +82,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """What the annotations of an operation say."""
+    """The parameters and results of an operation, as its annotations declare them."""
 
     parameters: dict[str, Parameter]
     results: tuple[Result, ...]
