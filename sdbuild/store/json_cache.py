@@ -6,7 +6,8 @@ import contextlib
 import json
 from collections.abc import Iterator, MutableMapping
 from contextlib import AbstractContextManager
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from sdbuild.base.errors import StoreError
 from sdbuild.base.parsing import Malformed, json_object
@@ -20,12 +21,16 @@ class Notes(MutableMapping[str, Any]):
     """A JSON object in the store's file `<name>.json`, which several processes add to.
 
     A file that cannot be read counts as empty, and one that cannot be written stays as it is:
-    everything in it can be found out again.
+    everything in it can be found out again. Notes make no store, so that commands that only ask
+    leave none: this process remembers them, and writes them once a build has made one.
     """
+
+    _unwritten: ClassVar[dict[tuple[Path, str], dict[str, Any]]] = {}
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self._name = name
+        self._held = self._unwritten.setdefault((store.root, name), {})
 
     def __repr__(self) -> str:
         return f"{self._name}.json in {self._store.root}"
@@ -34,10 +39,14 @@ class Notes(MutableMapping[str, Any]):
         return self._load()[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        with contextlib.suppress(StoreError, OSError), self._locked():
-            self._write(self._read() | {key: value})
+        self._held[key] = value
+        self._settle()
 
     def __delitem__(self, key: str) -> None:
+        self._settle()
+        if self._held:
+            del self._held[key]
+            return
         with self._locked():
             content = self._read()
             del content[key]
@@ -53,10 +62,18 @@ class Notes(MutableMapping[str, Any]):
         return len(self._load())
 
     def _load(self) -> dict[str, Any]:
+        self._settle()
         try:
-            return self._read()
+            return self._read() | self._held
         except OSError:
-            return {}
+            return dict(self._held)
+
+    def _settle(self) -> None:
+        """Writes what is held, if there is a store to write it to."""
+        if self._held and (self._store.root / "locks").is_dir():
+            with contextlib.suppress(StoreError, OSError), self._locked():
+                self._write(self._read() | self._held)
+                self._held.clear()
 
     def _read(self) -> dict[str, Any]:
         """Returns what is written over next, so that what only cannot be read now is not lost."""
