@@ -17,6 +17,9 @@ class Control(NamedTuple):
     def __str__(self) -> str:
         return f"{self.name}:{self.image}:{self.scale:g}"
 
+PREDICTORS = ("auto", "coreml", "portable")
+"""What runs the models of a bundle; `auto` is Core ML on a Mac."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:

@@ -232,7 +232,8 @@ def recipe_variables(*, with_image: bool = False) -> Any:
     return _adds(groups, lambda field: with_image or field not in _OF_IMAGE)
 
 
-_OF_IMAGE = (*_GROUPS[1][1], VARIABLES["out"], VARIABLES["report"], VARIABLES["trace"])
+_OF_IMAGE = (*_GROUPS[1][1], VARIABLES["out"], VARIABLES["report"], VARIABLES["trace"],
+             VARIABLES["predictor"])
 
 store_variables = _adds((("Settings", (VARIABLES["cache"],)),), lambda field: True)
 """Adds `--cache`."""

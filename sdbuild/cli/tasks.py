@@ -180,7 +180,8 @@ def _check_task(builder: Builder, found: Settings) -> dict[str, Any]:
 
 def _generate_task(found: Settings) -> dict[str, Any]:
     options = found.recipe.request.settings() | {
-        "out": found.out, "report": found.report, "trace": found.trace}
+        "out": found.out, "report": found.report, "trace": found.trace,
+        "predictor": found.predictor}
     words = [f"--{name}={value}" for name, value in options.items() if value is not None]
     return {
         "basename": "generate",
@@ -214,7 +215,7 @@ def _killed(name: str, number: int) -> str:
     issue 2758), and the system does where memory runs out.
     """
     return (f"{name}: its process was killed (signal {number})\n\n"
-            "hint: where Core ML did it, --predictor=portable runs the models without it; where "
+            "hint: where Core ML did it, predictor=portable runs the models without it; where "
             "memory ran out, close other programs")
 
 

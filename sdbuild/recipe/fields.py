@@ -13,6 +13,7 @@ from sdbuild.base.errors import RecipeError
 from sdbuild.base.parsing import shown
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.bundle.hosts import HOSTS, RNGS, SPACINGS, TOKENIZERS
+from sdbuild.bundle.request import PREDICTORS
 from sdbuild.bundle.schedulers import SCHEDULERS
 from sdbuild.recipe import values
 from sdbuild.recipe.values import ATTENTIONS, QUANTS
@@ -158,9 +159,11 @@ REMOTE_FIELD = Field(name="remote", parse=values.url, unit="URL",
                      "(docs/remote.md), or a folder")
 RAM_FIELD = Field(name="ram", parse=values.memory, unit="SIZE",
                   meaning="the memory that all steps may use together")
+PREDICTOR_FIELD = Field(name="predictor", parse=values.choice(*PREDICTORS), default="auto",
+                        choices=PREDICTORS, meaning="the runtime of the models of an image")
 MODEL_FIELD = Field(name="model", parse=values.named_path, unit="RECIPE",
                     meaning="a recipe's name, or its file")
-SETTING_FIELDS = (*PLACE_FIELDS, REMOTE_FIELD, RAM_FIELD)
+SETTING_FIELDS = (*PLACE_FIELDS, REMOTE_FIELD, RAM_FIELD, PREDICTOR_FIELD)
 """Fields that no bundle depends on: `SDBUILD_CACHE` and `sdbuild.toml` set them too."""
 FLOOR_FIELD = Field(name="floor", parse=values.number(0, 200), meaning="the least PSNR in dB")
 VARIABLES = {f.name: f for f in (

@@ -11,7 +11,7 @@ from pathlib import Path
 from sdbuild.base.errors import StoreError
 from sdbuild.base.machine import usable_bytes
 from sdbuild.base.paths import outside_path, real_path
-from sdbuild.recipe.fields import PLACE_FIELDS, RAM_FIELD, REMOTE_FIELD
+from sdbuild.recipe.fields import PLACE_FIELDS, PREDICTOR_FIELD, RAM_FIELD, REMOTE_FIELD
 from sdbuild.recipe.project import Project
 from sdbuild.recipe.recipe import Recipe, load
 from sdbuild.store import Store
@@ -36,6 +36,7 @@ class Settings:
     report: Path | None
     trace: Path | None
     ram_bytes: int
+    predictor: str
     remote: str | None = field(default=None, repr=False)
 
 
@@ -59,8 +60,19 @@ def settings(words: Mapping[str, str]) -> Settings:
         report=places["report"],
         trace=places["trace"],
         ram_bytes=ram[0] if ram else usable_bytes(),
+        predictor=predictor(project, words),
         remote=_remote(project, words),
     )
+
+
+def predictor(project: Project, words: Mapping[str, str]) -> str:
+    """What runs the models of images.
+
+    Raises:
+        RecipeError: a value that is not allowed.
+    """
+    found = project.setting(PREDICTOR_FIELD, words)
+    return str(found[0] if found else PREDICTOR_FIELD.default)
 
 
 def store_folder(words: Mapping[str, str]) -> Path:

@@ -15,8 +15,6 @@ import numpy as np
 
 from sdbuild.base.errors import BundleError
 
-PREDICTORS = ("auto", "coreml", "portable")
-
 
 class Predictor(Protocol):
     """Runs one model. `shapes` are those of its inputs, by name."""

@@ -90,7 +90,7 @@ def test_a_process_that_core_ml_kills_is_reported_with_a_way_round_it(project, m
     printed = project.doit("generate", status=1, out=project.folder / "a.png")
 
     assert f"generate: its process was killed (signal {number})" in printed
-    assert "hint: where Core ML did it, --predictor=portable runs the models without it" in printed
+    assert "hint: where Core ML did it, predictor=portable runs the models without it" in printed
 
 
 def test_the_report_has_the_seconds_of_each_part(drawn):

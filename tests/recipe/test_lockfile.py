@@ -68,7 +68,7 @@ def test_the_ends_of_lines_stay_as_they_are():
     'lock.unet."weights.safetensors" = "00000000000000000000000000000000"\n',
 ])
 def test_a_lock_in_another_form_is_left_alone(lock):
-    with pytest.raises(RecipeError, match="in a form that is not ours"):
+    with pytest.raises(RecipeError, match="in an unknown format"):
         written(lock + RECIPE, LOCK)
 
 
@@ -76,7 +76,7 @@ def test_text_that_only_looks_like_a_lock_is_not_taken_away():
     """A multi-line string may hold what looks like a table."""
     recipe = 'summary = """\n[lock.unet]\nx = 1\n"""\n' + RECIPE
 
-    with pytest.raises(RecipeError, match="in a form that is not ours"):
+    with pytest.raises(RecipeError, match="in an unknown format"):
         written(recipe, LOCK)
 
 

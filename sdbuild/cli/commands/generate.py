@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from sdbuild.base.errors import RecipeError
-from sdbuild.base.suggestions import did_you_mean
 from sdbuild.cli.options import OutsidePath, as_command, recipe_variables
 from sdbuild.recipe.fields import DRAW_FIELDS, INPUT_FIELDS, VARIABLES
 from sdbuild.recipe.tables import values_of
@@ -17,15 +16,11 @@ _FIELDS = (*DRAW_FIELDS, *INPUT_FIELDS)
 
 @as_command()
 @click.argument("bundle", type=OutsidePath(), required=False)
-@click.option("--predictor", default="auto", metavar="auto|coreml|portable",
-              help="The runtime of the models.  [default: auto]")
 @click.option("--weight-bytes", type=click.IntRange(min=0), metavar="N",
               help="Decoded weights that the portable executor keeps of each component.  "
               "[default: all]")
 @recipe_variables(with_image=True)
-def command(
-    bundle: Path | None, predictor: str, weight_bytes: int | None, words: dict[str, str]
-) -> int:
+def command(bundle: Path | None, weight_bytes: int | None, words: dict[str, str]) -> int:
     """Generate images.
 
     BUNDLE is the folder of a finished bundle; the recipe's own, which is built if needed, if it is
@@ -33,13 +28,12 @@ def command(
     """
     from sdbuild.bundle.manifest import load_bundle
     from sdbuild.bundle.request import Request
+    from sdbuild.recipe import settings
     from sdbuild.recipe.project import Project
     from sdbuild.runtime.generate import generate
-    from sdbuild.runtime.predictor import PREDICTORS
 
-    if predictor not in PREDICTORS:
-        raise RecipeError(f"--predictor is {predictor!r}, expected one of {', '.join(PREDICTORS)}"
-                          f"{did_you_mean(predictor, PREDICTORS)}")
+    project = Project.here()
+    predictor = settings.predictor(project, words)
     if bundle is None:
         from sdbuild.cli.dodo import build_bundle
         from sdbuild.recipe.recipe import load
@@ -54,7 +48,6 @@ def command(
         own = {f.name: made.defaults[f.name] for f in DRAW_FIELDS if f.name in made.defaults}
         where = f"{made.folder / 'manifest.json'}: draw"
         request = Request(**values_of(_FIELDS, own, words, where))
-    project = Project.here()
     out = project.path(VARIABLES["out"], words) or Path("images", f"{made.name}.png")
     report = project.path(VARIABLES["report"], words)
     trace = project.path(VARIABLES["trace"], words)
@@ -69,7 +62,7 @@ def _refuse_recipe(words: dict[str, str]) -> None:
     Raises:
         RecipeError: there are some.
     """
-    known = [*(field.name for field in _FIELDS), "out", "report", "trace"]
+    known = [*(field.name for field in _FIELDS), "out", "report", "trace", "predictor"]
     for name in words:
         if name not in known:
             raise RecipeError(f"{name}={words[name]}: the bundle is finished, expected only "
