@@ -99,16 +99,16 @@ class Opened:
         return tuple(self.each(*(n for n in self.models if n.startswith(_NETS))))
 
 
-def open_bundle(folder: Path) -> Opened:
-    """The bundle in a folder, whatever its state."""
+def open_bundle(folder: Path, manifest: Mapping[str, Any] | None = None) -> Opened:
+    """The bundle in a folder, whatever its state, with a manifest that is still to be written."""
     found = frozenset(path.name for path in contents(folder))
-    manifest = _manifest(folder / MANIFEST)
+    said = _manifest(folder / MANIFEST) if manifest is None else manifest
     models = {
         path.removesuffix(SUFFIX): _open_model(folder, path) for path in _model_paths(folder, found)
     }
     return Opened(
-        folder=folder, names=found, models=models, manifest=manifest,
-        family=_family(manifest, models),
+        folder=folder, names=found, models=models, manifest=said,
+        family=_family(said, models),
     )
 
 

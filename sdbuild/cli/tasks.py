@@ -126,8 +126,9 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
             return record
 
         _keep_in_use(builder.store)
-        for warning in builder.deliver("bundle", put).facts.get("warnings", ()):
-            print(warning)
+        facts = builder.deliver("bundle", put).facts
+        for line in (*facts.get("warnings", ()), *facts.get("hosts", ())):
+            print(line)
         return None
 
     def remove_bundle() -> None:

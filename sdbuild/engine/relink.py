@@ -52,13 +52,14 @@ def relink(folder: Path, component: str, builder: Builder) -> Record:
         out = builder.deliver(step, lambda record: store.checkout(record, work / "out"))
         _keep(folder, out, manifest, component)
         made_from = [builder.provenance_of(state) for state in states.values()]
-        changed = _changed(manifest, component, builder.plan, made_from)
+        changed = _with_hosts(out, _changed(manifest, component, builder.plan, made_from))
         write_manifest(out, changed)
         made = store.put(out, Record(
             key=key, step=f"relink:{component}", ingredients=found, tree=(), seconds=0.0,
             peak_bytes=0, made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             host=platform.node(),
-            facts={"warnings": _warnings(out), "variant": f"{folder.name} (relinked)"},
+            facts={"warnings": _warnings(out), "hosts": _summary(changed),
+                   "variant": f"{folder.name} (relinked)"},
         ))
         install(made, store, folder)
     return made
@@ -130,6 +131,18 @@ def _changed(
         "components": manifest["components"] | {component: _entry(component, plan)},
         "made_from": [*others[:place], *made_from, *others[place:]],
     }
+
+
+def _with_hosts(out: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    from sdbuild.bundle.compatibility import with_hosts
+
+    return with_hosts(out, manifest)
+
+
+def _summary(manifest: Mapping[str, Any]) -> list[str]:
+    from sdbuild.bundle.compatibility import summary_of
+
+    return summary_of(manifest)
 
 
 def _warnings(out: Path) -> list[str]:

@@ -26,7 +26,7 @@ from sdbuild.store.scan import files
 class MakeBundle(BundleStage):
     """Collects what a host loads."""
 
-    version = 3
+    version = 4
     summary = "collect everything that a host loads"
     memory = Memory(60_000_000)  # links files
     time = Time(0.4)
@@ -69,12 +69,13 @@ class MakeBundle(BundleStage):
         """Lays all parts flat in one folder, as hosts expect, with `manifest.json`.
 
         Returns:
-            What is worth a warning, for the record.
+            What is worth a warning, and the hosts that run it, for the record.
 
         Raises:
             ContractBroken: a host would crash or draw wrongly on it.
             SourceError: the checkpoint's tokenizer or configs are not sound.
         """
+        from sdbuild.bundle.compatibility import summary_of, with_hosts
         from sdbuild.bundle.contract import require
 
         for name in job.params["components"]:
@@ -84,8 +85,10 @@ class MakeBundle(BundleStage):
         for card in ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md"):
             if (resources / card).is_file():
                 link_out(resources / card, job.output / card)
-        write_manifest(job.output, _manifest(job, resources))
-        return {"warnings": [str(violation) for violation in require(job.output)]}
+        manifest = with_hosts(job.output, _manifest(job, resources))
+        write_manifest(job.output, manifest)
+        return {"warnings": [str(violation) for violation in require(job.output)],
+                "hosts": summary_of(manifest)}
 
 
 STAGE = MakeBundle()

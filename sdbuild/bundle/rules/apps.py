@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sdbuild.bundle.bundle_reader import Compiled, Opened, read_json
+from sdbuild.bundle.rules.files import program
 from sdbuild.bundle.rules.rule import APPS, ERROR, Finding, rule
 
 _SPLIT_KEY = "Ios16.einsum"
@@ -14,7 +15,8 @@ _SPLIT_KEY = "Ios16.einsum"
 
 @rule(ERROR, APPS, "does not list the model, or finds no size of its images.")
 def metadata_can_be_read(bundle: Opened) -> Iterator[Finding]:
-    """Every compiled model has a `metadata.json`: a list of one entry with its schemas."""
+    """Every compiled model has a `metadata.json`: a list of one entry, which describes inputs in
+    strings alone and counts operations in whole numbers."""
     for model in bundle.models.values():
         try:
             _metadata(model)
@@ -35,18 +37,27 @@ def metadata_shows_the_true_shapes(bundle: Opened) -> Iterator[Finding]:
 
 @rule(ERROR, APPS, "runs the U-Net on the wrong compute units: predictions fail or never load.")
 def histogram_tells_the_attention(bundle: Opened) -> Iterator[Finding]:
-    """The U-Net's `metadata.json` counts `Ios16.einsum` if its attention is split, only then."""
-    attention = str(bundle.manifest.get("attention", ""))
+    """`metadata.json` of U-Nets and ControlNets counts `Ios16.einsum` if their attention is split,
+    only then."""
+    denoisers = [bundle.denoiser(name)[:1] for name in ("Unet", "ControlledUnet", "UnetRefiner")]
+    unets = [model for models in denoisers for model in models]
     for model, entry in _entries(bundle):
-        if not attention or model not in bundle.unet[:1]:
+        if model not in (*unets, *bundle.nets):
             continue
-        counts = entry.get("mlProgramOperationTypeHistogram")
-        has_key = isinstance(counts, dict) and _SPLIT_KEY in counts
-        if has_key != attention.startswith("split_einsum"):
+        attention = str(bundle.manifest.get("attention", ""))
+        is_split = attention.startswith("split_einsum") if attention else _is_split(model)
+        has_key = _SPLIT_KEY in entry["mlProgramOperationTypeHistogram"]
+        if has_key != is_split:
             yield Finding(
                 f"{model.file}/metadata.json", f"{'' if has_key else 'no '}{_SPLIT_KEY}",
-                f"{'no ' if has_key else ''}{_SPLIT_KEY} for attention={attention}",
+                f"{'no ' if has_key else ''}{_SPLIT_KEY} for attention="
+                f"{attention or 'split_einsum' if is_split else attention or 'original'}",
             )
+
+
+def _is_split(model: Compiled) -> bool:
+    """Whether a program has the operation by which split attention is told."""
+    return b" einsum(" in program(model)
 
 
 def _metadata(model: Compiled) -> Mapping[str, Any]:
@@ -58,8 +69,14 @@ def _metadata(model: Compiled) -> Mapping[str, Any]:
     found = read_json(model.path / "metadata.json")
     if not isinstance(found, list) or len(found) != 1 or not isinstance(found[0], dict):
         raise ValueError("another form")
-    if not isinstance(found[0].get("inputSchema"), list):
+    schema, counts = found[0].get("inputSchema"), found[0].get("mlProgramOperationTypeHistogram")
+    if not isinstance(schema, list):
         raise ValueError("no inputSchema")
+    if not all(isinstance(item, dict) and all(isinstance(value, str) for value in item.values())
+               for item in schema):
+        raise ValueError("an inputSchema of other values than strings")
+    if not isinstance(counts, dict) or any(type(count) is not int for count in counts.values()):
+        raise ValueError("no mlProgramOperationTypeHistogram of whole numbers")
     return found[0]
 
 

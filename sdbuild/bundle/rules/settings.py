@@ -59,7 +59,7 @@ def prompts_are_padded_with_the_end_token(bundle: Opened) -> Iterator[Finding]:
       families=(SD,))
 def low_guidance_has_a_batch_of_one(bundle: Opened) -> Iterator[Finding]:
     """A bundle that draws best with guidance below 1 has a U-Net of batch one."""
-    guidance = _number(bundle, "guidance", 1)
+    guidance = setting(bundle, "guidance", 1)
     for model in bundle.unet[:1]:
         sample = model.inputs.get("sample")
         if guidance < 1 and sample is not None and sample.shape[:1] != (1,):
@@ -70,10 +70,10 @@ def low_guidance_has_a_batch_of_one(bundle: Opened) -> Iterator[Finding]:
 @rule(ERROR, SWIFT, "reads past the noise of the first picture, and crashes.", families=(SD,))
 def a_batch_of_one_draws_one_picture(bundle: Opened) -> Iterator[Finding]:
     """A bundle whose U-Net has a batch of one draws one picture at a time, at guidance from 1."""
-    count = _number(bundle, "count", 1)
+    count = setting(bundle, "count", 1)
     for model in bundle.unet[:1]:
         sample = model.inputs.get("sample")
-        if (count > 1 and _number(bundle, "guidance", 1) >= 1
+        if (count > 1 and setting(bundle, "guidance", 1) >= 1
                 and sample is not None and sample.shape[:1] == (1,)):
             yield Finding(f"{model.file} sample", f"a batch of one for count={count}",
                           "a batch of two")
@@ -83,7 +83,7 @@ def a_batch_of_one_draws_one_picture(bundle: Opened) -> Iterator[Finding]:
       "the prompt alone.", families=TWO_ENCODERS)
 def guidance_is_at_least_one(bundle: Opened) -> Iterator[Finding]:
     """A bundle of SDXL or SD 3 draws best with guidance of 1 or more."""
-    guidance = _number(bundle, "guidance", 1)
+    guidance = setting(bundle, "guidance", 1)
     if guidance < 1:
         yield Finding("manifest.json draw.guidance", str(guidance), "1 or more")
 
@@ -92,7 +92,7 @@ def guidance_is_at_least_one(bundle: Opened) -> Iterator[Finding]:
 def one_step_has_a_scheduler_for_it(bundle: Opened) -> Iterator[Finding]:
     """A bundle that draws best in one step does so with `dpm`, and is not of SD 3."""
     is_pndm = _draw(bundle).get("scheduler") == "pndm"
-    if _number(bundle, "steps", 2) == 1 and (is_pndm or bundle.family == SD3):
+    if setting(bundle, "steps", 2) == 1 and (is_pndm or bundle.family == SD3):
         yield Finding("manifest.json draw.steps", "1", "at least 2, or scheduler=dpm")
 
 
@@ -100,7 +100,7 @@ def one_step_has_a_scheduler_for_it(bundle: Opened) -> Iterator[Finding]:
       families=(SDXL,))
 def a_refiner_leaves_a_step_for_the_base(bundle: Opened) -> Iterator[Finding]:
     """A bundle with a refiner draws best in two steps or more."""
-    if bundle.denoiser("UnetRefiner") and _number(bundle, "steps", 2) == 1:
+    if bundle.denoiser("UnetRefiner") and setting(bundle, "steps", 2) == 1:
         yield Finding("manifest.json draw.steps", "1", "at least 2 beside a refiner")
 
 
@@ -110,7 +110,8 @@ def _draw(bundle: Opened) -> Mapping[str, Any]:
     return draw if isinstance(draw, dict) else {}
 
 
-def _number(bundle: Opened, name: str, default: float) -> float:
+def setting(bundle: Opened, name: str, default: float) -> float:
+    """A number among the settings that the bundle draws best with."""
     found = _draw(bundle).get(name)
     return found if isinstance(found, int | float) else default
 

@@ -15,11 +15,13 @@ from sdbuild.cli.options import OutsidePath, as_command, json_option, print_json
 @recipe_variables()
 @json_option
 def command(bundle: Path | None, words: dict[str, str], is_json: bool) -> int:
-    """Check that hosts can load a bundle.
+    """Check that hosts can load a bundle, and list those that do.
 
     BUNDLE is the folder of a bundle, of any maker; the recipe's own, which is built if needed, if
     it is left out. The exit status is 1 if a rule is broken with an error.
     """
+    from sdbuild.bundle.bundle_reader import open_bundle
+    from sdbuild.bundle.compatibility import table, verdicts
     from sdbuild.bundle.contract import RULES, format_violations, violations
     from sdbuild.bundle.rules.rule import ERROR
 
@@ -30,10 +32,13 @@ def command(bundle: Path | None, words: dict[str, str], is_json: bool) -> int:
         if status:
             return status
     found = violations(bundle)
+    hosts = verdicts(open_bundle(bundle))
     errors = sum(violation.level == ERROR for violation in found)
     if is_json:
-        print_json(rules=len(RULES), violations=[asdict(violation) for violation in found])
+        print_json(rules=len(RULES), violations=[asdict(violation) for violation in found],
+                   hosts=[asdict(verdict) for verdict in hosts])
     else:
         counts = f"{len(RULES)} rules: {errors} errors, {len(found) - errors} warnings"
-        click.echo("\n".join([*([format_violations(found)] if found else []), counts]))
+        click.echo("\n".join([*([format_violations(found)] if found else []), counts, "",
+                              table(hosts)]))
     return 1 if errors else 0
