@@ -27,7 +27,10 @@ Anything else that reaches a user is a bug in sdbuild.
 
 
 class SDBuildError(Exception):
-    """An error: what failed, where, found and expected; `hint` says what helps."""
+    """An error: what failed, where, found and expected.
+
+    `hint` says what helps, and `facts` are for programs.
+    """
 
     def __init__(self, message: str, *, hint: str = "", **facts: object) -> None:
         super().__init__(message)

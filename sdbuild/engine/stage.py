@@ -179,7 +179,7 @@ class ComponentStage(Stage):
 
     @abstractmethod
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
-        """What decides the bytes beside the inputs: all that `run` knows of the recipe."""
+        """Returns all settings that determine the bytes, besides the inputs."""
 
     def needs(self, recipe: Recipe) -> Mapping[str, Need]:
         """Its inputs, by the names that `run` has for them."""
@@ -199,7 +199,7 @@ class BundleStage(Stage):
 
     @abstractmethod
     def params(self, recipe: Recipe) -> dict[str, Any]:
-        """What decides the bytes beside the inputs: all that `run` knows of the recipe."""
+        """Returns all settings that determine the bytes, besides the inputs."""
 
     @abstractmethod
     def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> Mapping[str, From]:

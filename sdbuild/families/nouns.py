@@ -65,11 +65,11 @@ class Component:
         folder: its part of a checkpoint, as diffusers names it.
         prefixes: what the names of its tensors in the checkpoint's file begin with.
         drop: what those names begin with there, and the network's parameters do not.
-        beside: the folders whose files say what its config does not: how its input is padded, what
+        sidecars: folders whose files say what its config does not: how its input is padded, what
             its output is.
         precision: of what it computes. A network in fp32 is one that overflows fp16; a checkpoint
             that says it does not is computed in fp16 all the same.
-        settings: those of a recipe that hold for it, beside the `sizes` of its ports: stages ask
+        settings: those of a recipe that hold for it, besides the `sizes` of its ports: stages ask
             for theirs.
         is_palettized: whether it has palettes where a recipe does not say which components have.
         is_optional: whether a checkpoint may come without it.
@@ -85,7 +85,7 @@ class Component:
     network: str = ""
     prefixes: tuple[str, ...] = ("",)
     drop: str = ""
-    beside: tuple[str, ...] = ()
+    sidecars: tuple[str, ...] = ()
     precision: Precision = "fp16"
     settings: frozenset[Setting] = frozenset()
     is_palettized: bool = False

@@ -26,7 +26,7 @@ STABLE_DIFFUSION = Family(
             network="text_encoder",
             folder="text_encoder",
             drop="text_model.",  # transformers 5 left it out of its networks, not of files
-            beside=("tokenizer",),
+            sidecars=("tokenizer",),
             settings=frozenset({"lora"}),
             is_palettized=True,
             inputs=(
@@ -46,7 +46,7 @@ STABLE_DIFFUSION = Family(
             bundle_name="Unet",
             network="unet",
             folder="unet",
-            beside=("scheduler",),
+            sidecars=("scheduler",),
             inputs=(
                 Port(name="sample", shape=("B", "I", "h", "w"), dtype="fp16",
                      meaning="The noisy latents."),

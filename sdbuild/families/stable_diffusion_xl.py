@@ -38,7 +38,7 @@ def _unet(numbers: int, meaning: str) -> Component:
 _ENCODER_1 = _text_encoder(_TEXT_ENCODER)
 _ENCODER_2 = replace(
     _text_encoder(_TEXT_ENCODER), name="text_encoder_2", bundle_name="TextEncoder2",
-    folder="text_encoder_2", drop="", beside=("tokenizer_2",),
+    folder="text_encoder_2", drop="", sidecars=("tokenizer_2",),
 )
 _BASE = _unet(6, "Height and width of the original, top and left of the crop, height and width "
                  "of the picture, in pixels.")

@@ -37,12 +37,12 @@ def attention(value: Any) -> str:
     return choice(*ATTENTIONS)(value.lower() if isinstance(value, str) else value)
 
 
-def whole(least: int, most: int) -> Callable[[Any], int]:
+def integer(least: int, most: int) -> Callable[[Any], int]:
     """A parser of whole numbers."""
     def parse(value: Any) -> int:
         text = str(value)
-        is_whole = text.isascii() and text.isdigit() and len(text) <= len(str(most))
-        if not is_whole or not least <= int(text) <= most:
+        is_integer = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+        if not is_integer or not least <= int(text) <= most:
             raise ValueError(f"an integer from {least} to {most}")
         return int(text)
     return parse

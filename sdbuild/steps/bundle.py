@@ -41,7 +41,7 @@ class MakeBundle(BundleStage):
             {"latents": From(made[vae]["checkpoint"], LATENTS)} if vae else {})
 
     def params(self, recipe: Recipe) -> dict[str, Any]:
-        """What the manifest says beside what the parts tell."""
+        """Returns the fields of the manifest that its parts do not have."""
         return {
             "name": recipe.name,
             "family": recipe.family.name,

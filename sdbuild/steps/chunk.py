@@ -32,7 +32,7 @@ class Chunk(ComponentStage):
         return {"package": Need("package")}
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
-        """What decides the cut beside the package."""
+        """Returns the settings that determine the cut, besides the package."""
         return {"chunks": recipe.packaging.chunks_of(component)}
 
     def run(self, job: Job) -> dict[str, Any]:

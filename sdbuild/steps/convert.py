@@ -47,7 +47,7 @@ class Convert(ComponentStage):
         return {"torch": installed("torch")} if params["lower"] == "direct" else {}
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
-        """What decides the package beside program and weights."""
+        """Returns the settings that determine the package, besides program and weights."""
         packaging = recipe.packaging
         found = {
             "family": recipe.family.name, "component": component.name, "lower": packaging.lower,

@@ -49,7 +49,7 @@ class Download(ComponentStage):
         """Where the checkpoint lies, the parts of it that are read, its own first, and what must
         come of them."""
         source = recipe.sources.of_component(component)
-        reads = (component.folder or component.name, *component.beside)
+        reads = (component.folder or component.name, *component.sidecars)
         lock = recipe.sources.lock
         if lock is None:
             return Reading(source=source, reads=reads)

@@ -28,7 +28,7 @@ class Lower(ComponentStage):
         return {"graph": Need("graph")}
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
-        """What decides the lowered program beside the graph."""
+        """Returns the settings that determine the lowered program, besides the graph."""
         return {
             "family": recipe.family.name, "component": component.name,
             "target": recipe.packaging.target,

@@ -56,7 +56,7 @@ class DrawingStage(BundleStage):
         return Time(self.time.base, billion=12 * steps * size)
 
     def params(self, recipe: Recipe) -> dict[str, Any]:
-        """What decides the pictures beside the networks."""
+        """Returns the settings that determine the pictures, besides the networks."""
         return {
             "family": recipe.family.name, "width_px": recipe.network.width_px,
             "height_px": recipe.network.height_px, "prediction": recipe.network.prediction,
@@ -74,7 +74,7 @@ class Originals(DrawingStage):
     def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
         """The weights as they go into the bundle, with LoRAs and before anything else."""
         weights = {name: From(made[name]["checkpoint"]) for name in recipe.family.drawing}
-        return weights | beside(made)
+        return weights | resources(made)
 
     def run(self, job: Job) -> dict[str, Any]:
         """Writes `1.png`, `2.png`, …, one for each request.
@@ -107,8 +107,8 @@ def picture(number: int) -> str:
     return f"{number}.png"
 
 
-def beside(made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
-    """What is needed to draw besides networks."""
+def resources(made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
+    """Returns the inputs that generating needs besides networks."""
     return {"resources": From(made["resources"]["checkpoint"]),
             "latents": From(made["vae_decoder"]["checkpoint"], LATENTS)}
 

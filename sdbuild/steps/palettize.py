@@ -38,7 +38,7 @@ class Palettize(ComponentStage):
         return {"package": Need("package")}
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
-        """What decides the palettes beside the weights."""
+        """Returns the settings that determine the palettes, besides the weights."""
         skipped = component.never_palettized
         return {"nbits": recipe.packaging.nbits_of(component),
                 **({"skip_types": list(skipped)} if skipped else {})}

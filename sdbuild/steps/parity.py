@@ -52,7 +52,7 @@ class Parity(ComponentStage):
         return {"compiled": Need("compiled"), "checkpoint": Need("checkpoint")}
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
-        """What decides the samples beside the architecture."""
+        """Returns the settings that determine the samples, besides the architecture."""
         return {
             "family": recipe.family.name, "component": component.name,
             **recipe.network.params_of(component), "seed": _SEED,

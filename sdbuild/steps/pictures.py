@@ -34,7 +34,7 @@ class Pictures(originals.DrawingStage):
     def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
         """The compiled parts, and what they are compared with."""
         parts = {name: From(made[name]["compiled"]) for name in recipe.family.drawing}
-        return parts | originals.beside(made) | {"originals": From("originals")}
+        return parts | originals.resources(made) | {"originals": From("originals")}
 
     def run(self, job: Job) -> dict[str, Any]:
         """Writes the pictures, `1.png`, …, and `pictures.json`: prompt, seed and PSNR of each.

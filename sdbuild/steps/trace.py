@@ -38,7 +38,7 @@ class Trace(ComponentStage):
         return {"architecture": Need("checkpoint", ARCHITECTURE)}
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
-        """What decides the graph beside the architecture."""
+        """Returns the settings that determine the graph, besides the architecture."""
         return {
             "family": recipe.family.name, "component": component.name,
             "attention": recipe.network.attention_of(component),

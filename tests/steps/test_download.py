@@ -27,12 +27,12 @@ def checkpoint(tmp_path):
     return Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
 
 
-def download(checkpoint, tmp_path, part="unet", prefixes=("",), name="out", beside=()):
+def download(checkpoint, tmp_path, part="unet", prefixes=("",), name="out", sidecars=()):
     output = tmp_path / name
     output.mkdir()
     facts = stage("download").run(Job(
         params={"prefixes": list(prefixes)}, inputs={}, output=output, places=[str(checkpoint)],
-        reads=[part, *beside],
+        reads=[part, *sidecars],
     ))
     return {p.name: p.read_bytes() for p in output.iterdir()}, facts
 
@@ -261,7 +261,7 @@ def test_added_tokens_with_absurd_numbers_are_ignored(checkpoint, tmp_path, numb
     (checkpoint / "tokenizer/tokenizer_config.json").write_text(
         json.dumps({"added_tokens_decoder": {number: {"content": "<pad>"}}}))
 
-    assert download(checkpoint, tmp_path, "text_encoder", beside=["tokenizer"])
+    assert download(checkpoint, tmp_path, "text_encoder", sidecars=["tokenizer"])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -339,7 +339,7 @@ def test_a_broken_tokenizer_is_refused_with_its_checkpoint(checkpoint, tmp_path)
     (checkpoint / "tokenizer/vocab.json").write_text('{"!": 0}')
 
     with pytest.raises(SourceError, match=r"vocab\.json: no number for") as error:
-        download(checkpoint, tmp_path, "text_encoder", beside=["tokenizer"])
+        download(checkpoint, tmp_path, "text_encoder", sidecars=["tokenizer"])
     assert error.value.message.startswith(f"{checkpoint}: ")
 
 
