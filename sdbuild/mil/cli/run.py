@@ -31,7 +31,7 @@ _LARGEST_INTEGER = 8  # random integers are below it: most are indices into some
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class ProgramRun:
     """The inputs and outputs of one program."""
 
     model: Model
@@ -43,7 +43,7 @@ class Result:
 def predict(
     models: Sequence[Model], given: Mapping[str, np.ndarray], *, function: str | None = None,
     seed: int = 0, weight_bytes: int | None = None,
-) -> Iterator[Result]:
+) -> Iterator[ProgramRun]:
     """Runs programs in a row; what one gives, later ones take by name.
 
     An input that is neither given nor made is random, by `seed` and its name.
@@ -80,7 +80,7 @@ def predict(
         executor = Executor(model, function=name_of, weight_bytes=weight_bytes)
         outputs = executor.predict(inputs)
         values |= outputs
-        yield Result(model=model, function=name_of, inputs=inputs, outputs=outputs)
+        yield ProgramRun(model=model, function=name_of, inputs=inputs, outputs=outputs)
 
 
 def _function_name(model: Model, name: str | None) -> str:
@@ -210,7 +210,7 @@ def _load(name: str, file: Path) -> np.ndarray:
     return found.astype(found.dtype.newbyteorder("="))
 
 
-def where_not_finite(result: Result) -> str:
+def where_not_finite(result: ProgramRun) -> str:
     """Returns where the NaN or infinity of a result comes from: an operation, a constant or an
     input."""
     made = first_nonfinite(result.model, result.inputs, function=result.function)

@@ -31,7 +31,7 @@ from sdbuild.mil.ir.traverse import moved, rebuilt, weight_files
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pipeline:
+class ModelPipeline:
     """ML Programs in the order in which they run; `names` are those of the models, or nothing.
 
     `description` is that of the whole. `extra` is what else the `Model` message holds.
@@ -54,7 +54,7 @@ def is_pipeline(path: Path) -> bool:
     return read_spec(model_file(path)).WhichOneof("Type") == "pipeline"
 
 
-def read_pipeline(path: Path) -> Pipeline:
+def read_pipeline(path: Path) -> ModelPipeline:
     """Returns the pipeline in an `.mlpackage` folder.
 
     Raises:
@@ -70,7 +70,7 @@ def read_pipeline(path: Path) -> Pipeline:
     if names and len(names) != len(spec.pipeline.models):
         found = f"{len(names)} names for {len(spec.pipeline.models)} models"
         raise InvalidProgram(f"{path}: {found}")
-    return Pipeline(
+    return ModelPipeline(
         specification_version=spec.specificationVersion,
         description=spec.description,
         models=tuple(model_of(child, file.parent, path) for child in spec.pipeline.models),
@@ -81,7 +81,7 @@ def read_pipeline(path: Path) -> Pipeline:
 
 
 def _extra(spec: Message) -> bytes:
-    """Returns what is left of a pipeline's message, the unknown fields of `Pipeline` included."""
+    """Returns the rest of a pipeline's message, with the unknown fields of `Pipeline`."""
     rest = type(spec).FromString(extra_of(spec))
     unknown = type(spec.pipeline)()
     unknown.CopyFrom(spec.pipeline)
@@ -107,7 +107,7 @@ def join(sources: Sequence[Path], destination: Path, *, is_linked: bool = False)
     if len(sources) < 2:
         raise MILError(f"{destination}: a pipeline of {len(sources)}, expected two or more")
     models = tuple(map(read_sound, sources))
-    write_pipeline(Pipeline(
+    write_pipeline(ModelPipeline(
         specification_version=max(model.specification_version for model in models),
         description=_description([model.description for model in models]),
         models=models, names=(), source=destination,
@@ -159,7 +159,7 @@ def _description(parts: Sequence[Message]) -> Message:
 
 
 def write_pipeline(
-    pipeline: Pipeline, destination: Path, *, is_linked: bool = False
+    pipeline: ModelPipeline, destination: Path, *, is_linked: bool = False
 ) -> None:
     """Writes the package of a pipeline; it appears whole, or not at all.
 

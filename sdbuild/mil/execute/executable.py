@@ -43,13 +43,13 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weight:
+class LazyConstant:
     """A constant that is decoded anew for each use, to save memory."""
 
     decode: Callable[[], Tensor]
 
 
-Source: TypeAlias = str | Weight | Tensor
+Source: TypeAlias = str | LazyConstant | Tensor
 """Where an operand comes from: the value of a name, a constant to decode, or one in place."""
 
 
@@ -97,14 +97,14 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Instruction:
     """An operation, ready to run; `frees` are the values that it is the last to use."""
 
     operation: Operation
     function: Callable
     constants: Mapping[str, Argument]
     operands: Mapping[str, Operand]
-    bodies: tuple[Steps, ...]
+    bodies: tuple[ExecutableBlock, ...]
     outputs: tuple[Output, ...]
     frees: tuple[str, ...] = ()
 
@@ -167,10 +167,10 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Steps:
+class ExecutableBlock:
     """The steps of a block; `constants` are those that leave it."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[Instruction, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     constants: Mapping[str, Tensor]
@@ -197,7 +197,7 @@ def fetched(source: Source, values: Mapping[str, Tensor]) -> Tensor:
     """Returns the tensor that an operand comes from."""
     if isinstance(source, str):
         return values[source]
-    return source.decode() if isinstance(source, Weight) else source
+    return source.decode() if isinstance(source, LazyConstant) else source
 
 
 def plain(array: np.ndarray, parameter: Parameter) -> Argument:

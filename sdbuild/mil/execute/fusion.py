@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sdbuild.mil.execute.executable import Output, Source, Step, Steps, fetched
+from sdbuild.mil.execute.executable import ExecutableBlock, Instruction, Output, Source, fetched
 from sdbuild.mil.execute.ops._values import rounded
 from sdbuild.mil.execute.planner import with_frees
 from sdbuild.mil.ir.program import TensorType
@@ -58,12 +58,12 @@ Part = tuple[slice, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sliced:
-    """Steps that run together on each part; only the result of the last is ever whole.
+    """Instructions that run together on each part; only the last one's result is ever complete.
 
     `reuses` is a value that the result may be written over.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[Instruction, ...]
     parts: tuple[Part, ...]
     outputs: tuple[Output, ...]
     reuses: str | None = None
@@ -115,7 +115,7 @@ class _Call:
     rank: int
 
     @classmethod
-    def of(cls, step: Step, values: Mapping[str, Tensor], inner: set[str]) -> _Call:
+    def of(cls, step: Instruction, values: Mapping[str, Tensor], inner: set[str]) -> _Call:
         rank = len(step.outputs[0].type.shape)
         whole, names, constants = {}, {}, {}
         for name, source in _tensors(step):
@@ -133,7 +133,7 @@ class _Call:
         return {**self.constants, **found, **{n: made[name] for n, name in self.inner.items()}}
 
 
-def _sliced_axes(step: Step, argument: str, rank: int) -> int:
+def _sliced_axes(step: Instruction, argument: str, rank: int) -> int:
     """Returns how many leading axes of an argument are sliced: rows of `y` meet all rows of `x`."""
     return rank - 2 if (step.operation.type, argument) == (_MATMUL, "y") else rank
 
@@ -147,7 +147,7 @@ def _view(tensor: Tensor, part: Part, rank: int) -> Tensor:
                         for s, n in zip(own, tensor.shape, strict=False))]
 
 
-def _tensors(step: Step) -> Iterator[tuple[str, Source]]:
+def _tensors(step: Instruction) -> Iterator[tuple[str, Source]]:
     """Yields the arguments of a step that are single tensors, with where they come from."""
     for name, value in step.constants.items():
         if isinstance(value, Tensor):
@@ -159,7 +159,7 @@ def _tensors(step: Step) -> Iterator[tuple[str, Source]]:
 # how it is found
 
 
-def fuse_chains(block: Steps) -> Steps:
+def fuse_chains(block: ExecutableBlock) -> ExecutableBlock:
     """Returns the block with chains of its steps joined; gives the same values, bit for bit.
 
     Nested blocks stay as they are.
@@ -172,13 +172,13 @@ def fuse_chains(block: Steps) -> Steps:
     return replace(block, steps=with_frees(_with_reuse(steps, block.outputs), block.outputs))
 
 
-def _chains(block: Steps) -> list[Sliced]:
+def _chains(block: ExecutableBlock) -> list[Sliced]:
     """Returns the chains worth slicing; those inside are read by the next of the chain alone."""
     readers: dict[str, int] = defaultdict(int)
     for step in block.steps:
         for name in step.needs():
             readers[name] += 1
-    open_groups: dict[str, list[Step]] = {}
+    open_groups: dict[str, list[Instruction]] = {}
     for step in block.steps:
         if not _is_sliceable(step):
             continue
@@ -194,7 +194,7 @@ def _chains(block: Steps) -> list[Sliced]:
     return [chain for chain in chains if _is_worth_it(chain)]
 
 
-def _is_sliceable(step: Step) -> bool:
+def _is_sliceable(step: Instruction) -> bool:
     """Whether the parts of a step's result come from the same parts of its arguments."""
     kind, name = step.outputs[0].type if step.outputs else None, step.operation.type
     if kind is None or kind.dtype not in _FLOATS or not kind.count or len(kind.shape) < 2:
@@ -208,7 +208,7 @@ def _is_sliceable(step: Step) -> bool:
     return name in _ELEMENTWISE
 
 
-def _follows(step: Step, name: str, before: Step) -> bool:
+def _follows(step: Instruction, name: str, before: Instruction) -> bool:
     """Whether a step can take the parts of the result of the step `before`, called `name`."""
     shape, given = step.outputs[0].type.shape, before.outputs[0].type.shape
     if step.operation.type == _MATMUL:
@@ -229,7 +229,7 @@ def _is_worth_it(chain: Sliced) -> bool:
     return is_whole and types != {_MATMUL} and largest >= SLICE // 8
 
 
-def _joined(group: Sequence[Step]) -> Sliced:
+def _joined(group: Sequence[Instruction]) -> Sliced:
     shapes = [step.outputs[0].type.dims for step in group]
     largest = max(shapes, key=lambda shape: math.prod(shape))
     outputs = group[-1].outputs
@@ -251,7 +251,9 @@ def _parts(shape: Sequence[int]) -> tuple[Part, ...]:
 # whose memory is free
 
 
-def _with_reuse(steps: Sequence[Step | Sliced], kept: Sequence[str]) -> list[Step | Sliced]:
+def _with_reuse(
+    steps: Sequence[Instruction | Sliced], kept: Sequence[str]
+) -> list[Instruction | Sliced]:
     """Returns the steps; the sliced ones know which operand they may write over."""
     roots = _roots(steps)
     last: dict[str, int] = {}
@@ -269,7 +271,7 @@ def _with_reuse(steps: Sequence[Step | Sliced], kept: Sequence[str]) -> list[Ste
     ]
 
 
-def _roots(steps: Sequence[Step | Sliced]) -> dict[str, set[str]]:
+def _roots(steps: Sequence[Instruction | Sliced]) -> dict[str, set[str]]:
     """For each value the values whose memory it may share, itself included."""
     roots: dict[str, set[str]] = {}
     for step in steps:

@@ -18,7 +18,7 @@ from sdbuild.mil.files.package import Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
+class PrecisionLoss:
     """The distance of a value from that of a run in fp32.
 
     `added_db` is how many dB were lost by the operation itself: its least exact argument minus
@@ -37,7 +37,7 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+class OperationCost:
     """The cost of all operations of one type in a run.
 
     Units:
@@ -52,7 +52,7 @@ class Cost:
 
 def losses(
     model: Model, inputs: Mapping[str, np.ndarray], *, function: str | None = None
-) -> list[Loss]:
+) -> list[PrecisionLoss]:
     """Returns the loss of every floating-point value, in the order of the program.
 
     Both runs go side by side, so that only values that are still needed are in memory twice.
@@ -67,29 +67,30 @@ def losses(
         for name, value in rounded.outputs.items():
             if value.is_floating_point():
                 snr_db[name], error = _difference(value.numpy(), full.outputs[name].numpy())
-                found.append(Loss(
+                found.append(PrecisionLoss(
                     name=rounded.operation.name, type=rounded.operation.type, output=name,
                     snr_db=snr_db[name], max_error=error, added_db=_lost(given, snr_db[name]),
                 ))
     return found
 
 
-def worst(found: Iterable[Loss], count: int) -> list[Loss]:
+def worst(found: Iterable[PrecisionLoss], count: int) -> list[PrecisionLoss]:
     """Returns the operations that lost the most themselves, the worst first."""
     return sorted(found, key=lambda loss: loss.added_db, reverse=True)[:count]
 
 
 def profile(
     model: Model, inputs: Mapping[str, np.ndarray], *, function: str | None = None
-) -> list[Cost]:
+) -> list[OperationCost]:
     """Returns what each type of operation costs in one run, the slowest first; nothing runs in
     slices."""
-    found: dict[str, Cost] = {}
+    found: dict[str, OperationCost] = {}
     for seen in Executor(model, function=function).trace(inputs):
         kind = seen.operation.type
-        before = found.get(kind, Cost(type=kind, count=0, seconds=0, bytes=0))
-        found[kind] = Cost(type=kind, count=before.count + 1, bytes=before.bytes + _bytes(seen),
-                           seconds=before.seconds + seen.seconds)
+        before = found.get(kind, OperationCost(type=kind, count=0, seconds=0, bytes=0))
+        found[kind] = OperationCost(
+            type=kind, count=before.count + 1, bytes=before.bytes + _bytes(seen),
+            seconds=before.seconds + seen.seconds)
     return sorted(found.values(), key=lambda cost: cost.seconds, reverse=True)
 
 

@@ -18,12 +18,12 @@ from sdbuild.mil.execute import ops
 from sdbuild.mil.execute.executable import (
     LARGEST_ELEMENTS,
     Argument,
+    ExecutableBlock,
+    Instruction,
+    LazyConstant,
     Operand,
     Output,
     Source,
-    Step,
-    Steps,
-    Weight,
     plain,
     where,
 )
@@ -62,7 +62,7 @@ class Planner:
         self._values: dict[str, Value] = {}
         self._kept: dict[str, Tensor] = {}
 
-    def block(self, block: Block, inputs: tuple[NamedType, ...]) -> Steps:
+    def block(self, block: Block, inputs: tuple[NamedType, ...]) -> ExecutableBlock:
         """Returns the steps of `block`.
 
         Raises:
@@ -80,7 +80,7 @@ class Planner:
         unknown = [name for name in block.outputs if name not in self.types]
         if unknown:
             raise InvalidProgram(f"the block's outputs {', '.join(unknown)} are not defined in it")
-        return Steps(
+        return ExecutableBlock(
             steps=with_frees(steps, block.outputs), outputs=block.outputs,
             inputs=tuple(item.name for item in inputs),
             constants={n: self._leaving(n) for n in block.outputs if n in self._constants},
@@ -151,11 +151,11 @@ class Planner:
             return binding
         if binding not in self._kept:
             if not self._reserve(binding):
-                return Weight(decode=self._constants[binding])
+                return LazyConstant(decode=self._constants[binding])
             self._kept[binding] = self._constants[binding]()
         return self._kept[binding]
 
-    def _step(self, operation: Operation) -> Step:
+    def _step(self, operation: Operation) -> Instruction:
         function = ops.find(operation.type)
         assert function is not None  # refused before
         rules = signature(function)
@@ -175,7 +175,7 @@ class Planner:
                 constants[name] = found
         bodies = tuple(self.block(b, b.inputs) for b in operation.blocks)
         self._declare(operation.outputs, f"{where(operation)}: output")
-        return Step(
+        return Instruction(
             operation=operation, function=function, constants=constants, operands=operands,
             bodies=bodies, outputs=self._outputs(operation, rules, dtypes, constants),
         )
@@ -341,6 +341,6 @@ def _arguments(operation: Operation, rules: Signature) -> dict[str, tuple[Bindin
 
 def _cast(source: Source, dtype: torch.dtype) -> Source:
     """Returns a constant in the carrier `dtype`; names stay."""
-    if isinstance(source, Weight):
-        return Weight(decode=lambda: source.decode().to(dtype))
+    if isinstance(source, LazyConstant):
+        return LazyConstant(decode=lambda: source.decode().to(dtype))
     return source.to(dtype) if isinstance(source, Tensor) else source

@@ -72,7 +72,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class ResultType:
     """One result of an operation, or all of them if their number is open."""
 
     domain: Domain
@@ -85,9 +85,9 @@ class Signature:
     """The parameters and results of an operation, as its annotations declare them."""
 
     parameters: dict[str, Parameter]
-    results: tuple[Result, ...]
+    results: tuple[ResultType, ...]
 
-    def result(self, position: int) -> Result | None:
+    def result(self, position: int) -> ResultType | None:
         """The rule for the result at `position`, or None if there is none there."""
         if self.results[0].is_list:
             return self.results[0]
@@ -118,7 +118,7 @@ def _parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
     )
 
 
-def _results(hint: Any) -> tuple[Result, ...]:
+def _results(hint: Any) -> tuple[ResultType, ...]:
     if get_origin(hint) is tuple:
         return tuple(_result(each) for each in get_args(hint))
     if get_origin(hint) is list:
@@ -126,9 +126,9 @@ def _results(hint: Any) -> tuple[Result, ...]:
     return (_result(hint),)
 
 
-def _result(hint: Any, is_list: bool = False) -> Result:
+def _result(hint: Any, is_list: bool = False) -> ResultType:
     is_moved = any(isinstance(mark, _MovedMark) for mark in hint.__metadata__)
-    return Result(domain=_domain(hint) or Domain(), is_moved=is_moved, is_list=is_list)
+    return ResultType(domain=_domain(hint) or Domain(), is_moved=is_moved, is_list=is_list)
 
 
 def _domain(hint: Any) -> Domain | None:
