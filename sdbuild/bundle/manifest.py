@@ -28,11 +28,14 @@ _LONGEST_NAME = 200
 class Bundle:
     """What a host needs to know of a bundle.
 
-    `models` maps each component to its compiled models, the chunks in order. `scheduler` is
-    diffusers' config of the checkpoint's own, whose `prediction_type` may be another than the
-    bundle's; `defaults` are the settings that the bundle draws best with. `pad_token_2` is that of
-    the second text encoder, and `zeroes_empty` says that diffusers gives a negative prompt that is
-    left out an embedding of zeros.
+    Attributes:
+        models: the compiled models of each component, the chunks in order.
+        scheduler: diffusers' config of the checkpoint's own, whose `prediction_type` may be
+            another than the bundle's.
+        defaults: the settings that the bundle draws best with.
+        tokenizer: the folder of its files, the bundle's own if None.
+        pad_token_2: that of the second text encoder.
+        zeroes_empty: diffusers gives a negative prompt that is left out an embedding of zeros.
     """
 
     folder: Path
@@ -48,6 +51,7 @@ class Bundle:
     models: Mapping[str, tuple[Path, ...]]
     defaults: Mapping[str, Any]
     description: str
+    tokenizer: Path | None = None
     pad_token_2: str = "!"
     zeroes_empty: bool = True
 

@@ -27,6 +27,7 @@ from sdbuild.recipe.fields import (
     REQUIRED,
     SETTING_FIELDS,
     VARIABLES,
+    VARIANT_FIELD,
     Field,
 )
 from sdbuild.recipe.project import Project
@@ -48,7 +49,7 @@ _WIDEST = 22
 """Characters of the values that stand beside an option's name; more stand in its help."""
 
 _GROUPS = (("Recipe (default: the recipe's own values)", (MODEL_FIELD, *RECIPE_FIELDS)),
-           ("Image", (*DRAW_FIELDS, *INPUT_FIELDS)), ("Settings", SETTING_FIELDS))
+           ("Image", (*DRAW_FIELDS, *INPUT_FIELDS, VARIANT_FIELD)), ("Settings", SETTING_FIELDS))
 
 
 class _Value(click.ParamType):

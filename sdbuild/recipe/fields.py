@@ -144,6 +144,9 @@ INPUT_FIELDS = (
           meaning="the share of the steps after which the bundle's refiner takes over"),
 )
 """Fields of images that the command line gives, and no recipe."""
+VARIANT_FIELD = Field(name="variant", parse=values.text, default=None, unit="FOLDER",
+                      meaning="the folder of a finished bundle that has several: "
+                      "split_einsum/compiled")
 PLACE_FIELDS = (
     Field(name="cache", parse=values.path, unit="FOLDER", meaning="the folder of the store"),
     Field(name="bundle", parse=values.path, unit="FOLDER",
@@ -167,7 +170,7 @@ SETTING_FIELDS = (*PLACE_FIELDS, REMOTE_FIELD, RAM_FIELD, PREDICTOR_FIELD)
 """Fields that no bundle depends on: `SDBUILD_CACHE` and `sdbuild.toml` set them too."""
 FLOOR_FIELD = Field(name="floor", parse=values.number(0, 200), meaning="the least PSNR in dB")
 VARIABLES = {f.name: f for f in (
-    MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS, *INPUT_FIELDS, *SETTING_FIELDS,
+    MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS, *INPUT_FIELDS, VARIANT_FIELD, *SETTING_FIELDS,
 )}
 
 

@@ -37,7 +37,8 @@ class Prompts:
         name = request.tokenizer or HOSTS[request.host].tokenizer
         pad = self._bundle.pad_token_2 if encoder == "text_encoder_2" else self._bundle.pad_token
         if (name, pad) not in self._tokenizers:
-            self._tokenizers[name, pad] = tokenizers.load(name, self._bundle.folder, pad)
+            folder = self._bundle.tokenizer or self._bundle.folder
+            self._tokenizers[name, pad] = tokenizers.load(name, folder, pad)
         return self._tokenizers[name, pad]
 
     def length(self, encoder: str) -> int:

@@ -106,6 +106,19 @@ class Hub:
         again = {"fetched_again": self._fetched_again} if self._fetched_again else {}
         return {"place": self.place} | again
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The paths of all files."""
+        return tuple(self._files)
+
+    def file(self, name: str) -> Path:
+        """A file of this path, in the Hub's cache.
+
+        Raises:
+            SourceError: it cannot be had.
+        """
+        return self._fetch(name)
+
     def identity(self, part: str, digest_of: DigestOf) -> dict[str, str]:
         """The digest of each file of the part, as the Hub names it.
 

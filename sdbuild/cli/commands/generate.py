@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sdbuild.base.errors import RecipeError
 from sdbuild.cli.options import OutsidePath, as_command, recipe_variables
-from sdbuild.recipe.fields import DRAW_FIELDS, INPUT_FIELDS, VARIABLES
+from sdbuild.recipe.fields import DRAW_FIELDS, INPUT_FIELDS, VARIABLES, VARIANT_FIELD
 from sdbuild.recipe.tables import values_of
 
-_FIELDS = (*DRAW_FIELDS, *INPUT_FIELDS)
+if TYPE_CHECKING:
+    from sdbuild.bundle.manifest import Bundle
+    from sdbuild.bundle.request import Request
+
+_OF_IMAGE = (*DRAW_FIELDS, *INPUT_FIELDS)
+_OF_BUNDLE = (VARIANT_FIELD, VARIABLES["prediction_type"])
+_OTHERS = ("out", "report", "trace", "predictor")
 
 
 @as_command()
@@ -23,36 +31,53 @@ _FIELDS = (*DRAW_FIELDS, *INPUT_FIELDS)
 def command(bundle: Path | None, weight_bytes: int | None, words: dict[str, str]) -> int:
     """Generate images.
 
-    BUNDLE is the folder of a finished bundle; the recipe's own, which is built if needed, if it is
-    left out.
+    BUNDLE is a finished bundle, whoever made it: a folder, a zip, or hub:owner/name; the recipe's
+    own, which is built if needed, if it is left out.
     """
+
+    def draw(made: Bundle, request: Request) -> None:
+        from sdbuild.recipe import settings
+        from sdbuild.recipe.project import Project
+        from sdbuild.runtime.generate import generate
+
+        project = Project.here()
+        predictor = settings.predictor(project, words)
+        out = project.path(VARIABLES["out"], words) or Path("images", f"{made.name}.png")
+        report = project.path(VARIABLES["report"], words)
+        trace = project.path(VARIABLES["trace"], words)
+        for path in generate(made, request, out, report, predictor, weight_bytes, trace):
+            click.echo(path)
+
+    return _of_finished(bundle, words, draw) if bundle else _of_recipe(words, draw)
+
+
+def _of_recipe(words: dict[str, str], draw: Callable[[Bundle, Request], None]) -> int:
+    """Draws with the recipe's own bundle."""
     from sdbuild.bundle.manifest import load_bundle
+    from sdbuild.cli.dodo import build_bundle
+    from sdbuild.recipe.recipe import load
+
+    folder, status = build_bundle(words)
+    if not status:
+        draw(load_bundle(folder), load(words).request)
+    return status
+
+
+def _of_finished(
+    place: Path, words: dict[str, str], draw: Callable[[Bundle, Request], None]
+) -> int:
+    """Draws with a finished bundle, with the settings that it has itself where none are given."""
+    from sdbuild.bundle.places import opened
     from sdbuild.bundle.request import Request
-    from sdbuild.recipe import settings
-    from sdbuild.recipe.project import Project
-    from sdbuild.runtime.generate import generate
 
-    project = Project.here()
-    predictor = settings.predictor(project, words)
-    if bundle is None:
-        from sdbuild.cli.dodo import build_bundle
-        from sdbuild.recipe.recipe import load
-
-        bundle, status = build_bundle(words)
-        if status:
-            return status
-        made, request = load_bundle(bundle), load(words).request
-    else:
-        _refuse_recipe(words)
-        made = load_bundle(bundle)
-        own = {f.name: made.defaults[f.name] for f in DRAW_FIELDS if f.name in made.defaults}
+    _refuse_recipe(words)
+    own = values_of(_OF_BUNDLE, {}, words, "")
+    with opened(place, own["variant"], own["prediction_type"]) as (made, notes):
+        for note in notes:
+            click.echo(f"{made.name}: {note}", err=True)
+        found = {f.name: made.defaults[f.name] for f in DRAW_FIELDS if f.name in made.defaults}
         where = f"{made.folder / 'manifest.json'}: draw"
-        request = Request(**values_of(_FIELDS, own, words, where))
-    out = project.path(VARIABLES["out"], words) or Path("images", f"{made.name}.png")
-    report = project.path(VARIABLES["report"], words)
-    trace = project.path(VARIABLES["trace"], words)
-    for path in generate(made, request, out, report, predictor, weight_bytes, trace):
-        click.echo(path)
+        draw(made, Request(**values_of(_OF_IMAGE, found, words, where)))
     return 0
 
 
@@ -62,7 +87,7 @@ def _refuse_recipe(words: dict[str, str]) -> None:
     Raises:
         RecipeError: there are some.
     """
-    known = [*(field.name for field in _FIELDS), "out", "report", "trace", "predictor"]
+    known = [*(field.name for field in (*_OF_IMAGE, *_OF_BUNDLE)), *_OTHERS]
     for name in words:
         if name not in known:
             raise RecipeError(f"{name}={words[name]}: the bundle is finished, expected only "

@@ -1,0 +1,213 @@
+"""Where a finished bundle lies: a folder in one of the layouts in use, a zip, the Hub.
+
+Whoever made it may have had one variant or many in it; which is taken is reported.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from sdbuild.base.errors import BundleError
+from sdbuild.base.parsing import shown
+from sdbuild.base.suggestions import did_you_mean
+from sdbuild.bundle.inferred import infer
+from sdbuild.bundle.inside import check_inside
+from sdbuild.bundle.manifest import MANIFEST, Bundle, load_bundle
+from sdbuild.checkpoints.hub.hub import check_place, is_hub, open_hub
+from sdbuild.mil.files.suffixes import COMPILED, PACKAGE
+
+_VARIANTS = ("original/compiled", "original/packages", "split_einsum_v2/compiled",
+             "split_einsum_v2/packages", "split_einsum/compiled", "split_einsum/packages",
+             "Resources", "")
+"""Where models lie in a folder, the first taken first.
+
+Source:
+    The layout of Apple's repositories on the Hub, and of what its converter writes.
+"""
+_DEEPEST = 3
+_MOST_FILES = 10_000
+_MOST_BYTES = 64 << 30
+
+
+@contextmanager
+def opened(
+    where: Path, variant: str | None = None, prediction_type: str | None = None
+) -> Iterator[tuple[Bundle, list[str]]]:
+    """The bundle in a folder, a zip or a repository of the Hub, and what was assumed of it.
+
+    Args:
+        variant: the folder in it, such as `split_einsum/compiled`, where there are several.
+    Raises:
+        BundleError: there is none.
+        SourceError: the Hub does not have it.
+    """
+    if is_hub(str(where)):
+        with _of_hub(str(where), variant) as (folder, notes):
+            bundle, more = _bundle(folder, prediction_type)
+            yield bundle, [*notes, *more]
+    elif where.is_file():
+        with _unpacked(where) as folder:
+            yield _in_folder(folder, where, variant, prediction_type)
+    else:
+        yield _in_folder(where, where, variant, prediction_type)
+
+
+def _in_folder(
+    folder: Path, where: Path, variant: str | None, prediction_type: str | None
+) -> tuple[Bundle, list[str]]:
+    if (folder / MANIFEST).is_file() and variant is None:
+        return load_bundle(folder), []
+    if not folder.is_dir():
+        raise BundleError(f"{shown(folder)}: there is no such folder or file",
+                          hint="give a bundle's folder, a zip, or hub:owner/name")
+    check_inside(folder)
+    files = [path.relative_to(folder).as_posix() for path in _below(folder)]
+    found = _chosen(files, variant, shown(where))
+    bundle, notes = _bundle(folder / found, prediction_type)
+    return bundle, [*([f"variant={found} is taken"] if found else []), *notes]
+
+
+def _bundle(folder: Path, prediction_type: str | None) -> tuple[Bundle, list[str]]:
+    if (folder / MANIFEST).is_file():
+        return load_bundle(folder), []
+    return infer(folder, prediction_type)
+
+
+def _below(folder: Path, depth: int = 0) -> Iterator[Path]:
+    """The models in a folder and in those below it, without what is in them."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (COMPILED, PACKAGE):
+            yield path
+        elif path.is_dir() and depth < _DEEPEST:
+            yield from _below(path, depth + 1)
+
+
+def _chosen(models: Sequence[str], variant: str | None, where: str) -> str:
+    """The folder whose models are taken, of the paths of all.
+
+    Raises:
+        BundleError: there are no models, or no such variant.
+    """
+    folders = sorted({str(PurePosixPath(path).parent).removeprefix(".") for path in models
+                      if "controlnet" not in PurePosixPath(path).parts})
+    if not folders:
+        raise BundleError(f"{where}: no {COMPILED} and no {PACKAGE} in it",
+                          hint="a finished bundle has models; doit build makes them")
+    if variant is not None:
+        wanted = variant.strip("/")
+        fits = [folder for folder in folders if folder == wanted or folder.endswith(f"/{wanted}")
+                or folder.startswith(f"{wanted}/")]
+        if not fits:
+            raise BundleError(f"{where}: no variant {shown(variant)}"
+                              f"{did_you_mean(wanted, folders)}",
+                              hint=f"its variants are: {', '.join(f or '.' for f in folders)}")
+        return fits[0]
+    for name in _VARIANTS:
+        for folder in folders:
+            if folder == name or (name and folder.endswith(f"/{name}")):
+                return folder
+    return folders[0]
+
+
+@contextmanager
+def _of_hub(place: str, variant: str | None) -> Iterator[tuple[Path, list[str]]]:
+    """The files of one variant in a repository, as a folder of links to the Hub's cache."""
+    try:
+        hub = open_hub(check_place(place), {})
+    except ValueError as error:
+        raise BundleError(f"{place}: expected {error}") from error
+    models = {parts for name in hub.names if (parts := _model_of(name))}
+    found = _chosen(sorted(models), variant, place)
+    prefix = f"{found}/" if found else ""
+    names = [name for name in hub.names if name.startswith(prefix) and (
+        _model_of(name) or "/" not in name.removeprefix(prefix))]
+    files = {name: hub.file(name).resolve() for name in names}
+    beside = files[names[0]].parents[2]  # the Hub's cache: links do not go to another disk
+    with tempfile.TemporaryDirectory(prefix="sdbuild-", dir=beside) as made:
+        folder = Path(made, PurePosixPath(place.removeprefix("hub:").partition("@")[0]).name, found)
+        for name, source in files.items():
+            target = folder / name.removeprefix(prefix)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link(source, target)
+        yield folder, [f"{hub.place}: variant={found or '.'} is taken"]
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # some file systems have none
+        shutil.copyfile(source, target)
+
+
+def _model_of(name: str) -> str:
+    """The model that a file is of; empty if it is of none, or leads out of its folder."""
+    parts = PurePosixPath(name).parts
+    if ".." in parts or name.startswith("/"):
+        return ""
+    for index, part in enumerate(parts[:-1], 1):
+        if part.endswith((COMPILED, PACKAGE)):
+            return "/".join(parts[:index])
+    return ""
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """A zip's files in a folder that is gone afterwards.
+
+    Raises:
+        BundleError: it is no zip, or one that no bundle is in.
+    """
+    with tempfile.TemporaryDirectory(prefix="sdbuild-") as made:
+        folder = Path(made, path.stem)
+        folder.mkdir()
+        try:
+            with zipfile.ZipFile(path) as file:
+                _check_members(file, path)
+                for member in file.infolist():
+                    if not _is_of_a_system(member.filename):
+                        _extract(file, member, folder)
+        except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
+            raise BundleError(f"{shown(path)}: not a zip that can be read: {error}",
+                              hint="download it again") from error
+        yield folder
+
+
+def _is_of_a_system(name: str) -> bool:
+    return name.startswith("__MACOSX/") or name.endswith(".DS_Store")
+
+
+def _check_members(file: zipfile.ZipFile, path: Path) -> None:
+    """Refuses what leads out of the folder, links, and more than any bundle has.
+
+    Raises:
+        BundleError: names the file.
+    """
+    members = file.infolist()
+    total = sum(member.file_size for member in members)
+    if len(members) > _MOST_FILES or total > _MOST_BYTES:
+        raise BundleError(f"{shown(path)}: {len(members)} files of {total} bytes, more than any "
+                          "bundle has")
+    for member in members:
+        name = member.filename
+        is_link = stat.S_ISLNK(member.external_attr >> 16)
+        parts = name.split("/")
+        if is_link or name.startswith("/") or "\\" in name or ".." in parts or "\0" in name:
+            raise BundleError(f"{shown(path)}: {shown(name)} is a link or leads out of it",
+                              hint="make the zip again: zip -r")
+
+
+def _extract(file: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
+    target = folder / member.filename
+    if member.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with file.open(member) as source, target.open("wb") as out:
+        shutil.copyfileobj(source, out)

@@ -1,0 +1,183 @@
+"""Images from bundles that others finished: in their layouts, without a manifest of ours."""
+
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdbuild.base.errors import BundleError
+from sdbuild.bundle.places import opened
+from sdbuild.bundle.request import Request
+from sdbuild.runtime.pipeline import Pipeline
+from sdbuild.store import Store
+from tests.e2e.project import run
+
+MODEL = "Stable_Diffusion_version_owner_tiny"
+REQUEST = Request(prompt="a fox", negative="", seed=3, steps=1, guidance=5, scheduler="ddim",
+                  count=1)
+
+
+@pytest.fixture(scope="module")
+def compiled(built, tmp_path_factory):
+    """Apple's Resources: compiled models and the tokenizer, flat, and nothing else."""
+    folder = tmp_path_factory.mktemp("flat") / "Resources"
+    folder.mkdir()
+    for path in (built.folder / "fp16").iterdir():
+        if path.suffix == ".mlmodelc":
+            shutil.copytree(path, folder / path.name)
+        elif path.name in ("vocab.json", "merges.txt"):
+            shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packages(built, tmp_path_factory):
+    """Apple's packages, as its converter names them."""
+    folder = tmp_path_factory.mktemp("packages")
+    store = Store(built.cache)
+    for record in store.records():
+        kind, _, component = record.step.partition(":")
+        if kind == "convert":
+            made = store.checkout(record, folder / component)
+            package = next(p for p in (made, *made.iterdir()) if p.suffix == ".mlpackage") \
+                if made.suffix != ".mlpackage" and not (made / "Manifest.json").exists() else made
+            shutil.move(package, folder / f"{MODEL}_{component}.mlpackage")
+            shutil.rmtree(folder / component, ignore_errors=True)
+    return folder
+
+
+def drawn(where, **how):
+    with opened(Path(where), **how) as (bundle, notes):
+        (result,) = Pipeline(bundle).draw(REQUEST)
+    return np.asarray(result.image), "\n".join(notes)
+
+
+@pytest.fixture(scope="module")
+def wanted(built):
+    """What the bundle draws with its manifest."""
+    return drawn(built.folder / "fp16")[0]
+
+
+def test_a_folder_of_compiled_models_draws_as_with_its_manifest(compiled, wanted):
+    found, notes = drawn(compiled)
+
+    assert (found == wanted).all()
+    assert "family=sd, 128x128 pixels and original are inferred" in notes
+    assert "scale factor of 0.18215" in notes
+
+
+def test_apples_packages_draw_with_clips_own_tokenizer(packages, wanted):
+    found, notes = drawn(packages)
+
+    assert (found == wanted).all()
+    assert "no vocab.json and merges.txt: CLIP's own are used" in notes
+
+
+@pytest.fixture(scope="module")
+def repository(compiled, tmp_path_factory):
+    """A repository as Apple publishes them: variants in folders, some of them not for here."""
+    folder = tmp_path_factory.mktemp("hub") / "tiny"
+    shutil.copytree(compiled, folder / "split_einsum" / "compiled")
+    shutil.copytree(compiled, folder / "original" / "compiled")
+    (folder / "README.md").write_text("# tiny\n")
+    return folder
+
+
+def test_of_several_variants_one_is_taken_and_named(repository, wanted):
+    found, notes = drawn(repository)
+    others, of_others = drawn(repository, variant="split_einsum/compiled")
+
+    assert (found == wanted).all()
+    assert "variant=original/compiled is taken" in notes
+    assert "128x128 pixels and original are" in notes
+    assert (others == wanted).all()
+    assert "128x128 pixels and split_einsum are" in of_others
+
+
+def test_a_variant_that_is_not_there_is_refused_with_those_that_are(repository):
+    with pytest.raises(BundleError, match="no variant 'palettized'") as refused:
+        drawn(repository, variant="palettized")
+
+    assert "original/compiled, split_einsum/compiled" in str(refused.value)
+
+
+def test_one_variant_of_a_repository_of_the_hub_is_fetched(hub, repository, wanted, tmp_path):
+    files = {path.relative_to(repository).as_posix(): path.read_bytes()
+             for path in repository.rglob("*") if path.is_file()}
+    hub.add("owner/tiny", files)
+
+    printed = run([sys.executable, "-m", "sdbuild", "generate", "hub:owner/tiny",
+                   "variant=split_einsum", f"out={tmp_path / 'a.png'}", "prompt=a fox", "seed=3",
+                   "steps=1", "guidance=5", "scheduler=ddim"], 0)
+
+    assert "variant=split_einsum/compiled is taken" in printed
+    assert (np.asarray(Image.open(tmp_path / "a.png")) == wanted).all()
+    fetched = {path.partition("/resolve/")[2].partition("/")[2] for path in hub.paths()
+               if "/resolve/" in path}
+    assert fetched
+    assert all(path.startswith("split_einsum/compiled/") for path in fetched)
+
+
+def zipped(folder, path, prefix=""):
+    with zipfile.ZipFile(path, "w") as file:
+        for source in sorted(folder.rglob("*")):
+            file.write(source, f"{prefix}{source.relative_to(folder)}")
+        file.writestr("__MACOSX/._vocab.json", b"\0")
+    return path
+
+
+@pytest.mark.parametrize("prefix", ["", "tiny_original_compiled/", "a/compiled/"])
+def test_a_zip_is_drawn_from_at_any_depth(compiled, wanted, tmp_path, prefix):
+    """huggingface/swift-coreml-diffusers, issues 68 and 100: a folder too many in the zip."""
+    path = zipped(compiled, tmp_path / "tiny.zip", prefix)
+
+    found, _ = drawn(path)
+
+    assert (found == wanted).all()
+
+
+@pytest.mark.parametrize("name", ["../Unet.mlmodelc/model.mil", "/Unet.mlmodelc/model.mil",
+                                  "a/../../Unet.mlmodelc/model.mil"])
+def test_a_zip_that_leads_out_of_itself_is_refused(tmp_path, name):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(name, b"")
+
+    with pytest.raises(BundleError, match="leads out of it"):
+        drawn(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"<html>"])
+def test_what_is_no_zip_is_refused(tmp_path, content):
+    path = tmp_path / "a.zip"
+    path.write_bytes(content)
+
+    with pytest.raises(BundleError, match="not a zip"):
+        drawn(path)
+
+
+def test_a_folder_without_models_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+
+    with pytest.raises(BundleError, match=r"no \.mlmodelc and no \.mlpackage in it"):
+        drawn(tmp_path)
+
+
+def test_a_bundle_without_a_u_net_says_what_it_has(compiled, tmp_path):
+    shutil.copytree(compiled / "TextEncoder.mlmodelc", tmp_path / "b" / "TextEncoder.mlmodelc")
+
+    with pytest.raises(BundleError, match="no U-Net, found text_encoder"):
+        drawn(tmp_path / "b")
+
+
+def test_the_command_says_what_it_assumed(compiled, tmp_path):
+    printed = run([sys.executable, "-m", "sdbuild", "generate", str(compiled), "prompt=a fox",
+                   "steps=1", "prediction_type=v_prediction", f"out={tmp_path / 'a.png'}"], 0)
+
+    assert f"{tmp_path / 'a.png'}\n" in printed
+    assert "the U-Net predicts v_prediction" in printed
+    assert Image.open(tmp_path / "a.png").text["prompt"] == "a fox"
