@@ -35,8 +35,8 @@ def plan(recipe: Recipe) -> Plan:
     steps: list[Step] = []
     made: dict[str, dict[str, str]] = {}
     for component in (*recipe.components, RESOURCES):
-        made[component.name] = {}
-        steps += _of_component(recipe, component, made[component.name])
+        made[component.label] = {}
+        steps += _of_component(recipe, component, made[component.label])
     steps += _of_bundle(recipe, made)
     return Plan(recipe=recipe, steps={step.name: step for step in steps})
 
@@ -50,7 +50,7 @@ def _of_component(recipe: Recipe, component: Component, made: dict[str, str]) ->
         reading = found.reading(recipe, component)
         step = Step(
             kind=kind,
-            component=component.name,
+            component=component.label,
             params=found.params(recipe, component),
             inputs={name: From(made[need.role], need.path)
                     for name, need in found.needs(recipe).items()},

@@ -13,6 +13,7 @@ from sdbuild.base.errors import BundleError, CorruptArtifact
 from sdbuild.base.parsing import Fields
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.bundle.install import check_replaceable, install
+from sdbuild.bundle.layout import link_models
 from sdbuild.bundle.manifest import load_bundle, read_manifest, write_manifest
 from sdbuild.engine.build import Builder, State
 from sdbuild.engine.plan import Plan
@@ -49,7 +50,9 @@ def relink(folder: Path, component: str, builder: Builder) -> Record:
     key = Key(digest("relink", found))
     store = builder.store
     with store.in_use("relink"), store.locked(key, "relink"), store.workspace(key) as work:
-        out = builder.deliver(step, lambda record: store.checkout(record, work / "out"))
+        compiled = builder.deliver(step, lambda record: store.checkout(record, work / "compiled"))
+        out = work / "out"
+        link_models(compiled, out, _entry(component, builder.plan)["models"])
         _keep(folder, out, manifest, component)
         made_from = [builder.provenance_of(state) for state in states.values()]
         changed = _with_hosts(out, _changed(manifest, component, builder.plan, made_from))
@@ -106,9 +109,9 @@ def _entry(component: str, plan: Plan) -> dict[str, Any]:
 
 def _keep(folder: Path, out: Path, manifest: Mapping[str, Any], component: str) -> None:
     """Lays out everything of the old bundle but the component, each file read and found whole."""
-    models = set(manifest["components"][component]["models"])
+    models = tuple(f"{name}/" for name in manifest["components"][component]["models"])
     for name, (_, wanted) in manifest["files"].items():
-        if name.partition("/")[0] in models:
+        if name.startswith(models):
             continue
         if digest_file(folder / name) != wanted:
             raise CorruptArtifact(f"{folder / name} is damaged", hint="build the bundle again")
@@ -123,7 +126,7 @@ def _changed(
     before = manifest["made_from"]
     others = [e for e in before if e["step"].partition(":")[2] != component]
     place = next((i for i, entry in enumerate(before) if entry not in others), len(others))
-    has_layouts = recipe.family.component(component).takes("attention")
+    has_layouts = recipe.component(component).takes("attention")
     return {
         **manifest,
         "attention": recipe.network.attention if has_layouts else manifest["attention"],

@@ -6,7 +6,7 @@ Shapes are written with letters; a checkpoint's config and the recipe's size giv
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Dims = Mapping[str, int]
@@ -38,6 +38,9 @@ class Port:
     shape: tuple[int | str, ...]
     dtype: str
     meaning: str
+    is_numbered: bool = False
+    """Whether it stands for several, `NAME_0`, `NAME_1` and so on: one for each residual of the
+    network, which decides their shapes."""
 
     def sized(self, dims: Dims) -> tuple[int, ...]:
         """The shape in numbers."""
@@ -75,6 +78,8 @@ class Component:
         is_optional: whether a checkpoint may come without it.
         never_palettized: the types of operations whose weights stay as they are.
         floor: what `doit check` asks of it where a recipe does not say.
+        comes_with: the field of a recipe that adds it, where it is there for that alone.
+        instance: which it is of several of its name in one bundle, which have sources of their own.
     """
 
     name: str
@@ -92,6 +97,18 @@ class Component:
     is_optional: bool = False
     never_palettized: tuple[str, ...] = ()
     floor: Floor = Floor(reason="", by_quant={})
+    comes_with: str = ""
+    instance: str = ""
+
+    @property
+    def label(self) -> str:
+        """What its steps are called after: its name, and which of several it is."""
+        return f"{self.name}/{self.instance}" if self.instance else self.name
+
+    def with_ports(self, inputs: int, outputs: int) -> Component:
+        """The same with so many inputs and outputs, of which numbered ports make up the rest."""
+        return replace(self, inputs=_numbered(self.inputs, inputs),
+                       outputs=_numbered(self.outputs, outputs))
 
     def takes(self, setting: Setting) -> bool:
         """Whether a setting of a recipe holds for it."""
@@ -106,6 +123,14 @@ class Component:
         """The fields of a recipe that the shapes of its ports depend on."""
         letters = {d for port in (*self.inputs, *self.outputs) for d in port.shape}
         return tuple(sorted({SIZES[d] for d in letters if d in SIZES}))
+
+
+def _numbered(ports: tuple[Port, ...], count: int) -> tuple[Port, ...]:
+    *fixed, last = ports
+    if not last.is_numbered:
+        return ports
+    return (*fixed, *(replace(last, name=f"{last.name}_{number}", is_numbered=False)
+                      for number in range(count - len(fixed))))
 
 
 def chunk_names(model: str, chunks: int) -> list[str]:

@@ -1,5 +1,6 @@
 """Stable Diffusion 1.x and 2.x."""
 
+from sdbuild.families.controlnet import controlled, controlnet
 from sdbuild.families.nouns import Component, Family, Floor, Port
 
 TOKENS = 77
@@ -14,6 +15,29 @@ _DEEP = Floor(
 )
 """Of networks whose errors are far from the picture. Set as the built-in checkpoint has it, 5 dB
 lower."""
+
+_UNET = Component(
+    name="unet",
+    bundle_name="Unet",
+    network="unet",
+    folder="unet",
+    sidecars=("scheduler",),
+    inputs=(
+        Port(name="sample", shape=("B", "I", "h", "w"), dtype="fp16",
+             meaning="The noisy latents."),
+        Port(name="timestep", shape=("B",), dtype="fp16",
+             meaning="The training timestep that the noise belongs to."),
+        Port(name="encoder_hidden_states", shape=("B", "D", 1, "S"), dtype="fp16",
+             meaning="The embeddings of the prompt's tokens, channels first."),
+    ),
+    outputs=(
+        Port(name="noise_pred", shape=("B", "C", "h", "w"), dtype="fp32",
+             meaning="The predicted noise."),
+    ),
+    floor=_DEEP,
+    settings=frozenset({"prediction", "attention", "chunk", "lora"}),
+    is_palettized=True,
+)
 
 STABLE_DIFFUSION = Family(
     name="sd",
@@ -41,28 +65,7 @@ STABLE_DIFFUSION = Family(
             ),
             floor=_DEEP,
         ),
-        Component(
-            name="unet",
-            bundle_name="Unet",
-            network="unet",
-            folder="unet",
-            sidecars=("scheduler",),
-            inputs=(
-                Port(name="sample", shape=("B", "I", "h", "w"), dtype="fp16",
-                     meaning="The noisy latents."),
-                Port(name="timestep", shape=("B",), dtype="fp16",
-                     meaning="The training timestep that the noise belongs to."),
-                Port(name="encoder_hidden_states", shape=("B", "D", 1, "S"), dtype="fp16",
-                     meaning="The embeddings of the prompt's tokens, channels first."),
-            ),
-            outputs=(
-                Port(name="noise_pred", shape=("B", "C", "h", "w"), dtype="fp32",
-                     meaning="The predicted noise."),
-            ),
-            floor=_DEEP,
-            settings=frozenset({"prediction", "attention", "chunk", "lora"}),
-            is_palettized=True,
-        ),
+        _UNET,
         Component(
             name="vae_decoder",
             bundle_name="VAEDecoder",
@@ -131,5 +134,7 @@ STABLE_DIFFUSION = Family(
                 by_quant={"none": 50},
             ),
         ),
+        controlled(_UNET),
+        controlnet(_UNET),
     ),
 )

@@ -44,6 +44,8 @@ def lower(
         StepError: coremltools cannot lower the graph.
     """
     program._state_dict = dict(weights)
+    signature = program.graph_signature
+    component = component.with_ports(len(signature.user_inputs), len(signature.user_outputs))
     try:
         model = ct.convert(
             program,

@@ -112,6 +112,16 @@ def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
     return {name.removeprefix(NET): tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
+def input_shapes(
+    component: Component, architecture: Architecture, dims: Dims
+) -> list[tuple[int, ...]]:
+    """The shapes of the component's inputs, numbered ones last."""
+    found = [port.sized(dims) for port in component.inputs if not port.is_numbered]
+    if not component.inputs[-1].is_numbered:
+        return found
+    return [*found, *module(component).residuals(architecture.config, dims)]
+
+
 def dims(component: Component, architecture: Architecture, params: Mapping[str, Any]) -> Dims:
     """The numbers of the component's port shapes; a step's `params` have the sizes that they
     depend on."""

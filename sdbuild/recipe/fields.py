@@ -69,6 +69,9 @@ RECIPE_FIELDS = (
     Field(name="lora", parse=values.loras, default=None, unit="FILE:STRENGTH", is_tagged=True,
           meaning="LoRAs to merge into the checkpoint, each a "
           ".safetensors file with its strength behind a colon (else 1)"),
+    Field(name="controlnet", parse=values.places, default=None, unit="PLACE,…", is_tagged=True,
+          is_of_checkpoint=True, meaning="ControlNets to build with a U-Net for them, each a "
+          "folder, a .safetensors file, or hub:owner/name[@revision]"),
     Field(name="prediction_type", parse=values.choice(*PREDICTION_TYPES), default=None,
           choices=PREDICTION_TYPES, is_tagged=True, is_of_checkpoint=True,
           meaning="what the U-Net predicts, where the checkpoint does not say or is wrong"),

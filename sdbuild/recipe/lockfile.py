@@ -97,10 +97,16 @@ def text(lock: Lock) -> str:
     """The lock as it stands in a recipe."""
     tables = {COMMITS: lock.commits, **lock.parts} if lock.commits else lock.parts
     blocks = [
-        "\n".join([f"[lock.{name}]", *(f'"{k}" = "{v}"' for k, v in sorted(table.items()))])
+        "\n".join([f"[lock.{_quoted(name)}]",
+                   *(f'"{k}" = "{v}"' for k, v in sorted(table.items()))])
         for name, table in tables.items()
     ]
     return _COMMENT + "\n" + "\n\n".join(blocks) + "\n"
+
+
+def _quoted(name: str) -> str:
+    """The name of a part as a key of TOML: those of ControlNets have a slash."""
+    return f'"{name}"' if "/" in name else name
 
 
 def written(recipe: str, lock: Lock) -> str:

@@ -35,6 +35,7 @@ def asked(
         "source": sources.checkpoint.places,
         "config": sources.checkpoint.config,
         "vae": sources.vae.places if sources.vae else (),
+        "controlnet": [place for net in sources.controlnets.values() for place in net.places],
         "lora": [(lora.place, lora.strength) for lora in sources.loras],
         "components": sorted(fields["components"]),
         "palettize": sorted(fields["palettize"] or ()),
@@ -65,6 +66,10 @@ def _words(asked: Mapping[str, Any]) -> Iterator[str]:
     yield asked.get("prediction_type", "")
     if "vae" in asked:
         yield f"vae-{source(asked['vae'])}"
+    if "controlnet" in asked:
+        yield "control"
+    for place in asked.get("controlnet", ()):
+        yield _word(place)
     if "lora" in asked:
         yield "lora"
     for place, strength in asked.get("lora", ()):

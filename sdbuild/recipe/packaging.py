@@ -10,7 +10,7 @@ from sdbuild.base import apple
 from sdbuild.base.errors import RecipeError
 from sdbuild.families import Component, Family
 from sdbuild.families.nouns import chunk_names
-from sdbuild.recipe.components import known_components
+from sdbuild.recipe.components import CONTROLLED, known_components
 from sdbuild.recipe.fields import TARGETS
 
 
@@ -56,7 +56,8 @@ class Packaging:
 
     def nbits_of(self, component: Component) -> int | None:
         """The bits of the component's weights, or None for fp16."""
-        return self.nbits if component.name in self.palettized else None
+        like = "unet" if component.name == CONTROLLED else component.name  # the same weights
+        return self.nbits if like in self.palettized else None
 
     def chunks_of(self, component: Component) -> int:
         """How many models the component is split into."""

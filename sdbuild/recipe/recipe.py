@@ -14,7 +14,7 @@ from sdbuild.bundle.request import Request
 from sdbuild.families import FAMILIES, STABLE_DIFFUSION, Component, Family
 from sdbuild.recipe import naming
 from sdbuild.recipe.checking import Check
-from sdbuild.recipe.components import known_components
+from sdbuild.recipe.components import known_components, with_controlnets
 from sdbuild.recipe.fields import (
     DRAW_FIELDS,
     INPUT_FIELDS,
@@ -58,6 +58,10 @@ class Recipe:
     draw: Request
     request: Request
     check: Check
+
+    def component(self, label: str) -> Component:
+        """The component whose steps are called so."""
+        return next(found for found in self.components if found.label == label)
 
     def checked_requests(self) -> list[dict[str, Any]]:
         """The pictures by which bundles are judged, drawn as the recipe draws."""
@@ -103,6 +107,7 @@ def load(
     components = known_components(fields["components"], family)
     if found and "components" not in words:
         components = tuple(c for c in components if c.folder not in found.lacks)
+    components = with_controlnets(components, sources.controlnets, family)
     elsewhere = None if found or project.finds(path) else path
     return Recipe(
         name=normalized((found and naming.source(sources.checkpoint.places)) or path.stem),
@@ -127,8 +132,8 @@ def _found(
     if "source" not in words or project.setting(MODEL_FIELD, words) is not None:
         return None
     given = tuple(field for field in RECIPE_FIELDS if field.name in words)
-    fields: dict[str, Any] = {
-        "config": None, "vae": None, "lora": None, "prediction_type": None, "size": None}
+    fields: dict[str, Any] = {"config": None, "vae": None, "lora": None, "controlnet": None,
+                              "prediction_type": None, "size": None}
     fields |= values_of(given, {}, words, "")
     source = Sources.of(fields, words, Path.cwd()).checkpoint
     return find_recipe(source.places, source.config, facts, size=fields["size"],
@@ -142,7 +147,7 @@ def _base(
     said to be in one that is called like its family."""
     if found and not found.model:
         family = STABLE_DIFFUSION
-        components = [c.name for c in family.components]
+        components = [c.name for c in family.components if not c.comes_with]
         size = "{}x{}".format(*found.size or ())
         return BUILT_IN / family.name, {"family": family.name, "size": size,
                                         "components": components}

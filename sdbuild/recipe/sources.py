@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from sdbuild.base.paths import outside_path
 from sdbuild.checkpoints import is_hub, resolve_place
 from sdbuild.checkpoints.single_file import SUFFIX
 from sdbuild.families import Component
+from sdbuild.recipe.components import controlnet_name
 from sdbuild.recipe.lockfile import Lock
 from sdbuild.recipe.project import BUILT_IN
 
@@ -42,11 +43,12 @@ class Sources:
     """What a bundle is made from.
 
     `lock` holds for the recipe's own checkpoint only. `prediction_type` stands in the place of what
-    the checkpoint says of itself.
+    the checkpoint says of itself. `controlnets` are called as hosts call them.
     """
 
     checkpoint: Source
     vae: Source | None
+    controlnets: Mapping[str, Source]
     loras: tuple[Lora, ...]
     lock: Lock | None
     prediction_type: str | None
@@ -62,7 +64,8 @@ class Sources:
         have it, the command line.
 
         Raises:
-            RecipeError: a path that cannot be, or a config that nothing reads.
+            RecipeError: a path that cannot be, a config that nothing reads, or two ControlNets of
+                one name.
         """
         def absolute(name: str, place: str) -> str:
             return _absolute(name, place, Path.cwd() if name in words else folder)
@@ -75,6 +78,8 @@ class Sources:
         found = cls(
             checkpoint=source("source"),
             vae=source("vae") if fields["vae"] else None,
+            controlnets=_controlnets([absolute("controlnet", place)
+                                      for place in fields["controlnet"] or ()]),
             loras=tuple(Lora(place=absolute("lora", place), strength=strength)
                         for place, strength in fields["lora"] or ()),
             lock=lock,
@@ -86,10 +91,13 @@ class Sources:
     @property
     def checkpoints(self) -> tuple[Source, ...]:
         """All places that checkpoints are read from."""
-        return (self.checkpoint, self.vae) if self.vae else (self.checkpoint,)
+        vae = (self.vae,) if self.vae else ()
+        return (self.checkpoint, *vae, *self.controlnets.values())
 
     def of_component(self, component: Component) -> Source:
         """Where the component's checkpoint lies."""
+        if component.instance:
+            return self.controlnets[component.instance]
         return self.vae if self.vae and component.folder == "vae" else self.checkpoint
 
     def _check_config(self) -> None:
@@ -100,6 +108,18 @@ class Sources:
                 f"config={config}: it says what a single file does not, and none is read",
                 hint=f"omit config, or use a {SUFFIX} file: source=FILE or vae=FILE",
             )
+
+
+def _controlnets(places: Sequence[str]) -> dict[str, Source]:
+    found: dict[str, Source] = {}
+    for place in places:
+        name = controlnet_name(place)
+        if name in found:
+            raise RecipeError(
+                f"controlnet: {found[name].places[0]} and {place} are both called {name}",
+                hint="apps find a ControlNet by its name: rename one of the folders or files")
+        found[name] = Source(places=(place,))
+    return found
 
 
 def _absolute(name: str, place: str, folder: Path) -> str:

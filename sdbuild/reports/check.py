@@ -60,8 +60,8 @@ def _parity(
     lines, failed = [f"{'component':<16}{'output':<20}{'PSNR':>9}{'floor':>9}"], []
     for name, record in records.items():
         found = _fields(record, store, PARITY)
-        nbits = recipe.packaging.nbits_of(recipe.family.component(name))
-        floor = recipe.check.floors[name].at(nbits)
+        component = recipe.component(name)
+        floor = recipe.check.floors[component.name].at(recipe.packaging.nbits_of(component))
         for output, worst in _worst(found).items():
             lines.append(f"{name:<16}{output:<20}{_db(worst):>9}{_db(floor):>9}")
             if worst != worst or (floor is not None and worst < floor):

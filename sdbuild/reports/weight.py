@@ -63,7 +63,7 @@ def component_of(recipe: Recipe, name: str) -> Component:
     Raises:
         RecipeError: it has none.
     """
-    known = {component.name: component for component in recipe.components}
+    known = {component.label: component for component in recipe.components}
     if name not in known:
         raise RecipeError(f"unknown component {name!r}{did_you_mean(name, known)}",
                           hint=f"the recipe's components are: {', '.join(known)}")
@@ -78,10 +78,10 @@ def follow(builder: Builder, component: Component, tensor: str) -> list[Stop]:
         StepError: the checkpoint is not downloaded yet.
     """
     states = builder.states(["bundle"])
-    download = states[f"download:{component.name}"].record
+    download = states[f"download:{component.label}"].record
     if download is None:
-        raise StepError(f"download:{component.name} is not made yet",
-                        hint=f"doit download:{component.name}")
+        raise StepError(f"download:{component.label} is not made yet",
+                        hint=f"doit download:{component.label}")
     tensors = download.facts["tensors"]
     if tensor not in tensors:
         raise RecipeError(f"{component.name} has no tensor {tensor!r}"
@@ -90,7 +90,7 @@ def follow(builder: Builder, component: Component, tensor: str) -> list[Stop]:
     way = _Way(builder, component, tensor)
     found = list(way.from_checkpoint(download))
     for step in builder.plan.needed_by("bundle"):
-        if (step.kind in _STOPS and step.component == component.name) or step.kind == "bundle":
+        if (step.kind in _STOPS and step.component == component.label) or step.kind == "bundle":
             record = states[step.name].record
             if record is None:
                 found.append(Stop(step=step.name, says="not made yet"))

@@ -12,6 +12,7 @@ from typing import Any
 
 from sdbuild.base.errors import SourceError
 from sdbuild.base.parsing import json_value
+from sdbuild.bundle.layout import link_models
 from sdbuild.bundle.manifest import SCHEMA, write_manifest
 from sdbuild.checkpoints.normalized import LATENTS, scaling_factor
 from sdbuild.checkpoints.resources import SCHEDULER, TOKENIZER, file_name
@@ -20,7 +21,6 @@ from sdbuild.engine.stage import BundleStage, From, Job, Memory, Time
 from sdbuild.mil.files.suffixes import COMPILED
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.store.disk import link_out
-from sdbuild.store.scan import files
 
 
 class MakeBundle(BundleStage):
@@ -35,7 +35,7 @@ class MakeBundle(BundleStage):
     def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
         """The compiled components, the resources, and how latents are scaled."""
         found = {"resources": From(made["resources"]["checkpoint"])}
-        found |= {c.name: From(made[c.name]["compiled"]) for c in recipe.components}
+        found |= {c.label: From(made[c.label]["compiled"]) for c in recipe.components}
         vae = next((c.name for c in recipe.components if c.folder == "vae"), None)
         return found | (
             {"latents": From(made[vae]["checkpoint"], LATENTS)} if vae else {})
@@ -52,7 +52,7 @@ class MakeBundle(BundleStage):
             "compiler": recipe.packaging.compiler,
             "prediction": recipe.network.prediction,
             "components": {
-                c.name: {
+                c.label: {
                     "models": [name + COMPILED for name in recipe.packaging.model_names(c)],
                     "nbits": recipe.packaging.nbits_of(c),
                 }
@@ -66,7 +66,8 @@ class MakeBundle(BundleStage):
         return {"variant": recipe.variant}
 
     def run(self, job: Job) -> dict[str, Any]:
-        """Lays all parts flat in one folder, as hosts expect, with `manifest.json`.
+        """Lays all parts flat in one folder, ControlNets in one of their own, as hosts expect,
+        with `manifest.json`.
 
         Returns:
             What is worth a warning, and the hosts that run it, for the record.
@@ -78,8 +79,8 @@ class MakeBundle(BundleStage):
         from sdbuild.bundle.compatibility import summary_of, with_hosts
         from sdbuild.bundle.contract import require
 
-        for name in job.params["components"]:
-            _link_tree(job.inputs[name], job.output)
+        for label, component in job.params["components"].items():
+            link_models(job.inputs[label], job.output, component["models"])
         resources = job.inputs["resources"]
         _write_tokenizer(resources, job.output)
         for card in ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md"):
@@ -92,11 +93,6 @@ class MakeBundle(BundleStage):
 
 
 STAGE = MakeBundle()
-
-
-def _link_tree(source: Path, target: Path) -> None:
-    for path in files(source):
-        link_out(path, target / path.relative_to(source))
 
 
 def _write_tokenizer(resources: Path, target: Path) -> None:

@@ -112,6 +112,7 @@ def _direct(job: Job, component: Component) -> dict[str, Any]:
 def _described(spec: Any, component: Component, job: Job) -> Any:
     """The model's description with the meaning of each port."""
     description = spec.description
+    component = component.with_ports(len(description.input), len(description.output))
     meanings = {port.name: port.meaning for port in (*component.inputs, *component.outputs)}
     for feature in (*description.input, *description.output):
         feature.shortDescription = meanings[feature.name]

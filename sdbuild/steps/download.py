@@ -54,7 +54,7 @@ class Download(ComponentStage):
         if lock is None:
             return Reading(source=source, reads=reads)
         return Reading(source=replace(source, places=lock.pinned(source.places)), reads=reads,
-                       locked=lock.of(component.name))
+                       locked=lock.of(component.label))
 
     def run(self, job: Job) -> dict[str, Any]:
         """Writes the component's architecture and weights, or the resources, from the first place

@@ -79,6 +79,7 @@ class Parity(ComponentStage):
         chain = load(models, "portable", "original", weight_bytes(job))
         found: list[dict[str, Any]] = []
         nonfinite: list[str] = []
+        component = component.with_ports(len(samples[0]), len(originals[0]))
         for number, (inputs, wanted) in enumerate(zip(samples, originals, strict=True)):
             given = {p.name: t.numpy() for p, t in zip(component.inputs, inputs, strict=True)}
             made = chain.predict(given)

@@ -58,7 +58,8 @@ class Trace(ComponentStage):
         component = FAMILIES[job.params["family"]].component(job.params["component"])
         architecture = read_architecture(job.inputs["architecture"], job.params)
         dims = network.dims(component, architecture, job.params)
-        inputs = tuple(torch.zeros(p.sized(dims), device="meta") for p in component.inputs)
+        shapes = network.input_shapes(component, architecture, dims)
+        inputs = tuple(torch.zeros(shape, device="meta") for shape in shapes)
         lowerable = network.laid_out(
             network.weightless(component, architecture), job.params["attention"]
         )

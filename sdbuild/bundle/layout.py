@@ -1,0 +1,18 @@
+"""How the models of a component lie in a bundle: under the names that its manifest has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sdbuild.base.filenames import contents
+from sdbuild.mil.files.suffixes import COMPILED
+from sdbuild.store.disk import link_out
+from sdbuild.store.scan import files
+
+
+def link_models(source: Path, target: Path, names: Sequence[str]) -> None:
+    """Links a component's compiled models, the chunks in order, under their names in the bundle."""
+    for model, name in zip(contents(source, COMPILED), names, strict=True):
+        for path in files(model):
+            link_out(path, target / name / path.relative_to(model))
