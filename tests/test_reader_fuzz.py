@@ -8,6 +8,7 @@ import contextlib
 import copy
 import io
 import json
+import math
 import random
 import struct
 from pathlib import Path
@@ -20,7 +21,13 @@ from sdbuild.base.parsing import json_value, toml_table
 from sdbuild.base.paths import outside_path
 from sdbuild.bundle.contract import violations
 from sdbuild.bundle.manifest import load_bundle
-from sdbuild.checkpoints import layout, normalize, resources, sidecar_configs
+from sdbuild.checkpoints import (
+    layout,
+    normalize,
+    open_checkpoint,
+    resources,
+    sidecar_configs,
+)
 from sdbuild.checkpoints import links as checkpoint_links
 from sdbuild.checkpoints.loras import lora as loras
 from sdbuild.checkpoints.normalized import read_architecture
@@ -132,6 +139,37 @@ RECIPE = {
 UNET = json.loads((TINY / "unet" / "config.json").read_text())
 TEXT = json.loads((TINY / "text_encoder" / "config.json").read_text())
 VAE = json.loads((TINY / "vae" / "config.json").read_text())
+XL = Path(__file__).parent / "fixtures" / "configs" / "stable-diffusion-xl-base-1.0"
+XL_UNET = json.loads((XL / "unet" / "config.json").read_text())
+XL_TEXT = json.loads((XL / "text_encoder_2" / "config.json").read_text())
+HALF_UNET = {
+    "input_blocks.0.0.weight": [64, 4, 3, 3], "time_embed.0.weight": [8, 64],
+    "label_emb.0.0.weight": [8, 2816], "input_blocks.1.0.in_layers.2.weight": [64, 64, 3, 3],
+    "input_blocks.2.0.op.weight": [64, 64, 3, 3], "input_blocks.3.1.proj_in.weight": [64, 64],
+    "input_blocks.3.0.in_layers.2.weight": [128, 64, 3, 3],
+    "input_blocks.3.1.transformer_blocks.0.attn2.to_k.weight": [64, 2048],
+    "middle_block.1.proj_in.weight": [128, 128],
+    "middle_block.1.transformer_blocks.0.attn2.to_k.weight": [128, 2048],
+}
+XL_FILE = {
+    **{f"model.diffusion_model.{name}": shape for name, shape in (HALF_UNET | {
+        "output_blocks.0.0.in_layers.2.weight": [128, 128, 3, 3],
+        "output_blocks.0.1.transformer_blocks.0.attn2.to_k.weight": [128, 2048],
+        "output_blocks.1.1.conv.weight": [128, 128, 3, 3],
+        "output_blocks.2.0.in_layers.2.weight": [64, 128, 3, 3], "out.2.weight": [4, 64, 3, 3],
+    }).items()},
+    **{f"conditioner.embedders.1.model.{name}": shape for name, shape in {
+        "text_projection": [1280, 4], "token_embedding.weight": [5, 1280],
+        "positional_embedding": [77, 1280], "transformer.resblocks.0.mlp.c_fc.weight": [8, 4],
+        "transformer.resblocks.0.attn.in_proj_weight": [12, 4],
+        "transformer.resblocks.0.attn.in_proj_bias": [12]}.items()},
+    "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight": [5, 768],
+}
+CONTROLNET_FILE = {f"control_model.{name}": shape for name, shape in (HALF_UNET | {
+    "input_hint_block.0.weight": [8, 3, 3, 3], "input_hint_block.2.weight": [8, 8, 3, 3],
+    "input_hint_block.4.weight": [16, 8, 3, 3], "input_hint_block.14.weight": [64, 16, 3, 3],
+    "zero_convs.0.0.weight": [64, 64, 1, 1], "middle_block_out.0.weight": [128, 128, 1, 1],
+}).items()}
 SCHEDULER = json.loads((TINY / "scheduler" / "scheduler_config.json").read_text())
 INDEX = {"metadata": {"total_size": 10},
          "weight_map": {"a": "m-00001-of-00002.safetensors", "b": "m-00002-of-00002.safetensors"}}
@@ -199,10 +237,13 @@ def recipe(folder, chance):
 
 
 def config(folder, chance):
-    part, document = chance.choice((("unet", UNET), ("text_encoder", TEXT), ("vae", VAE)))
+    part, family, document = chance.choice((
+        ("unet", "sd", UNET), ("text_encoder", "sd", TEXT), ("vae", "sd", VAE),
+        ("unet", "sdxl", XL_UNET), ("text_encoder_2", "sdxl", XL_TEXT),
+        ("controlnet", "sdxl", XL_UNET | {"_class_name": "ControlNetModel"})))
     found = layout.config("config.json", spoiled(written(mutated(document, chance)), chance))
-    normalize.architecture(part, found)
-    normalize.latents(part, found)
+    normalize.architecture(part, found, family)
+    normalize.latents(part, found, family)
 
 
 def index(folder, chance):
@@ -233,6 +274,39 @@ def merges(folder, chance):
         resources.TOKENIZER.vocabulary: json.dumps(WORDS).encode(),
         resources.TOKENIZER.merges: spoiled(b"#version: 0.2\na b</w>\n", chance),
     })
+
+
+def two_tokenizers(folder, chance):
+    files = {}
+    for tokenizer in resources.TOKENIZERS:
+        words = mutated(WORDS, chance) if chance.random() < 0.3 else WORDS
+        files |= {tokenizer.vocabulary: spoiled(written(words), chance),
+                  tokenizer.merges: spoiled(b"#version: 0.2\na b</w>\n", chance)}
+    sidecar_configs.host_tokenizer(files)
+
+
+def single_file(folder, chance):
+    """A file of XL and a ControlNet's; tensors lose their sides, names and numbers."""
+    shapes = mutated(chance.choice((XL_FILE, CONTROLNET_FILE)), chance)
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        is_sound = isinstance(shape, list) and all(
+            type(side) is int and 0 <= side < 3000 for side in shape)
+        size = 2 * math.prod(shape) if is_sound and math.prod(shape) < 1 << 20 else 2
+        header[name] = {"dtype": "F16", "shape": shape if size > 2 else [1],
+                        "data_offsets": [end, end + size]}
+        end += size
+    text = written(header)
+    (folder / "a.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
+    checkpoint = open_checkpoint([str(folder / "a.safetensors")], {})
+    for part in ("unet", "controlnet", "text_encoder_2", "resources"):
+        with contextlib.suppress(SDBuildError):
+            if part == "resources":
+                checkpoint.resources()
+            else:
+                normalize.architecture(part, checkpoint.config(part), "sdxl")
+                for tensor in checkpoint.tensors(part).values():
+                    assert sum(map(len, tensor.chunks())) == tensor.size_bytes
 
 
 def safetensors(folder, chance):
@@ -363,11 +437,11 @@ def words(folder, chance):
 
 TARGETS = (recipe, config, index, scheduler, tokenizer, padding, merges, safetensors, bundle,
            package, record, shared_record, lock, lora, bindings, architecture, description,
-           compiled, links, words)
+           compiled, links, words, two_tokenizers, single_file)
 
 
 SLOW = {"words": 3_000, "compiled": 2_000}
-"""Inputs of the slow run where one takes longer: 20 targets, more than 100,000 inputs."""
+"""Inputs of the slow run where one takes longer: 22 targets, more than 100,000 inputs."""
 
 
 def run(target, folder, count):

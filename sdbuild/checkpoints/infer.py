@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from sdbuild.base.errors import SourceError
-from sdbuild.checkpoints.defaults import SCALES
+from sdbuild.checkpoints.defaults import DEFAULTS, SCALES
 from sdbuild.checkpoints.networks import NO_MORE
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -22,6 +22,10 @@ _MODELS = {768: FIRST, 1024: SECOND, 2048: XL, 1280: REFINER}
 """The models, by the width of the prompts that their U-Nets take."""
 
 _EXPECTED = ", ".join(f"{width} ({model})" for width, model in _MODELS.items())
+_SCALE = DEFAULTS["AutoencoderKL"]["scaling_factor"]
+_SCALES = {XL: SCALES["sdxl"], REFINER: SCALES["sdxl-refiner"]}
+"""How the latents of models are scaled where it is otherwise."""
+
 _XL_TIME_WIDTH = 256
 """Of each number about the picture. Source: Stability-AI/generative-models, `sd_xl_base.yaml`."""
 
@@ -62,8 +66,10 @@ def unet(where: str, shapes: Shapes) -> dict[str, Any]:
             else "UpBlock2D" for i in ups
         ],
     }
-    guidance = shapes.get("time_embedding.cond_proj.weight")
-    return found | ({"time_cond_proj_dim": guidance[1]} if guidance else {})
+    guidance = "time_embedding.cond_proj.weight"
+    if guidance in shapes:
+        found["time_cond_proj_dim"] = _shape(where, shapes, guidance)[1]
+    return found
 
 
 def controlnet(where: str, shapes: Shapes) -> dict[str, Any]:
@@ -93,7 +99,8 @@ def controlnet(where: str, shapes: Shapes) -> dict[str, Any]:
 def _half(where: str, shapes: Shapes) -> dict[str, Any]:
     """What the first half of a U-Net shows of its config, which a ControlNet is, too."""
     downs = _numbers(shapes, "down_blocks")
-    channels = [_shape(where, shapes, f"down_blocks.{i}.resnets.0.conv1.weight")[0] for i in downs]
+    channels = [_shape(where, shapes, f"down_blocks.{i}.resnets.0.conv1.weight")[0]
+                for i in downs or [0]]
     _expect_groups(where, channels)
     width = prompt_width(where, "unet", shapes)
     projection = _first(where, shapes, r".*\.attentions\.\d+\.proj_in\.weight")
@@ -148,14 +155,14 @@ def _one(values: list[int]) -> int | list[int]:
 
 def _condition(where: str, shapes: Shapes, width: int) -> dict[str, Any]:
     """What a U-Net takes beside a prompt: in XL, an embedding of it and numbers of the picture."""
-    found = shapes.get("add_embedding.linear_1.weight")
-    if found is None:
+    name = "add_embedding.linear_1.weight"
+    if name not in shapes:
         return {}
     if _MODELS.get(width) not in (XL, REFINER):
         raise SourceError(f"{where}: its U-Net takes more than a prompt, as unCLIP does, expected "
                           "Stable Diffusion 1, 2 or XL", hint=NO_MORE)
     return {"addition_embed_type": "text_time", "addition_time_embed_dim": _XL_TIME_WIDTH,
-            "projection_class_embeddings_input_dim": found[1]}
+            "projection_class_embeddings_input_dim": _shape(where, shapes, name)[1]}
 
 
 def _heads(where: str, width: int, channels: list[int]) -> Any:
@@ -165,10 +172,10 @@ def _heads(where: str, width: int, channels: list[int]) -> Any:
         return 8
     if model is not None and all(c % 64 == 0 for c in channels):
         return [c // 64 for c in channels]
-    raise SourceError(
-        f"{where}: its U-Net takes prompts {width} wide, expected {_EXPECTED}: the number of "
-        "heads cannot be inferred", hint=_CONFIG_HINT,
-    )
+    found = f"takes prompts {width} wide, expected {_EXPECTED}" if model is None else (
+        f"has {channels} channels, expected multiples of 64")
+    raise SourceError(f"{where}: its U-Net {found}: the number of heads cannot be inferred",
+                      hint=_CONFIG_HINT)
 
 
 def _expect_groups(where: str, channels: list[int]) -> None:
@@ -207,7 +214,7 @@ def vae(where: str, shapes: Shapes, model: str = "") -> dict[str, Any]:
         "mid_block_add_attention": "encoder.mid_block.attentions.0.to_q.weight" in shapes,
         "use_quant_conv": "quant_conv.weight" in shapes,
         "use_post_quant_conv": "post_quant_conv.weight" in shapes,
-        **({"scaling_factor": SCALES["sdxl"]} if model in (XL, REFINER) else {}),
+        **({"scaling_factor": _SCALES.get(model, _SCALE)} if model else {}),
     }
 
 
@@ -297,7 +304,7 @@ def text_encoder_2(where: str, shapes: Shapes, model: str) -> dict[str, Any]:
 
 def _numbers(names: Collection[str], prefix: str) -> list[int]:
     """The numbers that follow the prefix, in order."""
-    pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
+    pattern = re.compile(rf"{re.escape(prefix)}\.(\d{{1,4}})\.")
     return sorted({int(found[1]) for name in names if (found := pattern.match(name))})
 
 

@@ -34,9 +34,9 @@ RESNET = {
     "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj",
     "out_layers.0": "norm2", "out_layers.3": "conv2", "skip_connection": "conv_shortcut",
 }
-_BLOCK = re.compile(r"(input|output)_blocks\.(\d+)\.(\d+)\.(.+)")
-_DOWN = re.compile(r"input_blocks\.(\d+)\.0\.op\.weight")
-_UP = re.compile(r"output_blocks\.(\d+)\.\d+\.conv\.weight")
+_BLOCK = re.compile(r"(input|output)_blocks\.(\d{1,4})\.(\d{1,4})\.(.+)")
+_DOWN = re.compile(r"input_blocks\.(\d{1,4})\.0\.op\.weight")
+_UP = re.compile(r"output_blocks\.(\d{1,4})\.\d{1,4}\.conv\.weight")
 
 _EMA = tuple((re.compile(pattern), template) for pattern, template in (
     (r"^(input_blocks|output_blocks)(\d+)(\d)(?=\D)", r"\1.\2.\3."),
@@ -51,8 +51,8 @@ _EMA = tuple((re.compile(pattern), template) for pattern, template in (
 """How names without dots are divided, in this order.
 Source: CompVis/stable-diffusion, `ldm/modules/ema.py`, which takes the dots out."""
 
-_HINT = re.compile(r"input_hint_block\.(\d+)\.(.+)")
-_ZERO = re.compile(r"zero_convs\.(\d+)\.0\.(.+)")
+_HINT = re.compile(r"input_hint_block\.(\d{1,4})\.(.+)")
+_ZERO = re.compile(r"zero_convs\.(\d{1,4})\.0\.(.+)")
 
 _VAE = tuple((re.compile(pattern), name) for pattern, name in (
     (r"(encoder|decoder)\.norm_out\.(.+)", r"\1.conv_norm_out.\2"),
@@ -66,7 +66,7 @@ _VAE = tuple((re.compile(pattern), name) for pattern, name in (
     (r"decoder\.up\.(\d+)\.block\.(.+)", r"decoder.up_blocks.\1.resnets.\2"),
     (r"decoder\.up\.(\d+)\.upsample\.(.+)", r"decoder.up_blocks.\1.upsamplers.0.\2"),
 ))
-_LEVEL = re.compile(r"decoder\.up\.(\d+)\.")
+_LEVEL = re.compile(r"decoder\.up\.(\d{1,4})\.")
 
 _OPEN_CLIP_OUTER = {
     "positional_embedding": "embeddings.position_embedding.weight",
@@ -78,8 +78,8 @@ _OPEN_CLIP_LAYER = {
     "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
 }
 _PROJECTION = "text_projection"
-_LAYER = re.compile(r"(?:text_model\.)?encoder\.layers\.(\d+)\.")
-_OPEN_CLIP_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)")
+_LAYER = re.compile(r"(?:text_model\.)?encoder\.layers\.(\d{1,4})\.")
+_OPEN_CLIP_BLOCK = re.compile(r"transformer\.resblocks\.(\d{1,4})\.(.+)")
 
 
 def _unet_namer(names: Iterable[str]) -> Callable[[str], str]:

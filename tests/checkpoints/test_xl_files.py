@@ -16,8 +16,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints import normalize, open_checkpoint
-from tests.checkpoints.test_single_file import download
-from tests.single_files import write
+from tests.checkpoints.test_single_file import download, joined
+from tests.single_files import small_checkpoint, write
 from tests.xl_files import small_controlnet, small_xl, xl_file
 
 FAMILIES = {"base": "sdxl", "refiner": "sdxl-refiner", "inpainting": "sdxl", "lcm": "sdxl"}
@@ -222,6 +222,21 @@ def test_the_latents_of_an_autoencoder_alone_are_scaled_as_its_familys(
     made = download(file, tmp_path / "out", "vae", ("decoder.",), family=family)
 
     assert json.loads(made["latents.json"]) == {"scaling_factor": scale}
+
+
+def test_the_latents_of_an_autoencoder_in_a_whole_file_are_scaled_as_that_files_model(
+    base, tmp_path,
+):
+    """vae=FILE may name any checkpoint."""
+    folder, states = small_checkpoint(tmp_path / "first", "clip")
+    first = write(tmp_path / "1.safetensors", joined(folder, states, "clip"))
+    xl = write(tmp_path / "xl.safetensors", base[1])
+    scales = []
+    for name, file, family in (("1", first, "sdxl"), ("xl", xl, "sd")):
+        made = download(file, tmp_path / f"out-{name}", "vae", ("decoder.",), family=family)
+        scales.append(json.loads(made["latents.json"])["scaling_factor"])
+
+    assert scales == [0.18215, 0.13025]
 
 
 def test_a_file_of_xl_for_a_recipe_of_another_family_is_refused(base, tmp_path):

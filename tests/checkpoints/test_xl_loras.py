@@ -33,7 +33,11 @@ FIRST_NAMES = {
 """With a layer in each block: counted by hand from `openaimodel.py` of Stability AI's code."""
 
 CONVOLUTIONS = {"down_blocks.0.resnets.0.conv1": "input_blocks.1.0.in_layers.2",
+                "down_blocks.0.downsamplers.0.conv": "input_blocks.2.0.op",
+                "down_blocks.1.resnets.0.time_emb_proj": "input_blocks.3.0.emb_layers.1",
+                "up_blocks.0.upsamplers.0.conv": "output_blocks.1.2.conv",
                 "up_blocks.2.resnets.1.conv_shortcut": "output_blocks.5.0.skip_connection"}
+"""Those that LoRAs for few steps (LCM, Hyper-SD, DMD2) change, too."""
 TEXT_LAYERS = ("text_model.encoder.layers.0.self_attn.q_proj",
                "text_model.encoder.layers.1.self_attn.out_proj",
                "text_model.encoder.layers.1.mlp.fc1")

@@ -13,8 +13,8 @@ from collections.abc import Collection
 from sdbuild.checkpoints.ldm import RESNET, UNET_OUTER
 from sdbuild.checkpoints.loras.key_names import flattened
 
-_BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)"
-                    r"\.(\d+)(?:\.(.+))?")
+_BLOCK = re.compile(r"(down|up)_blocks\.(\d{1,4})\.(resnets|attentions|downsamplers|upsamplers)"
+                    r"\.(\d{1,4})(?:\.(.+))?")
 _OUTER = {new: old for old, new in UNET_OUTER.items()}
 _RESNET = {new: old for old, new in RESNET.items()}
 
