@@ -35,8 +35,12 @@ def lose(name):
     return lambda b: b.files.pop(name)
 
 
+def says(**fields):
+    return write("manifest.json", json.dumps(fields))
+
+
 def draw(**settings):
-    return write("manifest.json", json.dumps({"draw": settings}))
+    return says(draw=settings)
 
 
 def all_of(*changes):
@@ -69,6 +73,10 @@ def merges(change):
 
 def vocabulary(change):
     return lambda b: b.json("vocab.json", change)
+
+
+def t5_tokenizer(change):
+    return lambda b: b.json("tokenizer.json", change)
 
 
 def unloadable(name):

@@ -17,7 +17,8 @@ from sdbuild.mil.text.printer import dialect_of, format_program
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "swift-hosts"
 DECLARED = json.loads((FIXTURES / "bundles.json").read_text())
-DTYPES = {"Float32": (65568, "fp32"), "Float16": (65552, "fp16"), "Int32": (131104, "int32")}
+DTYPES = {"Float32": (65568, "fp32"), "Float16": (65552, "fp16"), "Int32": (131104, "int32"),
+          "Image": (0, "fp32")}
 VERSION = 7
 VOCABULARY = {"!": 0, "f": 1, "o": 2, "x</w>": 3, "fo": 4, "fox</w>": 5,
               "<|startoftext|>": 6, "<|endoftext|>": 7}
@@ -43,6 +44,7 @@ class SmallBundle:
     def __init__(self, scenario):
         self.models = copy.deepcopy(DECLARED[scenario])
         self.flexible, self.optional = set(), set()
+        self.folders, self.ruined = [], {}
         self.files = {"vocab.json": json.dumps(VOCABULARY), "merges.txt": MERGES}
         if "TextEncoderT5" in self.models:
             self.files |= {name: json.dumps(found) for name, found in T5_FILES.items()}
@@ -87,6 +89,8 @@ class SmallBundle:
     def write(self, folder):
         """Writes the bundle into a new folder, whose path is returned."""
         folder.mkdir()
+        for name in self.folders:
+            (folder / name).mkdir()
         for name, content in self.files.items():
             data = content if isinstance(content, bytes) else content.encode()
             (folder / name).write_bytes(data)
@@ -103,7 +107,19 @@ class SmallBundle:
             return {}
         marks = tuple(frozenset(n for m, n in found if m == name)
                       for found in (self.flexible, self.optional))
-        return _compiled(json.dumps(ports), name.rpartition("/")[2], *marks)
+        files = dict(_compiled(json.dumps(ports), name.rpartition("/")[2], *marks))
+        for file, change in self.ruined.get(name, ()):
+            files[file] = change(files[file])
+        return files
+
+
+def ruined(model, file, content=b"", *, old=b"", new=b""):
+    """Changes a file of a model, to other content or in one place, when the bundle is written."""
+    def change(found):
+        assert old in found
+        return found.replace(old, new) if old else content
+
+    return lambda bundle: bundle.ruined.setdefault(model, []).append((file, change))
 
 
 @cache
@@ -114,6 +130,9 @@ def _compiled(ports, name, flexible, optional):
         for port, (shape, dtype) in ports[side].items():
             feature = features.add(name=port)
             feature.type.isOptional = port in optional
+            if dtype == "Image":
+                feature.type.imageType.colorSpace = 20
+                continue
             array = feature.type.multiArrayType
             array.dataType = DTYPES[dtype][0]
             array.shape.extend(shape)

@@ -1,7 +1,5 @@
 """Which hosts run a bundle, as read in their sources at the commits that the entries name."""
 
-import json
-
 import pytest
 
 from sdbuild.bundle.bundle_reader import open_bundle
@@ -18,36 +16,19 @@ from tests.bundle.probes import (
     flexible,
     port,
     remove,
-    write,
+    says,
 )
-from tests.bundle.small_bundles import SmallBundle
+from tests.bundle.small_bundles import SmallBundle, ruined
 
 
 def nothing(bundle):
     """Leaves the bundle as it is."""
 
 
-def says(**fields):
-    return write("manifest.json", json.dumps(fields))
-
-
-def ruined(name, file, old, new):
-    """Changes a file of a model when the bundle is written."""
-    def change(bundle):
-        plain = bundle.compiled
-
-        def compiled(model, ports):
-            files = dict(plain(model, ports))
-            if model == name:
-                assert old in files[file]
-                files[file] = files[file].replace(old, new)
-            return files
-        bundle.compiled = compiled
-    return change
-
-
 SWIFT, MOCHI, HUB_APP = "Apple's Swift package", "MochiDiffusion", "swift-coreml-diffusers"
 PYTHON, COMFY = "Apple's Python pipeline", "ComfyUI-CoreMLSuite"
+NUMBER_IN_METADATA = ruined("Unet", "metadata.json", old=b'"isOptional" : "0"',
+                            new=b'"isOptional" : 0')
 FP16_VAE = port("VAEDecoder", "z", dtype="Float16")
 Z = port("VAEEncoder", "x", new_name="z")
 CASES = [
@@ -103,9 +84,9 @@ CASES = [
     ("sd-chunks", nothing, "off-grid-mobile", "yes", ""),
     (SD, says(prediction_type="v_prediction"), SWIFT, "no", "it predicts v_prediction, not noise"),
     (SD, nothing, "coreai-models", "no", "its own format"),
-    (SD, ruined("Unet", "metadata.json", b'"isOptional" : "0"', b'"isOptional" : 0'), MOCHI, "no",
+    (SD, NUMBER_IN_METADATA, MOCHI, "no",
      "Unet.mlmodelc/metadata.json"),
-    (SD, ruined("Unet", "metadata.json", b'"isOptional" : "0"', b'"isOptional" : 0'), SWIFT, "yes",
+    (SD, NUMBER_IN_METADATA, SWIFT, "yes",
      ""),
 ]
 

@@ -248,9 +248,11 @@ CHUNKED = {
         lambda b: b.port("UnetChunk1", crossing(b), shape=[2, 1, 1, 1]), "chunks_meet",
         "expected (2, 1, 1, 1) as chunk 1 gives it"),
     "a boundary that hides an input": (
-        lambda b: b.another("UnetChunk1", "output", "encoder_hidden_states"),
+        lambda b: (b.another("UnetChunk1", "output", "timestep"),
+                   b.another("UnetChunk2", "input", "timestep"),
+                   b.port("UnetChunk2", "timestep", shape=[2])),
         "boundary_hides_no_input",
-        "UnetChunk1.mlmodelc: found outputs encoder_hidden_states, expected other names"),
+        "UnetChunk1.mlmodelc: found outputs timestep, expected other names"),
     "a boundary in fp16": (
         lambda b: b.port("UnetChunk1", crossing(b), dtype=FLOAT16), "boundary_is_fp32",
         "found fp16, expected fp32"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from sdbuild.base.paths import is_file
 from sdbuild.bundle.bundle_reader import (
@@ -32,6 +33,8 @@ from sdbuild.bundle.rules.rule import (
 TRANSFORMER = "MultiModalDiffusionTransformer"
 CHUNKABLE = ("Unet", "ControlledUnet", "UnetRefiner")
 _WEIGHTS = re.compile(rb'"@model_path/([^"]+)"')
+_WEIGHT_FILE = "weights/weight.bin"
+_POINTER = b"version https://git-lfs"
 _NEEDED = {
     SD: ("TextEncoder", "VAEDecoder"),
     SDXL: ("TextEncoder", "TextEncoder2", "VAEDecoder"),
@@ -164,6 +167,16 @@ def weights_are_there(bundle: Opened) -> Iterator[Finding]:
                 yield Finding(f"{model.file}/{name}", "no file", "the weights that model.mil names")
 
 
+@rule(ERROR, SWIFT, "fails when it loads the model, or splits prompts into single letters.")
+def files_are_whole(bundle: Opened) -> Iterator[Finding]:
+    """No file is a Git LFS pointer in place of the file itself."""
+    inside = ("coremldata.bin", "model.mil", "metadata.json", _WEIGHT_FILE)
+    wanted = [f"{model.file}/{name}" for model in bundle.models.values() for name in inside]
+    for name in ("vocab.json", "merges.txt", *wanted):
+        if _begins_as_pointer(bundle.folder / name):
+            yield Finding(name, "a Git LFS pointer", "the file: git lfs pull")
+
+
 @rule(WARNING, APPS, "finds no image size, so it offers no image to image and no ControlNets.")
 def has_a_vae_encoder(bundle: Opened) -> Iterator[Finding]:
     """A bundle has a VAE encoder: apps read the picture size from it."""
@@ -187,6 +200,13 @@ def program(model: Compiled) -> bytes:
         return b""
 
 
+def _begins_as_pointer(path: Path) -> bool:
+    if not is_file(path):
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
+
+
 def _chunks(form: str) -> tuple[str, str]:
     return f"{form}Chunk1", f"{form}Chunk2"
 
@@ -197,10 +217,18 @@ def _forms(bundle: Opened, name: str) -> bool:
 
 
 def _nearest(bundle: Opened, name: str) -> str:
-    """What stands in the place of a model: it under another spelling, in chunks, or nothing."""
+    """What stands in the place of a model: it under another spelling, in chunks, in a folder of
+    this one, or nothing."""
     spelled = [n for n in bundle.names if n.lower().partition(".")[0] == name.lower()
                or n.startswith(f"{name}Chunk")]
-    return names(spelled) if spelled else "nothing"
+    found = spelled or _below(bundle, name)
+    return names(found) if found else "nothing"
+
+
+def _below(bundle: Opened, name: str) -> list[str]:
+    """A model in a folder of the bundle's, as in an archive that holds more than one form."""
+    return [f"{folder}/{name}{SUFFIX}" for folder in bundle.names
+            if (bundle.folder / folder / f"{name}{SUFFIX}").is_dir()]
 
 
 FILES = (
@@ -218,6 +246,7 @@ FILES = (
     descriptions_can_be_read,
     programs_are_there,
     weights_are_there,
+    files_are_whole,
     has_a_vae_encoder,
     sd3_draws_from_text_alone,
 )

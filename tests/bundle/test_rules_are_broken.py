@@ -1,0 +1,100 @@
+"""Every rule of the contract is broken by a bundle of the tests, and by what its sentence says."""
+
+import pytest
+
+from sdbuild.bundle.contract import RULES, violations
+from tests.bundle.probes import (
+    CHANGES,
+    CN,
+    REFINER,
+    SD,
+    SD3,
+    TRANSFORMER,
+    XL,
+    add,
+    all_of,
+    batch,
+    copy,
+    draw,
+    drop,
+    lose,
+    port,
+    remove,
+    says,
+    t5_tokenizer,
+    vocabulary,
+    write,
+)
+from tests.bundle.small_bundles import SmallBundle, ruined
+
+MORE = {
+    "has_a_vae_encoder": (SD, remove("VAEEncoder")),
+    "unets_inputs_have_their_shapes": (
+        SD, port("Unet", "encoder_hidden_states", shape=[2, 77, 768])),
+    "has_a_unet": (SD, remove("Unet")),
+    "has_a_unet_for_pictures_without_controlnets": (CN, remove("Unet")),
+    "chunks_are_two": ("sd-chunks", copy("UnetChunk2", "UnetChunk3")),
+    "holds_no_packages": (SD, lambda b: b.folders.append("Unet.mlpackage")),
+    "programs_are_there": (SD, ruined("Unet", "model.mil")),
+    "weights_are_there": (SD, ruined("Unet", "model.mil", b"// \"@model_path/weights/w.bin\"")),
+    "files_are_whole": (SD, write("merges.txt", "version https://git-lfs.github.com/spec/v1\n")),
+    "text_encoders_take_fp32": (SD, port("TextEncoder", "input_ids", dtype="Int32")),
+    "unets_take_floats": (SD, port("Unet", "timestep", dtype="Int32")),
+    "transformer_takes_floats": (SD3, port(TRANSFORMER, "timestep", dtype="Int32")),
+    "transformer_takes_the_built_in_widths": (
+        SD3, port(TRANSFORMER, "pooled_text_embeddings", shape=[2, 1280, 1, 1])),
+    "clips_fit_the_transformer": (
+        SD3, port("TextEncoder2", "hidden_embeds", shape=[1, 77, 1024])),
+    "pictures_are_floats": (SD, port("VAEDecoder", "z", dtype="Int32")),
+    "ports_are_arrays": (SD, port("VAEDecoder", "image", dtype="Image")),
+    "controlnets_inputs_are_like_the_unets": (
+        CN, port("controlnet/NetA", "sample", shape=[2, 4, 16, 16])),
+    "a_controlled_unet_takes_residuals": (
+        CN, drop("ControlledUnet", "additional_residual_0", "additional_residual_1")),
+    "projections_fit": ("ml-not-asked-for", all_of()),
+    "pooled_embeddings_fit": (XL, port("Unet", "text_embeds", shape=[2, 768])),
+    "vocabulary_has_the_second_encoders_pad": (XL, vocabulary(lambda words: words.pop("!"))),
+    "t5s_tokenizer_has_known_steps": (SD3, t5_tokenizer(
+        lambda found: found.update(normalizer={"type": "Sequence", "normalizers": [
+            {"type": "Strip"}]}))),
+    "t5s_tokenizer_adds_a_space": (SD3, t5_tokenizer(
+        lambda found: found.update(pre_tokenizer={
+            "type": "Metaspace", "prepend_scheme": "always"}))),
+    "t5s_tokenizer_is_unigram": (SD3, t5_tokenizer(
+        lambda found: found["model"].update(vocab={"a": 1}))),
+    "metadata_can_be_read": (SD, ruined("Unet", "metadata.json", b"{}")),
+    "metadata_shows_the_true_shapes": (SD, ruined(
+        "VAEEncoder", "metadata.json", old=b"64, 64", new=b"96, 64")),
+    "histogram_tells_the_attention": (SD, ruined(
+        "Unet", "metadata.json", old=b'"Fill"', new=b'"Ios16.einsum"')),
+    "predicts_noise": (SD, says(prediction_type="v_prediction")),
+    "schedule_is_the_built_in_one": (SD, says(scheduler={"beta_schedule": "linear"})),
+    "scale_factor_is_the_familys": (XL, says(scale_factor=0.18215)),
+    "prompts_are_padded_with_the_end_token": (SD, says(pad_token="!")),
+    "guidance_is_at_least_one": (XL, draw(guidance=0.0)),
+    "a_refiner_is_used_unasked": (REFINER, all_of()),
+    "batch_is_two": (XL, batch(1, "Unet")),
+    "text_encoders_give_fp32": (SD, port("TextEncoder", "last_hidden_state", dtype="Float16")),
+    "t5_has_its_tokenizer": (SD3, lose("tokenizer.json")),
+    "residuals_meet": (CN, add("controlnet/NetA", "outputs", "more", [2, 4, 8, 8])),
+}
+
+
+def broken(scenario, change, folder):
+    bundle = SmallBundle(scenario)
+    change(bundle)
+    return {violation.rule for violation in violations(bundle.write(folder))}
+
+
+@pytest.mark.parametrize("rule", MORE)
+def test_a_bundle_breaks_the_rule_that_is_meant(rule, tmp_path):
+    assert rule in broken(*MORE[rule], tmp_path / "bundle")
+
+
+def test_every_rule_is_broken_by_some_bundle(tmp_path):
+    found = set(MORE)
+    for position, (scenario, change, _) in enumerate(CHANGES.values()):
+        found |= broken(scenario, change, tmp_path / str(position))
+
+    assert {rule.name for rule in RULES} - found == set()
+    assert set(MORE) <= {rule.name for rule in RULES}
