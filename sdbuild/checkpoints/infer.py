@@ -86,7 +86,8 @@ def controlnet(where: str, shapes: Shapes) -> dict[str, Any]:
     if not any(".attn2.to_k." in name for name in shapes):
         raise SourceError(
             f"{where}: its ControlNet has no attentions, as the small ones of XL: how wide its "
-            "prompts are cannot be inferred", hint=_CONFIG_HINT)
+            "prompts are cannot be inferred",
+            hint="controlnet=FOLDER reads it from a folder with its config.json")
     return {
         "_class_name": "ControlNetModel",
         **_half(where, shapes),

@@ -160,7 +160,8 @@ def _other_form(names: Collection[str]) -> str:
     """What helps where the files are no checkpoint in diffusers' layout; empty if they do not show
     what they are."""
     if "config.json" in names:
-        return "it is a folder of one network; if that is an autoencoder: vae=FOLDER"
+        return ("it is a folder of one network; if that is an autoencoder: vae=FOLDER, if a "
+                "ControlNet: controlnet=FOLDER")
     files = sorted(name for name in names if "/" not in name and name.endswith(_SHARD))
     if not files or any(name.endswith("/config.json") for name in names):
         return ""

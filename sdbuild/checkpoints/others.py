@@ -50,7 +50,8 @@ def refuse(path: Path, names: Iterable[str], part: str) -> None:
     names = list(names)
     kinds = _KINDS
     if part != "controlnet" and not any(name.startswith(_WHOLE) for name in names):
-        kinds = (*_KINDS, (_CONTROLNET, "is a ControlNet", ""))
+        kinds = (*_KINDS, (_CONTROLNET, "is a ControlNet",
+                          "controlnet=FILE adds it to a bundle"))
     for name in names:
         for pattern, kind, hint in kinds:
             if pattern.match(name):

@@ -31,9 +31,10 @@ class Merge(ComponentStage):
         return {"checkpoint": Need("checkpoint")}
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
-        """How strong each LoRA is, in the order in which they are added."""
+        """How strong each LoRA is, in the order in which they are added, and to which network:
+        the U-Net that takes a ControlNet's residuals is changed as the plain one is."""
         family = {} if recipe.family.name == "sd" else {"family": recipe.family.name}
-        return family | {"component": component.name,
+        return family | {"component": component.folder,
                          "strengths": [lora.strength for lora in recipe.sources.loras]}
 
     def reading(self, recipe: Recipe, component: Component) -> Reading:

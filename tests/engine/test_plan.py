@@ -90,6 +90,17 @@ def test_what_a_step_is_made_from_ends_with_itself_and_leaves_other_components_o
     assert found == ["download:unet", "trace:unet", "lower:unet", "convert:unet"]
 
 
+def test_a_lora_changes_the_u_net_that_takes_residuals_as_it_changes_the_plain_one():
+    steps = plan(load({"model": "sd-1-5", "lora": "style.safetensors",
+                       "controlnet": "canny.safetensors"})).steps
+
+    merges = {name: step.params for name, step in steps.items() if name.startswith("merge:")}
+
+    assert merges["merge:controlled_unet"] == merges["merge:unet"]
+    assert merges["merge:unet"]["component"] == "unet"
+    assert "merge:controlnet" not in merges
+
+
 def test_originals_are_those_of_the_checkpoint_with_its_loras():
     steps = plan(load({"lora": "style.safetensors"})).steps
 
