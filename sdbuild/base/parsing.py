@@ -33,7 +33,7 @@ _LARGEST_INTEGER = 1 << 64
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _REQUIRED: Any = object()
-_AGAIN = "download it again, logged in if its page asks for that"
+_AGAIN = "download it again, logged in if its page requires it"
 _BEGINNINGS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself",
      "run `git lfs pull` in its repository, or download the file from its page"),
@@ -299,7 +299,7 @@ class Fields:
     def integer(
         self, name: str, *, low: int = 0, high: int = (1 << 53), default: Any = _REQUIRED
     ) -> int:
-        """Returns a whole number from `low` to `high`, inclusive; 2.0 is none."""
+        """Returns an integer from `low` to `high`, inclusive; 2.0 is none."""
         return self._get(name, default, f"an integer from {low} to {high}",
                          lambda found: type(found) is int and low <= found <= high)
 

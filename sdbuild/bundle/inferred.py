@@ -122,7 +122,7 @@ def _sample(unet: Model, folder: Path) -> tuple[int, ...]:
     if len(shape) != 4:
         raise BundleError(f"{shown(folder)}: the U-Net has no input sample of four dimensions, "
                           f"found {', '.join(unet.input_shapes)}",
-                          hint="only Stable Diffusion 1.x, 2.x and XL are drawn")
+                          hint="images are generated of Stable Diffusion 1.x, 2.x and XL only")
     return shape
 
 
@@ -134,8 +134,8 @@ def _family(unet: Model, folder: Path) -> str:
     """
     shapes: Mapping[str, tuple[int, ...]] = unet.input_shapes
     if "latent_image_embeddings" in shapes:
-        raise BundleError(f"{shown(folder)}: its U-Net is that of {SD3}, which is not drawn yet",
-                          hint="only Stable Diffusion 1.x, 2.x and XL are drawn")
+        raise BundleError(f"{shown(folder)}: its U-Net is that of {SD3}, not supported yet",
+                          hint="images are generated of Stable Diffusion 1.x, 2.x and XL only")
     if "time_ids" not in shapes:
         return SD
     return REFINER if shapes["time_ids"][-1:] == (5,) else SDXL

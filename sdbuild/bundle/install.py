@@ -31,7 +31,7 @@ def install(record: Record, store: Store, folder: Path) -> None:
     """
     try:
         make_folder(folder.parent)
-        with locked(folder.parent, f"put {folder.name} in place"):
+        with locked(folder.parent, f"install {folder.name}"):
             _recover(folder)
             check_replaceable(folder)
             work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))

@@ -66,7 +66,7 @@ def _in_folder(
         return load_bundle(folder), []
     if not folder.is_dir():
         raise BundleError(f"{shown(folder)}: there is no such folder or file",
-                          hint="give a bundle's folder, a zip, or hub:owner/name")
+                          hint="use a bundle's folder, a zip, or hub:owner/name")
     check_inside(folder)
     files = [path.relative_to(folder).as_posix() for path in _below(folder)]
     found = _chosen(files, variant, shown(where))

@@ -130,7 +130,7 @@ def _in_cache(path: Path) -> str:
     found = [shown(commit.relative_to(path)) for commit in contents(path / "snapshots")[:3]]
     kind, *repo = path.name.split("--")
     name = "/".join(repo) if kind == "models" and len(repo) == 2 else "owner/name"
-    return f"take {' or '.join(found) or 'snapshots/<commit>'}, or hub:{name}"
+    return f"use {' or '.join(found) or 'snapshots/<commit>'}, or hub:{name}"
 
 
 def _hint(path: Path) -> str:

@@ -160,7 +160,7 @@ def _condition(where: str, shapes: Shapes, width: int) -> dict[str, Any]:
     if name not in shapes:
         return {}
     if _MODELS.get(width) not in (XL, REFINER):
-        raise SourceError(f"{where}: its U-Net takes more than a prompt, as unCLIP does, expected "
+        raise SourceError(f"{where}: its U-Net needs more than a prompt, as unCLIP does, expected "
                           "Stable Diffusion 1, 2 or XL", hint=NO_MORE)
     return {"addition_embed_type": "text_time", "addition_time_embed_dim": _XL_TIME_WIDTH,
             "projection_class_embeddings_input_dim": _shape(where, shapes, name)[1]}

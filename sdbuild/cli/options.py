@@ -70,7 +70,7 @@ class _Value(click.ParamType):
             with contextlib.suppress(SDBuildError):  # a broken project completes nothing
                 known = Project.here().names()
         found = [CompletionItem(word) for word in known if word.startswith(incomplete)]
-        is_file = self._field.unit.startswith(("FILE", "FOLDER", "PLACE", "RECIPE"))
+        is_file = self._field.unit.startswith(("FILE", "FOLDER", "LOCATION", "RECIPE"))
         return found or ([CompletionItem(incomplete, type="file")] if is_file else [])
 
 

@@ -57,13 +57,14 @@ class Field:
 
 
 RECIPE_FIELDS = (
-    Field(name="source", parse=values.places, unit="PLACE", is_tagged=True, is_of_checkpoint=True,
+    Field(name="source", parse=values.places, unit="LOCATION", is_tagged=True,
+          is_of_checkpoint=True,
           meaning="the checkpoint: a folder in diffusers' "
           "layout, a .safetensors file, or hub:owner/name[@revision]"),
     Field(name="config", parse=values.named_path, default=None, unit="FOLDER", is_tagged=True,
           is_of_checkpoint=True, meaning="a folder in diffusers' layout that says what a "
           ".safetensors file does not: configs, tokenizer, scheduler"),
-    Field(name="vae", parse=values.places, default=None, unit="PLACE", is_tagged=True,
+    Field(name="vae", parse=values.places, default=None, unit="LOCATION", is_tagged=True,
           is_of_checkpoint=True, meaning="the autoencoder, from another location than the "
           "checkpoint: a folder, a .safetensors file, or hub:owner/name[@revision]"),
     Field(name="lora", parse=values.loras, default=None, unit="FILE:STRENGTH", is_tagged=True,
@@ -124,7 +125,7 @@ DRAW_FIELDS = (
     Field(name="count", parse=values.integer(1, 256), default=1, unit="N",
           meaning="the number of images, one seed each"),
     Field(name="host", parse=values.choice(*HOSTS), default="diffusers", choices=tuple(HOSTS),
-          meaning="the host that draws the same image"),
+          meaning="the host whose image is generated"),
     Field(name="rng", parse=values.choice(*RNGS), default=None, choices=RNGS,
           meaning="the random numbers, if not the host's own"),
     Field(name="tokenizer", parse=values.choice(*TOKENIZERS), default=None, choices=TOKENIZERS,
@@ -138,9 +139,9 @@ INPUT_FIELDS = (
     Field(name="image", parse=values.image, default=None, unit="FILE",
           meaning="an image to begin with"),
     Field(name="strength", parse=values.number(0, 1), default=None, unit="X",
-          meaning="how much of it is drawn anew, from 0 to 1"),
+          meaning="how much of it is replaced, from 0 to 1"),
     Field(name="mask", parse=values.image, default=None, unit="FILE",
-          meaning="an image that is white where the first one is drawn anew"),
+          meaning="an image that is white where the first one is replaced"),
     Field(name="control", parse=values.controls, default=None, unit="NAME:FILE:X",
           meaning="ControlNets of the bundle, each with its image and how strongly it counts"),
     Field(name="refiner", parse=values.number(0, 1), default=None, unit="X",

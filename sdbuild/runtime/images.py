@@ -27,7 +27,7 @@ def read(path: Path) -> Image.Image:
             found.load()
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, EOFError,
             Image.DecompressionBombError) as error:
-        said = getattr(error, "strerror", None) or "not a picture that Pillow reads"
+        said = getattr(error, "strerror", None) or "not an image that Pillow reads"
         raise SDBuildError(f"{path}: {said}", hint="give a PNG, JPEG or WebP file") from error
     return found
 

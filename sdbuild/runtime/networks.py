@@ -49,7 +49,7 @@ class Networks:
     ) -> None:
         if bundle.family not in ENCODERS:
             raise BundleError(f"{bundle.folder}: family is {bundle.family}, expected one of "
-                              f"{', '.join(ENCODERS)}", hint="its images are not drawn yet")
+                              f"{', '.join(ENCODERS)}", hint="its images cannot be generated yet")
         self._bundle, self._predictor, self._weight_bytes = bundle, predictor, weight_bytes
         self._parts = parts
         self._loaded: dict[str, Chain] = {}
@@ -79,7 +79,7 @@ class Networks:
         bundle = self._bundle
         if component not in bundle.models:
             wanted = ",".join(dict.fromkeys((*self.drawing, component)))
-            raise BundleError(f"{bundle.folder}: no {component}, which drawing needs",
+            raise BundleError(f"{bundle.folder}: no {component}, which generating needs",
                               hint=f"build it with components={wanted}")
         chain = load(bundle.models[component], self._predictor, bundle.attention,
                      self._weight_bytes)

@@ -128,9 +128,9 @@ class Pipeline:
         for name in ("image", "mask", "control"):
             if getattr(request, name) and name not in host.takes:
                 raise BundleError(f"{name}: {host.title} takes none",
-                                  hint="leave it out, or take another host")
+                                  hint="leave it out, or use another host")
         if request.mask and not request.image:
-            raise BundleError("mask: there is no image to draw a part of anew",
+            raise BundleError("mask: there is no image to replace a part of",
                               hint="give one: image=FILE")
         channels, *cells = self._networks.shape("unet", "sample")[1:]
         is_native = channels % 2 == 1  # latents, a mask, and latents again

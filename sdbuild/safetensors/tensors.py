@@ -142,7 +142,7 @@ _BEGINNINGS = (
     (b"PK\x03\x04", "a pickle of PyTorch's, which can run code when it is read", UNPICKLE),
     (b"\x80\x02", "a pickle, which can run code when it is read", UNPICKLE),
     (b"{", "JSON, perhaps the answer of a server that wants a login",
-     "download it again, logged in if its page asks for that"),
+     "download it again, logged in if its page requires it"),
 )
 
 

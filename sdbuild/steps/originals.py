@@ -94,7 +94,7 @@ class Originals(DrawingStage):
                 raise SourceError(
                     f"picture {number}: the checkpoint produces numbers that are not finite, in "
                     "PyTorch and fp32 too",
-                    hint="its weights are damaged: download it again, or take another")
+                    hint="its weights are damaged: download it again, or use another")
             image.save(job.output / picture(number))
         return {}
 

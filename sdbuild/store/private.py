@@ -34,7 +34,7 @@ def private_folder() -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & _OTHERS:
         raise StoreError(
             f"{folder}: user {found.st_uid}, {stat.filemode(found.st_mode)}; expected a folder of "
-            f"user {os.getuid()} that nobody else can open",
+            f"user {os.getuid()} that no other user can open",
             hint="remove it, or choose another folder for temporary files with TMPDIR",
         )
     return folder

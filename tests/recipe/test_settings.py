@@ -29,8 +29,8 @@ def test_nothing_is_put_into_the_home_of_nobody(name):
 
     path = f"~nobody-here/{PLACES[name]}"
     assert caught.value.message == (
-        f"on the command line: {name} is '{path}', expected a path: ~nobody-here is nobody's home "
-        f"here, ./{path} is a name")
+        f"on the command line: {name} is '{path}', expected a path: ~nobody-here is not "
+        f"the home of a user, ./{path} is a name")
     assert caught.value.hint.startswith(f"{name} is ")
 
 
@@ -41,7 +41,7 @@ def test_a_home_that_the_system_does_not_tell_is_asked_for(monkeypatch, name):
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", unknown)
 
-    with pytest.raises(RecipeError, match="expected a path: ~ is nobody's home here"):
+    with pytest.raises(RecipeError, match="expected a path: ~ is not the home of a user"):
         settings({name: f"~/{PLACES[name]}"})
 
 

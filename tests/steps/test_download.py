@@ -362,7 +362,7 @@ def test_a_file_that_is_longer_or_shorter_than_its_header_says_is_called_so(
 
 
 @pytest.mark.parametrize("commits, hint", [
-    (["0a" * 20], f"take snapshots/{'0a' * 20} or hub:ann/tiny"), ([], "snapshots"),
+    (["0a" * 20], f"use snapshots/{'0a' * 20} or hub:ann/tiny"), ([], "snapshots"),
 ])
 def test_the_cache_of_a_repository_says_where_its_checkpoint_is(tmp_path, commits, hint):
     root = tmp_path / "models--ann--tiny"

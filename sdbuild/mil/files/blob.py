@@ -95,7 +95,7 @@ class BlobReader:
             raise UnsupportedFormat(f"{where}: data type code {code} is not known")
         if data < offset + _RECORD.size or data + size > len(self._map):
             raise InvalidProgram(
-                f"{where}: its {size} bytes at {data} lie outside the file's {len(self._map)}"
+                f"{where}: its {size} bytes at {data} are outside the file's {len(self._map)}"
             )
         if padding > min(7, size * 8):
             raise InvalidProgram(f"{where}: {padding} padding bits, expected less than a byte")

@@ -29,10 +29,10 @@ def refuse_existing(sources: Iterable[Path], destinations: Sequence[Path]) -> No
     made = [(path, Path(os.path.realpath(path))) for path in destinations]
     for (path, place), (source, outer) in product(made, given):
         if place.is_relative_to(outer):
-            raise MILError(f"{path}: lies inside {source}, which is only read")
+            raise MILError(f"{path}: is inside {source}, which is only read")
     for (path, place), (other, outer) in permutations(made, 2):
         if place.is_relative_to(outer):
-            what = "is" if place == outer else "lies inside"
+            what = "is" if place == outer else "is inside"
             raise MILError(f"{path}: {what} {other}, which is to be written too",
                            hint="choose a separate path for each")
 

@@ -80,10 +80,10 @@ def asked(request: Request, bundle: Bundle, host: Host) -> Asked:
     ):
         if known and value not in known:
             raise BundleError(f"{field}={value}: {host.title} has only {', '.join(known)}",
-                              hint=f"take {field}={known[0]}, or another host")
+                              hint=f"use {field}={known[0]}, or another host")
     if sigmas and not scheduler.has_sigmas:
         raise BundleError(f"scheduler={scheduler.name} has no sigmas that could be {sigmas}",
-                          hint="take another scheduler, such as dpm, or karras=no")
+                          hint="use another scheduler, such as dpm, or karras=no")
     if sigmas not in ("", *SIGMAS):
         raise BundleError(f"scheduler={request.scheduler}: no such sigmas as {sigmas}")
     return Asked(
@@ -112,9 +112,9 @@ def schedule(
         raise
     except ImportError as error:
         raise ToolMissing(f"scheduler={request.scheduler}: {str(error).strip()}",
-                          hint="pip install scipy, or take another scheduler") from error
+                          hint="pip install scipy, or use another scheduler") from error
     except Exception as error:  # diffusers refuses configs in many ways
         raise BundleError(
             f"{bundle.folder / MANIFEST}: scheduler: {request.scheduler} cannot take it for "
-            f"{request.steps} steps: {error}", hint="take another scheduler") from error
+            f"{request.steps} steps: {error}", hint="use another scheduler") from error
     return made

@@ -60,7 +60,7 @@ class Steps:
         if start >= len(every):
             raise BundleError(
                 f"strength={strength:g} leaves no step of {steps}: Apple's Swift package crashes",
-                hint=f"take a strength of at least {1 / steps:g}")
+                hint=f"use a strength of at least {1 / steps:g}")
         self.timesteps: Sequence[float] = every[start:]
         self.is_cut = start > 0
         self.denoised: torch.Tensor | None = None
@@ -100,7 +100,7 @@ class Pndm(Steps):
         steps = asked.steps
         if not 2 <= steps < _TRAINED:
             raise BundleError(f"steps={steps} with pndm: Apple's Swift package crashes",
-                              hint="take steps from 2 to 999, or scheduler=dpm")
+                              hint="use steps from 2 to 999, or scheduler=dpm")
         self._stride = _TRAINED // steps
         forward = [number * self._stride + 1 for number in range(steps)]
         super().__init__([*forward[:-1], forward[-2], forward[-1]][::-1], steps, asked.strength)
@@ -145,10 +145,10 @@ class Dpm(Steps):
         self._is_karras = asked.sigmas == "karras"
         if asked.sigmas not in ("", "karras"):
             raise BundleError(f"sigmas of {asked.sigmas}: Apple's Swift package has only karras",
-                              hint="take karras=yes, or another host")
+                              hint="use karras=yes, or another host")
         if self._is_karras and asked.steps < 2:
             raise BundleError("karras with one step: Apple's Swift package crashes",
-                              hint="take steps=2, or karras=no")
+                              hint="use steps=2, or karras=no")
         alphas_cumprod = _alphas_cumprod()
         if self._is_karras:
             every, sigmas = _karras(alphas_cumprod, asked.steps)

@@ -136,7 +136,7 @@ def test_a_truncated_weight_file_is_an_error_that_names_the_weight(tmp_path):
     file = read_package(source).root / "weights" / "weight.bin"
     file.write_bytes(file.read_bytes()[:2000])
 
-    with pytest.raises(InvalidProgram, match=r"const conv0_weight_0: val: .* lie outside the file"):
+    with pytest.raises(InvalidProgram, match=r"const conv0_weight_0: val: .* are outside the file"):
         palettize(source, tmp_path / "ours.mlpackage", nbits=4)
 
     assert [p.name for p in tmp_path.iterdir()] == ["source.mlpackage"]

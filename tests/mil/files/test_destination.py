@@ -37,7 +37,7 @@ def test_nothing_is_written_into_the_package_or_over_what_is_there(write, place)
 
     with pytest.raises(MILError, match="taken: exists already"):
         write(place / "m.mlpackage", place / "taken")
-    with pytest.raises(MILError, match=r"lies inside .*m\.mlpackage, which is only read"):
+    with pytest.raises(MILError, match=r"is inside .*m\.mlpackage, which is only read"):
         write(place / "m.mlpackage", place / "link" / "new" / "x")
 
     assert content(place) == before
@@ -54,8 +54,8 @@ def test_a_folder_that_is_a_file_is_told(write, place):
 
 @pytest.mark.parametrize(("first", "second", "expected"), [
     ("a", "b/../a", "a: is .*a, which is to be written too"),
-    ("a", "a/b", "b: lies inside .*a, which is to be written too"),
-    ("a/b", "a", "b: lies inside .*a, which is to be written too"),
+    ("a", "a/b", "b: is inside .*a, which is to be written too"),
+    ("a/b", "a", "b: is inside .*a, which is to be written too"),
     ("a", "here/a", "a: is .*a, which is to be written too"),
 ])
 def test_chunks_need_places_of_their_own(first, second, expected, place):

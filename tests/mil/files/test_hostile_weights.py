@@ -43,11 +43,11 @@ def test_every_truncated_weight_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("record", "expected"), [
-    ((64, 1, 1 << 63, 128, 0), "lie outside the file's 1024"),
-    ((64, 1, 64, (1 << 64) - 64, 0), "lie outside"),
-    ((64, 1, 64, 0, 0), "lie outside"),
-    ((64, 1, 64, 64, 0), "lie outside"),
-    ((64, 1, 64, 992, 0), "lie outside"),
+    ((64, 1, 1 << 63, 128, 0), "are outside the file's 1024"),
+    ((64, 1, 64, (1 << 64) - 64, 0), "are outside"),
+    ((64, 1, 64, 0, 0), "are outside"),
+    ((64, 1, 64, 64, 0), "are outside"),
+    ((64, 1, 64, 992, 0), "are outside"),
     ((64, 8, 4, 128, 1 << 40), "padding bits, expected less than a byte"),
     ((64, 8, 0, 128, 4), "padding bits, expected less than a byte"),
     ((64, 99, 64, 128, 0), "data type code 99 is not known"),

@@ -61,7 +61,7 @@ BROKEN = {
     "a value": (with_a_constant_without_value, None, "a constant has no value"),
     "a type": (with_a_blob_of_another_type, None, "its blob holds fp16, expected fp32"),
     "a feature": (with_an_output_that_the_program_lacks, None, "the program has no 'nowhere'"),
-    "a file": (None, truncated, "lie outside the file's 2000"),
+    "a file": (None, truncated, "are outside the file's 2000"),
     "a record": (None, with_a_broken_record, "expected 0xdeadbeef"),
 }
 
