@@ -60,6 +60,10 @@ class _Running:
         return clock(so_far)
 
 
+_lock = threading.RLock()
+"""Held by whoever draws or prints: `-n` runs steps in threads."""
+
+
 class Display:
     """Lines for the steps that run at the moment, below all that is printed.
 
@@ -73,7 +77,6 @@ class Display:
         self._running: list[_Running] = []
         self._live: Live | None = None
         self._console: Console | None = None
-        self._lock = threading.RLock()  # `-n` runs steps in threads
         self.numbers: dict[str, int] = {}
         self.total = 0
 
@@ -89,13 +92,13 @@ class Display:
             yield None
             return
         running = _Running(name=step, number=self.numbers.get(step, 0), expected=seconds)
-        with self._lock:
+        with _lock:
             self._running.append(running)
             self._start()
         try:
             yield running.watch
         finally:
-            with self._lock:
+            with _lock:
                 self._running.remove(running)
                 if not self._running:
                     self.stop()
@@ -103,7 +106,7 @@ class Display:
     @contextlib.contextmanager
     def hidden(self) -> Iterator[None]:
         """Takes the lines away while something is printed."""
-        with self._lock:
+        with _lock:
             was_shown = self._live is not None
             self.stop()
             try:
@@ -114,10 +117,11 @@ class Display:
 
     def stop(self) -> None:
         """Takes the lines away."""
-        with self._lock:
+        with _lock:
             if self._live is not None:
                 self._live.stop()
                 self._live = None
+                _shown.remove(self)
 
     def _start(self) -> None:
         if self._live is None:
@@ -129,6 +133,7 @@ class Display:
                 refresh_per_second=_A_SECOND, redirect_stdout=False, redirect_stderr=False,
             )
             self._live.start(refresh=True)
+            _shown.append(self)
 
     def _lines(self) -> RenderableType:
         from rich.text import Text
@@ -137,6 +142,18 @@ class Display:
         width, is_ascii = self._console.width, not self._console.encoding.startswith("utf")
         return Text("\n", no_wrap=True, overflow="crop").join(
             _line(running, self.total, width - 1, is_ascii) for running in list(self._running))
+
+
+_shown: list[Display] = []
+
+
+@contextlib.contextmanager
+def above() -> Iterator[None]:
+    """Takes the lines of all displays away while something is printed."""
+    with _lock, contextlib.ExitStack() as hidden:
+        for display in list(_shown):
+            hidden.enter_context(display.hidden())
+        yield
 
 
 def is_live(stream: Any, environment: Mapping[str, str]) -> bool:

@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from doit.cmd_base import ModuleTaskLoader
@@ -16,18 +13,12 @@ from doit.doit_cmd import DoitMain
 
 from sdbuild.base.errors import RecipeError
 from sdbuild.base.parsing import shown
-from sdbuild.cli.reporter import Reporter
+from sdbuild.cli.reporter import Collector, Reporter
 from sdbuild.cli.tasks import load, variables
-from sdbuild.recipe.settings import database, settings
+from sdbuild.recipe.settings import database
 
 
-class Before(Reporter):
-    """The reporter of a build that a command starts with."""
-
-    is_last = False
-
-
-def _config(reporter: type[Reporter] = Reporter) -> dict[str, Any]:
+def _config(reporter: type[Collector] | Collector = Reporter) -> dict[str, Any]:
     return {
         "default_tasks": ["build"],
         "reporter": reporter,
@@ -39,9 +30,9 @@ def _config(reporter: type[Reporter] = Reporter) -> dict[str, Any]:
 
 
 DOIT_CONFIG = _config()
-_COMMANDS = {"run": "sdbuild.cli.tasks:RunWithin", "forget": "sdbuild.cli.tasks:ForgetRecords",
-             "info": "sdbuild.cli.tasks:InfoOfTask",
-             "help": "sdbuild.cli.doit_help:HelpVariables"}
+_COMMANDS = {name: f"sdbuild.cli.doit_commands:{command}" for name, command in (
+    ("run", "RunWithin"), ("forget", "ForgetRecords"), ("info", "InfoOfTask"),
+    ("help", "HelpVariables"))}
 
 
 def task_sdbuild() -> Iterator[dict[str, Any]]:
@@ -49,19 +40,25 @@ def task_sdbuild() -> Iterator[dict[str, Any]]:
     yield from load(variables())
 
 
-def run(
-    arguments: Sequence[str], words: Mapping[str, str], reporter: type[Reporter] = Reporter
-) -> int:
-    """Runs doit in this process; its exit status: 0 done, 1 or 2 failed, 3 no such task.
+def run(arguments: Sequence[str], words: Mapping[str, str]) -> int:
+    """Runs doit in this process, as on its own command line, and gives its exit status.
 
     Args:
         words: the variables, which doit itself would read from its arguments.
     """
+    return execute(arguments, lambda: load(words), Reporter)
+
+
+def execute(
+    arguments: Sequence[str], tasks: Callable[[], Iterator[dict[str, Any]]],
+    reporter: type[Collector] | Collector,
+) -> int:
+    """Runs doit in this process; its exit status: 0 done, 1 or 2 failed, 3 no such task."""
     for word in arguments:
         _check_task(word)
 
     def task_sdbuild() -> Iterator[dict[str, Any]]:
-        yield from load(words)
+        yield from tasks()
 
     program = DoitMain(
         ModuleTaskLoader({"DOIT_CONFIG": _config(reporter), "task_sdbuild": task_sdbuild}),
@@ -83,13 +80,3 @@ def _check_task(word: str) -> None:
     if not word.startswith("-") and ("=" in word or ("/" in word and ":" not in word)):
         raise RecipeError(f"{shown(word)}: expected a task, or name=value",
                           hint='a value that has spaces is quoted: source="my models/a"')
-
-
-def build_bundle(words: Mapping[str, str], *, is_quiet: bool = False) -> tuple[Path, int]:
-    """Builds the recipe's bundle; its folder, and doit's exit status.
-
-    Args:
-        is_quiet: progress goes to standard error.
-    """
-    with redirect_stdout(sys.stderr if is_quiet else sys.stdout):
-        return settings(words).bundle, run(["run", "build"], words, Before)

@@ -151,8 +151,10 @@ def cli(debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; the exit status."""
+    from sdbuild.cli.log import logged
+
     any_locale()
-    with printed_safely():
+    with printed_safely(), logged():
         return _run(list(sys.argv[1:] if arguments is None else arguments))
 
 

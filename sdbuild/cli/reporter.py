@@ -1,17 +1,19 @@
-"""Progress of a build on the terminal, as doit runs its tasks."""
+"""What became of the tasks that doit runs: collected for programs, printed for people."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from doit.cmd_base import tasks_and_deps_iter
+from doit.exceptions import BaseFail
 from doit.reporter import ConsoleReporter
 from doit.task import Task
 
-from sdbuild.base.errors import SDBuildError
+from sdbuild.base.errors import SDBuildError, StepError
 from sdbuild.base.printable import Printable
 from sdbuild.base.units import clock, counted
 from sdbuild.cli.display import Display
@@ -25,7 +27,85 @@ def is_step(task: Task) -> bool:
     return bool(task.meta) and "step" in task.meta
 
 
-class Reporter(ConsoleReporter):
+class Collector(ConsoleReporter):
+    """Collects what ran, what was reused and what failed; prints nothing.
+
+    `ran` are the records of the steps that ran, by name, and `error` the first failure.
+    """
+
+    desc = "sdbuild's own for programs: nothing is printed"
+
+    def __init__(self, outstream: Any = None, options: Mapping[str, Any] | None = None) -> None:
+        super().__init__(outstream, options or {})
+        self.ran: dict[str, Record] = {}
+        self.error: SDBuildError | None = None
+        self.builder: Builder | None = None
+        self.has_run = False
+        self._seen: dict[str, Record | None] = {}
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long ago this began."""
+        return time.monotonic() - self._started
+
+    def reused(self) -> dict[str, Record]:
+        """The records of the steps that were up to date, by name, and still are: a step whose
+        content turned out to be lost was run again."""
+        now = self._records(list(self._seen))
+        return {name: record for name, record in now.items()
+                if record is not None and (not self.has_run or self._seen[name] == record)}
+
+    def write(self, text: str) -> None:
+        """Prints nothing."""
+
+    def initialize(self, tasks: Mapping[str, Task], selected_tasks: Sequence[str]) -> None:
+        """Finds the builder."""
+        wanted = [t for t in tasks_and_deps_iter(tasks, selected_tasks) if is_step(t)]
+        if wanted:
+            self.builder = wanted[0].meta["builder"]
+
+    def execute_task(self, task: Task) -> None:
+        """Notes what was up to date before anything ran."""
+        if not self.has_run:
+            self.has_run = True
+            self._seen = self._records(list(self._seen))
+
+    def add_success(self, task: Task) -> None:
+        """Notes a step that ran."""
+        if is_step(task) and task.executed:
+            record = task.meta["builder"].state(task.meta["step"]).record
+            if record is not None:
+                self.ran[record.step] = record
+
+    def skip_uptodate(self, task: Task) -> None:
+        """Notes a step that is up to date."""
+        if is_step(task):
+            name = task.meta["step"]
+            self._seen |= self._records([name]) if self.has_run else {name: None}
+
+    def add_failure(self, task: Task, fail: BaseFail) -> None:
+        """Notes the first failure."""
+        found = getattr(fail, "error", None) or StepError(f"{task.name}: {fail.get_msg()}")
+        self.error = self.error or found
+        super().add_failure(task, fail)
+
+    def refuse(self, error: SDBuildError) -> None:
+        """Notes why nothing was started."""
+        self.error = error
+
+    def complete_run(self) -> None:
+        """Prints nothing."""
+
+    def _records(self, names: list[str]) -> dict[str, Record | None]:
+        with contextlib.suppress(SDBuildError):
+            if self.builder is not None:
+                states = self.builder.states(names)
+                return {name: states[name].record for name in names}
+        return dict.fromkeys(names)
+
+
+class Reporter(Collector):
     """Tells of each step what it cost; of what is up to date only how much there was."""
 
     desc = "sdbuild's own: what ran and what it cost"
@@ -33,24 +113,20 @@ class Reporter(ConsoleReporter):
     is_last = True
     """Whether the build is all that was asked for, so that what comes next is suggested."""
 
-    def __init__(self, outstream: Any, options: dict[str, Any]) -> None:
-        super().__init__(Printable(outstream), options)
-        self.up_to_date: dict[str, Record | None] = {}
-        self.builder: Builder | None = None
-        self.has_run = False
+    def __init__(
+        self, outstream: Any = None, options: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(Printable(sys.stdout if outstream is None else outstream), options)
         self.display = Display()
-        self._started = time.monotonic()
-        self._ran: set[str] = set()
         self._build: Task | None = None
 
     def initialize(self, tasks: Mapping[str, Task], selected_tasks: Sequence[str]) -> None:
         """Counts the steps, and has the display show those that run."""
+        super().initialize(tasks, selected_tasks)
         wanted = list(tasks_and_deps_iter(tasks, selected_tasks))
-        steps = [task.meta for task in wanted if is_step(task)]
         self._build = next((t for t in wanted if t.name == "build" in selected_tasks), None)
-        self.display.total = len(steps)
-        if steps:
-            self.builder = steps[0]["builder"]
+        self.display.total = sum(map(is_step, wanted))
+        if self.builder is not None:
             self.builder.watches = self.display.watching
 
     def write(self, text: str) -> None:
@@ -61,39 +137,36 @@ class Reporter(ConsoleReporter):
 
     def execute_task(self, task: Task) -> None:
         """Says that a task starts, where the display does not."""
-        if not self.has_run:
-            self.has_run = True
-            self.up_to_date = self._records(list(self.up_to_date))
+        super().execute_task(task)
         is_counted = self._counts(task)
         if task.actions and not (is_counted and self.display.is_live):
             self.write(f".  {task.title()}\n")
 
     def add_success(self, task: Task) -> None:
         """Says what a step cost."""
-        if is_step(task) and task.executed:
-            record = task.meta["builder"].state(task.meta["step"]).record
-            if record is not None:
-                self._ran.add(record.step)
-                lines = [f"{record.step:<22}{made(record)}",
-                         *(f"{'':<24}{note}" for note in note_lines(record))]
-                self.write("".join(f"   {line}\n" for line in lines))
+        super().add_success(task)
+        record = self.ran.get(task.meta["step"]) if is_step(task) else None
+        if record is not None:
+            lines = [f"{record.step:<22}{made(record)}",
+                     *(f"{'':<24}{note}" for note in note_lines(record))]
+            self.write("".join(f"   {line}\n" for line in lines))
 
     def skip_uptodate(self, task: Task) -> None:
         """Counts, and names only what was asked for."""
-        if self._counts(task):
-            name = task.meta["step"]
-            self.up_to_date |= self._records([name]) if self.has_run else {name: None}
-        elif task.actions:
+        super().skip_uptodate(task)
+        if not self._counts(task) and task.actions:
             self.write(f"-- {task.title()}\n")
+
+    def refuse(self, error: SDBuildError) -> None:
+        """Says why nothing is started."""
+        super().refuse(error)
+        sys.stderr.write(f"ERROR: {error}\n")
 
     def complete_run(self) -> None:
         """Says how many steps ran and how many needed nothing, and what doit itself has to say."""
-        count = len(self.up_to_date)
-        if self.has_run:  # what seemed up to date was run again where its content was lost
-            now = self._records(list(self.up_to_date))
-            count = sum(now[name] == record for name, record in self.up_to_date.items())
-        words = [f"{counted(len(self._ran), 'step')} ran in {clock(self._seconds())}"] \
-            if self._ran else []
+        count = len(self.reused())
+        words = [f"{counted(len(self.ran), 'step')} ran in {clock(self.seconds)}"] \
+            if self.ran else []
         words += [f"{counted(count, 'step')} up to date"] if count else []
         if words:
             self.write(f"   {', '.join(words)}\n")
@@ -103,21 +176,17 @@ class Reporter(ConsoleReporter):
         for message in self.runtime_errors:
             self.write(f"{message}\n")
 
-    def _seconds(self) -> float:
-        return time.monotonic() - self._started
-
     def _counts(self, task: Task) -> bool:
         """Gives a step its number; whether the task is one."""
         if is_step(task):
             self.display.numbers[task.meta["step"]] = len(self.display.numbers) + 1
         return is_step(task)
 
-    def _records(self, names: list[str]) -> dict[str, Record | None]:
-        with contextlib.suppress(SDBuildError):
-            if self.builder is not None:
-                states = self.builder.states(names)
-                return {name: states[name].record for name in names}
-        return dict.fromkeys(names)
-
     def _write_failure(self, result: dict[str, Any], write_exception: bool = True) -> None:
         self.write(f"ERROR in {result['task'].name}:\n{result['exception'].get_msg()}\n")
+
+
+class Before(Reporter):
+    """The reporter of a build that a command begins with."""
+
+    is_last = False

@@ -1,4 +1,4 @@
-"""A plan as doit tasks. The only module that knows doit.
+"""A plan as doit tasks.
 
 One task a step (`convert:unet`), and `build`, `contract`, `check` and `generate` above them. The
 store says what is up to date; doit's own database may be deleted at any time.
@@ -6,28 +6,23 @@ store says what is up to date; doit's own database may be deleted at any time.
 
 from __future__ import annotations
 
-import functools
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from doit import doit_cmd
 from doit.action import PythonAction
-from doit.cmd_base import subtasks_iter, tasks_and_deps_iter
-from doit.cmd_forget import Forget
-from doit.cmd_info import Info
-from doit.cmd_run import Run
-from doit.exceptions import InvalidCommand, TaskFailed
+from doit.exceptions import TaskFailed
 
-from sdbuild.base.errors import OutOfMemory, RecipeError, SDBuildError, SourceError
-from sdbuild.base.printable import any_locale, printable, printed_safely
-from sdbuild.base.suggestions import did_you_mean
+from sdbuild.base.errors import SDBuildError, SourceError
+from sdbuild.base.printable import any_locale, printable
 from sdbuild.bundle.install import check_replaceable, install, install_problem, remove
 from sdbuild.cli.format import relative
-from sdbuild.cli.reporter import is_step
 from sdbuild.engine.build import Builder
 from sdbuild.engine.process import PATIENT
 from sdbuild.engine.stage import stage
@@ -38,6 +33,7 @@ from sdbuild.reports.check import report
 from sdbuild.store import Record, Store, check_place
 
 Action = Callable[[], TaskFailed | None]
+LOG = logging.getLogger(__name__)
 
 
 def variables() -> dict[str, str]:
@@ -54,14 +50,24 @@ def load(words: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     sys.excepthook = _tell_interrupt
     any_locale()
     try:
-        found = settings(words)
-        check_place(found.cache)
-        check_replaceable(found.bundle)
-        builder = Builder.of(found)
+        return tasks(*prepared(words))
     except (SDBuildError, OSError) as error:
         sys.stderr.write(printable(f"ERROR: {error}\n"))
         raise SystemExit(1 if isinstance(error, SourceError) else 2) from None
-    return tasks(builder, found)
+
+
+def prepared(words: Mapping[str, str]) -> tuple[Builder, Settings]:
+    """The builder that variables ask for, and their settings, which are sound together.
+
+    Raises:
+        RecipeError: an unknown variable, or a value that is not allowed.
+        SourceError: a source without a recipe cannot be read.
+        StoreError: the store or the bundle cannot be where it is wanted.
+    """
+    found = settings(words)
+    check_place(found.cache)
+    check_replaceable(found.bundle)
+    return Builder.of(found), found
 
 
 def _tell_interrupt(kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -128,7 +134,7 @@ def _build_task(builder: Builder, found: Settings) -> dict[str, Any]:
         _keep_in_use(builder.store)
         facts = builder.deliver("bundle", put).facts
         for line in (*facts.get("warnings", ()), *facts.get("hosts", ())):
-            print(line)
+            LOG.info("%s", line)
         return None
 
     def remove_bundle() -> None:
@@ -229,7 +235,9 @@ def _guarded(run: Action) -> Action:
         try:
             return run()
         except SDBuildError as error:
-            return TaskFailed(str(error))
+            failed = TaskFailed(str(error))
+            failed.error = error  # for who builds from Python
+            return failed
     return action
 
 
@@ -264,107 +272,18 @@ class _Clean(PythonAction):
         return self._what
 
 
-@functools.cache
-def _keep_in_use(store: Store) -> AbstractContextManager[None]:
-    """Keeps collectors out from the first step to the end of the process: what a step made is
-    there for the next one."""
-    held = store.in_use("a build")
-    held.__enter__()
-    return held
+_in_use: dict[Path, AbstractContextManager[None]] = {}
 
 
-class RunWithin(Run):
-    """`doit run`, which refuses before anything starts what cannot be read or held in memory.
-
-    `doit -n` runs tasks in threads: steps are processes of their own, and tasks cannot be handed
-    to processes that are spawned, as on a Mac (`docs/decisions/0028-macs.md`).
-    """
-
-    name = "run"
-
-    @functools.wraps(Run._execute)  # doit looks at the signature
-    def _execute(self, **options: Any) -> int:
-        by_name = {task.name: task for task in self.task_list}
-        chosen = [name for name in self.sel_tasks or by_name if name in by_name]
-        wanted = [t.meta for t in tasks_and_deps_iter(by_name, chosen) if is_step(t)]
-        if wanted:
-            builder, names = wanted[0]["builder"], [meta["step"] for meta in wanted]
-            try:
-                builder.store.sweep_work()
-                if builder.remote is not None:
-                    builder.remote.check()
-                builder.reach_sources(names)
-                builder.refuse_too_large(names)
-                _tell_notes(builder, names)
-            except (RecipeError, SourceError, OutOfMemory) as error:
-                sys.stderr.write(printable(f"ERROR: {error}\n"))
-                return 2 if isinstance(error, RecipeError) else 1
-            except SDBuildError:
-                pass  # running the step will say what is wrong, where doit can report it
-        if not isinstance(options["outfile"], str):
-            options["outfile"] = sys.stdout  # as it is now; doit has it from its import
-        try:
-            with printed_safely():
-                return super()._execute(**options | {"par_type": "thread"})
-        except InvalidCommand as error:
-            raise _explained(error, by_name) from None
+def _keep_in_use(store: Store) -> None:
+    """Keeps collectors out from the first step to the end of the build, or of the process: what a
+    step made is there for the next one."""
+    if store.root not in _in_use:
+        held = _in_use.setdefault(store.root, store.in_use("a build"))
+        held.__enter__()
 
 
-def _explained(error: InvalidCommand, tasks: Iterable[str]) -> InvalidCommand:
-    """The error for a word that is no task: the right program, or the nearest task."""
-    from sdbuild.cli.main import names
-
-    word = str(error.not_found)
-    if word in names():
-        return InvalidCommand(f"{word} is a command of sdbuild\n\nhint: sdbuild {word}")
-    if error.not_found:
-        return InvalidCommand(f"there is no task {word!r}{did_you_mean(word, [*tasks, *names()])}"
-                              "\n\nhint: the tasks are listed by list, steps too by list --all")
-    return error
-
-
-def _tell_notes(builder: Builder, names: list[str]) -> None:
-    """Prints what is worth knowing of the recipe before anything runs, and before its models are
-    compiled."""
-    states = builder.states(names).values()
-    if builder.plan.recipe.found and any(state.record is None for state in states):
-        print(f"   recipe: {builder.plan.recipe.found}", flush=True)
-    if any(state.record is None and state.step.kind == "compile" for state in states):
-        for note in builder.plan.recipe.packaging.notes:
-            print(f"   note: {note}", flush=True)
-
-
-class InfoOfTask(Info):
-    """`doit info`, for which a word that is no task is an error in words."""
-
-    name = "info"
-
-    @functools.wraps(Info._execute)  # doit looks at the signature
-    def _execute(self, pos_args: Sequence[str], **options: Any) -> int | None:
-        by_name = {task.name for task in self.task_list}
-        for word in pos_args:
-            if word not in by_name:
-                raise _explained(InvalidCommand(not_found=word), by_name)
-        return super()._execute(pos_args, **options)
-
-
-class ForgetRecords(Forget):
-    """`doit forget`: drops the records of steps, so that they run again."""
-
-    name = "forget"
-    doc_purpose = "drop the records of steps, so that they run again"
-
-    def _execute(self, forget_sub: bool, forget_disable_default: bool, forget_all: bool) -> None:
-        by_name = {task.name: task for task in self.task_list}
-        chosen = [by_name[n] for n in (by_name if forget_all else self.sel_tasks) if n in by_name]
-        tasks = [each for task in chosen for each in (task, *subtasks_iter(by_name, task))]
-        found = [(t.meta["builder"], t.meta["step"]) for t in tasks if is_step(t)]
-        # All keys before any record goes: a step's key is unknown without those before it.
-        try:
-            keys = [(builder.store, builder.state(step).key) for builder, step in found]
-            for store, key in keys:
-                if key:
-                    store.forget(key)
-        except SDBuildError as error:
-            raise InvalidCommand(str(error)) from error
-        super()._execute(forget_sub, forget_disable_default, forget_all)
+def release(store: Store) -> None:
+    """Lets collectors in again, after a build in a process that goes on."""
+    if held := _in_use.pop(store.root, None):
+        held.__exit__(None, None, None)

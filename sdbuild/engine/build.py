@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -36,6 +37,7 @@ from sdbuild.store import UNSIGNED, Record, Store, key
 from sdbuild.store.remote.remote import Remote, remote_at, secret
 
 T = TypeVar("T")
+LOG = logging.getLogger(__name__)
 Watches = Callable[[str, float | None], AbstractContextManager[Watch | None]]
 """Starts to watch a step while it runs: its name, and the seconds that it will take if known."""
 
@@ -221,7 +223,7 @@ class Builder:
         """Says why a step runs that was made before."""
         flaws = self.store.flaws(state.known_key, path)
         if flaws:
-            print(f"   {state.step.name:<22}runs again: {several(flaws)}", flush=True)
+            LOG.info("   %-22sruns again: %s", state.step.name, several(flaws))
 
     def file(self, record: Record, path: str) -> Path:
         """A file of an artifact, to read only; fetched if only the remote has it.

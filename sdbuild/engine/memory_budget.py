@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -26,6 +26,8 @@ from sdbuild.engine.step import Step
 from sdbuild.store import Store
 from sdbuild.store.locks import grab
 from sdbuild.store.scan import entries
+
+LOG = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.25
 _CLEARLY = 1.25
@@ -66,9 +68,8 @@ class Ram:
         has_told = False
         while isinstance(found := self._claim(step, cost), list):
             if not has_told:
-                print(f"   {step} waits for {size(cost.least_bytes)} of the "
-                      f"{size(self.limit)} of memory, reserved by {', '.join(map(str, found))}",
-                      file=sys.stderr, flush=True)
+                LOG.warning("   %s waits for %s of the %s of memory, reserved by %s", step,
+                            size(cost.least_bytes), size(self.limit), ", ".join(map(str, found)))
                 has_told = True
             time.sleep(_LOOK_EVERY_S)
         handle, path, count = found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import platform
 import re
@@ -25,6 +26,8 @@ from sdbuild.runtime.trace import to_folder
 _WEIGHT = re.compile(r"\([^()]+:\s*-?[\d.]+\)")
 _EMBEDDING = re.compile(r"<(?!\|)[^<>\s]+>|embedding:\S+")
 
+LOG = logging.getLogger(__name__)
+
 
 def generate(
     bundle: Bundle, request: Request, out: Path, report: Path | None = None,
@@ -44,7 +47,7 @@ def generate(
     _check_places(out, report)
     pipeline = Pipeline(bundle, predictor, weight_bytes)
     for line in _warnings(pipeline, request):
-        print(line, file=sys.stderr)
+        LOG.warning("%s", line)
     results: list[Result] = []
     written: list[Path] = []
     started = time.monotonic()
@@ -52,7 +55,7 @@ def generate(
         path = out if request.count == 1 else out.with_stem(f"{out.stem}-{len(results) + 1}")
         _save(bundle, request, path, [result])
         if result.is_flagged:
-            print(f"{path}: black, as the bundle's safety checker flags it", file=sys.stderr)
+            LOG.warning("%s: black, as the bundle's safety checker flags it", path)
         results.append(result)
         written.append(path)
         yield path
@@ -62,7 +65,7 @@ def generate(
     if report is not None:
         _write_report(report, pipeline, request, results, written, time.monotonic() - started)
     if line := command_line(bundle, request):
-        print(f"on a Mac, the same image (55 dB or more): {line}", file=sys.stderr)
+        LOG.warning("on a Mac, the same image (55 dB or more): %s", line)
 
 
 def _drawn(pipeline: Pipeline, request: Request, trace: Path | None) -> Iterator[Result]:

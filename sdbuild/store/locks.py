@@ -11,9 +11,9 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
 import os
 import platform
-import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -23,6 +23,8 @@ from sdbuild.base.digest import digest
 from sdbuild.base.parsing import Malformed, json_object
 from sdbuild.store.disk import file_error, is_read_only, make_folder
 from sdbuild.store.private import private_folder
+
+LOG = logging.getLogger(__name__)
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL,
              errno.EBADF)
@@ -98,7 +100,7 @@ def _hold(handle: int, path: Path, what: str, how: int) -> int:
         time.sleep(_EVERY_S)
         handle, is_mine = _try(handle, path, how)
     if not is_mine:
-        print(f"{what}: waiting for {_holder(path, handle)}", file=sys.stderr, flush=True)
+        LOG.warning("%s: waiting for %s", what, _holder(path, handle))
         fcntl.flock(handle, how)
     if not path.is_dir():
         _sign(handle, what)

@@ -7,8 +7,9 @@ from doit.cmd_base import TaskLoader2
 from doit.doit_cmd import DoitMain
 from doit.task import dict_to_task
 
+from sdbuild.cli.doit_commands import RunWithin
 from sdbuild.cli.reporter import Reporter
-from sdbuild.cli.tasks import RunWithin, _guarded
+from sdbuild.cli.tasks import _guarded
 
 
 class Tasks(TaskLoader2):

@@ -18,7 +18,7 @@ def command(tasks: tuple[str, ...], jobs: int, words: dict[str, str]) -> int:
     STEP is a step such as convert:unet, a stage such as convert, or build, check, contract or
     generate; sdbuild list --all lists them. Steps that are up to date do not run.
     """
-    from sdbuild.cli.dodo import run
+    from sdbuild.cli.api import run
+    from sdbuild.cli.reporter import Reporter
 
-    parallel = ["-n", str(jobs)] if jobs > 1 else []
-    return run(["run", *parallel, *(tasks or ("build",))], words)
+    return run(words, tasks or ("build",), jobs, Reporter()).status

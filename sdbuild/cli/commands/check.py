@@ -16,6 +16,7 @@ def command(jobs: int, words: dict[str, str]) -> int:
 
     Builds what is needed; fails if a component's PSNR is below the recipe's floor.
     """
-    from sdbuild.cli.dodo import run
+    from sdbuild.cli.api import run
+    from sdbuild.cli.reporter import Reporter
 
-    return run(["run", *(["-n", str(jobs)] if jobs > 1 else []), "check"], words)
+    return run(words, ("check",), jobs, Reporter()).status

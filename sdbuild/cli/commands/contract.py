@@ -26,11 +26,15 @@ def command(bundle: Path | None, words: dict[str, str], is_json: bool) -> int:
     from sdbuild.bundle.rules.rule import ERROR
 
     if bundle is None:
-        from sdbuild.cli.dodo import build_bundle
+        from sdbuild.cli.api import run
+        from sdbuild.cli.reporter import Before, Collector
 
-        bundle, status = build_bundle(words, is_quiet=is_json)
-        if status:
-            return status
+        built = run(words, ("build",), 1, Collector() if is_json else Before())
+        if built.error is not None and is_json:
+            raise built.error
+        if built.status:
+            return built.status
+        bundle = built.bundle
     found = violations(bundle)
     hosts = verdicts(open_bundle(bundle))
     errors = sum(violation.level == ERROR for violation in found)

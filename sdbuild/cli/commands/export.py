@@ -28,7 +28,8 @@ def command(step: str, path: Path, is_linked: bool, words: dict[str, str]) -> in
     .mlpackage, PATH becomes that package if its name ends so, and else a folder with it.
     """
     from sdbuild.base.suggestions import did_you_mean
-    from sdbuild.cli.dodo import run
+    from sdbuild.cli.api import run
+    from sdbuild.cli.reporter import Before
     from sdbuild.engine.build import Builder
     from sdbuild.recipe.settings import settings
 
@@ -38,7 +39,7 @@ def command(step: str, path: Path, is_linked: bool, words: dict[str, str]) -> in
     if step not in builder.plan.steps:
         raise RecipeError(f"there is no step {step!r}{did_you_mean(step, builder.plan.steps)}",
                           hint=f"the steps are: {', '.join(builder.plan.steps)}")
-    if status := run(["run", step], words):
+    if status := run(words, (step,), 1, Before()).status:
         return status
 
     def lay_out(record: Record) -> None:

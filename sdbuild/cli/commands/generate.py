@@ -54,13 +54,14 @@ def command(bundle: Path | None, weight_bytes: int | None, words: dict[str, str]
 def _of_recipe(words: dict[str, str], draw: Callable[[Bundle, Request], None]) -> int:
     """Draws with the recipe's own bundle."""
     from sdbuild.bundle.manifest import load_bundle
-    from sdbuild.cli.dodo import build_bundle
+    from sdbuild.cli.api import run
+    from sdbuild.cli.reporter import Before
     from sdbuild.recipe.recipe import load
 
-    folder, status = build_bundle(words)
-    if not status:
-        draw(load_bundle(folder), load(words).request)
-    return status
+    built = run(words, ("build",), 1, Before())
+    if not built.status:
+        draw(load_bundle(built.bundle), load(words).request)
+    return built.status
 
 
 def _of_finished(
@@ -68,16 +69,15 @@ def _of_finished(
 ) -> int:
     """Draws with a finished bundle, with the settings that it has itself where none are given."""
     from sdbuild.bundle.places import opened
-    from sdbuild.bundle.request import Request
+    from sdbuild.cli.api import Bundle as Opened
 
     _refuse_recipe(words)
     own = values_of(_OF_BUNDLE, {}, words, "")
     with opened(place, own["variant"], own["prediction_type"]) as (made, notes):
         for note in notes:
             click.echo(f"{made.name}: {note}", err=True)
-        found = {f.name: made.defaults[f.name] for f in DRAW_FIELDS if f.name in made.defaults}
-        where = f"{made.folder / 'manifest.json'}: draw"
-        draw(made, Request(**values_of(_OF_IMAGE, found, words, where)))
+        of_image = {field.name for field in _OF_IMAGE}
+        draw(made, Opened(made).request({n: v for n, v in words.items() if n in of_image}))
     return 0
 
 

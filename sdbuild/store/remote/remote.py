@@ -9,9 +9,9 @@ fetched is made.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,6 +25,8 @@ from sdbuild.store import SIGNED, UNSIGNED, Entry, Record, Store
 from sdbuild.store.remote.envelope import LARGEST_BYTES, Shared, Unsound, decoded, encoded
 from sdbuild.store.remote.marker import check_unmarked, is_local, is_marked, mark
 from sdbuild.store.remote.transport import TIMEOUT_S, TooLarge, Transport
+
+LOG = logging.getLogger(__name__)
 
 SECRET = "SDBUILD_REMOTE_SECRET"
 
@@ -119,7 +121,7 @@ class Remote:
             self._fail(error)
             return False
         if missing:
-            print(f"   {record.step:<22}fetched  {size(count)}", flush=True)
+            LOG.info("   %-22sfetched  %s", record.step, size(count))
         return True
 
     def push(self, record: Record) -> bool:
@@ -235,7 +237,7 @@ class Remote:
         """Says it, once for each text or matter: drivers may word the same anew for each file."""
         mine = object()  # of several threads that would say it, one does
         if self._told.setdefault(matter or text, mine) is mine:
-            print(f"remote {self._there}: {text}", file=sys.stderr, flush=True)
+            LOG.warning("remote %s: %s", self._there, text)
 
 
 def remote_at(url: str | None, store: Store) -> Remote | None:
