@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import click
 
 from sdbuild.base.errors import RecipeError
 from sdbuild.cli.options import OutsidePath, as_command, recipe_variables
+from sdbuild.engine.process import PATIENT
 from sdbuild.recipe.fields import DRAW_FIELDS, INPUT_FIELDS, VARIABLES, VARIANT_FIELD
 from sdbuild.recipe.tables import values_of
 
@@ -34,6 +36,7 @@ def command(bundle: Path | None, weight_bytes: int | None, words: dict[str, str]
     BUNDLE is a finished bundle, whoever made it: a folder, a zip, or hub:owner/name; the recipe's
     own, which is built if needed, if it is left out.
     """
+    os.environ.update(PATIENT)  # before torch starts its threads
 
     def draw(made: Bundle, request: Request) -> None:
         from sdbuild.recipe import settings

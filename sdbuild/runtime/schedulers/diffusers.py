@@ -9,6 +9,7 @@ import torch
 
 from sdbuild.bundle.schedulers import SCHEDULERS, SIGMAS
 from sdbuild.runtime.schedulers import Asked
+from sdbuild.runtime.schedulers.lightly import made
 
 
 class Diffusers:
@@ -55,16 +56,13 @@ class Diffusers:
 
 def schedule(asked: Asked, generator: torch.Generator) -> Diffusers:
     """diffusers' scheduler with a checkpoint's config and what is asked for beside it."""
-    import diffusers
-
-    diffusers.utils.logging.set_verbosity_error()  # it warns of every field it does not know
     entry = SCHEDULERS[asked.scheduler]
     config = {**asked.config, **entry.config}
     if asked.spacing:
         config["timestep_spacing"] = asked.spacing
     if asked.sigmas:
         config |= {field: name == asked.sigmas for name, field in SIGMAS.items()}
-    scheduler = getattr(diffusers, entry.kind).from_config(config)
+    scheduler = made(entry.kind, config)
     scheduler.set_timesteps(asked.steps)
     return Diffusers(scheduler, asked.strength, asked.steps, generator)
 

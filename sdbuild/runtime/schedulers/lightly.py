@@ -1,0 +1,51 @@
+"""diffusers' schedulers, made without the compiler of PyTorch and without scipy.
+
+diffusers imports `torch._dynamo` for a decorator of networks, and `scipy.stats` for sigmas that are
+not offered here: both take longer than a small picture.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+_COMPILER = "torch._dynamo"
+_NEED_SCIPY = ("LMSDiscreteScheduler",)
+
+
+def made(kind: str, config: Mapping[str, Any]) -> Any:
+    """A scheduler of diffusers of this class, with a config of any.
+
+    It looks for the classes that could share the config, and imports all of them.
+
+    Raises:
+        ImportError: it needs a package that is not installed.
+    """
+    with _without(_COMPILER):
+        import diffusers
+        from diffusers.utils import import_utils
+
+        diffusers.utils.logging.set_verbosity_error()  # it warns of each field that it lacks
+        known = getattr(import_utils, "_scipy_available", None)
+        try:
+            if known and kind not in _NEED_SCIPY:
+                import_utils._scipy_available = False
+            return getattr(diffusers, kind).from_config(config)
+        finally:
+            if known is not None:
+                import_utils._scipy_available = known
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Lets a module that is not imported yet be taken for one that is not there."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.modules.pop(module, None)

@@ -1,0 +1,40 @@
+"""What drawing imports: little, as on small models the imports take longer than the picture."""
+
+import subprocess
+import sys
+
+from sdbuild.recipe.project import BUILT_IN
+
+CODE = f"""
+import sys
+from pathlib import Path
+import torch
+import sdbuild.runtime.generate
+from sdbuild.runtime.tokenizers import load
+from sdbuild.runtime.schedulers import Asked
+from sdbuild.runtime.schedulers.diffusers import schedule
+
+load("clip", Path({str(BUILT_IN / "tiny-emoji" / "tokenizer")!r}), "!").ids("a fox", 77)
+for name in ("dpm", "euler_a", "unipc"):
+    schedule(Asked(scheduler=name, config={{"beta_schedule": "scaled_linear"}}, steps=4),
+             torch.Generator())
+print(*sys.modules)
+print(*vars(sys.modules["diffusers.schedulers.scheduling_dpmsolver_multistep"]))
+"""
+
+
+def test_neither_a_compiler_nor_scipy_nor_transformers_is_imported_for_a_picture():
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    modules, inside = (set(line.split()) for line in done.stdout.splitlines()[-2:])
+
+    assert modules & {"torch._dynamo", "scipy", "transformers", "coremltools"} == set()
+    assert "DPMSolverMultistepScheduler" in inside, "the real class was made"
+
+
+def test_what_was_kept_away_can_be_imported_afterwards():
+    code = CODE + (
+        "import torch._dynamo, scipy.stats, diffusers\nprint(diffusers.LMSDiscreteScheduler)")
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "LMSDiscreteScheduler" in done.stdout.splitlines()[-1]
