@@ -74,26 +74,27 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
+_SCHEDULERS = needs.schedulers("dpm", "pndm")
 _NOISE = needs.prediction_of_noise
 _SCALES = needs.scales(sdxl=0.13025, sd3=1.5305)
 
 LOADERS = (
     Loader(
         name=SWIFT, source="apple/ml-stable-diffusion at e12202c", families=ALL, rules=(SWIFT,),
-        needs=(_NOISE,), limits=(needs.no_starting_image, needs.no_refiner),
+        needs=(_NOISE,), limits=(needs.no_starting_image, needs.no_refiner, _SCHEDULERS),
     ),
     Loader(
         name=APPS, source="MochiDiffusion/MochiDiffusion at e686551", families=(SD, SDXL, SD3),
         rules=(SWIFT, APPS), place="~/MochiDiffusion/models/NAME/",
         needs=(_NOISE, needs.scales(sdxl=0.13025), needs.more_than_one_step_of_xl),
         limits=(needs.no_starting_image, needs.whole_controlled_unet, needs.no_controlnet_folder,
-                needs.no_refiner),
+                needs.no_refiner, _SCHEDULERS),
     ),
     Loader(
         name="swift-coreml-diffusers", source="huggingface/swift-coreml-diffusers at a561fae",
         families=(SD, SDXL, SD3), rules=(SWIFT,), needs=(_NOISE, _SCALES),
         place="the folder of a model in its list, under that model's name",
-        limits=(needs.text_to_image_alone, needs.no_controlnets, needs.no_refiner),
+        limits=(needs.text_to_image_alone, needs.no_controlnets, needs.no_refiner, _SCHEDULERS),
     ),
     Loader(
         name="Guernika", source="GuernikaCore/GuernikaKit at 922f0c0", families=(SD, SDXL, REFINER),
@@ -126,11 +127,11 @@ LOADERS = (
         name="off-grid-mobile", source="off-grid-mobile at b780b5d", families=(SD, SDXL),
         rules=(SWIFT,), needs=(_NOISE, needs.scales()),
         place="a repository of the Hub, below split_einsum/compiled/",
-        limits=(needs.no_refiner,),
+        limits=(needs.no_refiner, _SCHEDULERS),
     ),
     Loader(
         name="PromptToImage", source="PromptToImage at 0b91aaa", families=(SD,), rules=(SWIFT,),
-        needs=(needs.whole_unet, _NOISE, needs.scales()),
+        needs=(needs.whole_unet, _NOISE, needs.scales()), limits=(_SCHEDULERS,),
     ),
     Loader(
         name="DigitalMasterpieces' fork", source="ml-stable-diffusion, a fork, at 5ba5e14",
@@ -140,7 +141,7 @@ LOADERS = (
     Loader(
         name="Unity and React plugins", source="Unity at 2890f49, React Native at 095b10d",
         families=(SD,), rules=(SWIFT,), needs=(_NOISE, needs.scales()),
-        limits=(needs.safe_pictures,),
+        limits=(needs.safe_pictures, _SCHEDULERS),
     ),
     Loader(
         name="coreai-models", source="apple/coreai-models at 86b363d", families=(),

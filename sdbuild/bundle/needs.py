@@ -186,6 +186,17 @@ def scales(**by_family: float) -> Need:
     return need
 
 
+def schedulers(*known: str) -> Need:
+    """A need of settings that the host has a scheduler for."""
+    def need(bundle: Opened) -> Iterator[str]:
+        """Settings of a scheduler that it has."""
+        draw = bundle.manifest.get("draw")
+        found = draw.get("scheduler", known[0]) if isinstance(draw, dict) else known[0]
+        if bundle.family != SD3 and found not in known:
+            yield f"it has no scheduler {str(found)[:20]}, only {' and '.join(known)}"
+    return need
+
+
 def _fp16(model: Compiled) -> Iterator[str]:
     wrong = [feature for feature in model.inputs.values() if feature.dtype != "fp16"]
     for feature in wrong[:1]:

@@ -83,6 +83,8 @@ CASES = [
     ("sd-chunks", nothing, "PromptToImage", "no", "the U-Net is in chunks"),
     ("sd-chunks", nothing, "off-grid-mobile", "yes", ""),
     (SD, says(prediction_type="v_prediction"), SWIFT, "no", "it predicts v_prediction, not noise"),
+    (SD, says(draw={"scheduler": "lcm"}), SWIFT, "partly", "no scheduler lcm, only dpm and pndm"),
+    (SD, says(draw={"scheduler": "pndm"}), SWIFT, "yes", ""),
     (SD, nothing, "coreai-models", "no", "its own format"),
     (SD, NUMBER_IN_METADATA, MOCHI, "no",
      "Unet.mlmodelc/metadata.json"),

@@ -2,6 +2,8 @@
 
 import pytest
 
+from sdbuild.bundle.bundle_reader import open_bundle
+from sdbuild.bundle.compatibility import verdicts
 from sdbuild.bundle.contract import RULES, violations
 from tests.bundle.probes import (
     CHANGES,
@@ -67,6 +69,8 @@ MORE = {
         "VAEEncoder", "metadata.json", old=b"64, 64", new=b"96, 64")),
     "histogram_tells_the_attention": (SD, ruined(
         "Unet", "metadata.json", old=b'"Fill"', new=b'"Ios16.einsum"')),
+    "controlnets_have_the_unets_attention": (CN, ruined(
+        "controlnet/NetA", "metadata.json", old=b'"Fill"', new=b'"Ios16.einsum"')),
     "predicts_noise": (SD, says(prediction_type="v_prediction")),
     "schedule_is_the_built_in_one": (SD, says(scheduler={"beta_schedule": "linear"})),
     "scale_factor_is_the_familys": (XL, says(scale_factor=0.18215)),
@@ -98,3 +102,34 @@ def test_every_rule_is_broken_by_some_bundle(tmp_path):
 
     assert {rule.name for rule in RULES} - found == set()
     assert set(MORE) <= {rule.name for rule in RULES}
+
+
+NINE = port("Unet", "sample", shape=[2, 9, 8, 8])
+
+
+@pytest.mark.parametrize(("scenario", "change", "rule"), [
+    (SD, NINE, "unets_outputs_are_like_sample"),
+    (XL, all_of(copy("Unet", "ControlledUnet")), "only_sd_has_controlnets"),
+    (SD3, port(TRANSFORMER, "pooled_text_embeddings", shape=[2, 64, 1, 1]),
+     "transformer_takes_the_built_in_widths"),
+])
+def test_what_the_checkpoint_is_stops_no_build_of_it(scenario, change, rule, tmp_path):
+    """In a bundle that says of which components it was built, it is a warning."""
+    family = {SD: "sd", XL: "sdxl", SD3: "sd3"}[scenario]
+    levels = []
+    for name, fields in (("foreign", {}), ("built", {"family": family, "components": {}})):
+        bundle = SmallBundle(scenario)
+        all_of(change, says(**fields))(bundle)
+        found = violations(bundle.write(tmp_path / name))
+        levels.append({violation.level for violation in found if violation.rule == rule})
+
+    assert levels == [{"error"}, {"warning"}]
+
+
+def test_a_host_does_not_run_what_stops_no_build(tmp_path):
+    bundle = SmallBundle(SD)
+    all_of(NINE, says(family="sd", components={}))(bundle)
+
+    found = verdicts(open_bundle(bundle.write(tmp_path / "bundle")))
+
+    assert {verdict.runs for verdict in found if verdict.host == "Apple's Swift package"} == {"no"}

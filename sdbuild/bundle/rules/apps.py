@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sdbuild.bundle.bundle_reader import Compiled, Opened, read_json
+from sdbuild.bundle.bundle_reader import SD, Compiled, Opened, read_json
 from sdbuild.bundle.rules.files import program
-from sdbuild.bundle.rules.rule import APPS, ERROR, Finding, rule
+from sdbuild.bundle.rules.rule import APPS, ERROR, WARNING, Finding, rule
 
 _SPLIT_KEY = "Ios16.einsum"
 """Source: MochiDiffusion at e686551, `SDModel.swift`; Guernika looks for the same key."""
@@ -55,6 +55,19 @@ def histogram_tells_the_attention(bundle: Opened) -> Iterator[Finding]:
             )
 
 
+@rule(WARNING, APPS, "does not offer the ControlNet for this bundle.", families=(SD,))
+def controlnets_have_the_unets_attention(bundle: Opened) -> Iterator[Finding]:
+    """`metadata.json` of each ControlNet tells the same attention as the controlled U-Net's."""
+    told = {model.file: _SPLIT_KEY in entry["mlProgramOperationTypeHistogram"]
+            for model, entry in _entries(bundle)}
+    for unet in bundle.denoiser("ControlledUnet")[:1]:
+        for net in bundle.nets:
+            own, wanted = told.get(net.file), told.get(unet.file)
+            if None not in (own, wanted) and own != wanted:
+                yield Finding(f"{net.file}/metadata.json", f"{'' if own else 'no '}{_SPLIT_KEY}",
+                              f"the attention of {unet.file}")
+
+
 def _is_split(model: Compiled) -> bool:
     """Whether a program has the operation by which split attention is told."""
     return b" einsum(" in program(model)
@@ -96,4 +109,5 @@ APP_RULES = (
     metadata_can_be_read,
     metadata_shows_the_true_shapes,
     histogram_tells_the_attention,
+    controlnets_have_the_unets_attention,
 )

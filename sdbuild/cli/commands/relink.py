@@ -35,7 +35,7 @@ def command(bundle: Path, component: str, words: dict[str, str], is_json: bool) 
         print_json(bundle=str(bundle), warnings=list(record.facts["warnings"]),
                    artifact=as_json(record, builder.store))
         return 0
-    for warning in record.facts["warnings"]:
-        click.echo(warning)
+    for line in (*record.facts["warnings"], *record.facts["hosts"]):
+        click.echo(line)
     click.echo(f"{bundle}: {record.step}  {made(record)}")
     return 0
