@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sdbuild"
 GOLDEN = ROOT / "tests" / "golden" / "step_code.json"
 HEAVY = {"numpy", "torch", "coremltools", "diffusers", "transformers", "huggingface_hub", "PIL",
-         "google", "safetensors", "fsspec", "s3fs", "paramiko", "httpx"}
+         "google", "safetensors", "numba", "fsspec", "s3fs", "paramiko", "httpx"}
 LAYERS = ("base", "families", "safetensors", "store", "mil", "checkpoints", "bundle", "recipe",
           "engine", "models", "lowering", "runtime", "steps", "reports", "cli")
 """The folders of the package. Each imports itself and those before it, and nothing else."""

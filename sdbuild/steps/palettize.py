@@ -13,7 +13,7 @@ from sdbuild.families import Component
 from sdbuild.mil.files.suffixes import PACKAGE
 from sdbuild.recipe.recipe import Recipe
 
-_BASE_BYTES = 60_000_000
+_BASE_BYTES = 100_000_000  # numpy, and numba while it compiles
 _ELEMENT_BYTES = 12
 """Of a weight while it is palettized: in fp32, sorted, its indices, packed ones that wait."""
 
@@ -23,9 +23,9 @@ class Palettize(ComponentStage):
 
     version = 2
     summary = "weights to lookup tables and indices"
-    memory = Memory(80_000_000, largest=8)  # one tensor at a time
-    most_memory = Memory(80_000_000, largest=12 * processors())  # a tensor for each processor
-    time = Time(0.6, tensor=0.015, billion=25)
+    memory = Memory(120_000_000, largest=8)  # one tensor at a time; numba compiles
+    most_memory = Memory(120_000_000, largest=12 * processors())  # a tensor for each processor
+    time = Time(1.2, tensor=0.008, billion=8)
     tools = ("coremltools", "numpy")
     gives = "package"
 

@@ -298,7 +298,7 @@ class _PackedWeights:
     def _value(self, part: Part) -> Value:
         kind, data = part.type, part.data
         if (kind.count or 0) < _INLINE_ELEMENTS:
-            return Value(kind, data)
+            return Value(kind, bytes(data))
         padding_bits = len(data) * 8 - (kind.count or 0) * DTYPES[kind.dtype].bits
         return Value(kind, self._weights.append(kind.dtype, data, padding_bits))
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sdbuild.mil.compress.compiled import kernels
 from sdbuild.mil.compress.packed_weights import refuse_not_finite
 from sdbuild.mil.compress.partition import best_cuts
+from sdbuild.mil.files.arrays import pack_bits
 
 _SLICE = 1 << 20
 _MOST_POINTS = 1 << 16
@@ -51,18 +53,36 @@ def histogram(array: np.ndarray, weights: np.ndarray | None = None) -> Histogram
 def _of_patterns(
     flat: np.ndarray, heavy: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Counts the 16-bit patterns of fp16 values, a slice at a time."""
-    counts = np.zeros(1 << 16)
-    patterns = flat.view(np.uint16)
-    for at in range(0, len(patterns), _SLICE):
-        weights = None if heavy is None else heavy[at:at + _SLICE]
-        counts += np.bincount(patterns[at:at + _SLICE], weights, minlength=len(counts))
+    """Counts the 16-bit patterns of fp16 values."""
+    counts = _counted(_patterns(flat), heavy)
     counts[0] += counts[0x8000]
     counts[0x8000] = 0
     found = np.flatnonzero(counts)
     values = found.astype(np.uint16).view(np.float16).astype(np.float64)
     order = np.argsort(values)
     return values[order], counts[found][order]
+
+
+def _counted(patterns: np.ndarray, heavy: np.ndarray | None) -> np.ndarray:
+    """How much each pattern counts, added up a slice at a time.
+
+    Shapes:
+        patterns: (n,), uint16; heavy: (n,); returns: (65536,), float64
+    """
+    if heavy is None and (compiled := kernels(len(patterns))):
+        tables = np.zeros((4, 1 << 16), np.int64)
+        compiled.count_patterns(patterns, tables)
+        return tables.sum(axis=0).astype(np.float64)
+    counts = np.zeros(1 << 16)
+    for at in range(0, len(patterns), _SLICE):
+        weights = None if heavy is None else heavy[at:at + _SLICE]
+        counts += np.bincount(patterns[at:at + _SLICE], weights, minlength=len(counts))
+    return counts
+
+
+def _patterns(flat: np.ndarray) -> np.ndarray:
+    """The bits of fp16 values; a copy where they do not lie at even addresses."""
+    return np.require(flat.view(np.uint16), requirements=["C", "A"])
 
 
 def _of_values(flat: np.ndarray, heavy: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -115,8 +135,32 @@ def indices(table: np.ndarray, array: np.ndarray) -> np.ndarray:
     flat = array.reshape(-1)
     if array.dtype != np.float16:
         return nearest(table, flat)
+    return _index_of_pattern(table)[_patterns(flat)]
+
+
+def packed_indices(table: np.ndarray, array: np.ndarray, nbits: int) -> bytes | memoryview:
+    """The `indices` as a string of `nbits` bits each, as `pack_bits` has it.
+
+    Shapes:
+        table: (2**nbits,), ascending; array: any; returns ceil(size * nbits / 8) bytes.
+    """
+    compiled = kernels(array.size) if array.dtype == np.float16 else None
+    if compiled is None:
+        return pack_bits(indices(table, array), nbits)
+    packed = np.empty(-(-array.size * nbits // 8), np.uint8)
+    patterns = _patterns(array.reshape(-1))
+    compiled.look_up_and_pack(patterns, _index_of_pattern(table), nbits, packed)
+    return packed.data
+
+
+def _index_of_pattern(table: np.ndarray) -> np.ndarray:
+    """The index of the table entry nearest to each fp16 number, by its bits.
+
+    Shapes:
+        returns: (65536,), uint8
+    """
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
-    return nearest(table, every.astype(np.float64))[flat.view(np.uint16)]
+    return nearest(table, every.astype(np.float64))
 
 
 def _means(points: Histogram, starts: np.ndarray) -> np.ndarray:

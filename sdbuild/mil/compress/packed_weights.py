@@ -76,7 +76,7 @@ class Part:
     """An argument or attribute of a packed weight."""
 
     type: TensorType
-    data: bytes
+    data: bytes | memoryview
 
 
 def part(dtype: str, array: np.ndarray) -> Part:

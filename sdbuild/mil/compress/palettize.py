@@ -13,7 +13,14 @@ import numpy as np
 
 from sdbuild.base.errors import MILError
 from sdbuild.mil.compress.compress import ARGUMENT_OPSET, Selection, compress
-from sdbuild.mil.compress.kmeans import Histogram, histogram, indices, nearest, palette
+from sdbuild.mil.compress.kmeans import (
+    Histogram,
+    histogram,
+    indices,
+    nearest,
+    packed_indices,
+    palette,
+)
 from sdbuild.mil.compress.packed_weights import (
     Loss,
     Method,
@@ -104,17 +111,32 @@ def _pack(group_size: int | None, is_scaled: bool, task: Task, array: np.ndarray
     can_part = group_size is not None and task.axes and array.shape[axis] % group_size == 0
     groups = array.shape[axis] // group_size if can_part else 1
     others = tuple(i for i in range(array.ndim) if i != axis)
-    scales = magnitudes(array, others) if is_scaled else None
-    tables, found, lost = _palettes(array, scales, task.bits, groups, axis)
-    if scales is None:
-        operations = _unscaled(task, tables, found, axis)
+    if not is_scaled and groups == 1:
+        tables, packed, lost = _palette(array, task.bits)
+        operations = _unscaled(task, tables, packed, axis)
+    elif not is_scaled:
+        tables, found, lost = _palettes(array, None, task.bits, groups, axis)
+        operations = _unscaled(task, tables, pack_bits(found, task.bits), axis)
     else:
+        scales = magnitudes(array, others)
+        tables, found, _ = _palettes(array, scales, task.bits, groups, axis)
         tables = tables.repeat(array.shape[axis] // groups, 0)
         lost = loss(array, _dense(tables, found, scales, axis))
         operations = _scaled(task, tables, found, scales, axis)
     is_whole = group_size is not None and not can_part
     return Packed(operations=operations,
                   report=report(task, operations, lost, groups=groups, is_whole=is_whole))
+
+
+def _palette(array: np.ndarray, bits: int) -> tuple[np.ndarray, bytes | memoryview, Loss]:
+    """One table for a tensor, its packed indices, and the loss.
+
+    Shapes:
+        returns: (1, 2**bits), ceil(size * bits / 8) bytes
+    """
+    counted = histogram(array)
+    table = palette(counted, bits, array.dtype)
+    return table[np.newaxis], packed_indices(table, array, bits), _loss(counted, table)
 
 
 def _palettes(
@@ -185,17 +207,16 @@ def _dense(
 
 
 def _unscaled(
-    task: Task, tables: np.ndarray, found: np.ndarray, axis: int
+    task: Task, tables: np.ndarray, packed: bytes | memoryview, axis: int
 ) -> tuple[Unpacking, ...]:
-    """Tables and indices in the form of the opset.
+    """Tables and packed indices in the form of the opset.
 
     Shapes:
-        tables: (groups, 2**nbits); found: as the weight.
+        tables: (groups, 2**nbits)
         result: iOS 18: indices as the weight, lut: see `_lut`;
             before: indices flat bytes, lut (2**nbits,).
     """
     kind = task.type
-    packed = pack_bits(found, task.bits)
     if task.as_argument:
         parts = {"indices": Part(TensorType(f"uint{task.bits}", kind.shape), packed),
                  "lut": _lut(task, tables, axis)}
