@@ -244,7 +244,8 @@ def hollow(path, tensors, metadata=None):
 def folder_of(folder, model, predicts, **unet):
     """A folder in diffusers' layout with a published model's configs, which are all that is read.
     """
-    for part in ("unet", "vae", "text_encoder"):
+    for path in sorted((CONFIGS / model).iterdir()):
+        part = path.name
         (folder / part).mkdir(parents=True)
         config = config_of(CONFIGS / model, part) | (unet if part == "unet" else {})
         (folder / part / "config.json").write_text(json.dumps(config))

@@ -88,7 +88,7 @@ _UNET = {
     "resnet_skip_time_act": only(False, otherwise=_DEEPFLOYD),
     "resnet_time_scale_shift": only("default", otherwise=_DEEPFLOYD),
     "reverse_transformer_layers_per_block": _NONE,
-    "time_cond_proj_dim": either(_NONE, integer(1, 8192)),
+    "time_cond_proj_dim": either(_NONE, integer(4, 8192)),
     "time_embedding_act_fn": either(_NONE, _ACTIVATION),
     "time_embedding_dim": either(_NONE, integer(1, 65536)),
     "time_embedding_type": only("positional"),
@@ -100,18 +100,15 @@ _UNET = {
 _XL = {
     "addition_embed_type": only("text_time", otherwise={None: "it is none of its kind"}),
     "addition_time_embed_dim": integer(1, 8192),
-    "in_channels": only(4, otherwise=_INPUTS),
     "projection_class_embeddings_input_dim": integer(1, 65536),
-    "time_cond_proj_dim": only(None, otherwise=_GUIDED),
 }
 _BY_FAMILY: Mapping[str, Mapping[str, Rule]] = {
-    "sd": {
-        "addition_embed_type": only(None, otherwise=_XL_EXTRA),
+    "sd": {"addition_embed_type": only(None, otherwise=_XL_EXTRA)},
+    "sdxl": _XL,
+    "sdxl-refiner": _XL | {
         "in_channels": only(4, otherwise=_INPUTS),
         "time_cond_proj_dim": only(None, otherwise=_GUIDED),
     },
-    "sdxl": _XL,
-    "sdxl-refiner": _XL,
 }
 """What holds for the U-Nets and ControlNets of a family, by its name: these rules come before the
 general ones. A family that is widened, to inpainting for instance, is widened here."""

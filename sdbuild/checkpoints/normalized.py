@@ -26,7 +26,8 @@ class Architecture:
 
     `prediction` is there if a U-Net predicts anything but noise and its output is to be turned into
     noise, `padding` if a text encoder was trained with other pad tokens than hosts send. Without
-    `force_upcast` an autoencoder says that it need not be computed in fp32.
+    `force_upcast` an autoencoder says that it need not be computed in fp32. `distilled_guidance` is
+    the guidance that a U-Net which was trained to take it as an input is to have, if a recipe says.
     """
 
     class_name: str
@@ -34,6 +35,7 @@ class Architecture:
     prediction: Mapping[str, Any] | None = None
     padding: Mapping[str, int] | None = None
     force_upcast: bool = True
+    distilled_guidance: float | None = None
 
 
 def encode(values: Mapping[str, Any]) -> bytes:
@@ -57,6 +59,7 @@ def read_architecture(path: Path, params: Mapping[str, Any]) -> Architecture:
         padding={name: padding.integer(name) for name in padding.values} if padding else None,
         prediction=prediction.values if prediction and is_converted else None,
         force_upcast=found.flag("force_upcast", default=True),
+        distilled_guidance=params.get("distilled_guidance"),
     )
 
 

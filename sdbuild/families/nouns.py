@@ -66,6 +66,9 @@ class Component:
     Attributes:
         network: the module of `sdbuild/models/` that builds it.
         folder: its part of a checkpoint, as diffusers names it.
+        source: the field of a recipe that says where that checkpoint lies; where it is not given,
+            `source` does.
+        family: the family that its checkpoint is of, if that is another one.
         prefixes: what the names of its tensors in the checkpoint's file begin with.
         drop: what those names begin with there, and the network's parameters do not.
         sidecars: folders whose files say what its config does not: how its input is padded, what
@@ -78,7 +81,7 @@ class Component:
         is_optional: whether a checkpoint may come without it.
         never_palettized: the types of operations whose weights stay as they are.
         floor: what `doit check` asks of it where a recipe does not say.
-        comes_with: the field of a recipe that adds it, where it is there for that alone.
+        comes_with: the field of a recipe without which it is not there.
         instance: which it is of several of its name in one bundle, which have sources of their own.
     """
 
@@ -88,6 +91,8 @@ class Component:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     network: str = ""
+    source: str = "source"
+    family: str = ""
     prefixes: tuple[str, ...] = ("",)
     drop: str = ""
     sidecars: tuple[str, ...] = ()

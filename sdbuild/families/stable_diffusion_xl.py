@@ -50,10 +50,14 @@ _VAE = tuple(
     for name in ("vae_decoder", "vae_encoder")
 )
 
+_BESIDE_BASE = replace(_REFINER, name="refiner", bundle_name="UnetRefiner", source="refiner_source",
+                       comes_with="refiner_source", family="sdxl-refiner")
+"""Hosts use a refiner that is there without being asked, so that nobody gets it unasked."""
+
 STABLE_DIFFUSION_XL = Family(
     name="sdxl",
     title="Stable Diffusion XL",
-    components=(_ENCODER_1, _ENCODER_2, _BASE, *_VAE),
+    components=(_ENCODER_1, _ENCODER_2, _BASE, *_VAE, _BESIDE_BASE),
     drawing=("text_encoder", "text_encoder_2", "unet", "vae_decoder"),
     batches=(2,),
 )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
+from torch.nn import functional as F
 
+from sdbuild.base.errors import SourceError
 from sdbuild.families import TOKENS, Component, Dims
 from sdbuild.models.network import Architecture, expect_class
 from sdbuild.models.prediction import VelocityToNoise, to_noise
@@ -16,22 +19,28 @@ from sdbuild.models.prediction import VelocityToNoise, to_noise
 LATENT_CELL_PX = 8
 """Pixels on a side of a latent cell, fixed by the autoencoder's three halvings."""
 
+DISTILLED = 8.5
+"""The guidance that a distilled U-Net has where nobody says: that of diffusers' pipeline."""
+
 _TIMESTEPS = (1, 21, 501, 981)
 
 
 class UNet(nn.Module):
     """diffusers' U-Net, from embeddings with channels first, to noise if it predicts a velocity.
 
+    `guidance` is the embedding of the guidance that it was distilled to take, (1, G), if it was.
     `is_split` says that its transformers take the embeddings as they come: a layout of attention
     replaced them.
     """
 
     def __init__(
-        self, net: UNet2DConditionModel, velocity_to_noise: VelocityToNoise | None = None
+        self, net: UNet2DConditionModel, velocity_to_noise: VelocityToNoise | None = None,
+        guidance: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         self.net = net
         self.velocity_to_noise = velocity_to_noise
+        self.guidance = guidance
         self.is_split = False
 
     def forward(
@@ -57,6 +66,11 @@ class UNet(nn.Module):
         """
         embeddings = encoder_hidden_states if self.is_split \
             else encoder_hidden_states.squeeze(2).permute(0, 2, 1)  # -> (B, S, D)
+        if self.guidance is not None:
+            # Of an input, by a zero: from constants and weights alone coremltools would compute a
+            # constant, in which no other checkpoint has a place.
+            zero = timestep[:, None] * 0
+            conditions["timestep_cond"] = self.guidance.to(sample.device) + zero  # -> (B, G)
         found = self.net(sample, timestep, embeddings, return_dict=False, **conditions)[0]
         if self.velocity_to_noise is None:
             return found
@@ -77,7 +91,38 @@ def built(wrapper: type[UNet], architecture: Architecture) -> UNet:
     return wrapper(
         UNet2DConditionModel.from_config(dict(architecture.config)),
         to_noise(prediction) if prediction else None,
+        _guidance(architecture),
     )
+
+
+def _guidance(architecture: Architecture) -> torch.Tensor | None:
+    """The embedding of the guidance that the U-Net takes, (1, G); None if it takes none."""
+    width, guidance = architecture.config.get("time_cond_proj_dim"), architecture.distilled_guidance
+    if width:
+        return guidance_embedding(DISTILLED if guidance is None else guidance, width)
+    if guidance is not None:
+        raise SourceError(
+            f"distilled_guidance={guidance:g}: the U-Net takes no guidance as an input",
+            hint="omit it; guidance=X is that of the images")
+    return None
+
+
+def guidance_embedding(guidance: float, width: int) -> torch.Tensor:
+    """The guidance as a distilled U-Net takes it: sines and cosines of it, less one.
+
+    Shapes:
+        returns (1, width).
+
+    Source:
+        Meng et al., "On Distillation of Guided Diffusion Models", 2022; the frequencies are those
+        of timesteps, as in diffusers' `LatentConsistencyModelPipeline`.
+    """
+    with torch.device("cpu"):  # the network itself may be built where nothing has numbers
+        half = width // 2
+        frequencies = torch.exp(torch.arange(half) * -(math.log(10_000) / (half - 1)))
+        angles = (guidance - 1) * 1000 * frequencies
+        found = torch.cat([angles.sin(), angles.cos()])
+        return F.pad(found, (0, width - 2 * half))[None]
 
 
 def dims(

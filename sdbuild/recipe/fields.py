@@ -67,6 +67,9 @@ RECIPE_FIELDS = (
     Field(name="vae", parse=values.places, default=None, unit="LOCATION", is_tagged=True,
           is_of_checkpoint=True, meaning="the autoencoder, from another location than the "
           "checkpoint: a folder, a .safetensors file, or hub:owner/name[@revision]"),
+    Field(name="refiner_source", parse=values.places, default=None, unit="PLACE", is_tagged=True,
+          is_of_checkpoint=True, meaning="the refiner of a bundle with both: a folder, a "
+          ".safetensors file, or hub:owner/name[@revision]; components must name it, too"),
     Field(name="lora", parse=values.loras, default=None, unit="FILE:STRENGTH", is_tagged=True,
           meaning="LoRAs to merge into the checkpoint, each a "
           ".safetensors file with its strength behind a colon (else 1)"),
@@ -85,6 +88,9 @@ RECIPE_FIELDS = (
     Field(name="prediction", parse=values.choice(*PREDICTIONS), default="epsilon",
           choices=PREDICTIONS, is_tagged=True, meaning="what the U-Net predicts: epsilon, "
           "the noise that hosts expect, or what the checkpoint was trained to predict"),
+    Field(name="distilled_guidance", parse=values.number(1, 100), default=None, unit="X",
+          is_tagged=True, meaning="the guidance that a U-Net is built for which was distilled to "
+          "take it as an input, as LCMs are (default: 8.5)"),
     Field(name="attention", parse=values.attention, default="original", choices=ATTENTIONS,
           meaning="the layout of attention"),
     Field(name="quant", parse=values.nbits, default="none", choices=QUANTS,

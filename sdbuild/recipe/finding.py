@@ -30,24 +30,40 @@ _MOST_LEVELS = 8
 class Published:
     """A published model: its recipe, and what its fine-tunes have in common with it.
 
-    `channels` are those of the U-Net's blocks. `predicts` is empty where the recipe is the same
-    whatever the U-Net predicts. It was trained at `side_px` × `side_px`.
+    `channels` are those of the U-Net's blocks, `kind` what it does beside drawing what a prompt
+    says (`KINDS`). `predicts` is empty where the recipe is the same whatever the U-Net predicts. It
+    was trained at `side_px` × `side_px`.
     """
 
     recipe: str
+    family: str = "sd"
+    kind: str = ""
     prompt_width: int
     channels: tuple[int, ...]
     predicts: str
     side_px: int
 
 
+KINDS = {"inpainting": "it takes a mask", "distilled": "it takes its guidance as an input"}
+"""What a U-Net's config says of it, and how people are told."""
+
+_WIDTHS = (320, 640, 1280, 1280)
+
 PUBLISHED = (
-    Published(recipe="sd-1-5", prompt_width=768, channels=(320, 640, 1280, 1280),
+    Published(recipe="sd-1-5", prompt_width=768, channels=_WIDTHS,
               predicts="", side_px=512),
-    Published(recipe="sd-2-1-base", prompt_width=1024, channels=(320, 640, 1280, 1280),
+    Published(recipe="sd-2-1-base", prompt_width=1024, channels=_WIDTHS,
               predicts="epsilon", side_px=512),
-    Published(recipe="sd-2-1", prompt_width=1024, channels=(320, 640, 1280, 1280),
+    Published(recipe="sd-2-1", prompt_width=1024, channels=_WIDTHS,
               predicts="v_prediction", side_px=768),
+    Published(recipe="sd-1-5-inpaint", kind="inpainting", prompt_width=768, channels=_WIDTHS,
+              predicts="", side_px=512),
+    Published(recipe="sd-1-5-lcm", kind="distilled", prompt_width=768, channels=_WIDTHS,
+              predicts="", side_px=512),
+    Published(recipe="sdxl-base", family="sdxl", prompt_width=2048, channels=(320, 640, 1280),
+              predicts="", side_px=1024),
+    Published(recipe="sdxl-refiner", family="sdxl-refiner", prompt_width=1280,
+              channels=(384, 768, 1536, 1536), predicts="", side_px=1024),
 )
 """A new model is one entry here, and its recipe."""
 
@@ -56,12 +72,13 @@ PUBLISHED = (
 class Found:
     """The recipe of a checkpoint.
 
-    `model` is empty if no published model has its architecture; the defaults of its family hold
+    `model` is empty if no published model has its architecture; the defaults of its `family` hold
     then. `size` is in pixels, None where the recipe's holds. `lacks` names the folders of
     components that the checkpoint comes without and a bundle can do without.
     """
 
     model: str
+    family: str
     size: Size | None
     lacks: frozenset[str]
     because: str
@@ -71,6 +88,8 @@ class Found:
 class _Traits:
     """What a checkpoint says of itself; `predicts` and `size` are None where it does not."""
 
+    family: str
+    kind: str
     prompt_width: Any
     channels: Any
     predicts: str | None
@@ -80,11 +99,13 @@ class _Traits:
     def __str__(self) -> str:
         channels = self.channels if isinstance(self.channels, list) else [self.channels]
         blocks = ", ".join(map(shown, channels[:_MOST_LEVELS]))
-        return f"prompts {shown(self.prompt_width)} wide, blocks of {blocks} channels"
+        more = f", {KINDS[self.kind]}" if self.kind else ""
+        return f"prompts {shown(self.prompt_width)} wide, blocks of {blocks} channels{more}"
 
     def is_of(self, model: Published) -> bool:
         """Whether the model has this architecture."""
-        return self.prompt_width == model.prompt_width and self.channels == [*model.channels]
+        own = (self.family, self.kind, self.prompt_width, self.channels)
+        return own == (model.family, model.kind, model.prompt_width, [*model.channels])
 
 
 def find_recipe(
@@ -120,7 +141,7 @@ def find_recipe(
         raise _two_sizes(checkpoint, traits.size, model)
     also = f", {predicts}" if model.predicts else ""
     return Found(
-        model=model.recipe, size=None, lacks=frozenset(traits.lacks),
+        model=model.recipe, family=model.family, size=None, lacks=frozenset(traits.lacks),
         because=f"{model.recipe}, the published model of this architecture: {traits}{also}; "
                 "model=NAME selects another",
     )
@@ -140,7 +161,7 @@ def _unpublished(
         )
     why = "" if size else f" at {found[0]}x{found[1]}, the sample_size of its config"
     return Found(
-        model="", size=(found[0], found[1]), lacks=frozenset(traits.lacks),
+        model="", family=traits.family, size=(found[0], found[1]), lacks=frozenset(traits.lacks),
         because=f"defaults{why}: no published model has this architecture ({traits}); model=NAME "
                 "selects a recipe",
     )
@@ -195,11 +216,26 @@ def _traits(checkpoint: Checkpoint) -> _Traits:
     optional = {component.folder for family in FAMILIES.values()
                 for component in family.components if component.is_optional}
     return _Traits(
+        family=_family(unet, checkpoint), kind=_kind(unet),
         prompt_width=unet["cross_attention_dim"], channels=unet["block_out_channels"],
         predicts=predicts if isinstance(predicts, str) else None,
         size=_size(unet.get("sample_size"), checkpoint),
         lacks=sorted(folder for folder in optional if not checkpoint.has(folder)),
     )
+
+
+def _family(unet: Mapping[str, Any], checkpoint: Checkpoint) -> str:
+    """The family of a U-Net; XL's refiner comes without the first of the two text encoders."""
+    if unet["addition_embed_type"] != "text_time":
+        return "sd"
+    return "sdxl" if checkpoint.has("text_encoder") else "sdxl-refiner"
+
+
+def _kind(unet: Mapping[str, Any]) -> str:
+    """What a U-Net does beside drawing what a prompt says."""
+    if unet["in_channels"] == 9:
+        return "inpainting"
+    return "distilled" if unet["time_cond_proj_dim"] else ""
 
 
 def _size(sample_size: Any, checkpoint: Checkpoint) -> list[int] | None:

@@ -18,7 +18,7 @@ from typing import Any
 from sdbuild.base.digest import digest
 from sdbuild.checkpoints import is_hub
 from sdbuild.recipe.fields import RECIPE_FIELDS
-from sdbuild.recipe.sources import Sources
+from sdbuild.recipe.sources import ELSEWHERE, Sources
 
 _LONGEST = 24
 """Characters of a word."""
@@ -34,7 +34,7 @@ def asked(
     found = {
         "source": sources.checkpoint.places,
         "config": sources.checkpoint.config,
-        "vae": sources.vae.places if sources.vae else (),
+        **{name: source.places for name, source in sources.elsewhere.items()},
         "controlnet": [place for net in sources.controlnets.values() for place in net.places],
         "lora": [(lora.place, lora.strength) for lora in sources.loras],
         "components": sorted(fields["components"]),
@@ -64,8 +64,9 @@ def tag(asked: Mapping[str, Any]) -> str:
 def _words(asked: Mapping[str, Any]) -> Iterator[str]:
     yield source(asked.get("source", ()))
     yield asked.get("prediction_type", "")
-    if "vae" in asked:
-        yield f"vae-{source(asked['vae'])}"
+    for name in ELSEWHERE:
+        if name in asked:
+            yield f"{name.partition('_')[0]}-{source(asked[name])}"
     if "controlnet" in asked:
         yield "control"
     for place in asked.get("controlnet", ()):

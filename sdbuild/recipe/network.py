@@ -12,13 +12,17 @@ from sdbuild.families import Component, Family
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """What decides the networks of a bundle beside their architectures."""
+    """What decides the networks of a bundle beside their architectures.
+
+    `distilled_guidance` is for U-Nets that were trained to take it as an input, None for the usual.
+    """
 
     width_px: int
     height_px: int
     batch: int
     prediction: str
     attention: str
+    distilled_guidance: float | None
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], family: Family) -> Network:
@@ -34,7 +38,8 @@ class Network:
                 hint="hosts send its U-Net two samples at a time, whatever the guidance")
         width_px, height_px = fields["size"]
         return cls(width_px=width_px, height_px=height_px, batch=fields["batch"],
-                   prediction=fields["prediction"], attention=fields["attention"])
+                   prediction=fields["prediction"], attention=fields["attention"],
+                   distilled_guidance=fields["distilled_guidance"])
 
     def attention_of(self, component: Component) -> str:
         """The layout of the component's attention."""
@@ -44,8 +49,14 @@ class Network:
         """What decides the component's network beside its architecture; what does not is left out,
         so that variants which differ in it share the network's steps."""
         found: dict[str, Any] = {name: getattr(self, name) for name in component.sizes}
-        if component.takes("prediction"):
-            found["prediction"] = self.prediction
+        return found | (self.denoiser_params if component.takes("prediction") else {})
+
+    @property
+    def denoiser_params(self) -> dict[str, Any]:
+        """What decides what a denoiser computes."""
+        found: dict[str, Any] = {"prediction": self.prediction}
+        if self.distilled_guidance is not None:
+            found["distilled_guidance"] = self.distilled_guidance
         return found
 
     @property

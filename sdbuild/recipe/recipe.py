@@ -11,7 +11,7 @@ from sdbuild.base.errors import RecipeError
 from sdbuild.base.filenames import normalized
 from sdbuild.base.parsing import Fields
 from sdbuild.bundle.request import Request
-from sdbuild.families import FAMILIES, STABLE_DIFFUSION, Component, Family
+from sdbuild.families import FAMILIES, Component, Family
 from sdbuild.recipe import naming
 from sdbuild.recipe.checking import Check
 from sdbuild.recipe.components import known_components, with_controlnets
@@ -29,7 +29,7 @@ from sdbuild.recipe.lockfile import Lock, parsed
 from sdbuild.recipe.network import Network
 from sdbuild.recipe.packaging import Packaging
 from sdbuild.recipe.project import BUILT_IN, Project
-from sdbuild.recipe.sources import Sources
+from sdbuild.recipe.sources import ELSEWHERE, Sources
 from sdbuild.recipe.tables import check_keys, read, table_in, values_of
 
 _TABLES = ("check", "draw", "floors", "lock")
@@ -108,6 +108,7 @@ def load(
     if found and "components" not in words:
         components = tuple(c for c in components if c.folder not in found.lacks)
     components = with_controlnets(components, sources.controlnets, family)
+    sources.check_places(components)
     elsewhere = None if found or project.finds(path) else path
     return Recipe(
         name=normalized((found and naming.source(sources.checkpoint.places)) or path.stem),
@@ -132,8 +133,8 @@ def _found(
     if "source" not in words or project.setting(MODEL_FIELD, words) is not None:
         return None
     given = tuple(field for field in RECIPE_FIELDS if field.name in words)
-    fields: dict[str, Any] = {"config": None, "vae": None, "lora": None, "controlnet": None,
-                              "prediction_type": None, "size": None}
+    fields: dict[str, Any] = dict.fromkeys(
+        ("config", *ELSEWHERE, "lora", "controlnet", "prediction_type", "size"))
     fields |= values_of(given, {}, words, "")
     source = Sources.of(fields, words, Path.cwd()).checkpoint
     return find_recipe(source.places, source.config, facts, size=fields["size"],
@@ -146,7 +147,7 @@ def _base(
     """The recipe's file and content. A checkpoint that no recipe is for has no file: its content is
     said to be in one that is called like its family."""
     if found and not found.model:
-        family = STABLE_DIFFUSION
+        family = FAMILIES[found.family]
         components = [c.name for c in family.components if not c.comes_with]
         size = "{}x{}".format(*found.size or ())
         return BUILT_IN / family.name, {"family": family.name, "size": size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from sdbuild.families import Component
 from sdbuild.recipe.components import controlnet_name
 from sdbuild.recipe.lockfile import Lock
 from sdbuild.recipe.project import BUILT_IN
+
+ELSEWHERE = ("vae", "refiner_source")
+"""The fields of what may come from another place than the checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +45,13 @@ class Lora:
 class Sources:
     """What a bundle is made from.
 
+    `elsewhere` holds what does not come from the checkpoint, by the field that says where it lies.
     `lock` holds for the recipe's own checkpoint only. `prediction_type` stands in the place of what
     the checkpoint says of itself. `controlnets` are called as hosts call them.
     """
 
     checkpoint: Source
-    vae: Source | None
+    elsewhere: Mapping[str, Source]
     controlnets: Mapping[str, Source]
     loras: tuple[Lora, ...]
     lock: Lock | None
@@ -77,7 +81,7 @@ class Sources:
         config = absolute("config", fields["config"]) if fields["config"] else ""
         found = cls(
             checkpoint=source("source"),
-            vae=source("vae") if fields["vae"] else None,
+            elsewhere={name: source(name) for name in ELSEWHERE if fields[name]},
             controlnets=_controlnets([absolute("controlnet", place)
                                       for place in fields["controlnet"] or ()]),
             loras=tuple(Lora(place=absolute("lora", place), strength=strength)
@@ -91,14 +95,25 @@ class Sources:
     @property
     def checkpoints(self) -> tuple[Source, ...]:
         """All places that checkpoints are read from."""
-        vae = (self.vae,) if self.vae else ()
-        return (self.checkpoint, *vae, *self.controlnets.values())
+        return (self.checkpoint, *self.elsewhere.values(), *self.controlnets.values())
 
     def of_component(self, component: Component) -> Source:
         """Where the component's checkpoint lies."""
         if component.instance:
             return self.controlnets[component.instance]
-        return self.vae if self.vae and component.folder == "vae" else self.checkpoint
+        return self.elsewhere.get(component.source, self.checkpoint)
+
+    def check_places(self, components: Iterable[Component]) -> None:
+        """Makes sure that what does not come with the checkpoint comes from somewhere.
+
+        Raises:
+            RecipeError: a component has no place.
+        """
+        for component in components:
+            if component.comes_with in ELSEWHERE and component.comes_with not in self.elsewhere:
+                raise RecipeError(
+                    f"components: {component.name} does not come with the checkpoint, and there is "
+                    f"no {component.source}", hint=f"{component.source}=PLACE says where it lies")
 
     def _check_config(self) -> None:
         places = [place for source in self.checkpoints for place in source.places]

@@ -39,7 +39,7 @@ class Download(ComponentStage):
         """What decides which tensors are taken, or what the scheduler is told."""
         found: dict[str, Any] = {"prefixes": list(component.prefixes)} if component.folder else {}
         if component.folder and recipe.family.name != "sd":
-            found["family"] = recipe.family.name
+            found["family"] = component.family or recipe.family.name
         is_told = not component.folder or component.takes("prediction")
         if is_told and recipe.sources.prediction_type:
             found["prediction_type"] = recipe.sources.prediction_type

@@ -59,7 +59,7 @@ class DrawingStage(BundleStage):
         """Returns the settings that determine the pictures, besides the networks."""
         return {
             "family": recipe.family.name, "width_px": recipe.network.width_px,
-            "height_px": recipe.network.height_px, "prediction": recipe.network.prediction,
+            "height_px": recipe.network.height_px, **recipe.network.denoiser_params,
             "requests": recipe.checked_requests(),
         }
 

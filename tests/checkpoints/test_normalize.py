@@ -121,7 +121,8 @@ def test_an_autoencoder_says_that_it_need_not_be_computed_in_fp32(said, told):
     ("sdxl", {"cross_attention_dim": 1280, "projection_class_embeddings_input_dim": 2560},
      "are those of Stable Diffusion XL's refiner"),
     ("sdxl-refiner", {}, "are those of Stable Diffusion XL's base model"),
-    ("sdxl", {"in_channels": 9}, "it is for inpainting"),
+    ("sdxl-refiner", {"cross_attention_dim": 1280, "projection_class_embeddings_input_dim": 2560,
+                      "in_channels": 9}, "it is for inpainting"),
     ("sdxl", {"addition_time_embed_dim": None}, "addition_time_embed_dim is null, expected a"),
 ])
 def test_a_u_net_of_another_family_is_refused(family, config, message):

@@ -44,8 +44,9 @@ def joined(outputs):
     return {name: np.concatenate([each[name] for each in outputs]) for name in outputs[0]}
 
 
-def unet_cases(checkpoint, side_px=128, timesteps=(1, 21, 501, 981), **time_ids):
-    """Inputs and outputs of a U-Net at some timesteps; `time_ids` for one that takes them."""
+def unet_cases(checkpoint, side_px=128, timesteps=(1, 21, 501, 981), time_ids=None, **more):
+    """Inputs and outputs of a U-Net at some timesteps; `time_ids` for one that takes them, `more`
+    for diffusers' own alone."""
     net = UNet2DConditionModel.from_pretrained(checkpoint / "unet").eval()
     config, rng = net.config, torch.Generator().manual_seed(5)
     for timestep in timesteps:
@@ -56,12 +57,12 @@ def unet_cases(checkpoint, side_px=128, timesteps=(1, 21, 501, 981), **time_ids)
                   "encoder_hidden_states": prompt.transpose(1, 2)[:, :, None]}
         added = {}
         if time_ids:
-            numbers = torch.tensor([time_ids["time_ids"]] * 2)
+            numbers = torch.tensor([time_ids] * 2)
             width = config.projection_class_embeddings_input_dim \
                 - numbers.shape[1] * config.addition_time_embed_dim
             added = {"time_ids": numbers, "text_embeds": torch.randn(2, width, generator=rng)}
         with torch.inference_mode():
-            wanted = net(sample, times, prompt, added_cond_kwargs=added).sample
+            wanted = net(sample, times, prompt, added_cond_kwargs=added, **more).sample
         yield inputs | added, wanted
 
 

@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from sdbuild.base.digest import digest_file
 from sdbuild.base.errors import RecipeError
@@ -24,7 +26,7 @@ from tests.tiny_checkpoints import write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch.export
 TIME_IDS = [1024.0, 1024.0, 0.0, 0.0, 1024.0, 1024.0]
-COMPONENTS = [c.name for c in FAMILIES["sdxl"].components if not c.is_optional]
+COMPONENTS = [c.name for c in FAMILIES["sdxl"].components if not c.comes_with]
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,30 @@ def test_the_autoencoder_computes_in_fp32(checkpoint, variant, component):
     [found] = predicted(variant()[f"compile:{component}"], inputs).values()
 
     assert psnr(found, wanted.numpy()) >= 80
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_an_autoencoder_past_the_range_of_fp16_is_right_in_fp32_and_says_if_it_need_not_be(
+    tmp_path, says,
+):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", "sdxl", vae={"force_upcast": says})
+    file = checkpoint / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    for name in ("decoder.conv_in.weight", "decoder.conv_in.bias"):
+        tensors[name] = tensors[name] * 1e5
+    save_file(tensors, file)
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(f'family = "sdxl"\nsource = "{checkpoint}"\nsize = 64\n'
+                      'components = ["vae_decoder"]\ncompiler = "portable"\n')
+    inputs, wanted = vae_cases(checkpoint, side_px=64)["vae_decoder"]
+
+    compiled = Steps(load({"model": str(recipe)}), tmp_path)["compile:vae_decoder"]
+    image = predicted(compiled, inputs)["image"]
+
+    if says:
+        assert psnr(image, wanted.numpy()) >= 80
+    else:
+        assert not np.isfinite(image).all()
 
 
 @pytest.mark.parametrize("component", [

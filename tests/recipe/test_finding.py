@@ -1,6 +1,7 @@
 """A checkpoint that is given without a model gets the recipe of its own architecture, or asks."""
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from tests.single_files import CONFIGS, config_of, folder_of, hollow, single_fil
 
 TINY_EMOJI = BUILT_IN / "tiny-emoji"
 V1, V2 = "stable-diffusion-v1-5", "stable-diffusion-2-1"
+XL = "stable-diffusion-xl-base-1.0"
 ASKS_WHAT = "it does not say what its U-Net predicts"
 
 
@@ -46,7 +48,7 @@ def taken(source, **words):
     """The recipe and size that are taken, by the recipe's settings and not by its name."""
     recipe = load({"source": str(source)} | words)
     assert recipe.sources.checkpoint.places == (str(source),)
-    [named] = re.findall(r"^(sd-[^,]+|defaults)", recipe.found)
+    [named] = re.findall(r"^(sd-[^,]+|sdxl-[^,]+|defaults)", recipe.found)
     return named, (recipe.network.width_px, recipe.network.height_px)
 
 
@@ -109,11 +111,45 @@ def test_a_file_of_2_that_does_not_say_asks_for_the_word_that_decides(v2, tmp_pa
     (V2, {"prediction_type": "v_prediction"}, [96, 96], ("sd-2-1", (768, 768))),
     (V2, {"prediction_type": "epsilon"}, 64, ("sd-2-1-base", (512, 512))),
     (V2, {}, 64, ("sd-2-1-base", (512, 512))),
+    (XL, {}, 128, ("sdxl-base", (1024, 1024))),
 ])
 def test_the_configs_of_a_folder_decide(tmp_path, model, predicts, sample_size, recipe):
     folder = folder_of(tmp_path / "mine", model, predicts, sample_size=sample_size)
 
     assert taken(folder) == recipe
+
+
+@pytest.mark.parametrize(("model", "unet", "recipe", "why"), [
+    (V1, {"in_channels": 9}, "sd-1-5-inpaint", "it takes a mask"),
+    (V1, {"time_cond_proj_dim": 256}, "sd-1-5-lcm", "it takes its guidance as an input"),
+    (V2, {"in_channels": 9}, "defaults", "it takes a mask"),
+    (XL, {"in_channels": 9}, "defaults", "it takes a mask"),
+])
+def test_what_a_unet_takes_beside_a_prompt_decides_too(tmp_path, model, unet, recipe, why):
+    folder = folder_of(tmp_path / "mine", model, {"prediction_type": "epsilon"}, **unet)
+
+    assert taken(folder)[0] == recipe
+    assert why in load({"source": str(folder)}).found
+
+
+def test_the_refiner_of_xl_is_known_by_its_shape_and_its_one_text_encoder(tmp_path):
+    folder = folder_of(tmp_path / "mine", XL, {}, cross_attention_dim=1280,
+                       block_out_channels=[384, 768, 1536, 1536])
+    shutil.rmtree(folder / "text_encoder")
+
+    recipe = load({"source": str(folder)})
+
+    assert (taken(folder)[0], recipe.family.name) == ("sdxl-refiner", "sdxl-refiner")
+
+
+def test_an_unknown_architecture_of_xl_gets_the_defaults_of_its_family_without_a_refiner(tmp_path):
+    folder = folder_of(tmp_path / "mine", XL, {}, block_out_channels=[32, 64, 64])
+
+    recipe = load({"source": str(folder)})
+
+    assert taken(folder) == ("defaults", (1024, 1024))
+    assert [c.name for c in recipe.components] == [
+        "text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder"]
 
 
 @pytest.mark.parametrize(("model", "predicts", "sample_size", "sizes"), [

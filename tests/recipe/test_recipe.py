@@ -11,8 +11,7 @@ from sdbuild.recipe.recipe import load
 MISTAKES = {
     "model=tiny-emogi": (
         """unknown model 'tiny-emogi'; did you mean "tiny-emoji"?""",
-        "the recipes are: sd-1-4, sd-1-5, sd-2-1, sd-2-1-base, sd-2-base, tiny-emoji; a file of "
-        "your own is model=FILE.toml",
+        "the recipes are: sd-1-4, sd-1-5, ",
     ),
     "qunat=6": ("""unknown variable 'qunat'; did you mean "quant"?""", "the variables are: model"),
     "quant=5": (
@@ -266,8 +265,8 @@ def test_places_in_a_recipe_are_beside_it(tmp_path):
 
     assert recipe.sources.checkpoint.places == (str(tmp_path / "a.safetensors"),)
     assert recipe.sources.checkpoint.config == str(tmp_path / "c")
-    assert recipe.sources.vae.places == (str(tmp_path / "v"),)
-    assert recipe.sources.vae.config == recipe.sources.checkpoint.config
+    assert recipe.sources.elsewhere["vae"].places == (str(tmp_path / "v"),)
+    assert recipe.sources.elsewhere["vae"].config == recipe.sources.checkpoint.config
     assert recipe.sources.prediction_type == "v_prediction"
 
 
