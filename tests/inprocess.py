@@ -17,7 +17,8 @@ class Steps:
 
     def __getitem__(self, name):
         """The folder with the artifact of a step."""
-        output = self.folder / f"{name.replace(':', '-')}-{self._key(name)[:8]}"
+        word = name.replace(":", "-").replace("/", "-")
+        output = self.folder / f"{word}-{self._key(name)[:8]}"
         if not output.exists():
             step = self.plan.steps[name]
             inputs = {key: self[source.step] / source.path for key, source in step.inputs.items()}
