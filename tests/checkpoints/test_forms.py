@@ -1,7 +1,6 @@
 """Forms of checkpoints as people bring them; the rows of docs/checkpoints.md name these tests."""
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -9,47 +8,17 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders import single_file_utils as theirs
-from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from sdbuild.base.digest import digest_file
 from sdbuild.base.errors import SourceError
-from sdbuild.checkpoints import normalize, open_checkpoint, resolve_place
+from sdbuild.checkpoints import normalize, open_checkpoint
+from tests.checkpoints.forms import assert_equal, loaded
 from tests.checkpoints.test_single_file import download, joined
 from tests.single_files import config_of, single_file, small_checkpoint, write
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "checkpoints.md"
 VAE_HALF = ("decoder.", "post_quant_conv.")
-
-
-@pytest.fixture(scope="module")
-def first(tmp_path_factory):
-    """A small 1.x: its folder, the states of its networks and the tensors of its single file."""
-    folder, states = small_checkpoint(tmp_path_factory.mktemp("first") / "folder", "clip")
-    return folder, states, joined(folder, states, "clip")
-
-
-@pytest.fixture(scope="module")
-def unet(first, tmp_path_factory):
-    """What is downloaded of the folder's U-Net."""
-    return download(first[0], tmp_path_factory.mktemp("unet") / "out", "unet")
-
-
-@pytest.fixture(scope="module")
-def wanted_unet(first):
-    """The U-Net of the file, as diffusers' own conversion reads it."""
-    folder, _, tensors = first
-    return theirs.convert_ldm_unet_checkpoint(dict(tensors), config_of(folder, "unet"))
-
-
-def loaded(folder):
-    return load_file(folder / "weights.safetensors")
-
-
-def assert_equal(made, wanted):
-    assert made.keys() == wanted.keys()
-    assert all(torch.equal(made[name], wanted[name]) for name in made)
 
 
 def behind(tensors, change):
@@ -120,104 +89,6 @@ def test_averaged_weights_alone_are_read_and_recorded(first, tmp_path):
     checkpoint = open_checkpoint([str(file)], {})
     checkpoint.tensors("unet")
     assert checkpoint.origin == {"read": ["unet: averaged weights"]}
-
-
-FP8 = [torch.float8_e4m3fn, torch.float8_e5m2]
-
-
-@pytest.mark.parametrize("fp8", FP8, ids=str)
-def test_fp8_is_read_as_torch_reads_it(first, wanted_unet, tmp_path, fp8):
-    file = write(tmp_path / "a.safetensors", {n: t.to(fp8) for n, t in first[2].items()})
-
-    download(file, tmp_path / "out", "unet")
-
-    wanted = {n: t.to(fp8).to(torch.float16) for n, t in wanted_unet.items()}
-    assert_equal(loaded(tmp_path / "out"), wanted)
-
-
-@pytest.mark.parametrize("fp8", FP8, ids=str)
-def test_every_number_of_fp8_is_torchs(tmp_path, fp8):
-    codes = torch.arange(256, dtype=torch.uint8).view(fp8)
-    name = "decoder.conv_in.weight"
-    file = write(tmp_path / "a.safetensors", {name: codes.reshape(64, 4, 1, 1)})
-
-    [tensor] = open_checkpoint([str(file)], {}).tensors("vae").values()
-    found = torch.frombuffer(bytearray(b"".join(tensor.chunks())), dtype=torch.float16)
-
-    assert torch.equal(found.nan_to_num(7e4, 6e4, -6e4),
-                       codes.to(torch.float16).nan_to_num(7e4, 6e4, -6e4))
-
-
-@pytest.mark.parametrize("scale", ["scale_weight", "weight_scale"])
-def test_scaled_fp8_is_multiplied_by_its_scale(first, tmp_path, scale):
-    layer = "model.diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q."
-    stored = first[2][f"{layer}weight"].to(torch.float8_e4m3fn)
-    file = write(tmp_path / "a.safetensors", first[2] | {
-        f"{layer}weight": stored, f"{layer}{scale}": torch.tensor(0.37),
-        f"{layer}scale_input": torch.tensor(2.0),
-        "model.diffusion_model.scaled_fp8": torch.zeros(2).to(torch.float8_e4m3fn),
-    })
-
-    download(file, tmp_path / "out", "unet")
-
-    made = loaded(tmp_path / "out")
-    name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
-    assert torch.equal(made[name], stored.float() * torch.tensor(0.37))
-    assert not [n for n in made if "scale" in n]
-
-
-@pytest.mark.parametrize("scale", [torch.ones(64, 1), torch.tensor(float("nan")),
-                                   torch.tensor(0.0)], ids=["rows", "NaN", "0"])
-def test_a_scale_that_is_not_one_number_is_refused(first, tmp_path, scale):
-    layer = "model.diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q."
-    file = write(tmp_path / "a.safetensors", first[2] | {
-        f"{layer}weight": first[2][f"{layer}weight"].to(torch.float8_e4m3fn),
-        f"{layer}scale_weight": scale,
-    })
-
-    with pytest.raises(SourceError, match="expected one above 0") as error:
-        download(file, tmp_path / "out", "unet")
-    assert "fp16 or bf16" in error.value.hint
-
-
-def test_openclip_in_fp8_is_divided_as_torch_divides_it(tmp_path):
-    folder, states = small_checkpoint(tmp_path / "folder", "open_clip")
-    tensors = {n: t.to(torch.float8_e4m3fn) for n, t in joined(folder, states, "open_clip").items()
-               if n.startswith("cond_stage_model")}
-    file = write(tmp_path / "a.safetensors", tensors)
-
-    download(file, tmp_path / "out", "text_encoder", config=folder)
-
-    made = loaded(tmp_path / "out")
-    for name, tensor in states["text_encoder"].items():
-        wanted = tensor.to(torch.float8_e4m3fn).to(torch.float16)
-        assert torch.equal(made[f"text_model.{name.removeprefix('text_model.')}"], wanted), name
-
-
-def test_mixed_precisions_keep_each_its_own(first, wanted_unet, tmp_path):
-    kinds = (torch.float16, torch.float32, torch.bfloat16, torch.float64)
-    mixed = {n: t.to(kinds[i % 4]) for i, (n, t) in enumerate(sorted(first[2].items()))}
-    file = write(tmp_path / "a.safetensors", mixed)
-    wanted = theirs.convert_ldm_unet_checkpoint(dict(mixed), config_of(first[0], "unet"))
-
-    download(file, tmp_path / "out", "unet")
-
-    made = loaded(tmp_path / "out")
-    assert_equal(made, wanted)
-    assert {t.dtype for t in made.values()} == set(kinds)
-
-
-@pytest.mark.parametrize(("dtype", "name"), [
-    (torch.int8, "I8"), (torch.uint8, "U8"),
-])
-def test_whole_numbers_in_place_of_weights_are_refused(first, tmp_path, dtype, name):
-    weight = "model.diffusion_model.middle_block.1.proj_in.weight"
-    file = write(tmp_path / "a.safetensors",
-                 first[2] | {weight: torch.zeros(first[2][weight].shape, dtype=dtype)})
-
-    with pytest.raises(SourceError, match=f"is {name}, expected floats") as error:
-        download(file, tmp_path / "out", "unet")
-    assert "fp16 or bf16" in error.value.hint
 
 
 @pytest.mark.parametrize("prefix", ["", "diffusion_model.", "model.diffusion_model."])
@@ -354,152 +225,6 @@ def test_transformers_names_with_wide_prompts_are_a_second_generation(tmp_path):
         download(file, tmp_path / "out", "resources")
     made = download(file, tmp_path / "out2", "resources", prediction_type="epsilon")
     assert json.loads(made["special_tokens_map.json"]) == {"pad_token": "!"}
-
-
-def in_cache(folder, file, name):
-    """The file as the Hugging Face cache keeps it."""
-    blob = folder / "models--a--b" / "blobs" / "0123456789abcdef"
-    link = folder / "models--a--b" / "snapshots" / ("c" * 40) / name
-    blob.parent.mkdir(parents=True)
-    link.parent.mkdir(parents=True)
-    blob.write_bytes(file.read_bytes())
-    link.symlink_to(os.path.relpath(blob, link.parent))
-    return link
-
-
-@pytest.mark.parametrize("base", ["absolute", "relative"])
-def test_a_file_in_the_hub_cache_keeps_its_suffix(first, unet, tmp_path, base):
-    file = write(tmp_path / "a.safetensors", first[2])
-    link = in_cache(tmp_path / "cache", file, "x.safetensors")
-
-    place = resolve_place(str(link) if base == "absolute" else link.name,
-                  link.parent if base == "relative" else tmp_path)
-
-    assert place == str(link)
-    assert download(place, tmp_path / "out", "unet") == unet
-
-
-def test_a_snapshot_in_the_hub_cache_is_read_as_a_folder(first, unet, tmp_path):
-    root = tmp_path / "models--a--b"
-    snapshot = root / "snapshots" / ("c" * 40)
-    (root / "blobs").mkdir(parents=True)
-    for i, path in enumerate(sorted((first[0] / "unet").iterdir())):
-        blob = root / "blobs" / str(i)
-        blob.write_bytes(path.read_bytes())
-        link = snapshot / "unet" / path.name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.relpath(blob, link.parent))
-
-    assert download(snapshot, tmp_path / "out", "unet") == unet
-
-
-def linked(first, tmp_path, target):
-    folder = tmp_path / "mine"
-    (folder / "unet").mkdir(parents=True)
-    for path in (first[0] / "unet").iterdir():
-        (folder / "unet" / path.name).write_bytes(path.read_bytes())
-    config = folder / "unet" / "config.json"
-    config.unlink()
-    config.symlink_to(target)
-    return folder, config
-
-
-def test_a_link_out_of_a_folder_is_refused(first, tmp_path):
-    secret = tmp_path / "secret"
-    secret.write_text("{}")
-    folder, link = linked(first, tmp_path, secret)
-
-    for ask in (lambda c: c.identity("unet", digest_file), lambda c: c.config("unet")):
-        with pytest.raises(SourceError, match="which is outside of") as error:
-            ask(open_checkpoint([str(folder)], {}))
-        assert f"{link} is a link to {secret}" in error.value.message
-
-
-def test_a_link_inside_a_folder_is_followed(first, unet, tmp_path):
-    folder, _ = linked(first, tmp_path, Path("..") / "shared.json")
-    (folder / "shared.json").write_bytes((first[0] / "unet" / "config.json").read_bytes())
-
-    assert download(folder, tmp_path / "out", "unet") == unet
-
-
-def test_a_folder_that_is_itself_a_link_is_read(first, unet, tmp_path):
-    (tmp_path / "latest").symlink_to(first[0])
-
-    assert download(resolve_place("latest", tmp_path), tmp_path / "out", "unet") == unet
-
-
-@pytest.mark.parametrize("target", ["nowhere", "config.json"], ids=["nothing", "itself"])
-def test_a_link_to_nothing_is_named(first, tmp_path, target):
-    folder, link = linked(first, tmp_path, target)
-
-    with pytest.raises(SourceError, match="where there is no file") as error:
-        open_checkpoint([str(folder)], {}).config("unet")
-    assert str(link) in error.value.message
-
-
-UNET = {"_class_name": "UNet2DConditionModel"}
-TEXT = {"architectures": ["CLIPTextModel"]}
-VAE = {"_class_name": "AutoencoderKL", "block_out_channels": [32, 32, 32, 64],
-       "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
-
-
-@pytest.mark.parametrize(("part", "config", "what"), [
-    ("unet", UNET | {"addition_embed_type": "text_time"}, "it is of Stable Diffusion XL"),
-    ("unet", UNET | {"class_embed_type": "projection"}, "unCLIP"),
-    ("unet", UNET | {"num_class_embeds": 1000}, "as upscalers do"),
-    ("unet", UNET | {"in_channels": 8}, "it is InstructPix2Pix"),
-    ("unet", UNET | {"in_channels": 5}, "it is for depth to image"),
-    ("unet", UNET | {"dual_cross_attention": True}, "Versatile Diffusion"),
-    ("unet", UNET | {"encoder_hid_dim_type": "image_proj"}, "IP-Adapter and Kandinsky"),
-    ("unet", UNET | {"attention_type": "gated"}, "GLIGEN"),
-    ("unet", UNET | {"resnet_time_scale_shift": "scale_shift"}, "DeepFloyd"),
-    ("unet", {"_class_name": "UNetMotionModel"}, "AnimateDiff"),
-    ("unet", {"_class_name": "Nobody'sModel"}, "expected UNet2DConditionModel"),
-    ("text_encoder", {"architectures": ["CLIPTextModelWithProjection"]}, "second text encoder"),
-    ("vae", {"_class_name": "AutoencoderTiny"}, "TAESD"),
-    ("vae", VAE | {"latent_channels": 16}, "belongs to Stable Diffusion 3 or FLUX"),
-    ("vae", VAE | {"shift_factor": 0.1159}, "as those of FLUX are"),
-])
-def test_a_network_that_is_not_built_is_refused_by_name(part, config, what):
-    with pytest.raises(SourceError, match=re.escape(what)) as error:
-        normalize.architecture(part, config)
-    assert f"{part}/config.json" in error.value.message
-    assert "lower=direct" not in error.value.hint
-
-
-@pytest.mark.parametrize(("part", "config"), [
-    ("text_encoder", TEXT | {"num_hidden_layers": 10_000_000}),
-    ("text_encoder", TEXT | {"num_hidden_layers": -1}),
-    ("text_encoder", TEXT | {"hidden_size": "768"}),
-    ("text_encoder", TEXT | {"layer_norm_eps": float("nan")}),
-    ("text_encoder", TEXT | {"vocab_size": True}),
-    ("text_encoder", TEXT | {"num_attention_heads": 10**400}),
-    ("unet", UNET | {"block_out_channels": [320] * 1000}),
-    ("unet", UNET | {"block_out_channels": {"a": 1}}),
-    ("unet", UNET | {"layers_per_block": [2, "2", 2, 2]}),
-    ("unet", UNET | {"norm_eps": 10**400}),
-    ("unet", UNET | {"attention_head_dim": 0}),
-    ("unet", UNET | {"act_fn": ["silu"]}),
-    ("vae", VAE | {"block_out_channels": [32, 64]}),
-    ("safety_checker", {"architectures": ["StableDiffusionSafetyChecker"],
-                        "vision_config": {"num_hidden_layers": 1e7}}),
-])
-def test_an_absurd_config_is_refused(part, config):
-    with pytest.raises(SourceError, match=r"config\.json: the network cannot be built"):
-        normalize.architecture(part, config)
-
-
-@pytest.mark.parametrize(("name", "what"), [
-    ("model.diffusion_model.time_embed.cond_proj.weight", "time_cond_proj_dim is 2, expected"),
-    ("model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k_ip.weight",
-     "IP-Adapter"),
-    ("model.diffusion_model.middle_block.1.weight.quant_map", "quantized by bitsandbytes"),
-])
-def test_a_file_with_layers_of_another_network_is_refused(first, tmp_path, name, what):
-    file = write(tmp_path / "a.safetensors", first[2] | {name: torch.zeros(2, 2)})
-
-    with pytest.raises(SourceError, match=what):
-        download(file, tmp_path / "out", "unet")
 
 
 @pytest.mark.parametrize("kind", ["clip", "open_clip"])
