@@ -40,16 +40,18 @@ class Recipe:
     """A wanted bundle, and the pictures to draw with it.
 
     `asked` is what tells it from others of its name beside what all variants have: another source,
-    other components, a recipe from elsewhere. `found` says which recipe was taken and why, where
-    none was asked for; such a bundle has the name of its checkpoint. `draw` holds the settings that
-    the recipe names, which go into the bundle; `request` is what the command line makes of them,
-    which does not.
+    other components, a recipe from elsewhere. `model` is the name of its file, or that of a family
+    whose defaults hold for a checkpoint that no recipe is for. `found` says which recipe was taken
+    and why, where none was asked for; such a bundle has the name of its checkpoint. `draw` holds
+    the settings that the recipe names, which go into the bundle; `request` is what the command
+    line makes of them, which does not.
     """
 
     name: str
     summary: str
     family: Family
     components: tuple[Component, ...]
+    model: str
     found: str
     asked: Mapping[str, Any]
     sources: Sources
@@ -115,6 +117,7 @@ def load(
         summary=str(table.get("summary", "")),
         family=family,
         components=components,
+        model=path.stem,
         found=found.because if found else "",
         asked=naming.asked(fields, sources, words, elsewhere),
         sources=sources,

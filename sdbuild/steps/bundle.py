@@ -59,6 +59,7 @@ class MakeBundle(BundleStage):
                 for c in recipe.components
             },
             "draw": recipe.draw.settings(),
+            **({"recipe": recipe.model} if recipe.found else {}),
         }
 
     def facts(self, recipe: Recipe) -> dict[str, Any]:

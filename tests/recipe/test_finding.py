@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from sdbuild.base.errors import RecipeError, SDBuildError, SourceError
+from sdbuild.engine.plan import plan
 from sdbuild.recipe.finding import PUBLISHED
 from sdbuild.recipe.project import BUILT_IN
 from sdbuild.recipe.recipe import load
@@ -259,3 +260,18 @@ def test_the_table_and_the_recipes_say_the_same_size():
     for model in PUBLISHED:
         recipe = load({"model": model.recipe})
         assert (recipe.network.width_px, recipe.network.height_px) == (model.side_px, model.side_px)
+
+
+def manifest_fields(words):
+    """What a bundle's manifest says of its recipe beside what the parts tell."""
+    return plan(load(words)).steps["bundle"].params
+
+
+def test_the_manifest_says_which_recipe_was_found_and_nothing_where_one_was_named(tmp_path):
+    folder = folder_of(tmp_path / "mine", V1, {"prediction_type": "epsilon"})
+    other = folder_of(tmp_path / "other", V1, {}, sample_size=None, block_out_channels=[32, 64])
+
+    assert manifest_fields({"source": str(folder)})["recipe"] == "sd-1-5"
+    assert manifest_fields({"source": str(other), "size": "512"})["recipe"] == "sd"
+    assert "recipe" not in manifest_fields({"source": str(folder), "model": "sd-1-5"})
+    assert "recipe" not in manifest_fields({})
