@@ -201,7 +201,11 @@ def fetched(source: Source, values: Mapping[str, Tensor]) -> Tensor:
 
 
 def plain(array: np.ndarray, parameter: Parameter) -> Argument:
-    """Returns an array as a Python value: a list, or the only element."""
+    """Returns an array as a Python value: a list, or the only element.
+
+    Shapes:
+        array: a scalar, or (elements,).
+    """
     return array.tolist() if parameter.is_list else array.item()
 
 

@@ -95,7 +95,11 @@ class Executor:
         return {name: self._result(values[name], t) for name, t in self._outputs.items()}
 
     def trace(self, inputs: Mapping[str, np.ndarray]) -> Iterator[Observation]:
-        """Runs as `predict`, one operation for each item that is asked for."""
+        """Runs as `predict`, one operation for each item that is asked for.
+
+        Shapes:
+            inputs: as the program declares them.
+        """
         return self._block.run(self._start(inputs))
 
     def _start(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
@@ -123,7 +127,11 @@ def first_nonfinite(
     precision: Precision = "declared",
 ) -> NonFinite | None:
     """Returns the first operation that made NaN without being given any, or infinity likewise; or
-    None."""
+    None.
+
+    Shapes:
+        inputs: as the model declares them.
+    """
     for seen in Executor(model, function=function, precision=precision).trace(inputs):
         ranges = _ranges(seen.inputs)
         bounds = np.array(list(ranges.values()))

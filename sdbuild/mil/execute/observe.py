@@ -56,6 +56,8 @@ def losses(
     """Returns the loss of every floating-point value, in the order of the program.
 
     Both runs go side by side, so that only values that are still needed are in memory twice.
+    Shapes:
+        inputs: as the model declares them.
     """
     declared = Executor(model, function=function).trace(inputs)
     exact = Executor(model, function=function, precision="fp32").trace(inputs)
@@ -83,7 +85,11 @@ def profile(
     model: Model, inputs: Mapping[str, np.ndarray], *, function: str | None = None
 ) -> list[OperationCost]:
     """Returns what each type of operation costs in one run, the slowest first; nothing runs in
-    slices."""
+    slices.
+
+    Shapes:
+        inputs: as the model declares them.
+    """
     found: dict[str, OperationCost] = {}
     for seen in Executor(model, function=function).trace(inputs):
         kind = seen.operation.type
