@@ -27,10 +27,20 @@ _LINK = re.compile(r"(?<!!)\[((?:[^][]|\[[^]]*\])*)\]\((?![a-z]+:|#)([^)\s#]+)(?
 
 
 def on_config(config: Any) -> None:
-    """Lists every decision below the table of them."""
+    """Lists every decision below the table of them, and pages that the menu does not name last."""
+    docs = Path(config["docs_dir"])
     section = next(each["Decisions"] for each in config["nav"] if "Decisions" in each)
-    folder = Path(config["docs_dir"]) / "decisions"
-    section += [f"decisions/{path.name}" for path in sorted(folder.glob("0*.md"))]
+    section += [f"decisions/{path.name}" for path in sorted((docs / "decisions").glob("0*.md"))]
+    pages = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
+    if rest := sorted(pages - set(_listed(config["nav"]))):
+        config["nav"].append({"More": rest})
+
+
+def _listed(nav: Any) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    for each in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+        yield from _listed(each)
 
 
 def on_files(files: Files, config: Any) -> Files:
