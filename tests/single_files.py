@@ -205,13 +205,14 @@ SMALL_VAE = {"block_out_channels": (32, 32, 32, 64), "layers_per_block": 2, "nor
 TOKENIZER = {"vocab.json", "merges.txt", "special_tokens_map.json"}
 
 
-def small_checkpoint(folder, kind, dtype=torch.float16, layers=2):
-    """A folder as diffusers writes it, with random networks small in all that may be small."""
+def small_checkpoint(folder, kind, dtype=torch.float16, layers=2, **unet):
+    """A folder as diffusers writes it, with random networks small in all that may be small, and
+    with changes to the config of its U-Net."""
     unet_config, act = SMALL[kind]
     torch.manual_seed(20)
     width = unet_config["cross_attention_dim"]
     networks = {
-        "unet": UNet2DConditionModel(**unet_config), "vae": AutoencoderKL(**SMALL_VAE),
+        "unet": UNet2DConditionModel(**unet_config | unet), "vae": AutoencoderKL(**SMALL_VAE),
         "text_encoder": CLIPTextModel(CLIPTextConfig(
             vocab_size=300, hidden_size=width, intermediate_size=96, num_hidden_layers=layers,
             num_attention_heads=width // 64, hidden_act=act)),

@@ -67,6 +67,32 @@ def test_a_file_gives_the_artifacts_of_its_folder(tmp_path, kind, dtype):
     assert_same(folder, file, tmp_path / "2", folder, parts=("text_encoder",))
 
 
+@pytest.mark.parametrize("changes", [{"in_channels": 9}, {"time_cond_proj_dim": 32}],
+                         ids=["inpainting", "LCM"])
+def test_a_u_net_with_other_inputs_is_read_as_diffusers_reads_it(tmp_path, kind, changes):
+    """Whether it is built is for its family to say."""
+    folder, states = small_checkpoint(tmp_path / "folder", kind, **changes)
+    file = write(tmp_path / "x.safetensors", joined(folder, states, kind))
+    checkpoint = open_checkpoint([str(file)], {})
+
+    config, found = checkpoint.config("unet"), checkpoint.tensors("unet")
+
+    with torch.device("meta"):
+        wanted, made = (UNet2DConditionModel.from_config(c).config
+                        for c in (config_of(folder, "unet"), config))
+    assert {n: made[n] for n in wanted if n[0] != "_"} == {
+        n: value for n, value in wanted.items() if n[0] != "_"}
+    assert made["in_channels"] == changes.get("in_channels", 4)
+    for name, tensor in states["unet"].items():
+        assert b"".join(found[name].chunks()) == tensor.numpy().tobytes(), name
+    assert found.keys() == states["unet"].keys()
+    if "in_channels" in changes:
+        network = UNet2DConditionModel.from_single_file(
+            str(file), config=str(folder), subfolder="unet", local_files_only=True,
+            torch_dtype=torch.float16)
+        assert all(torch.equal(network.state_dict()[n], t) for n, t in states["unet"].items())
+
+
 def test_tiny_emoji_as_a_file_with_its_configs_gives_the_artifacts_of_its_folder(tmp_path):
     states = {
         part: load_file(next((TINY_EMOJI / part).glob("*.safetensors")))

@@ -306,6 +306,18 @@ def test_a_controlnet_in_a_file_is_that_of_its_folder(tmp_path, generation, pref
         assert all(torch.equal(made[name], wanted[name]) for name in wanted)
 
 
+def test_the_first_files_of_controlnets_have_a_whole_checkpoint_beside_it(tmp_path):
+    """As lllyasviel/ControlNet published `control_sd15_canny`: either can be read."""
+    folder, states = small_checkpoint(tmp_path / "checkpoint", "clip")
+    net, _, tensors = small_controlnet(tmp_path / "net", **CONTROLNETS["1.5"])
+    file = write(tmp_path / "a.safetensors", joined(folder, states, "clip") | {
+        f"control_model.{n}": t for n, t in tensors.items()})
+
+    assert download(file, tmp_path / "1", "controlnet") == download(
+        net, tmp_path / "2", "controlnet")
+    assert download(file, tmp_path / "3", "unet") == download(folder, tmp_path / "4", "unet")
+
+
 def test_a_controlnet_is_no_checkpoint(tmp_path):
     _, _, tensors = small_controlnet(tmp_path / "folder")
     file = write(tmp_path / "a.safetensors", {f"control_model.{n}": t for n, t in tensors.items()})
