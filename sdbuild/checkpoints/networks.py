@@ -158,8 +158,6 @@ _PUBLISHED = {(2048, 2816): "sdxl", (1280, 2560): "sdxl-refiner"}
 """The families of XL by the widths of their prompts and of what they take beside them: six numbers
 about the picture, or five."""
 
-FAMILY_TITLES = {"sdxl": "Stable Diffusion XL's base model",
-                 "sdxl-refiner": "Stable Diffusion XL's refiner"}
 _RULES: Mapping[str, Mapping[str, Rule]] = {
     "UNet2DConditionModel": _UNET, "AutoencoderKL": _AUTOENCODER, "CLIPTextModel": _CLIP_TEXT,
     "CLIPTextModelWithProjection": _CLIP_TEXT | {"projection_dim": _CHANNELS},
@@ -193,6 +191,15 @@ def check_fields(
     Raises:
         SourceError: a field says that it cannot; names each, what it is and what was expected.
     """
+    if problems := _problems(name, config, family):
+        raise SourceError(
+            f"{part}/config.json: the network cannot be built:\n  " + "\n  ".join(problems),
+            hint=_built_by(name, config) or NO_MORE, part=part, problems=problems,
+        )
+
+
+def _problems(name: str, config: Mapping[str, Any], family: str) -> list[str]:
+    """Why a network cannot be built in a family."""
     rules = _RULES.get(name, {})
     if name in _CONDITIONED:
         rules = {**rules, **_BY_FAMILY[family]}
@@ -203,16 +210,21 @@ def check_fields(
         if field in config and not rule.allows(config[field])
     ]
     if name in _CONDITIONED and not problems and (other := _other_family(config, family)):
-        problems = [f"its widths are those of {other}"]
-    if problems:
-        raise SourceError(
-            f"{part}/config.json: the network cannot be built:\n  " + "\n  ".join(problems),
-            hint=NO_MORE, part=part, problems=problems,
-        )
+        return [f"its widths are those of {FAMILIES[other].title}"]
+    return problems
+
+
+def _built_by(name: str, config: Mapping[str, Any]) -> str:
+    """The hint for a U-Net that another family can build; empty if none can."""
+    if name != "UNet2DConditionModel":
+        return ""
+    able = (family for family in _BY_FAMILY if not _problems(name, config, family))
+    found = next(able, "")
+    return f'a recipe with family = "{found}" builds it' if found else ""
 
 
 def _other_family(config: Mapping[str, Any], family: str) -> str:
-    """Which published network of another family it is by its widths; empty if it is none."""
+    """The family of a published network with these widths if it is another; else empty."""
     widths = config["cross_attention_dim"], config["projection_class_embeddings_input_dim"]
     found = _PUBLISHED.get(widths, family) if isinstance(widths[0], int) else family
-    return "" if found == family else FAMILY_TITLES[found]
+    return "" if found == family else found

@@ -120,7 +120,7 @@ def test_an_autoencoder_says_that_it_need_not_be_computed_in_fp32(said, told):
     ("sdxl", {"addition_embed_type": None}, "is null, expected 'text_time'"),
     ("sdxl", {"cross_attention_dim": 1280, "projection_class_embeddings_input_dim": 2560},
      "are those of Stable Diffusion XL's refiner"),
-    ("sdxl-refiner", {}, "are those of Stable Diffusion XL's base model"),
+    ("sdxl-refiner", {}, "are those of Stable Diffusion XL"),
     ("sdxl-refiner", {"cross_attention_dim": 1280, "projection_class_embeddings_input_dim": 2560,
                       "in_channels": 9}, "it is for inpainting"),
     ("sdxl", {"addition_time_embed_dim": None}, "addition_time_embed_dim is null, expected a"),
@@ -128,6 +128,17 @@ def test_an_autoencoder_says_that_it_need_not_be_computed_in_fp32(said, told):
 def test_a_u_net_of_another_family_is_refused(family, config, message):
     with pytest.raises(SourceError, match=message):
         normalize.architecture("unet", saved(XL, "unet") | config, family)
+
+
+@pytest.mark.parametrize("asked, model, hint", [
+    ("sd", XL, 'a recipe with family = "sdxl" builds it'),
+    ("sdxl-refiner", XL, 'a recipe with family = "sdxl" builds it'),
+    ("sdxl", "stable-diffusion-v1-5", 'a recipe with family = "sd" builds it'),
+])
+def test_a_u_net_of_another_family_names_the_one_that_builds_it(asked, model, hint):
+    with pytest.raises(SourceError) as error:
+        normalize.architecture("unet", saved(model, "unet"), asked)
+    assert error.value.hint == hint
 
 
 PUBLISHED_CHECKER = {
