@@ -33,8 +33,35 @@ def test_neither_a_compiler_nor_scipy_nor_transformers_is_imported_for_a_picture
 
 def test_what_was_kept_away_can_be_imported_afterwards():
     code = CODE + (
-        "import torch._dynamo, scipy.stats, diffusers\nprint(diffusers.LMSDiscreteScheduler)")
+        "import torch._dynamo, scipy.stats, diffusers\n"
+        "print(diffusers.LMSDiscreteScheduler.__module__)")
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert "LMSDiscreteScheduler" in done.stdout.splitlines()[-1]
+    assert done.stdout.splitlines()[-1] == "diffusers.schedulers.scheduling_lms_discrete"
+
+
+WITHOUT_SCIPY = """
+import torch
+from diffusers.utils import import_utils
+import_utils._scipy_available = False
+from sdbuild.base.errors import ToolMissing
+from sdbuild.bundle.hosts import DIFFUSERS
+from sdbuild.bundle.request import Request
+from sdbuild.runtime import schedulers
+from tests.runtime.test_files import BUNDLE
+
+request = Request(prompt="", negative="", seed=1, steps=4, guidance=1, scheduler="lms", count=1)
+try:
+    schedulers.schedule(request, BUNDLE, DIFFUSERS, torch.Generator())
+except ToolMissing as error:
+    print(error)
+"""
+
+
+def test_a_scheduler_that_needs_scipy_says_so_where_there_is_none():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_SCIPY], capture_output=True, text=True,
+                          check=True, cwd=BUILT_IN.parent)
+
+    assert "scheduler=lms: LMSDiscreteScheduler requires the scipy library" in done.stdout
+    assert "hint: pip install scipy" in done.stdout

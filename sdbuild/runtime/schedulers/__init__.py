@@ -111,7 +111,7 @@ def schedule(
     except SDBuildError:
         raise
     except ImportError as error:
-        raise ToolMissing(f"scheduler={request.scheduler}: {str(error).strip()}",
+        raise ToolMissing(f"scheduler={request.scheduler}: {' '.join(str(error).split())}",
                           hint="pip install scipy, or use another scheduler") from error
     except Exception as error:  # diffusers refuses configs in many ways
         raise BundleError(

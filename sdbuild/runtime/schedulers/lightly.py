@@ -25,6 +25,7 @@ def made(kind: str, config: Mapping[str, Any]) -> Any:
     """
     with _without(_COMPILER):
         import diffusers
+        import diffusers.schedulers  # while it may see scipy: it lists its classes once
         from diffusers.utils import import_utils
 
         diffusers.utils.logging.set_verbosity_error()  # it warns of each field that it lacks
