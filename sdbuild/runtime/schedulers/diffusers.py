@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from sdbuild.base.errors import BundleError
 from sdbuild.bundle.schedulers import SCHEDULERS, SIGMAS
 from sdbuild.runtime.schedulers import Asked
 from sdbuild.runtime.schedulers.lightly import made
@@ -70,10 +71,16 @@ def schedule(asked: Asked, generator: torch.Generator) -> Diffusers:
 def _left(scheduler: Any, strength: float, steps: int) -> Any:
     """The timesteps that are left for an image, as diffusers' image to image pipelines have them.
 
+    Raises:
+        BundleError: none is left.
     Source:
         diffusers 0.42, `StableDiffusionImg2ImgPipeline.get_timesteps` (Apache 2.0).
     """
-    start = max(steps - min(int(steps * strength), steps), 0) * scheduler.order
+    kept = min(int(steps * strength), steps)
+    if kept < 1:
+        raise BundleError(f"strength={strength:g} leaves no step of {steps}",
+                          hint=f"use a strength of at least {1 / steps:g}, or more steps")
+    start = (steps - kept) * scheduler.order
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(start)
     return scheduler.timesteps[start:]
