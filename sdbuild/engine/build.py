@@ -153,9 +153,14 @@ class Builder:
         ]
 
     def provenance_of(self, state: State) -> dict[str, Any]:
-        """How a step that is made was made; no time, no place."""
+        """How a step that is made was made; no time, no place.
+
+        A key does not know in which order its ingredients were found, so nor do the bytes of what
+        lists them.
+        """
         assert state.record is not None
-        found = {k: v for k, v in state.ingredients.items() if k != "schema"}
+        found = {k: dict(sorted(v.items())) if isinstance(v, Mapping) else v
+                 for k, v in state.ingredients.items() if k != "schema"}
         return {"step": state.step.name, "key": state.key, "output": state.record.digest(), **found}
 
     def reach_sources(self, names: list[str]) -> None:
