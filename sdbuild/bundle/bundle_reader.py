@@ -75,14 +75,15 @@ class Opened:
     family: str
 
     def each(self, *wanted: str) -> Iterator[Compiled]:
-        """Those of the models that are here and can be read."""
+        """Yields those of the models that are here and can be read."""
         for name in wanted:
             model = self.models.get(name)
             if model is not None and not model.problem:
                 yield model
 
     def denoiser(self, name: str) -> tuple[Compiled, ...]:
-        """A denoiser as hosts run it, both chunks before the whole; none if it cannot be read."""
+        """Returns a denoiser as hosts run it, both chunks before the whole; none if it cannot be
+        read."""
         both = (f"{name}Chunk1", f"{name}Chunk2")
         chunks = tuple(self.each(*both))
         has_both = set(both) <= self.models.keys()
@@ -100,7 +101,8 @@ class Opened:
 
 
 def open_bundle(folder: Path, manifest: Mapping[str, Any] | None = None) -> Opened:
-    """The bundle in a folder, whatever its state, with a manifest that is still to be written."""
+    """Returns the bundle in a folder, whatever its state, with a manifest that is still to be
+    written."""
     found = frozenset(path.name for path in contents(folder))
     said = _manifest(folder / MANIFEST) if manifest is None else manifest
     models = {
@@ -113,7 +115,7 @@ def open_bundle(folder: Path, manifest: Mapping[str, Any] | None = None) -> Open
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Returns the content of a JSON file.
 
     Raises:
         ValueError: there is none, or it is not JSON; the message is short.
@@ -123,7 +125,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file.
+    """Returns the content of a file.
 
     Raises:
         ValueError: there is none, or it is no file, or far too large; the message is short.
@@ -147,7 +149,8 @@ def _manifest(path: Path) -> Mapping[str, Any]:
 
 
 def _model_paths(folder: Path, names: frozenset[str]) -> Iterator[str]:
-    """The paths of compiled models: those at the top, and ControlNets at any depth below theirs."""
+    """Yields the paths of compiled models: those at the top, and ControlNets at any depth below
+    theirs."""
     yield from sorted(name for name in names if name.endswith(SUFFIX))
     pending = ["controlnet"] if (folder / "controlnet").is_dir() else []
     for place in pending:
@@ -160,13 +163,14 @@ def _model_paths(folder: Path, names: frozenset[str]) -> Iterator[str]:
 
 
 def _family(manifest: Mapping[str, Any], models: Mapping[str, Compiled]) -> str:
-    """The family that the manifest names, else that of the models and their inputs."""
+    """Returns the family that the manifest names, else that of the models and their inputs."""
     named = manifest.get("family")
     return named if isinstance(named, str) and named in FAMILY_NAMES else _inferred(models)
 
 
 def _inferred(models: Mapping[str, Compiled]) -> str:
-    """The family as hosts tell it: by the names of models and inputs, and the width of `time_ids`.
+    """Returns the family as hosts tell it: by the names of models and inputs, and the width of
+    `time_ids`.
 
     A U-Net that takes five numbers as `time_ids` is a refiner's: so hosts run it, whatever else is
     in the folder.
@@ -202,7 +206,7 @@ def _open_model(folder: Path, file: str) -> Compiled:
 
 
 def _of_default_function(description: Message) -> Message:
-    """What hosts see of a model of several functions, of which they choose none."""
+    """Returns the model as hosts see it that has several functions, of which they choose none."""
     default = description.defaultFunctionName
     return next((f for f in description.functions if f.name == default), description)
 
@@ -224,7 +228,7 @@ def _feature(feature: Message) -> Feature:
 
 
 def _shape(array: Message) -> tuple[int, ...]:
-    """The shape of an array, the default one if it is flexible."""
+    """Returns the shape of an array, the default one if it is flexible."""
     if array.shape or array.WhichOneof("ShapeFlexibility") != "shapeRange":
         return tuple(array.shape)
     return tuple(size.lowerBound for size in array.shapeRange.sizeRanges)

@@ -46,7 +46,7 @@ class Loader:
     instead: str = ""
 
     def verdict(self, bundle: Opened) -> Verdict:
-        """Whether it runs a bundle, and why not, or what it cannot do with it."""
+        """Returns the verdict on a bundle: whether it runs, and why not, or with which limits."""
         reasons = list(dict.fromkeys(self._reasons(bundle)))
         if reasons:
             return Verdict(host=self.name, runs=NO, reasons=tuple(reasons))
@@ -163,12 +163,12 @@ LOADERS = (
 
 
 def verdicts(bundle: Opened) -> tuple[Verdict, ...]:
-    """Which hosts run a bundle."""
+    """Returns the hosts that run a bundle."""
     return tuple(host.verdict(bundle) for host in LOADERS)
 
 
 def with_hosts(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest that says which hosts run the bundle that is laid out in a folder."""
+    """Returns a manifest that says which hosts run the bundle that is laid out in a folder."""
     return {**manifest, "hosts": {
         verdict.host: {"runs": verdict.runs, "reasons": list(verdict.reasons)}
         for verdict in verdicts(open_bundle(folder, manifest))
@@ -189,7 +189,7 @@ def summary_of(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def table(found: Sequence[Verdict]) -> str:
-    """The hosts, whether each runs a bundle, and why not, in 80 columns."""
+    """Returns the hosts, whether each runs a bundle, and why not, in 80 columns."""
     first = max(len(verdict.host) for verdict in found) + 2
     lines = []
     for verdict in found:
@@ -201,7 +201,7 @@ def table(found: Sequence[Verdict]) -> str:
 
 
 def page() -> str:
-    """The hosts as a table in Markdown, for `docs/contract.md`."""
+    """Returns the hosts as a table in Markdown, for `docs/contract.md`."""
     rows = [f"| {' | '.join(_row(loader))} |" for loader in LOADERS]
     return "\n".join((
         f"| host | read in | {' | '.join(ALL)} | needs, beside the rules | has limits without |",
@@ -216,7 +216,7 @@ def _row(loader: Loader) -> list[str]:
 
 
 def _said(need: Need) -> str:
-    """What a need is, from its docstring."""
+    """Returns the text of a need, from its docstring."""
     text = " ".join((need.__doc__ or "").split()).rstrip(".")
     return text[0].lower() + text[1:]
 

@@ -35,7 +35,7 @@ RULES = (
 
 
 def violations(folder: Path) -> tuple[Violation, ...]:
-    """Every rule that the bundle in a folder breaks, errors first.
+    """Returns every rule that the bundle in a folder breaks, errors first.
 
     Raises:
         BundleError: there is no such folder.
@@ -48,7 +48,7 @@ def violations(folder: Path) -> tuple[Violation, ...]:
 
 
 def require(folder: Path) -> tuple[Violation, ...]:
-    """The warnings of the bundle in a folder, if it has no errors.
+    """Returns the warnings of the bundle in a folder, if it has no errors.
 
     Raises:
         ContractBroken: it has errors; names each, its host, and what that host would do.
@@ -71,7 +71,7 @@ def format_violations(found: Iterable[Violation]) -> str:
 
 
 def table() -> str:
-    """The rules as a table in Markdown, for `docs/contract.md`."""
+    """Returns the rules as a table in Markdown, for `docs/contract.md`."""
     cells = (
         (rule.level, _families(rule), rule.what, f"{rule.host} {rule.otherwise}") for rule in RULES
     )

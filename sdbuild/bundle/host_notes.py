@@ -1,4 +1,4 @@
-"""What a host makes of a request that one should know before showing its picture: a line each.
+"""Notes on how a host treats a request, to be read before its image is shown: a line each.
 
 The rules of bundles are in `bundle/rules`; these are of a bundle and a request together.
 """
@@ -37,7 +37,7 @@ Note = Callable[[Scene], str]
 
 
 def _low_guidance(scene: Scene) -> str:
-    """The same fact as the contract's `low_guidance_has_a_batch_of_one`."""
+    """Returns the same fact as the contract's `low_guidance_has_a_batch_of_one`."""
     guidance = scene.request.guidance
     if guidance < 1 and scene.batch > 1 and scene.bundle.family == "sd":
         return (f"guidance={guidance:g} is sent as a batch of one, which this bundle's U-Net of "
@@ -115,7 +115,7 @@ _NOTES: Mapping[str, tuple[Note, ...]] = {
 
 
 def notes(scene: Scene) -> Iterator[str]:
-    """What the host of a request does that is not seen in the picture drawn here."""
+    """Returns notes on what the host of a request does otherwise than the image generated here."""
     host = HOSTS[scene.request.host]
     for note in _NOTES[host.name]:
         if said := note(scene):
@@ -123,7 +123,7 @@ def notes(scene: Scene) -> Iterator[str]:
 
 
 def command_line(bundle: Bundle, request: Request) -> str:
-    """What draws the same picture on a Mac; empty if no command line does."""
+    """Returns the command line that generates the same image on a Mac; empty if there is none."""
     if request.host != "swift" or request.karras or request.scheduler.endswith("_karras") or (
             request.spacing not in (None, "linspace") or request.tokenizer not in (None, "swift")):
         return ""

@@ -17,7 +17,7 @@ _STRENGTH = 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """How a host draws.
+    """A host and how it generates.
 
     `rngs` maps each name of a generator to the module that has it, the host's default first.
     `schedules` is the module of its schedulers, `schedulers` are those it has, all if empty, and
@@ -56,7 +56,8 @@ class Host:
     seeds: int = 1 << 63
 
     def strength(self, request: Request) -> float | None:
-        """How much of a request's image is drawn anew; None if there is none, or none is used."""
+        """Returns the share of a request's image that is replaced; None if there is none, or none
+        is used."""
         if request.image is None:
             return None
         strength = request.strength

@@ -44,7 +44,7 @@ _END_TOKEN = "<|endoftext|>"
 
 
 def infer(folder: Path, prediction_type: str | None = None) -> tuple[Bundle, list[str]]:
-    """The bundle of a folder of models, and what is assumed of it.
+    """Returns the bundle of a folder of models, and what is assumed of it.
 
     Args:
         prediction_type: what the U-Net predicts, noise if None.
@@ -84,7 +84,7 @@ def infer(folder: Path, prediction_type: str | None = None) -> tuple[Bundle, lis
 
 
 def _models(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The models of each component; both chunks win over a whole one, as in hosts."""
+    """Returns the models of each component; both chunks win over a whole one, as in hosts."""
     by_name = dict(_named(folder))
     found: dict[str, tuple[Path, ...]] = {}
     for component in _NAMES:
@@ -103,7 +103,7 @@ def _models(folder: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _named(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Each model with its component, and `_chunk1` or `_chunk2` behind that."""
+    """Yields each model with its component, and `_chunk1` or `_chunk2` behind that."""
     for path in contents(folder):
         name, dot, suffix = path.name.rpartition(".")
         if dot + suffix not in (COMPILED, PACKAGE) or not path.is_dir():
@@ -127,7 +127,7 @@ def _sample(unet: Model, folder: Path) -> tuple[int, ...]:
 
 
 def _family(unet: Model, folder: Path) -> str:
-    """The family of a U-Net, by its inputs.
+    """Returns the family of a U-Net, by its inputs.
 
     Raises:
         BundleError: it is of none that is drawn.
@@ -142,7 +142,7 @@ def _family(unet: Model, folder: Path) -> str:
 
 
 def _attention(unet: Model, folder: Path) -> str:
-    """The layout of attention: by the name of a folder, else by its operation `einsum`."""
+    """Returns the layout of attention: by the name of a folder, else by its operation `einsum`."""
     for part in reversed(folder.parts):
         for name in ("split_einsum_v2", "split_einsum", "original"):
             if name in part.lower():
@@ -153,7 +153,7 @@ def _attention(unet: Model, folder: Path) -> str:
 
 
 def _name(folder: Path) -> str:
-    """A name for pictures, of the folder that says something."""
+    """Returns a name for pictures, of the folder that says something."""
     parts = [part for part in folder.absolute().parts
              if part not in ("compiled", "packages", "Resources", "original")
              and not part.startswith("split_einsum")]

@@ -46,7 +46,7 @@ def install(record: Record, store: Store, folder: Path) -> None:
 
 
 def install_problem(record: Record, store: Store, folder: Path) -> str:
-    """What is not as it should be of a bundle that is wanted at `folder`; nothing if it is in
+    """Returns the problem of the bundle that should be at `folder`; empty if it is in
     place, and no kill left another one beside it."""
     if not store.is_laid_out(record, folder):
         return "not installed"
@@ -55,7 +55,7 @@ def install_problem(record: Record, store: Store, folder: Path) -> str:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What a kill left beside a bundle while it was put in place, or put there just now."""
+    """Returns what a killed process left next to a bundle that it installed."""
     prefix = re.escape(normalized(f".{folder.name}-"))
     ours = re.compile(prefix + "[a-z0-9_]{8}")  # as mkdtemp names them
     found = folder.parent.iterdir() if folder.parent.is_dir() else ()
@@ -124,7 +124,7 @@ def check_replaceable(folder: Path) -> None:
 
 
 def _contents(folder: Path) -> Iterator[str]:
-    """The paths of all files below a folder, one by one: it may be the root of a disk.
+    """Yields the paths of all files below a folder, one by one: it may be the root of a disk.
 
     What macOS adds to folders is left out: it goes with the folder.
     """
@@ -140,7 +140,8 @@ def _contents(folder: Path) -> Iterator[str]:
 
 
 def _own_files(folder: Path) -> set[str] | None:
-    """The files that the manifest of a bundle names, and itself; None if it is no bundle."""
+    """Returns the files that the manifest of a bundle names, and itself; None if it is no
+    bundle."""
     try:
         manifest = json_file(folder / MANIFEST, Malformed, has_infinities=True)
         return {MANIFEST, *map(normalized, manifest["files"])}

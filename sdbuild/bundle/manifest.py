@@ -26,7 +26,7 @@ _LONGEST_NAME = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """What a host needs to know of a bundle.
+    """A bundle as a host needs to know it.
 
     Attributes:
         models: the compiled models of each component, the chunks in order.
@@ -57,7 +57,7 @@ class Bundle:
 
 
 def load_bundle(folder: Path) -> Bundle:
-    """The bundle in a folder, which may be of anybody: whatever it names lies in it.
+    """Returns the bundle in a folder, which may be of anybody: whatever it names lies in it.
 
     Raises:
         BundleError: there is none, a field of its manifest is not what it must be, a file is
@@ -89,7 +89,7 @@ def load_bundle(folder: Path) -> Bundle:
 
 
 def read_manifest(folder: Path) -> Fields:
-    """The fields of a bundle's manifest.
+    """Returns the fields of a bundle's manifest.
 
     Raises:
         BundleError: there is none, or it is not of this schema.
@@ -120,7 +120,8 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _name(fields: Fields) -> str:
-    """The bundle's name, which pictures are called after: one that stays in their folder."""
+    """Returns the bundle's name, which pictures are called after: one that stays in their
+    folder."""
     name = fields.text("name")
     if (name.startswith((".", "-")) or set(name) & set("/\\:\n\t")
             or len(name.encode()) > _LONGEST_NAME):
@@ -134,7 +135,7 @@ def _components(fields: Fields) -> dict[str, Fields]:
 
 
 def _models(folder: Path, entry: Fields) -> tuple[Path, ...]:
-    """The compiled models of a component, each a folder in the bundle."""
+    """Returns the compiled models of a component, each a folder in the bundle."""
     names = entry.listed("models", str)
     for name in names:
         if not _is_inside(name) or not (folder / name).is_dir():
@@ -168,7 +169,7 @@ def _check_files(folder: Path, files: Mapping[str, Any]) -> None:
 
 
 def _describe(fields: Fields, components: Mapping[str, Fields]) -> str:
-    """The bundle in a few words, for the pictures that it draws."""
+    """Returns the bundle in a few words, for the pictures that it draws."""
     bits = [entry.integer("nbits", low=1, high=16, default=0) for entry in components.values()]
     weights = f"{max(bits)} bit" if any(bits) else "fp16"
     return (f"{fields.text('name')}, {weights}, {fields.text('attention')}, "

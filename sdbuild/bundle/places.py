@@ -81,7 +81,7 @@ def _bundle(folder: Path, prediction_type: str | None) -> tuple[Bundle, list[str
 
 
 def _below(folder: Path, depth: int = 0) -> Iterator[Path]:
-    """The models in a folder and in those below it, without what is in them."""
+    """Yields the models in a folder and in those below it, without what is in them."""
     for path in sorted(folder.iterdir()):
         if path.suffix in (COMPILED, PACKAGE):
             yield path
@@ -90,7 +90,7 @@ def _below(folder: Path, depth: int = 0) -> Iterator[Path]:
 
 
 def _chosen(models: Sequence[str], variant: str | None, where: str) -> str:
-    """The folder whose models are taken, of the paths of all.
+    """Returns the folder whose models are taken, of the paths of all.
 
     Raises:
         BundleError: there are no models, or no such variant.
@@ -147,7 +147,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _model_of(name: str) -> str:
-    """The model that a file is of; empty if it is of none, or leads out of its folder."""
+    """Returns the model that a file is of; empty if it is of none, or leads out of its folder."""
     parts = PurePosixPath(name).parts
     if ".." in parts or name.startswith("/"):
         return ""

@@ -52,7 +52,8 @@ class Request:
     refiner: float | None = None
 
     def settings(self) -> dict[str, Any]:
-        """The settings by name, without those that are as they are where nothing is said."""
+        """Returns the settings by name, without those that are as they are where nothing is
+        said."""
         found = {f.name: value for f in fields(self)
                  if (value := getattr(self, f.name)) != f.default}
         if self.control:

@@ -67,7 +67,7 @@ SIGMAS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas"
 
 
 def _plain(name: str) -> str:
-    """A name without what its spellings differ in: `DPM++ 2M` and `dpmpp_2m` are one."""
+    """Returns a name without what its spellings differ in: `DPM++ 2M` and `dpmpp_2m` are one."""
     return re.sub(r"[\s_-]+", "", name.lower().replace("++", "pp"))
 
 
@@ -82,7 +82,8 @@ def canonical(name: str) -> str | None:
 
 
 def parts(name: str) -> tuple[Scheduler, str]:
-    """The scheduler of one of our names, and the spacing of sigmas that the name ends with."""
+    """Returns the scheduler of one of our names, and the spacing of sigmas that the name ends
+    with."""
     if name in SCHEDULERS:
         return SCHEDULERS[name], ""
     base, _, sigmas = name.rpartition("_")

@@ -1,4 +1,4 @@
-"""Where checkpoints come from: one file a kind of place, found by `_opened`.
+"""Sources of checkpoints: one file a kind, found by `_opened`.
 
 A place is opened as a `Checkpoint`, which gives every part of a pipeline in diffusers' terms,
 whatever form it is kept in. A part is the folder of a component (`unet`, `vae`), or `RESOURCES`;
@@ -50,26 +50,27 @@ class Checkpoint(Protocol):
 
     @property
     def origin(self) -> Mapping[str, Any]:
-        """What a record keeps of where it came from."""
+        """Returns the facts of its origin that a record keeps."""
 
     def identity(self, part: str, digest_of: DigestOf) -> Mapping[str, str]:
-        """What the part's content depends on: a digest for each name. Light; part of a key."""
+        """Returns what the part's content depends on: a digest for each name. Light; part of a
+        key."""
 
     def has(self, part: str) -> bool:
         """Whether it has the component."""
 
     def config(self, part: str) -> Mapping[str, Any]:
-        """The part's config, as diffusers writes it in `config.json`."""
+        """Returns the part's config, as diffusers writes it in `config.json`."""
 
     def tensors(self, part: str) -> Mapping[str, Tensor]:
-        """The part's tensors, by diffusers' names."""
+        """Returns the part's tensors, by diffusers' names."""
 
     def resources(self) -> Mapping[str, bytes]:
-        """The files that are no networks, by their paths in diffusers' layout."""
+        """Returns the files that are no networks, by their paths in diffusers' layout."""
 
 
 def open_checkpoint(places: Sequence[str], facts: Facts, config: str = "") -> Checkpoint:
-    """The checkpoint at the first of the places that has one.
+    """Returns the checkpoint at the first of the places that has one.
 
     Args:
         config: a folder that says what a single file does not.
@@ -87,7 +88,7 @@ def open_checkpoint(places: Sequence[str], facts: Facts, config: str = "") -> Ch
 
 
 def combine_errors(problems: Sequence[SourceError]) -> SourceError:
-    """What is wrong with every place, as one error; of their kind if it is the same."""
+    """Returns one error for the errors of all locations; of their kind if it is the same."""
     if len(problems) == 1:
         return problems[0]
     kinds = {type(error) for error in problems}
@@ -114,7 +115,7 @@ def named(place: str, config: str = "") -> Iterator[None]:
 
 
 def check_place(text: str) -> str:
-    """The text, if it can name a place.
+    """Returns the text, if it can name a place.
 
     Raises:
         ValueError: it cannot; says what is expected.
@@ -123,7 +124,8 @@ def check_place(text: str) -> str:
 
 
 def expand_user(text: str) -> Path:
-    """The path, with `~` for a home; `~` before the name of no user is a name like any other."""
+    """Returns the path, with `~` for a home; `~` before the name of no user is a name like any
+    other."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -131,12 +133,12 @@ def expand_user(text: str) -> Path:
 
 
 def resolve_place(place: str, base: Path) -> str:
-    """The place, independent of the current folder: a path becomes absolute."""
+    """Returns the place, independent of the current folder: a path becomes absolute."""
     return place if is_hub(place) else str(links.absolute(base / expand_user(place)))
 
 
 def _opened(place: str, facts: Facts, config: str) -> Checkpoint:
-    """The checkpoint at one place, by the kind that its name tells."""
+    """Returns the checkpoint at one place, by the kind that its name tells."""
     if is_hub(place):
         return hub.open_hub(place, facts)
     path = Path(place)

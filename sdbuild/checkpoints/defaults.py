@@ -1,4 +1,4 @@
-"""What a config means where it is silent: the defaults of the networks' classes.
+"""Defaults of fields that a config does not have: those of the networks' classes.
 
 Older configs lack the fields that came after them. Filled in here, an architecture says all that
 defines it, and stays what it is when a library changes a default.

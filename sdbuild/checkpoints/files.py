@@ -40,7 +40,8 @@ class Files:
         return ", ".join(self.places)
 
     def identity(self, part: str, digest_of: DigestOf) -> dict[str, str]:
-        """The digest of each, by its place in the order, and of what peft writes beside one."""
+        """Returns the digest of each, by its place in the order, and of what peft writes beside
+        one."""
         found = {}
         for i, place in enumerate(self.places):
             found[str(i)] = digest_of(Path(place))

@@ -46,7 +46,7 @@ class Folder:
         return {}
 
     def identity(self, part: str, digest_of: DigestOf) -> dict[str, str]:
-        """The digest of each file of the part.
+        """Returns the digest of each file of the part.
 
         Raises:
             SourceError: one of its files is not there, or its weights are pickles.
@@ -59,7 +59,7 @@ class Folder:
         return layout.has(part, self._names())
 
     def config(self, part: str) -> dict[str, Any]:
-        """The content of the part's `config.json`.
+        """Returns the content of the part's `config.json`.
 
         Raises:
             SourceError: there is none, or it is no JSON object.
@@ -68,7 +68,7 @@ class Folder:
         return layout.config(str(self.path / name), read_file(self._file(name), SourceError))
 
     def tensors(self, part: str) -> dict[str, Tensor]:
-        """The part's tensors.
+        """Returns the part's tensors.
 
         Raises:
             SourceError: its weights are not there, are pickles, or are not whole.
@@ -79,7 +79,7 @@ class Folder:
         return table(self._file(name) for name in names)
 
     def config_identity(self, part: str, digest_of: DigestOf) -> dict[str, str]:
-        """The digest of each file that `config` or `config_resources` reads.
+        """Returns the digest of each file that `config` or `config_resources` reads.
 
         Raises:
             SourceError: one of them is not there.
@@ -112,7 +112,7 @@ class Folder:
         return links.inside(self.path, name)
 
     def _names(self) -> set[str]:
-        """The files here and in the folders here, and links to files that are gone.
+        """Returns the files here and in the folders here, and links to files that are gone.
 
         `glob` would ignore a folder that cannot be listed.
         """
@@ -126,7 +126,7 @@ class Folder:
 
 
 def _in_cache(path: Path) -> str:
-    """The checkpoints in the Hub's cache of a repository: a folder for each commit."""
+    """Returns the checkpoints in the Hub's cache of a repository: a folder for each commit."""
     found = [shown(commit.relative_to(path)) for commit in contents(path / "snapshots")[:3]]
     kind, *repo = path.name.split("--")
     name = "/".join(repo) if kind == "models" and len(repo) == 2 else "owner/name"
@@ -134,7 +134,8 @@ def _in_cache(path: Path) -> str:
 
 
 def _hint(path: Path) -> str:
-    """What else the user may have meant: `owner/name` is how the Hub writes its repositories."""
+    """Returns a hint at what the user may have meant: `owner/name` is how the Hub writes its
+    repositories."""
     meant = path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else ""
     hub = f'did you mean "hub:{meant}"?' if meant.count("/") == 1 else (
         "hub:owner/name is a repository of the Hugging Face Hub"

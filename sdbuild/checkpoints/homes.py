@@ -1,4 +1,4 @@
-"""Where the tensors of each part may be in a single file, and how they are named there."""
+"""Prefixes and names of the tensors of each part in a single file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
-    """Where the tensors of a part may be: behind a prefix, or alone if one has the name `mark`.
+    """The location of the tensors of a part: behind a prefix, or alone if one has the name `mark`.
 
     `named` gives them diffusers' names; `note` is recorded if they are taken from here.
     """
@@ -25,7 +25,7 @@ class Home:
     note: str = ""
 
     def tensors(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors that are here, by the rest of their names."""
+        """Returns the tensors that are here, by the rest of their names."""
         if self.mark and self.mark not in found:
             return {}
         return {name.removeprefix(self.prefix): tensor

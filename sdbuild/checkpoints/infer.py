@@ -37,7 +37,7 @@ _GROUPS = 32
 
 
 def unet(where: str, shapes: Shapes) -> dict[str, Any]:
-    """The config of Stable Diffusion's U-Net.
+    """Returns the config of Stable Diffusion's U-Net.
 
     The number of heads shows in no shape: 8 in Stable Diffusion 1, whose prompts are 768 wide,
     and one for 64 channels in the later ones.
@@ -73,7 +73,7 @@ def unet(where: str, shapes: Shapes) -> dict[str, Any]:
 
 
 def controlnet(where: str, shapes: Shapes) -> dict[str, Any]:
-    """The config of a ControlNet: half a U-Net, and a network for its picture.
+    """Returns the config of a ControlNet: half a U-Net, and a network for its picture.
 
     Raises:
         SourceError: it is of another model, or its heads cannot be inferred.
@@ -98,7 +98,7 @@ def controlnet(where: str, shapes: Shapes) -> dict[str, Any]:
 
 
 def _half(where: str, shapes: Shapes) -> dict[str, Any]:
-    """What the first half of a U-Net shows of its config, which a ControlNet is, too."""
+    """Returns the fields of a config that the first half of a U-Net shows; so does a ControlNet."""
     downs = _numbers(shapes, "down_blocks")
     channels = [_shape(where, shapes, f"down_blocks.{i}.resnets.0.conv1.weight")[0]
                 for i in downs or [0]]
@@ -123,7 +123,7 @@ def _half(where: str, shapes: Shapes) -> dict[str, Any]:
 
 
 def _depths(where: str, shapes: Shapes, downs: list[int]) -> int | list[int]:
-    """How many transformer blocks each level's attentions have.
+    """Returns the number of transformer blocks of each level's attentions.
 
     One without attentions has what all others have, or 1.
 
@@ -155,7 +155,8 @@ def _one(values: list[int]) -> int | list[int]:
 
 
 def _condition(where: str, shapes: Shapes, width: int) -> dict[str, Any]:
-    """What a U-Net takes beside a prompt: in XL, an embedding of it and numbers of the picture."""
+    """Returns the other conditions of a U-Net than the prompt: in XL, an embedding of it and
+    numbers of the picture."""
     name = "add_embedding.linear_1.weight"
     if name not in shapes:
         return {}
@@ -167,7 +168,7 @@ def _condition(where: str, shapes: Shapes, width: int) -> dict[str, Any]:
 
 
 def _heads(where: str, width: int, channels: list[int]) -> Any:
-    """The heads of each block: diffusers calls their number `attention_head_dim`."""
+    """Returns the heads of each block: diffusers calls their number `attention_head_dim`."""
     model = _MODELS.get(width)
     if model == FIRST:
         return 8
@@ -190,8 +191,8 @@ def _expect_groups(where: str, channels: list[int]) -> None:
 
 
 def vae(where: str, shapes: Shapes, model: str = "") -> dict[str, Any]:
-    """The config of the autoencoder of a model, which is not known of one alone: then the config
-    does not say how latents are scaled."""
+    """Returns the config of the autoencoder of a model, which is not known of one alone: then the
+    config does not say how latents are scaled."""
     latents = _shape(where, shapes, "decoder.conv_in.weight")[1]
     if latents != 4:
         raise SourceError(
@@ -220,7 +221,7 @@ def vae(where: str, shapes: Shapes, model: str = "") -> dict[str, Any]:
 
 
 def prompt_width(where: str, part: str, shapes: Shapes) -> int:
-    """How wide the prompts are that a U-Net takes, or that a text encoder gives.
+    """Returns the width of the prompts that a U-Net reads or a text encoder returns.
 
     Raises:
         SourceError: it lacks the tensor that tells.
@@ -231,7 +232,7 @@ def prompt_width(where: str, part: str, shapes: Shapes) -> int:
 
 
 def model(where: str, widths: Mapping[str, int]) -> str:
-    """The model whose U-Net takes, and whose text encoders together give, prompts so wide.
+    """Returns the model whose U-Net takes, and whose text encoders together give, prompts so wide.
 
     Raises:
         SourceError: it is none, or the parts are of two models.
@@ -251,7 +252,7 @@ def model(where: str, widths: Mapping[str, int]) -> str:
 
 
 def used_layers(where: str, shapes: Shapes) -> int:
-    """How many layers of a text encoder are used.
+    """Returns the number of layers of a text encoder that are used.
 
     Stable Diffusion 2 takes what comes out of the last layer but one of OpenCLIP's 24. Files have
     24, or 23 if the last was left out.
@@ -272,7 +273,7 @@ def used_layers(where: str, shapes: Shapes) -> int:
 
 
 def text_encoder(where: str, shapes: Shapes, model: str) -> dict[str, Any]:
-    """The config of CLIP's text encoder, whose heads are 64 wide in each of its sizes.
+    """Returns the config of CLIP's text encoder, whose heads are 64 wide in each of its sizes.
 
     Stable Diffusion 2 has OpenCLIP's, which has another activation.
     """
@@ -291,7 +292,7 @@ def text_encoder(where: str, shapes: Shapes, model: str) -> dict[str, Any]:
 
 
 def text_encoder_2(where: str, shapes: Shapes, model: str) -> dict[str, Any]:
-    """The config of XL's second text encoder, OpenCLIP's largest with all layers.
+    """Returns the config of XL's second text encoder, OpenCLIP's largest with all layers.
 
     Raises:
         SourceError: its projection is missing.
@@ -304,7 +305,7 @@ def text_encoder_2(where: str, shapes: Shapes, model: str) -> dict[str, Any]:
 
 
 def _numbers(names: Collection[str], prefix: str) -> list[int]:
-    """The numbers that follow the prefix, in order."""
+    """Returns the numbers that follow the prefix, in order."""
     pattern = re.compile(rf"{re.escape(prefix)}\.(\d{{1,4}})\.")
     return sorted({int(found[1]) for name in names if (found := pattern.match(name))})
 

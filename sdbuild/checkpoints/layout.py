@@ -49,7 +49,7 @@ def has(part: str, names: Collection[str]) -> bool:
 def part_files(
     where: str, part: str, names: Collection[str], shards_of: ShardsOf
 ) -> list[str]:
-    """The files of a part: of a component its config first and then its weights.
+    """Returns the files of a part: of a component its config first and then its weights.
 
     `scheduler` and the tokenizers are parts as well, of what is among the resources.
 
@@ -68,7 +68,7 @@ def part_files(
 
 
 def config_files(where: str, part: str, names: Collection[str]) -> list[str]:
-    """The files of a part that say what it is: of a component its config alone.
+    """Returns the files of a part that say what it is: of a component its config alone.
 
     A component that is kept alone has its files where others have a folder for it.
 
@@ -94,7 +94,7 @@ def config_files(where: str, part: str, names: Collection[str]) -> list[str]:
 
 
 def _lacking(part: str) -> str:
-    """What helps where a checkpoint has no folder for a part."""
+    """Returns a hint for a checkpoint that has no folder for a part."""
     if part == "vae":
         return FROM_ELSEWHERE
     return A_CHECKPOINT if part in ("unet", "text_encoder", "text_encoder_2") else LEAVE_OUT
@@ -105,7 +105,8 @@ def _has_folder(folder: str, names: Collection[str]) -> bool:
 
 
 def _tokenizer_files(where: str, tokenizer: Tokenizer, names: Collection[str]) -> list[str]:
-    """Its two files or, as transformers 5 writes it, its only one; and what describes it."""
+    """Returns its two files or, as transformers 5 writes it, its only one; and what describes
+    it."""
     needed = [tokenizer.vocabulary, tokenizer.merges]
     if tokenizer.one_file in names and not all(name in names for name in needed):
         needed = [tokenizer.one_file]
@@ -122,7 +123,7 @@ def _inside(part: str, name: str, names: Collection[str]) -> str:
 def weight_files(
     where: str, part: str, names: Collection[str], shards_of: ShardsOf
 ) -> list[str]:
-    """The weights of a component: one file, or the shards that its index names.
+    """Returns the weights of a component: one file, or the shards that its index names.
 
     Raises:
         SourceError: there are none, a shard is missing, or they are pickles.
@@ -143,7 +144,7 @@ def weight_files(
 
 
 def _existing(where: str, name: str, names: Collection[str]) -> str:
-    """The name, if the checkpoint has such a file.
+    """Returns the name, if the checkpoint has such a file.
 
     Raises:
         SourceError: it has not.
@@ -157,8 +158,8 @@ def _existing(where: str, name: str, names: Collection[str]) -> str:
 
 
 def _other_form(names: Collection[str]) -> str:
-    """What helps where the files are no checkpoint in diffusers' layout; empty if they do not show
-    what they are."""
+    """Returns a hint for files that are no checkpoint in diffusers' layout; empty if they do not
+    show what they are."""
     if "config.json" in names:
         return ("it is a folder of one network; if that is an autoencoder: vae=FOLDER, if a "
                 "ControlNet: controlnet=FOLDER")
@@ -170,7 +171,7 @@ def _other_form(names: Collection[str]) -> str:
 
 
 def shard_names(where: str, index: str, content: bytes) -> list[str]:
-    """The files that an index names, by their paths in the checkpoint.
+    """Returns the files that an index names, by their paths in the checkpoint.
 
     Raises:
         SourceError: it is no index, or leads to files that are not beside it.
@@ -190,7 +191,7 @@ def _is_shard(name: str) -> bool:
 
 
 def config(where: str, content: bytes) -> dict[str, object]:
-    """The content of a `config.json`.
+    """Returns the content of a `config.json`.
 
     Raises:
         SourceError: it is no JSON object.

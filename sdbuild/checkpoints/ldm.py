@@ -83,7 +83,7 @@ _OPEN_CLIP_BLOCK = re.compile(r"transformer\.resblocks\.(\d{1,4})\.(.+)")
 
 
 def _unet_namer(names: Iterable[str]) -> Callable[[str], str]:
-    """What a U-Net with tensors of these names calls each of them in diffusers.
+    """Returns the function that renames a U-Net's tensors as diffusers names them.
 
     Its blocks are numbered in a row; diffusers groups them by resolution, where the picture's
     size changes.
@@ -116,14 +116,14 @@ def _unet_namer(names: Iterable[str]) -> Callable[[str], str]:
 
 
 def unet(found: Mapping[str, Tensor]) -> Tensors:
-    """A U-Net's tensors, by diffusers' names."""
+    """Returns a U-Net's tensors, by diffusers' names."""
     named = _unet_namer(found)
     return renamed({named(name): tensor for name, tensor in found.items()})
 
 
 def controlnet(found: Mapping[str, Tensor]) -> Tensors:
-    """A ControlNet's tensors, by diffusers' names: half a U-Net, a convolution of zeros for each
-    residual, and a network for the picture, whose layers are every second module."""
+    """Returns a ControlNet's tensors, by diffusers' names: half a U-Net, a convolution of zeros for
+    each residual, and a network for the picture, whose layers are every second module."""
     named = _unet_namer(found)
     last = max((int(hint[1]) for name in found if (hint := _HINT.fullmatch(name))), default=0)
 
@@ -142,7 +142,8 @@ def controlnet(found: Mapping[str, Tensor]) -> Tensors:
 
 
 def vae(found: Mapping[str, Tensor]) -> Tensors:
-    """An autoencoder's tensors, by diffusers' names; its decoder counts levels from below."""
+    """Returns an autoencoder's tensors, by diffusers' names; its decoder counts levels from
+    below."""
     top = max((int(m[1]) for name in found if (m := _LEVEL.match(name))), default=0)
 
     def named(name: str) -> str:
@@ -156,12 +157,13 @@ def vae(found: Mapping[str, Tensor]) -> Tensors:
 
 
 def ema_unet(found: Mapping[str, Tensor]) -> Tensors:
-    """A U-Net's averaged tensors, whose names have lost their dots, by diffusers' names."""
+    """Returns a U-Net's averaged tensors, whose names have lost their dots, by diffusers' names."""
     return unet({_dotted(name): tensor for name, tensor in found.items()})
 
 
 def _dotted(name: str) -> str:
-    """The name with its dots: each part is a word of the U-Net's, or a number before one."""
+    """Returns the name with its dots: each part is a word of the U-Net's, or a number before
+    one."""
     for pattern, template in _EMA:
         name = pattern.sub(template, name)
     return name.strip(".")
@@ -203,7 +205,7 @@ def projected_open_clip(found: Mapping[str, Tensor]) -> Tensors:
 
 
 def first_layers(found: Mapping[str, Tensor], count: int) -> Tensors:
-    """A text encoder's tensors without the layers after the first `count`."""
+    """Returns a text encoder's tensors without the layers after the first `count`."""
     return {
         name: tensor for name, tensor in found.items()
         if not (layer := _LAYER.match(name)) or int(layer[1]) < count
@@ -211,7 +213,7 @@ def first_layers(found: Mapping[str, Tensor], count: int) -> Tensors:
 
 
 def _split(name: str, table: Mapping[str, str]) -> tuple[str, str, str]:
-    """What the table says for the beginning of a name, that beginning, and the rest."""
+    """Returns the table's entry for the beginning of a name, that beginning, and the rest."""
     for old, new in table.items():
         if name.startswith(f"{old}."):
             return new, old, name.removeprefix(f"{old}.")
@@ -224,5 +226,5 @@ def _resnet(rest: str) -> str:
 
 
 def renamed(found: Mapping[str, Tensor]) -> Tensors:
-    """The tensors with the names that they are found by."""
+    """Returns the tensors with the names that they are found by."""
     return {name: replace(tensor, name=name) for name, tensor in found.items()}

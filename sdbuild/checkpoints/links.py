@@ -22,7 +22,7 @@ _REPOSITORY = "models--"
 
 
 def absolute(path: Path) -> Path:
-    """The path without links, `.` and `..` before its last name, which a file keeps.
+    """Returns the path without links, `.` and `..` before its last name, which a file keeps.
 
     The Hugging Face cache links `x.safetensors` to a blob that is named by its digest alone.
     """
@@ -32,7 +32,7 @@ def absolute(path: Path) -> Path:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The file that a folder of a checkpoint has by that name.
+    """Returns the file that a folder of a checkpoint has by that name.
 
     Raises:
         SourceError: a link leads out of the folder, or to nothing; names it and its target.
@@ -53,7 +53,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def _blobs(root: Path, real: Path) -> list[Path]:
-    """The folders of blobs that links of a checkpoint at `root` may lead to.
+    """Returns the folders of blobs that links of a checkpoint at `root` may lead to.
 
     Source:
         huggingface_hub, "Understand caching": `models--OWNER--NAME/{snapshots/COMMIT,blobs}`.
@@ -73,7 +73,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _cache() -> Path:
-    """The Hub's cache, as huggingface_hub finds it."""
+    """Returns the Hub's cache, as huggingface_hub finds it."""
     known = os.environ
     home = Path(known.get("HF_HOME") or Path(known.get("XDG_CACHE_HOME") or "~/.cache")
                 / "huggingface")

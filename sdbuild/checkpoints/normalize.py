@@ -49,7 +49,7 @@ _VAE_ATTENTION = re.compile(r"(.*\.attentions\.\d+)\.(query|key|value|proj_attn)
 def architecture_of(
     checkpoint: Checkpoint, reads: Sequence[str], params: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The architecture of the first part that is read, and what those beside it say of it.
+    """Returns the architecture of the first part that is read, and what those beside it say of it.
 
     Args:
         params: of the download, which may know better.
@@ -79,7 +79,7 @@ def check(checkpoint: Checkpoint, reads: Sequence[str], params: Mapping[str, Any
 
 
 def architecture(part: str, config: Mapping[str, Any], family: str = "sd") -> dict[str, Any]:
-    """The class of a network and what defines it, from its config.
+    """Returns the class of a network and what defines it, from its config.
 
     An autoencoder that says that it need not be computed in fp32 has `force_upcast` beside these.
     diffusers' default says that it must, and older configs are silent: neither is worth a word.
@@ -111,7 +111,7 @@ def architecture(part: str, config: Mapping[str, Any], family: str = "sd") -> di
 def latents(
     part: str, config: Mapping[str, Any], family: str = "sd"
 ) -> dict[str, Any] | None:
-    """How an autoencoder's latents are scaled for the U-Net, which the networks themselves do not
+    """Returns how an autoencoder's latents are scaled for the U-Net, which the networks do not
     know; None for other parts. Where the config is silent, as the family's are.
 
     Raises:
@@ -137,15 +137,16 @@ def _class_name(part: str, config: Mapping[str, Any]) -> str:
 
 
 def _same_for_all(value: Any) -> Any:
-    """A value for each block, as one if all are the same: diffusers takes either."""
+    """Returns a value for each block, as one if all are the same: diffusers takes either."""
     if isinstance(value, list) and value and all(v == value[0] for v in value):
         return value[0]
     return value
 
 
 def _checker(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What defines a safety checker: CLIP's vision model and a projection; not the text model that
-    its config describes beside them, nor how to write sentences, as older ones have it.
+    """Returns the parts of a config that define a safety checker: CLIP's vision model and a
+    projection; not the text model that its config describes beside them, nor how to write
+    sentences, as older ones have it.
 
     Raises:
         SourceError: what it says of the vision model is no JSON object.
@@ -163,7 +164,8 @@ def _checker(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tensors(part: str, found: Iterable[Tensor]) -> Iterator[Tensor]:
-    """A part's tensors by the names, and with the shapes, that its network is now written with."""
+    """Yields a part's tensors by the names, and with the shapes, that its network is now written
+    with."""
     for tensor in found:
         if part == "vae":
             yield _vae_tensor(tensor)

@@ -22,7 +22,7 @@ LATENTS = "latents.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """Which network a component is: the class and config of its checkpoint.
+    """The network of a component: the class and config of its checkpoint.
 
     `prediction` is there if a U-Net predicts anything but noise and its output is to be turned into
     noise, `padding` if a text encoder was trained with other pad tokens than hosts send. Without
@@ -39,12 +39,12 @@ class Architecture:
 
 
 def encode(values: Mapping[str, Any]) -> bytes:
-    """The bytes of an architecture, or of what is known of latents, as files hold them."""
+    """Returns the bytes of an architecture, or of what is known of latents, as files hold them."""
     return canonical(values)
 
 
 def read_architecture(path: Path, params: Mapping[str, Any]) -> Architecture:
-    """The architecture in the file `ARCHITECTURE`, for a step's `params`.
+    """Returns the architecture in the file `ARCHITECTURE`, for a step's `params`.
 
     Raises:
         SourceError: the file is not what a download writes.
@@ -64,12 +64,12 @@ def read_architecture(path: Path, params: Mapping[str, Any]) -> Architecture:
 
 
 def read_latents(path: Path) -> dict[str, Any]:
-    """How latents are scaled, from the file `LATENTS`; nothing if there is none."""
+    """Returns how latents are scaled, from the file `LATENTS`; empty if there is none."""
     return json_file(path, SourceError) if path.exists() else {}
 
 
 def scaling_factor(path: Path) -> float:
-    """What latents are multiplied with, from the file `LATENTS`.
+    """Returns the factor of latents, from the file `LATENTS`.
 
     Raises:
         SourceError: the file is not what a download writes.

@@ -61,7 +61,7 @@ _HEADER = "#version: 0.2"
 
 
 def file_name(path: str) -> str:
-    """How a file is called in the artifact of a download and in a bundle, which have no folders."""
+    """Returns the name of a file in the artifact of a download and in a bundle, without folders."""
     return path.rpartition("/")[2]
 
 
@@ -101,7 +101,7 @@ class Resources(Mapping[str, bytes]):
 
 
 def two_files(where: str, content: bytes, tokenizer: Tokenizer = TOKENIZER) -> dict[str, bytes]:
-    """`vocab.json` and `merges.txt`, by their paths, from a `tokenizer.json`.
+    """Returns `vocab.json` and `merges.txt`, by their paths, from a `tokenizer.json`.
 
     Raises:
         SourceError: it is not a tokenizer like CLIP's, which is what hosts have.
@@ -124,7 +124,7 @@ def two_files(where: str, content: bytes, tokenizer: Tokenizer = TOKENIZER) -> d
 
 
 def vocabulary_file(where: str, content: bytes) -> dict[str, Any]:
-    """The JSON object in a file with a vocabulary, whose words may be any characters.
+    """Returns the JSON object in a file with a vocabulary, whose words may be any characters.
 
     Raises:
         SourceError: it is none.
@@ -162,7 +162,8 @@ def check_numbers(vocabulary: Mapping[str, Any]) -> None:
 
 
 def _merges(model: Mapping[str, Any]) -> list[list[str]]:
-    """The pairs, in order: each is a text with a space, or, since tokenizers 0.20, a list."""
+    """Returns the pairs, in order: each is a text with a space, or, since tokenizers 0.20, a
+    list."""
     vocabulary, pairs = model["vocab"], []
     for number, merge in enumerate(model["merges"], 1):
         pair = merge.split(" ") if isinstance(merge, str) else merge

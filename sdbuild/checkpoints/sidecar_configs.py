@@ -1,4 +1,4 @@
-"""What the files beside a network say of it: what its output is, what its input is padded with."""
+"""Properties of a network that other files state: what its output is, how its input is padded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ _SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "
 
 
 def scheduler(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dict[str, Any]:
-    """The scheduler's config; a download's `prediction_type` is put in the place of its own.
+    """Returns the scheduler's config; a download's `prediction_type` is put in the place of its
+    own.
 
     Raises:
         SourceError: it is none, or does not say what the U-Net predicts.
@@ -51,7 +52,7 @@ def scheduler(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dict
 
 
 def prediction(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a U-Net predicts, and the schedule of noise that this is said in; None if it is noise.
+    """Returns what a U-Net predicts, and its schedule of noise; None if it predicts noise.
 
     Raises:
         SourceError: the scheduler's config is none, or does not say it.
@@ -65,7 +66,7 @@ def prediction(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dic
 
 def padding(resources: Mapping[str, bytes], params: Mapping[str, Any],
             tokenizer: Tokenizer = TOKENIZER) -> dict[str, int] | None:
-    """The numbers of the tokens that end and pad prompts; None if they are the same.
+    """Returns the numbers of the tokens that end and pad prompts; None if they are the same.
 
     Stable Diffusion 2.x, and the second text encoder of XL, were trained on prompts padded with
     `!`.
@@ -97,7 +98,8 @@ def _pad_token(resources: Mapping[str, bytes], tokenizer: Tokenizer) -> str:
 
 
 def _added(resources: Mapping[str, bytes], tokenizer: Tokenizer) -> dict[str, int]:
-    """The tokens that the tokenizer's config numbers: `{"49408": {"content": "<pad>", …}, …}`."""
+    """Returns the tokens that the tokenizer's config numbers: `{"49408": {"content": "<pad>", …},
+    …}`."""
     config = _table(resources, tokenizer.config) if tokenizer.config in resources else {}
     found = config.get("added_tokens_decoder")
     if not isinstance(found, dict):
@@ -111,7 +113,8 @@ def _table(resources: Mapping[str, bytes], name: str) -> dict[str, Any]:
 
 
 def host_tokenizer(resources: Mapping[str, bytes]) -> Tokenizer:
-    """The tokenizer that a host is given: it has one, whichever of two text encoders it feeds.
+    """Returns the tokenizer that a host is given: it has one, whichever of two text encoders it
+    feeds.
 
     Raises:
         SourceError: the two of a checkpoint are not the same, so that no host has both.
@@ -158,7 +161,7 @@ def check_tokenizer(resources: Mapping[str, bytes], tokenizer: Tokenizer = TOKEN
 
 
 def _rules(resources: Mapping[str, bytes], name: str) -> list[str]:
-    """The lines of a file of merges that are none of comment."""
+    """Returns the lines of a file of merges that are none of comment."""
     what, hint = looks_like(resources[name])
     if what:  # each line of a pointer of Git LFS is two words
         raise SourceError(f"{name}: {what}, expected the rules of byte pairs", hint=hint)

@@ -74,11 +74,12 @@ class SingleFile:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """How its tensors were read, if not as they are; not where it is on some machine."""
+        """Returns how its tensors were converted, if they were; no location, which differs by
+        machine."""
         return {"read": sorted(self._notes)} if self._notes else {}
 
     def identity(self, part: str, digest_of: DigestOf) -> dict[str, str]:
-        """The digest of the whole file, and of what else the part is made from."""
+        """Returns the digest of the whole file, and of what else the part is made from."""
         found = {"file": digest_of(self.path)}
         if self._config:
             return found | self._config.config_identity(part, digest_of)
@@ -91,7 +92,7 @@ class SingleFile:
         return part in HOMES and self._home(part) is not None
 
     def config(self, part: str) -> dict[str, Any]:
-        """The part's config: the folder's, or as its tensors' shapes tell.
+        """Returns the part's config: the folder's, or as its tensors' shapes tell.
 
         Raises:
             SourceError: the part is not in the file, or is of another model.
@@ -108,7 +109,7 @@ class SingleFile:
         return infer.unet(where, shapes) if part == "unet" else infer.controlnet(where, shapes)
 
     def tensors(self, part: str) -> dict[str, Tensor]:
-        """The part's tensors, by diffusers' names.
+        """Returns the part's tensors, by diffusers' names.
 
         Raises:
             SourceError: the part is not in the file, which may be of another model.
@@ -163,7 +164,7 @@ class SingleFile:
 
     @cached_property
     def _model(self) -> str:
-        """Which of the models it is, by the widths of prompts.
+        """Returns the model that it is, by the widths of prompts.
 
         Raises:
             SourceError: it is none, or its networks are of two models.
@@ -176,7 +177,8 @@ class SingleFile:
         return infer.model(self.place, widths)
 
     def _used(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The text encoder's tensors without a last layer that Stable Diffusion 2 does not use."""
+        """Returns the text encoder's tensors without a last layer that Stable Diffusion 2 does not
+        use."""
         if self._config:
             count = self._config.config("text_encoder").get("num_hidden_layers")
             return ldm.first_layers(found, count) if isinstance(count, int) else found
@@ -219,5 +221,5 @@ def _tokenizer(tokenizer: Tokenizer, pad: str) -> dict[str, bytes]:
 
 
 def _shapes(part: str, found: Mapping[str, Tensor]) -> infer.Shapes:
-    """The shapes of a part's tensors, by the names that its network has for them."""
+    """Returns the shapes of a part's tensors, by the names that its network has for them."""
     return {tensor.name: tensor.shape for tensor in normalize.tensors(part, found.values())}

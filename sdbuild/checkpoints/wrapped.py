@@ -26,7 +26,7 @@ _ROOTS = ("model.diffusion_model.", "diffusion_model.", "first_stage_model.", "c
 def unwrapped(
     path: Path, found: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors by their names without wrappers, and the wrappers that were there.
+    """Returns the tensors by their names without wrappers, and the wrappers that were there.
 
     Raises:
         SourceError: two tensors have the same name then.

@@ -1,3 +1,3 @@
-"""What is made and when: steps and their keys, plans, builds, cost, the memory budget.
+"""Planning and running: steps and their keys, plans, builds, cost, the memory budget.
 What a stage does is in `steps/`.
 """

@@ -1,4 +1,4 @@
-"""What a step will cost before it runs: as measured before, or from the size of its network.
+"""The cost of a step before it runs: as measured before, or from the size of its network.
 
 A record tells what a step will hold if it was made by the same steps with the same parameters from
 a checkpoint of the same architecture: the weights themselves change neither time nor memory.
@@ -37,7 +37,7 @@ _LARGEST_HEADER = 100_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a step will cost: measured, or else an estimate.
+    """The cost of a step: measured, or else an estimate.
 
     The time is that of the most similar step that ran, of which `is_measured` says that it is
     one of the very same kind on this machine; where there is none, it `is_estimate`, from the size
@@ -88,7 +88,7 @@ class Costs:
                     self._by_output.setdefault(record.digest(path), []).append(record)
 
     def expected(self, name: str) -> Cost:
-        """What the step called `name` will cost."""
+        """Returns what the step called `name` will cost."""
         step = self._plan.steps[name]
         known = sorted(
             ((self._distance(record, step), record) for record in self._of_step.get(name, ())),
@@ -128,7 +128,8 @@ class Costs:
         return total
 
     def _architecture(self, step: Step) -> str | None:
-        """The digest of the architecture that a download gives; None if it is not known yet."""
+        """Returns the digest of the architecture that a download gives; None if it is not known
+        yet."""
         if step.name not in self._architectures:
             with contextlib.suppress(SDBuildError):
                 record = self._record_of(step.name)
@@ -138,7 +139,7 @@ class Costs:
         return self._architectures.setdefault(step.name, None)
 
     def _digest_of_config(self, step: Step) -> str | None:
-        """The digest of the file that a download from this machine would write."""
+        """Returns the digest of the file that a download from this machine would write."""
         if step.source is None or RESOURCES in step.reads or not self._local_files(step):
             return None
         checkpoint = self._checkpoints.resolve(step.source)
@@ -150,7 +151,8 @@ class Costs:
         return tree_digest((Entry(ARCHITECTURE, digest, len(content)),))
 
     def _local_files(self, step: Step) -> list[Path]:
-        """The files of the checkpoint that the step would read, those that are on this machine."""
+        """Returns the files of the checkpoint that the step would read, those that are on this
+        machine."""
         found: list[Path] = []
 
         def note(path: Path) -> str:
@@ -165,7 +167,7 @@ class Costs:
         return found
 
     def _network(self, step: Step) -> NetworkSize:
-        """The size of the network that the step holds, as far as it is known."""
+        """Returns the size of the network that the step holds, as far as it is known."""
         sizes = [self._size(download) for download in self._downloads(step)]
         if step.stage.holds_one_network:
             return max(sizes, key=lambda size: size.all)
@@ -175,13 +177,13 @@ class Costs:
         return [s for s in self._plan.needed_by(step.name) if s.kind == "download"]
 
     def _estimated_seconds(self, step: Step, network: NetworkSize) -> float | None:
-        """What the step takes by the size of its network; None if that is not known."""
+        """Returns what the step takes by the size of its network; None if that is not known."""
         networks = [each for each in self._downloads(step) if RESOURCES not in each.reads]
         is_known = all(self._size(each).tensors for each in networks)
         return step.stage.time_of(step.params).at(network) if is_known else None
 
     def _size(self, step: Step) -> NetworkSize:
-        """The size of a download's network; nothing if it is not known yet."""
+        """Returns the size of a download's network; nothing if it is not known yet."""
         if step.name not in self._sizes:
             self._sizes[step.name] = _size(*self._weights(step))
         return self._sizes[step.name]
@@ -206,7 +208,7 @@ def _architecture(record: Record) -> str | None:
 
 
 def _size(files: Iterable[Path], prefixes: Sequence[str]) -> NetworkSize:
-    """The size of a network, from the headers of its safetensors files."""
+    """Returns the size of a network, from the headers of its safetensors files."""
     counts = [0]
     for path in files:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -80,7 +80,7 @@ class Ram:
             os.close(handle)
 
     def _reservations(self) -> list[Reservation]:
-        """What running steps hold; what a kill left behind goes. Hold the store's lock."""
+        """Returns what running steps hold; what a kill left behind goes. Hold the store's lock."""
         found = []
         for path in sorted(entries(self._folder)):
             handle = grab(path)
@@ -93,7 +93,7 @@ class Ram:
         return found
 
     def _claim(self, step: str, cost: Cost) -> tuple[int, Path, int] | list[Reservation]:
-        """A reservation and its bytes; or who holds what, if there is too little left."""
+        """Returns a reservation and its bytes; or who holds what, if there is too little left."""
         with self._store.locked("memory"):
             others = self._reservations()
             free = self.limit - sum(held.bytes for held in others)
@@ -114,7 +114,7 @@ class Ram:
 
 
 def _reservation(content: bytes) -> Reservation:
-    """A reservation as its holder wrote it; of one that cannot be read nothing is known."""
+    """Returns a reservation as its holder wrote it; of one that cannot be read nothing is known."""
     try:
         found = Fields(json_object(content, "a reservation"), "a reservation")
         return Reservation(step=found.text("step"), bytes=found.integer("bytes"),
@@ -142,7 +142,7 @@ def refuse_too_large(step: Step, cost: Cost, limit: int) -> None:
 
 
 def hint(kind: str, params: Mapping[str, Any]) -> str:
-    """What helps where a step has too little memory."""
+    """Returns what helps where a step has too little memory."""
     ways = []
     if params.get("lower") == "direct":
         ways.append("lower=once needs a fraction of it")

@@ -22,7 +22,7 @@ class Plan:
     steps: Mapping[str, Step]
 
     def needed_by(self, name: str) -> list[Step]:
-        """The steps that `name` is made from, itself last."""
+        """Returns the steps that `name` is made from, itself last."""
         wanted = {name}
         for step in reversed(list(self.steps.values())):
             if step.name in wanted:
@@ -31,7 +31,7 @@ class Plan:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """The steps that make the recipe's bundle."""
+    """Returns the steps that make the recipe's bundle."""
     steps: list[Step] = []
     made: dict[str, dict[str, str]] = {}
     for component in (*recipe.components, RESOURCES):
@@ -42,7 +42,7 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def _of_component(recipe: Recipe, component: Component, made: dict[str, str]) -> Iterator[Step]:
-    """The steps of one component; `made` maps each role to the step that last gave it."""
+    """Yields the steps of one component; `made` maps each role to the step that last gave it."""
     for kind in STAGES:
         found = stage(kind)
         if not isinstance(found, ComponentStage) or not found.applies(recipe, component):
@@ -61,7 +61,7 @@ def _of_component(recipe: Recipe, component: Component, made: dict[str, str]) ->
 
 
 def _of_bundle(recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> Iterator[Step]:
-    """The steps that are there once."""
+    """Yields the steps that are there once."""
     for kind in STAGES:
         found = stage(kind)
         if isinstance(found, BundleStage) and found.applies(recipe):

@@ -82,7 +82,7 @@ def run_step(
 
 
 def read_job(work: Path) -> Job:
-    """The job in a workspace, for the process of a step.
+    """Returns the job in a workspace, for the process of a step.
 
     Raises:
         StepError: there is none.
@@ -101,8 +101,8 @@ def write_result(work: Path, result: Mapping[str, Any]) -> None:
 
 
 def _module_folders() -> list[str]:
-    """Where a step's process finds modules: this package, and what is found from here; never the
-    current folder, which may be anybody's."""
+    """Returns where a step's process finds modules: this package, and what is found from here;
+    never the current folder, which may be anybody's."""
     own = str(IMPORT_ROOT)
     return [own, *(folder for folder in sys.path if folder not in ("", own))]
 

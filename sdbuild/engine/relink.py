@@ -77,7 +77,8 @@ def _check_known(component: str, known: Mapping[str, object], message: str) -> N
 def _ingredients(
     folder: Path, manifest: Mapping[str, Any], component: str, state: State, builder: Builder
 ) -> dict[str, Any]:
-    """What the bundle will be made of; as of a step, so that its history is known like theirs."""
+    """Returns what the bundle will be made of; as of a step, so that its history is known like
+    theirs."""
     record = _record_at(folder, builder.store)
     before = dict(record.ingredients["inputs"]) if record else {}
     assert state.record is not None
@@ -95,7 +96,7 @@ def _ingredients(
 
 
 def _record_at(folder: Path, store: Store) -> Record | None:
-    """The record of the bundle at `folder`, if it came from this store."""
+    """Returns the record of the bundle at `folder`, if it came from this store."""
     for root in roots(store):
         if root.folder == folder:
             return root.record
@@ -103,7 +104,7 @@ def _record_at(folder: Path, store: Store) -> Record | None:
 
 
 def _entry(component: str, plan: Plan) -> dict[str, Any]:
-    """What the manifest says of the component, if the plan made it."""
+    """Returns what the manifest says of the component, if the plan made it."""
     return dict(plan.steps["bundle"].params["components"][component])
 
 
@@ -121,7 +122,7 @@ def _keep(folder: Path, out: Path, manifest: Mapping[str, Any], component: str) 
 def _changed(
     manifest: Mapping[str, Any], component: str, plan: Plan, made_from: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The manifest of the bundle with the component of the plan."""
+    """Returns the manifest of the bundle with the component of the plan."""
     recipe = plan.recipe
     before = manifest["made_from"]
     others = [e for e in before if e["step"].partition(":")[2] != component]

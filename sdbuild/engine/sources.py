@@ -36,7 +36,7 @@ class Checkpoints:
         return ", ".join(map(str, self._opened.values()))
 
     def digests(self, step: Step) -> dict[str, str]:
-        """What the step's key holds of what it reads: its lock, or the digest of each file.
+        """Returns what the step's key holds of what it reads: its lock, or the digest of each file.
 
         Raises:
             SourceError: no place has it.
@@ -44,7 +44,7 @@ class Checkpoints:
         return dict(step.locked) if step.locked else self.identity(step)
 
     def identity(self, step: Step) -> dict[str, str]:
-        """The digest of each file that the step reads, in the location that is used.
+        """Returns the digest of each file that the step reads, in the location that is used.
 
         Raises:
             SourceError: no place has it, or it cannot be read.
@@ -91,7 +91,8 @@ class Checkpoints:
                 normalize.check(found, step.reads, step.params)
 
     def resolve(self, source: Source) -> Checkpoint | Files:
-        """The checkpoint at the first of the source's places that has one, or all its files.
+        """Returns the checkpoint at the first of the source's places that has one, or all its
+        files.
 
         Raises:
             SourceError: none has.
@@ -112,11 +113,13 @@ class Checkpoints:
         return open_checkpoint(source.places, self._facts, source.config)
 
     def commit(self, place: str) -> str:
-        """The commit that a place is known to be at; empty if it has none, or was never asked."""
+        """Returns the commit that a place is known to be at; empty if it has none, or was never
+        asked."""
         return str(self._facts.get(place, "")).partition("@")[2]
 
     def commits(self, sources: Iterable[Source]) -> dict[str, str]:
-        """The commit of each place on the Hub that can be had and is not at one by its name."""
+        """Returns the commit of each place on the Hub that can be had and is not at one by its
+        name."""
         found = {}
         for place in _on_hub(sources):
             with contextlib.suppress(SourceError):
@@ -144,7 +147,8 @@ class Checkpoints:
         return moves
 
     def job(self, step: Step) -> dict[str, Any]:
-        """What the process of a step is told: from where it reads which parts of a checkpoint.
+        """Returns what the process of a step is told: from where it reads which parts of a
+        checkpoint.
 
         A locked one may come from any place, for it is held against the lock; another from the
         place that its key is of.

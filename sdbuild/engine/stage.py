@@ -1,4 +1,4 @@
-"""What a stage is: one file in `sdbuild/steps/`, and its name in `STAGES`.
+"""Stages: one file each in `sdbuild/steps/`, and its name in `STAGES`.
 
 Modules of stages import nothing heavy before `run`, for every command plans with them.
 """
@@ -43,7 +43,7 @@ class From:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a stage reads of its component: the artifact that last played `role`, or one path of
+    """An input of a stage from its component: the artifact that last played `role`, or one path of
     it."""
 
     role: str
@@ -52,7 +52,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a step reads from outside: the parts `reads` of a checkpoint, by their folders, from
+    """The reads of a step from outside: the parts `reads` of a checkpoint, by their folders, from
     `source`. Where a recipe is locked, `locked` are the digests that its own files must have."""
 
     source: Source | None = None
@@ -62,7 +62,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSize:
-    """How large a network is: the elements of all its tensors, and of the largest, and how many
+    """The size of a network: the elements of all its tensors, and of the largest, and how many
     tensors it has."""
 
     all: int = 0
@@ -84,7 +84,7 @@ class Memory:
     largest: float = 0.0
 
     def at(self, size: NetworkSize) -> int:
-        """The bytes for a network of this size."""
+        """Returns the bytes for a network of this size."""
         return int(self.base + self.each * size.all + self.largest * size.largest)
 
 
@@ -98,13 +98,13 @@ class Time:
     billion: float = 0.0
 
     def at(self, size: NetworkSize) -> float:
-        """The seconds for a network of this size."""
+        """Returns the seconds for a network of this size."""
         return self.base + self.tensor * size.tensors + self.billion * size.all / 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What the process of a step is given: where its inputs are, and where its output goes.
+    """The job of a step's process: where its inputs are, and where its output goes.
 
     `places` are where the checkpoint may be, for the stage that reads one, `config` the folder
     that says what a single file does not, `facts` what is known of them, `reads` the parts, and
@@ -124,7 +124,7 @@ class Job:
 
 
 class Stage(ABC):
-    """What all stages have.
+    """Attributes and methods that all stages have.
 
     Attributes:
         version: raised by hand when the bytes that it writes for the same inputs change.
@@ -147,15 +147,15 @@ class Stage(ABC):
     needs_provenance = False
 
     def memory_of(self, params: Mapping[str, Any]) -> Memory:
-        """What a step with these parameters needs."""
+        """Returns what a step with these parameters needs."""
         return self.memory
 
     def time_of(self, params: Mapping[str, Any]) -> Time:
-        """What a step with these parameters takes."""
+        """Returns what a step with these parameters takes."""
         return self.time
 
     def other_tools(self, params: Mapping[str, Any]) -> Mapping[str, str]:
-        """The versions of tools that are no packages, or that only some parameters use.
+        """Returns the versions of tools that are no packages, or that only some parameters use.
 
         Raises:
             ToolMissing: one is not installed.
@@ -182,11 +182,11 @@ class ComponentStage(Stage):
         """Returns all settings that determine the bytes, besides the inputs."""
 
     def needs(self, recipe: Recipe) -> Mapping[str, Need]:
-        """Its inputs, by the names that `run` has for them."""
+        """Returns its inputs, by the names that `run` has for them."""
         return {}
 
     def reading(self, recipe: Recipe, component: Component) -> Reading:
-        """What it reads from outside."""
+        """Returns what it reads from outside."""
         return Reading()
 
 
@@ -203,19 +203,19 @@ class BundleStage(Stage):
 
     @abstractmethod
     def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> Mapping[str, From]:
-        """Its inputs, by the names that `run` has for them.
+        """Returns its inputs, by the names that `run` has for them.
 
         Args:
             made: the step that last played each role, by component.
         """
 
     def facts(self, recipe: Recipe) -> Mapping[str, Any]:
-        """What goes into the artifact's record, and into nothing else."""
+        """Returns what goes into the artifact's record, and into nothing else."""
         return {}
 
 
 def stage(kind: str) -> ComponentStage | BundleStage:
-    """The stage of this name: `STAGE` of `sdbuild/steps/<kind>.py`."""
+    """Returns the stage of this name: `STAGE` of `sdbuild/steps/<kind>.py`."""
     found = importlib.import_module(f"sdbuild.steps.{kind}").STAGE
     assert isinstance(found, ComponentStage | BundleStage)
     return found

@@ -49,7 +49,7 @@ class Step:
 
 
 def tool_versions(step: Step) -> dict[str, str]:
-    """The versions of the tools that the step declares.
+    """Returns the versions of the tools that the step declares.
 
     Raises:
         ToolMissing: one of them is not installed.
@@ -68,7 +68,8 @@ def tool_versions(step: Step) -> dict[str, str]:
 def ingredients(
     step: Step, inputs: Mapping[str, Digest], source: Mapping[str, str]
 ) -> dict[str, Any]:
-    """All that determines the step's bytes: the pre-image of its key, and what `why` compares.
+    """Returns all that determines the step's bytes: the pre-image of its key, and what `why`
+    compares.
 
     One file may hold several parts, so that its digest alone does not tell what is read of it.
 

@@ -9,8 +9,8 @@ from sdbuild.families.nouns import Component, Port
 
 
 def controlled(unet: Component) -> Component:
-    """The U-Net with something added to each of its residuals. Its weights are the same, so a
-    bundle that holds both has them once."""
+    """Returns the U-Net with something added to each of its residuals. Its weights are the same, so
+    a bundle that holds both has them once."""
     return replace(
         unet, name="controlled_unet", bundle_name="ControlledUnet", network="controlled_unet",
         comes_with="controlnet",
@@ -23,7 +23,7 @@ def controlled(unet: Component) -> Component:
 
 
 def controlnet(unet: Component) -> Component:
-    """A network that sees what the U-Net sees, and a picture to guide by."""
+    """Returns a network that sees what the U-Net sees, and a picture to guide by."""
     return replace(
         unet, name="controlnet", bundle_name="ControlNet", network="controlnet",
         folder="controlnet", sidecars=(), settings=frozenset({"attention"}), is_palettized=False,

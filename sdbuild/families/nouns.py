@@ -43,7 +43,7 @@ class Port:
     network, which decides their shapes."""
 
     def sized(self, dims: Dims) -> tuple[int, ...]:
-        """The shape in numbers."""
+        """Returns the shape in numbers."""
         return tuple(dims[d] if isinstance(d, str) else d for d in self.shape)
 
 
@@ -55,7 +55,7 @@ class Floor:
     reason: str
 
     def at(self, nbits: int | None) -> float | None:
-        """The floor for weights of `nbits` (None: fp16), or None if there is none."""
+        """Returns the floor for weights of `nbits` (None: fp16), or None if there is none."""
         return self.by_quant.get(str(nbits or "none"))
 
 
@@ -107,11 +107,12 @@ class Component:
 
     @property
     def label(self) -> str:
-        """What its steps are called after: its name, and which of several it is."""
+        """The label of its steps: its name, and which of several it is."""
         return f"{self.name}/{self.instance}" if self.instance else self.name
 
     def with_ports(self, inputs: int, outputs: int) -> Component:
-        """The same with so many inputs and outputs, of which numbered ports make up the rest."""
+        """Returns the same with so many inputs and outputs, of which numbered ports make up the
+        rest."""
         return replace(self, inputs=_numbered(self.inputs, inputs),
                        outputs=_numbered(self.outputs, outputs))
 
@@ -120,7 +121,7 @@ class Component:
         return setting in self.settings
 
     def parameter(self, tensor: str) -> str:
-        """The name of the network's parameter that a checkpoint's tensor is for."""
+        """Returns the name of the network's parameter that a checkpoint's tensor is for."""
         return tensor.removeprefix(self.drop)
 
     @property
@@ -139,7 +140,7 @@ def _numbered(ports: tuple[Port, ...], count: int) -> tuple[Port, ...]:
 
 
 def chunk_names(model: str, chunks: int) -> list[str]:
-    """How hosts call the chunks of a model, in the order they run in; one is the model itself."""
+    """Returns the names of a model's chunks, in the order they run in; of one chunk the model's."""
     return [f"{model}Chunk{number}" for number in range(1, chunks + 1)] if chunks > 1 else [model]
 
 
@@ -159,5 +160,5 @@ class Family:
     batches: tuple[int, ...] = (1, 2)
 
     def component(self, name: str) -> Component:
-        """The component called `name`."""
+        """Returns the component called `name`."""
         return next(c for c in self.components if c.name == name)

@@ -10,7 +10,7 @@ _UNET = STABLE_DIFFUSION.component("unet")
 
 
 def _text_encoder(component: Component) -> Component:
-    """A text encoder with the ports that XL's U-Net wants to be fed from."""
+    """Returns a text encoder with the ports that XL's U-Net wants to be fed from."""
     return replace(
         component, network="text_encoder_xl",
         outputs=(
@@ -23,7 +23,7 @@ def _text_encoder(component: Component) -> Component:
 
 
 def _unet(numbers: int, meaning: str) -> Component:
-    """A U-Net that takes so many numbers about the picture, and a pooled embedding."""
+    """Returns a U-Net that takes so many numbers about the picture, and a pooled embedding."""
     return replace(
         _UNET, network="unet_xl",
         inputs=(

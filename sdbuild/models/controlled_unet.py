@@ -24,7 +24,7 @@ class ControlledUNet(unet.UNet):
         self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor,
         *additional: torch.Tensor,
     ) -> torch.Tensor:
-        """Gives the predicted noise.
+        """Returns the predicted noise.
 
         Shapes:
             sample: (B, I, h, w); timestep: (B,); encoder_hidden_states: (B, D, 1, S); additional:
@@ -37,14 +37,14 @@ class ControlledUNet(unet.UNet):
 
 
 def build(component: Component, architecture: Architecture) -> nn.Module:
-    """The network on the current default device."""
+    """Returns the network on the current default device."""
     return unet.built(ControlledUNet, architecture)
 
 
 def samples(
     component: Component, config: Mapping[str, Any], dims: Dims, rng: torch.Generator
 ) -> Iterator[tuple]:
-    """Those of U-Nets, each with normal noise to add to the residuals.
+    """Yields those of U-Nets, each with normal noise to add to the residuals.
 
     Shapes:
         each: sample (B, I, h, w), timestep (B,), encoder_hidden_states (B, D, 1, S), and one for

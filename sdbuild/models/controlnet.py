@@ -32,7 +32,8 @@ class ControlNet(nn.Module):
         self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor,
         controlnet_cond: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """Gives the residuals in the order in which the U-Net makes its own, the mid block's last.
+        """Returns the residuals in the order in which the U-Net makes its own, the mid block's
+        last.
 
         Shapes:
             sample: (B, I, h, w); timestep: (B,); encoder_hidden_states: (B, D, 1, S);
@@ -46,7 +47,7 @@ class ControlNet(nn.Module):
 
 
 def build(component: Component, architecture: Architecture) -> nn.Module:
-    """The network on the current default device.
+    """Returns the network on the current default device.
 
     Raises:
         SourceError: it gives something that no U-Net of a bundle takes.
@@ -63,7 +64,7 @@ def build(component: Component, architecture: Architecture) -> nn.Module:
 def dims(
     component: Component, config: Mapping[str, Any], batch: int, width_px: int, height_px: int
 ) -> Dims:
-    """The numbers of its port shapes."""
+    """Returns the numbers of its port shapes."""
     return {"B": batch, "I": config["in_channels"], "D": config["cross_attention_dim"],
             "S": TOKENS, "H": height_px, "W": width_px,
             "h": height_px // unet.LATENT_CELL_PX, "w": width_px // unet.LATENT_CELL_PX}
@@ -75,7 +76,7 @@ residuals = shapes
 def samples(
     component: Component, config: Mapping[str, Any], dims: Dims, rng: torch.Generator
 ) -> Iterator[tuple]:
-    """Those of U-Nets, each with a picture of noise.
+    """Yields those of U-Nets, each with a picture of noise.
 
     Shapes:
         each: sample (B, I, h, w), timestep (B,), encoder_hidden_states (B, D, 1, S),

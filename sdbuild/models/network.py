@@ -1,4 +1,4 @@
-"""What every network needs: found by its component, built weightless or with its weights."""
+"""Networks: found by its component, built weightless or with its weights."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from sdbuild.safetensors.shapes import check_fit
 
 
 def precision(component: Component, architecture: Architecture) -> Precision:
-    """What the component's network is computed in: fp32 if the family says so and the checkpoint
-    does not say that it need not be."""
+    """Returns the precision of the component's network: fp32 if the family says so and the
+    checkpoint does not say that it need not be."""
     return component.precision if architecture.force_upcast else "fp16"
 
 
 def module(component: Component) -> ModuleType:
-    """The module in `sdbuild/models/` that builds the component's network."""
+    """Returns the module in `sdbuild/models/` that builds the component's network."""
     return importlib.import_module(f"sdbuild.models.{component.network}")
 
 
 def unwrapped(net: nn.Module, name: str) -> nn.Module:
-    """The network that CLIP's classes held in a field of that name before transformers 5.6.
+    """Returns the network that CLIP's classes held in a field of that name before transformers 5.6.
 
     Later ones are that network themselves; the names of its tensors are the same then.
     """
@@ -54,7 +54,7 @@ def expect_class(architecture: Architecture, *known: str) -> None:
 
 
 def weightless(component: Component, architecture: Architecture) -> nn.Module:
-    """The component's network on the meta device: shapes without numbers.
+    """Returns the component's network on the meta device: shapes without numbers.
 
     Raises:
         SourceError: the config does not make a network.
@@ -73,7 +73,7 @@ def weightless(component: Component, architecture: Architecture) -> nn.Module:
 
 
 def laid_out(network: nn.Module, attention: str) -> nn.Module:
-    """The network as `attention` lays it out, with the same parameters.
+    """Returns the network as `attention` lays it out, with the same parameters.
 
     Raises:
         SourceError: the layout does not know a part of the network.
@@ -84,7 +84,7 @@ def laid_out(network: nn.Module, attention: str) -> nn.Module:
 
 
 def weighted(component: Component, architecture: Architecture, weights: Path) -> nn.Module:
-    """The component's network with its weights, in fp32."""
+    """Returns the component's network with its weights, in fp32."""
     network = weightless(component, architecture)
     found = bind(component, network.state_dict(), weights)
     network.load_state_dict(found, strict=True, assign=True)
@@ -94,7 +94,7 @@ def weighted(component: Component, architecture: Architecture, weights: Path) ->
 def bind(
     component: Component, wanted: Mapping[str, torch.Tensor], weights: Path
 ) -> dict[str, torch.Tensor]:
-    """The checkpoint's tensor, in fp32, for each parameter that the network wants.
+    """Returns the checkpoint's tensor, in fp32, for each parameter that the network wants.
 
     Raises:
         SourceError: a tensor is missing or has another shape; all are named.
@@ -115,7 +115,7 @@ def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
 def input_shapes(
     component: Component, architecture: Architecture, dims: Dims
 ) -> list[tuple[int, ...]]:
-    """The shapes of the component's inputs, numbered ones last."""
+    """Returns the shapes of the component's inputs, numbered ones last."""
     found = [port.sized(dims) for port in component.inputs if not port.is_numbered]
     if not component.inputs[-1].is_numbered:
         return found
@@ -123,8 +123,8 @@ def input_shapes(
 
 
 def dims(component: Component, architecture: Architecture, params: Mapping[str, Any]) -> Dims:
-    """The numbers of the component's port shapes; a step's `params` have the sizes that they
-    depend on."""
+    """Returns the numbers of the component's port shapes; a step's `params` have the sizes that
+    they depend on."""
     return module(component).dims(
         component, architecture.config, **{name: params[name] for name in component.sizes}
     )

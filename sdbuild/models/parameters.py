@@ -1,4 +1,4 @@
-"""What the parameters of a component's network are called in its graph. Imports nothing heavy."""
+"""Names of the parameters of a component's network in its graph. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ NET = "net."
 
 
 def parameter_of(component: Component, tensor: str) -> str:
-    """The name of the graph's parameter that a checkpoint's tensor is for."""
+    """Returns the name of the graph's parameter that a checkpoint's tensor is for."""
     return NET + component.parameter(tensor)

@@ -1,4 +1,4 @@
-"""What a U-Net's output means: noise, or a velocity that is turned into noise in its graph."""
+"""The meaning of a U-Net's output: noise, or a velocity that is turned into noise in its graph."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class VelocityToNoise(nn.Module):
     def forward(
         self, velocity: torch.Tensor, sample: torch.Tensor, timestep: torch.Tensor
     ) -> torch.Tensor:
-        """Gives the noise; timesteps beyond the table are its first or last.
+        """Returns the noise; timesteps beyond the table are its first or last.
 
         Shapes:
             velocity, sample: (B, C, h, w); timestep: (B,); returns (B, C, h, w).
@@ -53,7 +53,7 @@ class VelocityToNoise(nn.Module):
 
 
 def to_noise(prediction: Mapping[str, Any]) -> VelocityToNoise:
-    """What turns a prediction into noise.
+    """Returns the module that turns a prediction into noise.
 
     Args:
         prediction: its `type` as diffusers names it, and the `schedule` of noise in the terms of

@@ -9,8 +9,8 @@ from sdbuild.families import Dims
 
 
 def shapes(config: Mapping[str, Any], dims: Dims) -> list[tuple[int, int, int, int]]:
-    """The shapes of a network's residuals, in the order in which it makes them, the mid block's
-    output last.
+    """Returns the shapes of a network's residuals, in the order in which it makes them, the mid
+    block's output last.
 
     Args:
         config: of a `UNet2DConditionModel` or a `ControlNetModel`.

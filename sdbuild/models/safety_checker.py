@@ -39,7 +39,7 @@ class SafetyChecker(nn.Module):
     def forward(
         self, clip_input: torch.Tensor, images: torch.Tensor, adjustment: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Gives the pictures, black if a concept was found; 1 if so, else 0; and the scores.
+        """Returns the pictures, black if a concept was found; 1 if so, else 0; and the scores.
 
         Shapes:
             clip_input: (1, 3, 224, 224); images: (1, 512, 512, 3); adjustment: (1,);
@@ -54,7 +54,7 @@ class SafetyChecker(nn.Module):
         return images * (1 - is_found), is_found, scores
 
     def _cosines(self, embedding: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The cosines with the concepts, and with those that need special care.
+        """Returns the cosines with the concepts, and with those that need special care.
 
         All embeddings are normalized together: what is computed from weights alone would be
         folded into a constant, and a checkpoint's tensor would have no place in the program.
@@ -78,7 +78,7 @@ class _AllPositions(nn.Embedding):
 
 
 def build(component: Component, architecture: Architecture) -> nn.Module:
-    """The network on the current default device."""
+    """Returns the network on the current default device."""
     expect_class(architecture, "StableDiffusionSafetyChecker")
     net = StableDiffusionSafetyChecker(CLIPConfig(**architecture.config))
     net.vision_model = unwrapped(net.vision_model, "vision_model")
@@ -96,7 +96,7 @@ def build(component: Component, architecture: Architecture) -> nn.Module:
 
 
 def dims(component: Component, config: Mapping[str, Any]) -> Dims:
-    """The numbers of its port shapes: none depends on the checkpoint, or on the picture."""
+    """Returns the numbers of its port shapes: none depends on the checkpoint, or on the picture."""
     return {}
 
 

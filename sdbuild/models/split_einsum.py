@@ -42,7 +42,7 @@ class SplitTransformer(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, **_: Any
     ) -> tuple[torch.Tensor]:
-        """Gives the picture after all blocks, added to what it was.
+        """Returns the picture after all blocks, added to what it was.
 
         Shapes:
             hidden_states: (B, C, H, W); encoder_hidden_states: (B, D, 1, S);
@@ -68,7 +68,7 @@ class SplitBlock(nn.Module):
         self.ff = SplitFeedForward(whole.ff)
 
     def forward(self, x: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
-        """Gives the tokens with what each part adds to them.
+        """Returns the tokens with what each part adds to them.
 
         Shapes:
             x: (B, C, 1, S); prompt: (B, D, 1, S_k); returns (B, C, 1, S).
@@ -91,7 +91,7 @@ class SplitAttention(nn.Module):
         self.query_block = query_block
 
     def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """Gives for each token of `x` what it takes from the context.
+        """Returns for each token of `x` what it takes from the context.
 
         Shapes:
             x: (B, C, 1, S_q); context: (B, D, 1, S_k); returns (B, C, 1, S_q).
@@ -109,7 +109,7 @@ class SplitAttention(nn.Module):
         return self.to_out[0](torch.cat([self._head(*head) for head in heads], dim=1))
 
     def _head(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """One head's values, weighted.
+        """Returns one head's values, weighted.
 
         Shapes:
             q: (B, c, 1, S_q); k: (B, S_k, 1, c); v: (B, c, 1, S_k); returns as q.
@@ -128,7 +128,7 @@ class SplitFeedForward(nn.Module):
         self.net[0].proj, self.net[2] = Pointwise(whole.net[0].proj), Pointwise(whole.net[2])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Gives the tokens after both layers.
+        """Returns the tokens after both layers.
 
         Shapes:
             x: (B, C, 1, S); returns the same.
@@ -145,7 +145,7 @@ class Pointwise(nn.Module):
         self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Gives the layer's output.
+        """Returns the layer's output.
 
         Shapes:
             x: (B, in, ...) of rank 4; returns (B, out, ...).
@@ -178,7 +178,7 @@ class ChannelNorm(nn.Module):
 
 
 def lay_out(network: UNet, query_block: int | None = None) -> UNet:
-    """The same network, with split transformers that took over its parameters.
+    """Returns the same network, with split transformers that took over its parameters.
 
     Raises:
         SourceError: its transformers have parts that this layout does not know.
@@ -197,7 +197,7 @@ def lay_out(network: UNet, query_block: int | None = None) -> UNet:
 
 
 def _unknown(net: UNet2DConditionModel) -> Iterator[str]:
-    """The parts that attend in another way than Stable Diffusion 1.x and 2.x do, by name."""
+    """Yields the parts that attend in another way than Stable Diffusion 1.x and 2.x do, by name."""
     if net.encoder_hid_proj is not None:
         yield "encoder_hid_proj"
     for name, module in net.named_modules():
@@ -222,7 +222,7 @@ def _is_plain(block: original.BasicTransformerBlock) -> bool:
 
 
 def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """One head's values, weighted by the softmax over the keys.
+    """Returns one head's values, weighted by the softmax over the keys.
 
     Shapes:
         q: (B, c, 1, S_q); k: (B, S_k, 1, c), scaled; v: (B, c, 1, S_k); returns as q.

@@ -16,7 +16,7 @@ smaller block."""
 
 
 def lay_out(network: UNet) -> UNet:
-    """The same network, with split transformers that took over its parameters.
+    """Returns the same network, with split transformers that took over its parameters.
 
     Raises:
         SourceError: its transformers have parts that this layout does not know.

@@ -27,7 +27,7 @@ class TextEncoder(nn.Module):
         self.padding = padding
 
     def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gives the embeddings of all tokens, and of the end token.
+        """Returns the embeddings of all tokens, and of the end token.
 
         Shapes:
             input_ids: (1, S); returns (1, S, D) and (1, D).
@@ -36,8 +36,8 @@ class TextEncoder(nn.Module):
         return found.last_hidden_state, found.pooler_output
 
     def positions(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """The positions of the tokens. They are passed in because the network's own table of them
-        is a buffer, which has no numbers on the meta device.
+        """Returns the positions of the tokens. They are passed in because the network's own table
+        of them is a buffer, which has no numbers on the meta device.
 
         Shapes:
             input_ids: (1, S); returns the same.
@@ -45,7 +45,8 @@ class TextEncoder(nn.Module):
         return torch.arange(input_ids.shape[1], device=input_ids.device)[None]
 
     def tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """The tokens that the network is to see, as integers: fp16 could not hold their numbers.
+        """Returns the tokens that the network is to see, as integers: fp16 could not hold their
+        numbers.
 
         Shapes:
             input_ids: (1, S); returns the same.
@@ -60,7 +61,7 @@ class TextEncoder(nn.Module):
 
 
 def build(component: Component, architecture: Architecture) -> nn.Module:
-    """The network on the current default device.
+    """Returns the network on the current default device.
 
     Raises:
         SourceError: the tokenizer has tokens that the network does not know.
@@ -71,7 +72,7 @@ def build(component: Component, architecture: Architecture) -> nn.Module:
 
 
 def finished(network: TextEncoder, component: Component) -> TextEncoder:
-    """The network without its tables of positions.
+    """Returns the network without its tables of positions.
 
     Raises:
         SourceError: it pads with tokens that the network does not know.
@@ -86,7 +87,7 @@ def finished(network: TextEncoder, component: Component) -> TextEncoder:
 
 
 def dims(component: Component, config: Mapping[str, Any]) -> Dims:
-    """The numbers of its port shapes."""
+    """Returns the numbers of its port shapes."""
     return {"S": TOKENS, "D": config["hidden_size"]}
 
 
@@ -108,7 +109,7 @@ def samples(
 
 
 def end_token(config: Mapping[str, Any]) -> int:
-    """The number of the end token: the last of a vocabulary whose config still says 2, for which
-    transformers takes the greatest number in a prompt."""
+    """Returns the number of the end token: the last of a vocabulary whose config still says 2, for
+    which transformers takes the greatest number in a prompt."""
     found = config.get("eos_token_id", 2)
     return config["vocab_size"] - 1 if found == 2 else found

@@ -22,7 +22,7 @@ class TextEncoderXL(TextEncoder):
     """A text encoder that gives what its last layer but one makes of each token."""
 
     def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gives the embeddings of all tokens, and of the end token.
+        """Returns the embeddings of all tokens, and of the end token.
 
         Shapes:
             input_ids: (1, S); returns (1, S, D) and (1, P).
@@ -34,7 +34,7 @@ class TextEncoderXL(TextEncoder):
 
 
 def build(component: Component, architecture: Architecture) -> nn.Module:
-    """The network on the current default device.
+    """Returns the network on the current default device.
 
     Raises:
         SourceError: the tokenizer has tokens that the network does not know.
@@ -47,6 +47,6 @@ def build(component: Component, architecture: Architecture) -> nn.Module:
 
 
 def dims(component: Component, config: Mapping[str, Any]) -> Dims:
-    """The numbers of its port shapes."""
+    """Returns the numbers of its port shapes."""
     width = config["hidden_size"]
     return {"S": TOKENS, "D": width, "P": config.get("projection_dim", width)}

@@ -46,7 +46,7 @@ class UNet(nn.Module):
     def forward(
         self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor
     ) -> torch.Tensor:
-        """Gives the predicted noise.
+        """Returns the predicted noise.
 
         Shapes:
             sample: (B, I, h, w); timestep: (B,); encoder_hidden_states: (B, D, 1, S);
@@ -58,7 +58,7 @@ class UNet(nn.Module):
         self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor,
         **conditions: Any,
     ) -> torch.Tensor:
-        """The predicted noise, given what else the network takes.
+        """Returns the predicted noise, given what else the network takes.
 
         Shapes:
             sample: (B, I, h, w), of which the first C channels are the noisy latents; others as in
@@ -80,12 +80,12 @@ class UNet(nn.Module):
 
 
 def build(component: Component, architecture: Architecture) -> nn.Module:
-    """The network on the current default device."""
+    """Returns the network on the current default device."""
     return built(UNet, architecture)
 
 
 def built(wrapper: type[UNet], architecture: Architecture) -> UNet:
-    """A wrapped network on the current default device."""
+    """Returns a wrapped network on the current default device."""
     expect_class(architecture, "UNet2DConditionModel")
     prediction = architecture.prediction
     return wrapper(
@@ -96,7 +96,7 @@ def built(wrapper: type[UNet], architecture: Architecture) -> UNet:
 
 
 def _guidance(architecture: Architecture) -> torch.Tensor | None:
-    """The embedding of the guidance that the U-Net takes, (1, G); None if it takes none."""
+    """Returns the embedding of the guidance that the U-Net takes, (1, G); None if it takes none."""
     width, guidance = architecture.config.get("time_cond_proj_dim"), architecture.distilled_guidance
     if width:
         return guidance_embedding(DISTILLED if guidance is None else guidance, width)
@@ -108,7 +108,7 @@ def _guidance(architecture: Architecture) -> torch.Tensor | None:
 
 
 def guidance_embedding(guidance: float, width: int) -> torch.Tensor:
-    """The guidance as a distilled U-Net takes it: sines and cosines of it, less one.
+    """Returns the guidance as a distilled U-Net takes it: sines and cosines of it, less one.
 
     Shapes:
         returns (1, width).
@@ -128,7 +128,7 @@ def guidance_embedding(guidance: float, width: int) -> torch.Tensor:
 def dims(
     component: Component, config: Mapping[str, Any], batch: int, width_px: int, height_px: int
 ) -> Dims:
-    """The numbers of its port shapes."""
+    """Returns the numbers of its port shapes."""
     return {
         "B": batch, "I": config["in_channels"], "C": config["out_channels"],
         "D": config["cross_attention_dim"], "S": TOKENS,

@@ -27,7 +27,7 @@ class UNetXL(unet.UNet):
         self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor,
         time_ids: torch.Tensor, text_embeds: torch.Tensor,
     ) -> torch.Tensor:
-        """Gives the predicted noise.
+        """Returns the predicted noise.
 
         Shapes:
             sample: (B, I, h, w); timestep: (B,); encoder_hidden_states: (B, D, 1, S);
@@ -38,14 +38,14 @@ class UNetXL(unet.UNet):
 
 
 def build(component: Component, architecture: Architecture) -> nn.Module:
-    """The network on the current default device."""
+    """Returns the network on the current default device."""
     return unet.built(UNetXL, architecture)
 
 
 def dims(
     component: Component, config: Mapping[str, Any], batch: int, width_px: int, height_px: int
 ) -> Dims:
-    """The numbers of its port shapes.
+    """Returns the numbers of its port shapes.
 
     Raises:
         SourceError: what the network adds to the timestep has no room for the component's numbers.
@@ -63,7 +63,7 @@ def dims(
 
 
 def _numbers(component: Component) -> int:
-    """How many numbers about the picture the component takes."""
+    """Returns the number of values about the image that the component has as an input."""
     [port] = (port for port in component.inputs if port.name == "time_ids")
     return int(port.shape[1])
 
@@ -71,7 +71,7 @@ def _numbers(component: Component) -> int:
 def samples(
     component: Component, config: Mapping[str, Any], dims: Dims, rng: torch.Generator
 ) -> Iterator[tuple]:
-    """Those of other U-Nets, for a picture that was not cropped.
+    """Yields those of other U-Nets, for a picture that was not cropped.
 
     Shapes:
         each: sample (B, I, h, w), timestep (B,), encoder_hidden_states (B, D, 1, S),

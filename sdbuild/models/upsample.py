@@ -27,7 +27,7 @@ class Upsample(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, output_size: Sequence[int] | None = None
     ) -> torch.Tensor:
-        """Gives the convolved picture of twice the size, or of `output_size`.
+        """Returns the convolved picture of twice the size, or of `output_size`.
 
         Shapes:
             hidden_states: (B, C, H, W); returns (B, C, 2H or 2H-1, 2W or 2W-1).

@@ -21,7 +21,7 @@ class Decoder(nn.Module):
         self.net = net
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """Gives a picture from -1 to 1.
+        """Returns a picture from -1 to 1.
 
         Shapes:
             z: (1, C, h, w); returns (1, 3, H, W).
@@ -37,7 +37,7 @@ class Encoder(nn.Module):
         self.net = net
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Gives mean and log-variance, one after the other.
+        """Returns mean and log-variance, one after the other.
 
         Shapes:
             x: (1, 3, H, W); returns (1, 2C, h, w).
@@ -47,7 +47,7 @@ class Encoder(nn.Module):
 
 
 def build(component: Component, architecture: Architecture) -> nn.Module:
-    """The component's half of the network on the current default device."""
+    """Returns the component's half of the network on the current default device."""
     expect_class(architecture, "AutoencoderKL")
     net = AutoencoderKL.from_config(dict(architecture.config))
     if component.name == "vae_decoder":
@@ -58,7 +58,7 @@ def build(component: Component, architecture: Architecture) -> nn.Module:
 
 
 def dims(component: Component, config: Mapping[str, Any], width_px: int, height_px: int) -> Dims:
-    """The numbers of its port shapes."""
+    """Returns the numbers of its port shapes."""
     cell_px = 2 ** (len(config["block_out_channels"]) - 1)
     channels = config["latent_channels"]
     return {

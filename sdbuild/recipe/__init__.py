@@ -1,1 +1,1 @@
-"""What is wanted: recipes, their fields, families of models, names of bundles, lock files."""
+"""Declarations: recipes, their fields, families of models, names of bundles, lock files."""

@@ -29,7 +29,7 @@ class Check:
 
     @classmethod
     def of(cls, table: Mapping[str, Any], family: Family, path: Path) -> Check:
-        """The tables `[check]` and `[floors]` of the recipe in a file.
+        """Returns the tables `[check]` and `[floors]` of the recipe in a file.
 
         Raises:
             RecipeError: one of them is not what it may be; says where.

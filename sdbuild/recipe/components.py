@@ -17,7 +17,7 @@ CONTROLLED = "controlled_unet"
 
 
 def known_components(wanted: Collection[str], family: Family) -> tuple[Component, ...]:
-    """The family's components of these names, in the family's order.
+    """Returns the family's components of these names, in the family's order.
 
     Raises:
         RecipeError: it has no component of a name.
@@ -35,8 +35,8 @@ def known_components(wanted: Collection[str], family: Family) -> tuple[Component
 def with_controlnets(
     components: tuple[Component, ...], names: Collection[str], family: Family
 ) -> tuple[Component, ...]:
-    """The components, with those that ControlNets of these names need: each net, and the U-Net
-    that takes what they give. A recipe may leave out the U-Net that takes nothing.
+    """Returns the components, with those that ControlNets of these names need: each net, and the
+    U-Net that takes what they give. A recipe may leave out the U-Net that takes nothing.
 
     Raises:
         RecipeError: the family has no ControlNets, or a recipe names one without saying which.
@@ -58,7 +58,7 @@ def with_controlnets(
 
 
 def controlnet_name(place: str) -> str:
-    """How hosts call the ControlNet of a repository, a folder or a file.
+    """Returns the name of the ControlNet of a repository, a folder or a file.
 
     Source:
         apple/ml-stable-diffusion at e12202c, `torch2coreml.py`, `bundle_resources_for_swift_cli`.

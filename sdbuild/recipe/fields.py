@@ -185,7 +185,7 @@ VARIABLES = {f.name: f for f in (
 
 
 def parse(field: Field, value: object, where: str) -> Any:
-    """The value of `field`.
+    """Returns the value of `field`.
 
     Raises:
         RecipeError: it is not what the field may hold; says where it stands.

@@ -1,4 +1,4 @@
-"""Which recipe a checkpoint gets that is given without one: that of its own architecture.
+"""Selects the recipe of a checkpoint that is given without one: that of its own architecture.
 
 `PUBLISHED` is the one table of published models. The configs of a checkpoint, or the shapes of its
 tensors, say which of them it is a fine-tune of. Where they leave open what decides, such as noise
@@ -86,7 +86,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Traits:
-    """What a checkpoint says of itself; `predicts` and `size` are None where it does not."""
+    """Properties that a checkpoint declares; `predicts` and `size` are None where it does not."""
 
     family: str
     kind: str
@@ -112,7 +112,7 @@ def find_recipe(
     places: Sequence[str], config: str, facts: MutableMapping[str, Any], *,
     prediction_type: str | None, size: Size | None,
 ) -> Found:
-    """The recipe for the checkpoint at the first of the places that has one.
+    """Returns the recipe for the checkpoint at the first of the places that has one.
 
     Args:
         config: a folder that says what a single file does not, or empty.
@@ -150,7 +150,7 @@ def find_recipe(
 def _unpublished(
     checkpoint: Checkpoint, traits: _Traits, predicts: str | None, size: Size | None
 ) -> Found:
-    """The defaults of the family, for an architecture that no published model has."""
+    """Returns the defaults of the family, for an architecture that no published model has."""
     if predicts not in PREDICTION_TYPES:
         raise _undecided(checkpoint, traits.predicts, ())
     found = size or (tuple(traits.size) if traits.size else None)
@@ -195,8 +195,8 @@ def _two_sizes(
 
 
 def _known(checkpoint: Checkpoint, facts: MutableMapping[str, Any]) -> _Traits:
-    """The traits of the checkpoint. Those of a commit of the Hub stay, so that they are remembered
-    and need neither the network nor the Hub's cache again."""
+    """Returns the traits of the checkpoint. Those of a commit of the Hub stay, so that they are
+    remembered and need neither the network nor the Hub's cache again."""
     key = f"{checkpoint.place}/traits"
     known = facts.get(key) if is_hub(checkpoint.place) else None
     if isinstance(known, dict) and known.keys() == {field.name for field in fields(_Traits)}:
@@ -225,14 +225,15 @@ def _traits(checkpoint: Checkpoint) -> _Traits:
 
 
 def _family(unet: Mapping[str, Any], checkpoint: Checkpoint) -> str:
-    """The family of a U-Net; XL's refiner comes without the first of the two text encoders."""
+    """Returns the family of a U-Net; XL's refiner comes without the first of the two text
+    encoders."""
     if unet["addition_embed_type"] != "text_time":
         return "sd"
     return "sdxl" if checkpoint.has("text_encoder") else "sdxl-refiner"
 
 
 def _kind(unet: Mapping[str, Any]) -> str:
-    """What a U-Net does beside drawing what a prompt says."""
+    """Returns what a U-Net does beside drawing what a prompt says."""
     if unet["in_channels"] == 9:
         return "inpainting"
     return "distilled" if unet["time_cond_proj_dim"] else ""

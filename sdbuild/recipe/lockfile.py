@@ -41,14 +41,14 @@ class Lock:
     commits: Mapping[str, str]
 
     def pinned(self, places: Sequence[str]) -> tuple[str, ...]:
-        """The places, those of the Hub at the commits that were locked."""
+        """Returns the places, those of the Hub at the commits that were locked."""
         return tuple(
             f"{place.partition('@')[0]}@{self.commits[place]}" if place in self.commits else place
             for place in places
         )
 
     def of(self, part: str) -> Mapping[str, str]:
-        """The digests of a part.
+        """Returns the digests of a part.
 
         Raises:
             RecipeError: the lock has none.
@@ -63,7 +63,7 @@ class Lock:
 
 
 def parsed(table: Mapping[str, Any], where: str) -> Lock | None:
-    """The lock in a recipe's table `[lock]`; None if it is empty.
+    """Returns the lock in a recipe's table `[lock]`; None if it is empty.
 
     Raises:
         RecipeError: it is not what `text` writes.
@@ -94,7 +94,7 @@ def _are(kind: re.Pattern[str], digests: object) -> bool:
 
 
 def text(lock: Lock) -> str:
-    """The lock as it stands in a recipe."""
+    """Returns the lock as it stands in a recipe."""
     tables = {COMMITS: lock.commits, **lock.parts} if lock.commits else lock.parts
     blocks = [
         "\n".join([f"[lock.{_quoted(name)}]",
@@ -105,12 +105,12 @@ def text(lock: Lock) -> str:
 
 
 def _quoted(name: str) -> str:
-    """The name of a part as a key of TOML: those of ControlNets have a slash."""
+    """Returns the name of a part as a key of TOML: those of ControlNets have a slash."""
     return f'"{name}"' if "/" in name else name
 
 
 def written(recipe: str, lock: Lock) -> str:
-    """The text of a recipe with the lock at its end, in place of an older one.
+    """Returns the text of a recipe with the lock at its end, in place of an older one.
 
     Everything else stays as it is, to the comment.
 
@@ -147,7 +147,7 @@ def write(path: Path, lock: Lock) -> None:
 
 
 def _without(lines: Sequence[str]) -> list[str]:
-    """The lines of a recipe without the tables of a lock; comments of others stay."""
+    """Returns the lines of a recipe without the tables of a lock; comments of others stay."""
     kept: list[str] = []
     is_lock = False
     for line in lines:

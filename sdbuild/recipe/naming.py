@@ -1,4 +1,4 @@
-"""What a bundle is called: the name of a folder, which shows what was asked for.
+"""Names of bundles: of a folder, which shows its settings.
 
     tiny-emoji-dreamy-lora-ink_0.8-512x512-original-6bit-batch1-2chunks-iOS16-1a2b3c
 
@@ -30,7 +30,8 @@ one stands beside it."""
 def asked(
     fields: Mapping[str, Any], sources: Sources, words: Mapping[str, str], path: Path | None
 ) -> dict[str, Any]:
-    """What the command line asks for beside what every name tells; as it is found, not spelled."""
+    """Returns the settings of the command line that not every name shows, as resolved, not as
+    spelled."""
     found = {
         "source": sources.checkpoint.places,
         "config": sources.checkpoint.config,
@@ -46,18 +47,19 @@ def asked(
 
 
 def words(asked: Mapping[str, Any]) -> str:
-    """The words for what the command line asks for, each after `-`."""
+    """Returns the words for what the command line asks for, each after `-`."""
     found = "".join(f"-{word}" for word in _words(asked) if word)
     return found.encode()[:_LONGEST_BYTES].decode(errors="ignore").rstrip("-_.")
 
 
 def source(places: Sequence[str]) -> str:
-    """The word for a checkpoint: what is at the place that is tried first; may be empty."""
+    """Returns the word for a checkpoint: what is at the place that is tried first; may be empty."""
     return _word(places[0]) if places else ""
 
 
 def tag(asked: Mapping[str, Any]) -> str:
-    """The digits for what the command line asks for, after `-`; none if it asks for nothing."""
+    """Returns the digits for what the command line asks for, after `-`; none if it asks for
+    nothing."""
     return f"-{digest('variant', dict(asked))[:6]}" if asked else ""
 
 
@@ -78,7 +80,8 @@ def _words(asked: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _word(place: str) -> str:
-    """What is at a place, in letters, digits and `._-`: a repository, a folder or a file."""
+    """Returns a name for a location, in letters, digits and `._-`: a repository, a folder or a
+    file."""
     name = place.rpartition("/")[2]
     name = name.partition("@")[0] if is_hub(place) else name.removesuffix(".safetensors")
     return re.sub(r"[^\w.-]+", "_", name).strip("._-")[:_LONGEST].rstrip("._-")

@@ -12,7 +12,7 @@ from sdbuild.families import Component, Family
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """What decides the networks of a bundle beside their architectures.
+    """The settings that determine the networks of a bundle, besides their architectures.
 
     `distilled_guidance` is for U-Nets that were trained to take it as an input, None for the usual.
     """
@@ -26,7 +26,7 @@ class Network:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], family: Family) -> Network:
-        """The networks in a recipe's fields.
+        """Returns the networks in a recipe's fields.
 
         Raises:
             RecipeError: no host sends the family's U-Net such a batch.
@@ -42,18 +42,18 @@ class Network:
                    distilled_guidance=fields["distilled_guidance"])
 
     def attention_of(self, component: Component) -> str:
-        """The layout of the component's attention."""
+        """Returns the layout of the component's attention."""
         return self.attention if component.takes("attention") else "original"
 
     def params_of(self, component: Component) -> dict[str, Any]:
-        """What decides the component's network beside its architecture; what does not is left out,
+        """Returns the settings that determine the component's network; others are left out,
         so that variants which differ in it share the network's steps."""
         found: dict[str, Any] = {name: getattr(self, name) for name in component.sizes}
         return found | (self.denoiser_params if component.takes("prediction") else {})
 
     @property
     def denoiser_params(self) -> dict[str, Any]:
-        """What decides what a denoiser computes."""
+        """Returns what decides what a denoiser computes."""
         found: dict[str, Any] = {"prediction": self.prediction}
         if self.distilled_guidance is not None:
             found["distilled_guidance"] = self.distilled_guidance
@@ -61,5 +61,5 @@ class Network:
 
     @property
     def words(self) -> str:
-        """How its variant is called."""
+        """The words of its variant's name."""
         return f"{self.width_px}x{self.height_px}-{self.attention}"

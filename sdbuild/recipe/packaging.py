@@ -16,7 +16,7 @@ from sdbuild.recipe.fields import TARGETS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packaging:
-    """How the networks of a bundle are converted, compressed, cut and compiled.
+    """The settings with which networks of a bundle are converted, compressed, cut and compiled.
 
     `nbits` are those of the weights of the components in `palettized`, None for fp16. `notes` say
     what came of a choice that was left to this machine.
@@ -32,7 +32,7 @@ class Packaging:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], family: Family) -> Packaging:
-        """The packaging in a recipe's fields.
+        """Returns the packaging in a recipe's fields.
 
         Raises:
             RecipeError: two of them do not go together, or palettes are asked for a component that
@@ -55,16 +55,17 @@ class Packaging:
         return found
 
     def nbits_of(self, component: Component) -> int | None:
-        """The bits of the component's weights, or None for fp16."""
+        """Returns the bits of the component's weights, or None for fp16."""
         like = "unet" if component.name == CONTROLLED else component.name  # the same weights
         return self.nbits if like in self.palettized else None
 
     def chunks_of(self, component: Component) -> int:
-        """How many models the component is split into."""
+        """Returns the number of models that the component is split into."""
         return self.chunks if component.takes("chunk") else 1
 
     def model_names(self, component: Component) -> list[str]:
-        """The names of the component's models, without extensions, in the order they run in."""
+        """Returns the names of the component's models, without extensions, in the order they run
+        in."""
         return chunk_names(component.bundle_name, self.chunks_of(component))
 
     def is_palettized(self, components: Collection[Component]) -> bool:
@@ -73,10 +74,10 @@ class Packaging:
 
     @property
     def quant_word(self) -> str:
-        """How its variant is called after its weights."""
+        """The word for its weights in its variant's name."""
         return f"{self.nbits}bit" if self.nbits and self.palettized else "fp16"
 
     @property
     def chunks_word(self) -> str:
-        """How its variant is called after its cut; empty if it has none."""
+        """The word for its chunks in its variant's name; empty if it has none."""
         return f"-{self.chunks}chunks" if self.chunks > 1 else ""

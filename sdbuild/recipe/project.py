@@ -33,7 +33,7 @@ FILE = "sdbuild.toml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """Where a project's things are, and the settings in its `sdbuild.toml`.
+    """The folders of a project, and the settings in its `sdbuild.toml`.
 
     `recipes` are the folders that recipes are found in by name, the project's own first.
     """
@@ -46,7 +46,7 @@ class Project:
 
     @classmethod
     def here(cls) -> Project:
-        """The project of the current folder.
+        """Returns the project of the current folder.
 
         Raises:
             RecipeError: its `sdbuild.toml` cannot be read, or has an unknown setting.
@@ -71,11 +71,11 @@ class Project:
         return DEFAULT_MODEL if found is None else str(found[0])
 
     def names(self) -> list[str]:
-        """The recipes that are found by name."""
+        """Returns the recipes that are found by name."""
         return sorted({path.stem for folder in self.recipes for path in _recipes(folder)})
 
     def recipe(self, name: str) -> Path | None:
-        """The file of the recipe with this name, or None."""
+        """Returns the file of the recipe with this name, or None."""
         found = (folder / f"{name}.toml" for folder in self.recipes)
         return next((path for path in found if path in _recipes(path.parent)), None)
 
@@ -85,7 +85,7 @@ class Project:
         return found is not None and real_path(found) == real_path(path)
 
     def find(self, model: str) -> Path:
-        """The file of the recipe that is called `model`, or that `model` names.
+        """Returns the file of the recipe that is called `model`, or that `model` names.
 
         Raises:
             RecipeError: there is none.
@@ -109,7 +109,8 @@ class Project:
         return found
 
     def setting(self, field: Field, words: Mapping[str, str]) -> tuple[Any, Path] | None:
-        """A setting's value, and the folder that a path in it is relative to; None if not set.
+        """Returns a setting's value, and the folder that a path in it is relative to; None if not
+        set.
 
         The command line comes first, then the environment (`SDBUILD_CACHE`), then `sdbuild.toml`.
 
@@ -126,7 +127,7 @@ class Project:
         return None
 
     def path(self, field: Field, words: Mapping[str, str]) -> Path | None:
-        """A setting that is a path, made absolute; None if not set.
+        """Returns a setting that is a path, made absolute; None if not set.
 
         Raises:
             RecipeError: the value is not allowed, or cannot be looked up.
@@ -136,7 +137,8 @@ class Project:
 
 
 def _user_cache() -> Path | None:
-    """The platform's folder for caches; None for a user without a home, as in containers."""
+    """Returns the platform's folder for caches; None for a user without a home, as in
+    containers."""
     import platformdirs
 
     try:

@@ -62,16 +62,16 @@ class Recipe:
     check: Check
 
     def component(self, label: str) -> Component:
-        """The component whose steps are called so."""
+        """Returns the component whose steps are called so."""
         return next(found for found in self.components if found.label == label)
 
     def checked_requests(self) -> list[dict[str, Any]]:
-        """The pictures by which bundles are judged, drawn as the recipe draws."""
+        """Returns the pictures by which bundles are judged, drawn as the recipe draws."""
         return [replace(self.draw, prompt=prompt, seed=seed, count=1).settings()
                 for seed, prompt in enumerate(self.check.prompts, 1)]
 
     def with_lock(self, lock: Lock | None) -> Recipe:
-        """The same recipe with another lock."""
+        """Returns the same recipe with another lock."""
         return replace(self, sources=replace(self.sources, lock=lock))
 
     @property
@@ -88,7 +88,8 @@ def load(
     words: Mapping[str, str], project: Project | None = None,
     facts: MutableMapping[str, Any] | None = None,
 ) -> Recipe:
-    """The recipe that the `name=value` words of a command line ask for, or that fits a `source`.
+    """Returns the recipe that the `name=value` words of a command line ask for, or that fits a
+    `source`.
 
     Args:
         project: where it is found by name; the current folder's if None.
@@ -132,7 +133,7 @@ def load(
 def _found(
     words: Mapping[str, str], project: Project, facts: MutableMapping[str, Any]
 ) -> Found | None:
-    """The recipe of a source that is given without a model."""
+    """Returns the recipe of a source that is given without a model."""
     if "source" not in words or project.setting(MODEL_FIELD, words) is not None:
         return None
     given = tuple(field for field in RECIPE_FIELDS if field.name in words)
@@ -147,8 +148,8 @@ def _found(
 def _base(
     words: Mapping[str, str], project: Project, found: Found | None
 ) -> tuple[Path, dict[str, Any]]:
-    """The recipe's file and content. A checkpoint that no recipe is for has no file: its content is
-    said to be in one that is called like its family."""
+    """Returns the recipe's file and content. A checkpoint that no recipe is for has no file: its
+    content is said to be in one that is called like its family."""
     if found and not found.model:
         family = FAMILIES[found.family]
         components = [c.name for c in family.components if not c.comes_with]

@@ -1,4 +1,4 @@
-"""What a command line asks for: the recipe, and what nothing's bytes depend on."""
+"""The settings of a command line: the recipe, and those that no bytes depend on."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Settings:
 
 
 def settings(words: Mapping[str, str]) -> Settings:
-    """The settings of a command line, the environment and the project, in this order.
+    """Returns the settings of a command line, the environment and the project, in this order.
 
     Raises:
         RecipeError: an unknown name, or a value that is not allowed.
@@ -66,7 +66,7 @@ def settings(words: Mapping[str, str]) -> Settings:
 
 
 def predictor(project: Project, words: Mapping[str, str]) -> str:
-    """What runs the models of images.
+    """Returns the runtime of the models.
 
     Raises:
         RecipeError: a value that is not allowed.
@@ -76,7 +76,7 @@ def predictor(project: Project, words: Mapping[str, str]) -> str:
 
 
 def store_folder(words: Mapping[str, str]) -> Path:
-    """Where the store is, for commands that need no recipe.
+    """Returns the folder of the store, for commands that need no recipe.
 
     Raises:
         RecipeError: a value that is not allowed.
@@ -86,7 +86,8 @@ def store_folder(words: Mapping[str, str]) -> Path:
 
 
 def _remote(project: Project, words: Mapping[str, str]) -> str | None:
-    """The URL or folder of the shared store; a folder in `sdbuild.toml` is relative to it."""
+    """Returns the URL or folder of the shared store; a folder in `sdbuild.toml` is relative to
+    it."""
     found = project.setting(REMOTE_FIELD, words)
     if found is None:
         return None
@@ -98,8 +99,8 @@ def _remote(project: Project, words: Mapping[str, str]) -> str | None:
 
 
 def database() -> Path:
-    """Where doit keeps its database, which may be deleted at any time: in the project, or where
-    every machine can write if that is read-only."""
+    """Returns the file of doit's database, which may be deleted at any time: in the project, or
+    where every machine can write if that is read-only."""
     folder = Project.here().cache
     if os.access(folder, os.W_OK):
         return folder / ".doit.json"

@@ -22,7 +22,7 @@ ELSEWHERE = ("vae", "refiner_source")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where a checkpoint lies: places in the order in which they are tried.
+    """The location of a checkpoint: candidates in the order in which they are tried.
 
     `config` is a folder that says what a single file does not, or empty. If it is of plain files,
     all of them are read.
@@ -43,7 +43,7 @@ class Lora:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """What a bundle is made from.
+    """The checkpoints and LoRAs that a bundle is made from.
 
     `elsewhere` holds what does not come from the checkpoint, by the field that says where it lies.
     `lock` holds for the recipe's own checkpoint only. `prediction_type` stands in the place of what
@@ -62,7 +62,7 @@ class Sources:
         cls, fields: Mapping[str, Any], words: Mapping[str, str], folder: Path,
         lock: Lock | None = None,
     ) -> Sources:
-        """The sources in a recipe's fields.
+        """Returns the sources in a recipe's fields.
 
         A path is relative to where its user stands: the recipe in its `folder`, or, where `words`
         have it, the command line.
@@ -98,7 +98,7 @@ class Sources:
         return (self.checkpoint, *self.elsewhere.values(), *self.controlnets.values())
 
     def of_component(self, component: Component) -> Source:
-        """Where the component's checkpoint lies."""
+        """Returns the source of the component's checkpoint."""
         if component.instance:
             return self.controlnets[component.instance]
         return self.elsewhere.get(component.source, self.checkpoint)
@@ -138,7 +138,8 @@ def _controlnets(places: Sequence[str]) -> dict[str, Source]:
 
 
 def _absolute(name: str, place: str, folder: Path) -> str:
-    """A place that `folder` no longer matters for; `name` is the field that it is given in."""
+    """Returns a place that `folder` no longer matters for; `name` is the field that it is given
+    in."""
     if place.startswith("builtin:"):
         return str(BUILT_IN / place.removeprefix("builtin:"))
     found = resolve_place(place, folder)

@@ -13,7 +13,7 @@ from sdbuild.recipe.fields import REQUIRED, Field, parse
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a recipe.
+    """Returns the content of a recipe.
 
     Raises:
         RecipeError: it cannot be read, or is not TOML.
@@ -22,7 +22,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def table_in(table: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
-    """The table called `name` in a recipe; empty if there is none.
+    """Returns the table called `name` in a recipe; empty if there is none.
 
     Raises:
         RecipeError: it is no table.
@@ -50,7 +50,7 @@ def check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
 def values_of(
     fields: tuple[Field, ...], table: Mapping[str, Any], words: Mapping[str, str], where: str
 ) -> dict[str, Any]:
-    """The value of each field: from the command line, else the recipe, else the default.
+    """Returns the value of each field: from the command line, else the recipe, else the default.
 
     Raises:
         RecipeError: one is missing, or not allowed; says where.

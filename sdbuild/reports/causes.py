@@ -20,7 +20,7 @@ _ORDER = ("params", "schema", "version", "tools", "reads", "source", "inputs")
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The ingredients that differ: the part and the name of each, first causes first."""
+    """Returns the ingredients that differ: the part and the name of each, first causes first."""
     found = []
     for part in sorted({*before, *after} - {"kind"}, key=_rank):
         was, now = _flat(before.get(part)), _flat(after.get(part))
@@ -31,7 +31,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tup
 def causes(
     before: Record, after: Mapping[str, Any], lineage: Lineage, plain: Mapping[str, Any] | None
 ) -> list[str]:
-    """What changed between an artifact and the ingredients of another one of its step.
+    """Returns what changed between an artifact and the ingredients of another one of its step.
 
     Args:
         plain: the parameters of the step without what the command line asks for; None where
@@ -68,7 +68,7 @@ def _cause(
 
 
 def _input_change(was: Digest | None, now: Digest | None, lineage: Lineage) -> str:
-    """How an input came to change, from the records that made it before and now."""
+    """Returns the cause of a changed input, from the records that made it before and now."""
     olds = {r.step: r for r in lineage.makers(was)}
     for new in reversed(lineage.makers(now)):
         old = olds.get(new.step)
@@ -95,7 +95,8 @@ def _tensors(was: object, now: object) -> str:
 
 
 def _flat(value: Any) -> dict[str, Any]:
-    """A table of tables as one, with dots in the names; of anything else its value by no name."""
+    """Returns a table of tables as one, with dots in the names; of anything else its value by no
+    name."""
     return dict(_leaves("", value))
 
 

@@ -56,7 +56,8 @@ def report(
 def _parity(
     records: Mapping[str, Record], store: Store, recipe: Recipe
 ) -> tuple[str, list[str]]:
-    """The table of components with the verdict, and the outputs that are below their floors."""
+    """Returns the table of components with the verdict, and the outputs that are below their
+    floors."""
     lines, failed = [f"{'component':<16}{'output':<20}{'PSNR':>9}{'floor':>9}"], []
     for name, record in records.items():
         found = _fields(record, store, PARITY)
@@ -72,7 +73,7 @@ def _parity(
 
 
 def _quality(pictures: Sequence[Picture], recipe: Recipe, is_accepted: bool) -> str:
-    """The table of pictures with the verdict."""
+    """Returns the table of pictures with the verdict."""
     if not pictures:
         return "quality: not judged: generating needs text encoder, U-Net and VAE decoder"
     lines = [f"{'picture':<{_PROMPT}}{'seed':>5}{'PSNR':>9}  verdict"]
@@ -103,8 +104,8 @@ def _pictures(record: Record, store: Store) -> list[Picture]:
 
 
 def _fields(record: Record, store: Store, name: str) -> Fields:
-    """What a file of an artifact holds, which a shared store may have given; a list is the field
-    that the file is named after."""
+    """Returns the content of a file of an artifact, which a shared store may have given; a list
+    is the field that the file is named after."""
     with tempfile.TemporaryDirectory() as folder:
         path = store.checkout(record, Path(folder) / name, name)
         found = json_value(read_file(path, StepError), f"{record.step}: {name}", StepError,
@@ -119,7 +120,8 @@ def _each(found: Fields, name: str) -> Iterator[Fields]:
 
 
 def _worst(found: Fields) -> dict[str, float]:
-    """The least PSNR of each output in dB: NaN if it is not finite, infinity if nothing differs."""
+    """Returns the least PSNR of each output in dB: NaN if it is not finite, infinity if nothing
+    differs."""
     worst: dict[str, float] = {}
     for sample in _each(found, "samples"):
         output, psnr = sample.text("output"), _psnr(sample)
@@ -129,7 +131,8 @@ def _worst(found: Fields) -> dict[str, float]:
 
 
 def _psnr(measured: Fields) -> float:
-    """A PSNR in dB as its step wrote it: NaN if it is not finite, infinity if nothing differs."""
+    """Returns a PSNR in dB as its step wrote it: NaN if it is not finite, infinity if nothing
+    differs."""
     if not measured.flag("is_finite"):
         return float("nan")
     return measured.number("psnr_db", default=float("inf"))

@@ -1,4 +1,4 @@
-"""What a store takes of the disk, and what of it belongs to which bundle, component and stage."""
+"""Disk usage of a store, by bundle, component and stage."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What belongs to one name alone, in bytes on the disk, and what it shares with others."""
+    """The bytes on the disk that belong to one name alone, and those shared with others."""
 
     name: str
     own_bytes: int
@@ -59,7 +59,8 @@ class BundleUsage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a store takes. In each table every byte stands once: the rows make up the pool."""
+    """The disk usage of a store. In each table every byte stands once: the rows make up the
+    pool."""
 
     tables: Mapping[str, tuple[Share, ...]]
     files: int
@@ -72,7 +73,7 @@ class Usage:
 
 
 def pool(store: Store) -> dict[Digest, File]:
-    """The files of the pool by their digests."""
+    """Returns the files of the pool by their digests."""
     found: dict[Digest, File] = {}
     for path in store.objects():
         try:
@@ -90,7 +91,7 @@ def pool(store: Store) -> dict[Digest, File]:
 
 
 def usage(store: Store) -> Usage:
-    """What a store takes, and for what."""
+    """Returns the disk usage of a store."""
     files, lineage = pool(store), Lineage(store.records())
     return Usage(
         tables=tables(files.values(), lineage),
@@ -124,7 +125,7 @@ def tables(files: Iterable[File], lineage: Lineage) -> dict[str, tuple[Share, ..
 
 
 def _shares(files: Iterable[File], names: Mapping[str, set[str]]) -> tuple[Share, ...]:
-    """Each file under its one name, or under SEVERAL; the largest first, SEVERAL last."""
+    """Returns each file under its one name, or under SEVERAL; the largest first, SEVERAL last."""
     own: dict[str, int] = {}
     shared: dict[str, int] = {}
     several = 0
@@ -162,7 +163,7 @@ def _place(store: Store, root: Root) -> BundleUsage:
 
 
 def _disk_bytes(folder: Path) -> int:
-    """The bytes on the disk below a folder."""
+    """Returns the bytes on the disk below a folder."""
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
 
 
@@ -186,7 +187,7 @@ def format_usage(found: Usage) -> str:
 
 
 def table(kind: str, rows: Iterable[Share]) -> list[str]:
-    """A table of shares, and an empty line."""
+    """Returns a table of shares, and an empty line."""
     rows = list(rows)
     width = max([len(kind), *(len(row.name) for row in rows)]) + 2
     lines = [f"{kind:<{width}}{'alone':>10}{'shared':>10}"]

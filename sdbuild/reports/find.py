@@ -41,7 +41,7 @@ class Term:
 
 
 def find(records: Iterable[Record], words: Sequence[str]) -> list[Record]:
-    """The records for which all terms hold, the oldest first.
+    """Returns the records for which all terms hold, the oldest first.
 
     Raises:
         RecipeError: a word is no term, no record has its field, or its value does not fit that.
@@ -151,7 +151,7 @@ def _number(text: str) -> float | None:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """`2.13.0+cpu` as (2, 13): zeros at the end mean nothing."""
+    """Returns `2.13.0+cpu` as (2, 13): zeros at the end mean nothing."""
     numbers = [int(part) for part in re.findall(r"\d+", text.partition("+")[0])]
     while numbers and numbers[-1] == 0:
         numbers.pop()

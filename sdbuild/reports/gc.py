@@ -1,4 +1,4 @@
-"""What content nobody needs any more, and its removal. Records stay.
+"""Unreferenced content, and its deletion. Records stay.
 
 What a bundle in its place holds stays always. What it was made from (its chain) goes only for
 `max_bytes`, after everything else. The rest, which is loose, goes: all of it, or what was not used
@@ -20,7 +20,7 @@ from sdbuild.store.roots import roots, sweep_roots
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Garbage:
-    """What would go, and what stays.
+    """The content that would be deleted, and the rest.
 
     Units:
         freed_bytes: what the disk gets back at once; later_bytes: what it gets when the files
@@ -48,7 +48,7 @@ def garbage(
     store: Store, keep: Collection[Key] = (), *, max_bytes: int | None = None,
     before: float | None = None,
 ) -> Garbage:
-    """What can go.
+    """Returns the content that can be deleted.
 
     Args:
         keep: keys of artifacts that count as bundles in their place.
@@ -94,7 +94,7 @@ def _going(
     items: Iterable[_Item], held: set[Digest], files: Mapping[Digest, File],
     max_bytes: int | None, before: float | None,
 ) -> list[Digest]:
-    """The digests of the files that go: those of which no item stays."""
+    """Returns the digests of the files that go: those of which no item stays."""
     users = Counter(digest for item in items for digest in item.files)
     users.update(held)
     left = sum(file.disk_bytes for file in files.values())

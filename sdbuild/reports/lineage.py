@@ -1,4 +1,4 @@
-"""Which artifacts were made from which, and for which bundles, read from their records.
+"""The lineage of artifacts and bundles, read from their records.
 
 Inputs enter a key by the digest of their content. An artifact's makers are all records that gave
 these bytes; there are several where two ways lead to the same.
@@ -44,21 +44,21 @@ class Lineage:
                 self._after[maker].add(key)
 
     def makers(self, found: Digest | None) -> list[Record]:
-        """The records whose artifact, or a path of it, has this digest; none of None."""
+        """Returns the records whose artifact, or a path of it, has this digest; none of None."""
         return [self.records[key] for key in self._makers.get(found, ())] if found else []
 
     def inputs(self, key: Key) -> list[frozenset[Key]]:
-        """Of each known input of an artifact, the keys that gave these bytes."""
+        """Returns of each known input of an artifact, the keys that gave these bytes."""
         return self._before[key]
 
     def measurements(self) -> list[Key]:
-        """The keys of artifacts that only say something of their inputs, each after those that it
-        may be made from."""
+        """Returns the keys of artifacts that only say something of their inputs, each after those
+        that it may be made from."""
         return [key for kind in MEASUREMENTS for key, record in self.records.items()
                 if record.ingredients.get("kind") == kind]
 
     def before(self, keys: Iterable[Key]) -> set[Key]:
-        """The keys, and those of everything that went into them.
+        """Returns the keys, and those of everything that went into them.
 
         Where several gave the same bytes (all fine-tunes have one architecture), those count that
         went into them in another way too; all of them, if none did.
@@ -75,11 +75,11 @@ class Lineage:
         return found
 
     def after(self, keys: Iterable[Key]) -> set[Key]:
-        """The keys, and those of everything that was made from them."""
+        """Returns the keys, and those of everything that was made from them."""
         return _closure(keys, self._after)
 
     def bundles(self) -> Iterator[Record]:
-        """The records of whole bundles."""
+        """Yields the records of whole bundles."""
         return (r for r in self.records.values() if r.ingredients.get("kind") in BUNDLES)
 
     def variants(self) -> dict[Key, set[str]]:
@@ -96,8 +96,8 @@ class Lineage:
 
 
 def variant(bundle: Record) -> str:
-    """The name of a bundle's variant: what its record calls it, or else as `Recipe.variant`, though
-    without what only the command line told."""
+    """Returns the name of a bundle's variant: what its record calls it, or else as
+    `Recipe.variant`, though without what only the command line told."""
     if "variant" in bundle.facts:
         return str(bundle.facts["variant"])
     params: Mapping[str, Any] = bundle.ingredients["params"]
@@ -114,17 +114,17 @@ def variant(bundle: Record) -> str:
 
 
 def component(record: Record) -> str:
-    """The component that a record's step is for; `all` for a bundle."""
+    """Returns the component that a record's step is for; `all` for a bundle."""
     return record.step.partition(":")[2] or "all"
 
 
 def stage(record: Record) -> str:
-    """The stage of a record's step."""
+    """Returns the stage of a record's step."""
     return record.step.partition(":")[0]
 
 
 def _digests(record: Record) -> set[Digest]:
-    """The digests by which an artifact can be an input: whole, or any path of it."""
+    """Returns the digests by which an artifact can be an input: whole, or any path of it."""
     paths = {""}
     for entry in record.tree:
         parts = entry.path.split("/")

@@ -35,5 +35,5 @@ class Picture:
 
 
 def verdict(pictures: Sequence[Picture]) -> str:
-    """The verdict on a bundle: that on the worst of its pictures, at least one."""
+    """Returns the verdict on a bundle: that on the worst of its pictures, at least one."""
     return min((picture.verdict for picture in pictures), key=WORDS.index)

@@ -38,7 +38,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """What a whole store was found to be. `is_mended`: damage was dropped, to be made again."""
+    """The result of verifying a store. `is_mended`: damage was deleted, to be made again."""
 
     files: int
     size_bytes: int
@@ -86,7 +86,7 @@ def verify(store: Store, progress: Progress = lambda done, total: None) -> Verif
 
 
 def _entries(store: Store, lineage: Lineage) -> dict[Digest, Entry]:
-    """Every file that is known, and what lies in the pool without a record."""
+    """Returns every file that is known, and what lies in the pool without a record."""
     found = {e.digest: e for record in lineage.records.values() for e in record.tree}
     for path in store.objects():
         digest = Digest(path.name)
@@ -96,7 +96,7 @@ def _entries(store: Store, lineage: Lineage) -> dict[Digest, Entry]:
 
 
 def _copies(placed: Iterable[Root], store: Store) -> Iterator[tuple[Path, Entry]]:
-    """The files of bundles in their places that are not the pool's own."""
+    """Yields the files of bundles in their places that are not the pool's own."""
     for root in placed:
         for entry in root.record.tree:
             path, pooled = root.folder / entry.path, store.object(entry.digest)
@@ -107,7 +107,7 @@ def _copies(placed: Iterable[Root], store: Store) -> Iterator[tuple[Path, Entry]
 def _read(
     store: Store, files: Sequence[tuple[Path, Entry]], progress: Progress
 ) -> dict[Path, str]:
-    """What is wrong with which of the files."""
+    """Returns the faults of the files."""
     done, total, found = 0, sum(entry.size_bytes for _, entry in files), {}
     read = store.faults((path, entry.digest) for path, entry in files)
     for (path, entry), what in zip(files, read, strict=True):
@@ -121,7 +121,8 @@ def _read(
 def _damaged_in(
     placed: Iterable[Root], store: Store, found: Mapping[Path, str]
 ) -> dict[str, list[str]]:
-    """The files of bundles in their places that are not what they were, by their digests."""
+    """Returns the files of bundles in their places that are not what they were, by their
+    digests."""
     damaged: dict[str, list[str]] = {}
     for root in placed:
         for entry in root.record.tree:
@@ -170,7 +171,7 @@ def _mend(store: Store, faults: Iterable[Fault], damaged: Mapping[str, list[str]
 
 
 def format_verified(found: Verified) -> str:
-    """What was found, as people read it."""
+    """Returns the result as text."""
     lines = []
     for each in found.faults:
         lines.append(f"{each.fault}: {each.digest} ({size(each.size_bytes)})")
@@ -192,7 +193,7 @@ def format_verified(found: Verified) -> str:
 
 
 def _sum(found: Verified) -> str:
-    """What is wrong with the store itself, in numbers."""
+    """Returns the numbers of faults in the store itself."""
     counts = Counter(each.fault for each in found.faults)
     parts = [f"{counts[what]} {what}" for what in sorted(counts)]
     if found.records:
@@ -201,7 +202,7 @@ def _sum(found: Verified) -> str:
 
 
 def _advice(found: Verified) -> Iterator[str]:
-    """What was done about it, and what is to do."""
+    """Yields what was done about the faults, and what remains to do."""
     if (found.faults or found.records) and not found.is_mended:
         yield "nothing was deleted: the store cannot be written to"
         return

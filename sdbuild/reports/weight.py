@@ -49,7 +49,7 @@ class TensorLocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """What one step made of the weight; `says` is for people, `facts` for programs."""
+    """The weight after one step; `says` is for people, `facts` for programs."""
 
     step: str
     says: str
@@ -58,7 +58,7 @@ class Stop:
 
 
 def component_of(recipe: Recipe, name: str) -> Component:
-    """The recipe's component of that name.
+    """Returns the recipe's component of that name.
 
     Raises:
         RecipeError: it has none.
@@ -71,7 +71,7 @@ def component_of(recipe: Recipe, name: str) -> Component:
 
 
 def follow(builder: Builder, component: Component, tensor: str) -> list[Stop]:
-    """The way of a checkpoint's tensor, as far as it is made.
+    """Returns the way of a checkpoint's tensor, as far as it is made.
 
     Raises:
         RecipeError: the component's checkpoint has no such tensor.
@@ -129,7 +129,7 @@ class _Way:
         return bool(self._name)
 
     def from_checkpoint(self, record: Record) -> Iterator[Stop]:
-        """Where the tensor came from, and where the download put it."""
+        """Yields the tensor's origin, and its position in the download."""
         from sdbuild.safetensors.tensors import table
 
         digest = record.facts["tensors"][self._tensor]
@@ -151,7 +151,7 @@ class _Way:
         )
 
     def lower(self, record: Record) -> Iterator[Stop]:
-        """Which place of the lowered program the parameter has."""
+        """Yields the constant of the lowered program that is bound to the parameter."""
         from sdbuild.lowering.lowered import BINDINGS, read_bindings
 
         _, bindings = read_bindings(self._builder.file(record, BINDINGS))
@@ -171,7 +171,7 @@ class _Way:
         )
 
     def convert(self, record: Record) -> Iterator[Stop]:
-        """Where the package has it."""
+        """Yields its position in the package."""
         if self._offset is None and not self._name:
             yield Stop(step=record.step,
                        says="coremltools converted directly; lower=once reports every weight")
@@ -179,7 +179,7 @@ class _Way:
         yield self._stop(record, "cast to the program's type")
 
     def palettize(self, record: Record) -> Iterator[Stop]:
-        """How many bits it has now, and what that cost."""
+        """Yields its bits, and the error of palettizing it."""
         reports = [r for r in record.facts["tensors"] if r["name"] == self._name]
         if not reports:
             yield self._stop(record, "as it was: too small to palettize")
@@ -191,11 +191,11 @@ class _Way:
         )
 
     def copy(self, record: Record) -> Iterator[Stop]:
-        """Where a step has it that changes no weight."""
+        """Yields its position after a step that changes no weight."""
         yield self._stop(record, "the same bytes")
 
     def bundle(self, record: Record) -> Iterator[Stop]:
-        """Where the bundle has it: the compiled models lie in it as they are."""
+        """Yields its position in the bundle, which holds the compiled models as they are."""
         held = {entry.path for entry in record.tree}
         places = tuple(place for place in self._places if place.file in held)
         yield Stop(step=record.step, says="the same bytes", places=places)
@@ -206,7 +206,7 @@ class _Way:
                     facts={"constant": self._name, **(facts or {})})
 
     def _find(self, record: Record) -> Iterator[TensorLocation]:
-        """The places of the weight in the models of an artifact."""
+        """Yields the places of the weight in the models of an artifact."""
         from sdbuild.mil.ir.traverse import walk
 
         models = {entry.path.partition("/")[0] for entry in record.tree}
@@ -229,7 +229,7 @@ _STOPS = {"lower": _Way.lower, "convert": _Way.convert, "palettize": _Way.palett
 
 
 def _program(builder: Builder, record: Record, model: str) -> Any:
-    """The program of a package or a compiled model in an artifact."""
+    """Returns the program of a package or a compiled model in an artifact."""
     if model.endswith(COMPILED):
         from sdbuild.mil.files.compiled import PROGRAM_FILE
         from sdbuild.mil.text.parse import parse_program
@@ -246,7 +246,7 @@ def _program(builder: Builder, record: Record, model: str) -> Any:
 def _places(
     builder: Builder, record: Record, model: str, operation: Any
 ) -> Iterator[TensorLocation]:
-    """The places of the values that an operation holds."""
+    """Yields the places of the values that an operation holds."""
     from sdbuild.mil.files.blob import BlobReader
     from sdbuild.mil.files.package import MODEL_PATH, ROOT
     from sdbuild.mil.ir.program import Blob, Value
@@ -270,7 +270,7 @@ def _places(
 
 
 def format_stops(stops: list[Stop]) -> str:
-    """The way as people read it."""
+    """Returns the way as people read it."""
     lines = []
     for stop in stops:
         lines.append(f"{stop.step:<24}{stop.says}")

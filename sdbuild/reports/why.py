@@ -1,4 +1,4 @@
-"""What a task would run, because of which ingredient, and what that will cost."""
+"""The steps that a task would run, the ingredient that changed, and the cost."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Reason:
 
 
 def why(task: str, words: Mapping[str, str]) -> list[Reason]:
-    """A reason for each step that `task` needs, and for the bundle in its place.
+    """Returns a reason for each step that `task` needs, and for the bundle in its place.
 
     Raises:
         RecipeError: an unknown task or variable.
@@ -104,7 +104,7 @@ class Standing:
 
 
 def standings(words: Mapping[str, str]) -> list[Standing]:
-    """The commits that stand for the recipe's places on the Hub, without asking it.
+    """Returns the commits that stand for the recipe's places on the Hub, without asking it.
 
     Raises:
         RecipeError: an unknown variable.
@@ -139,7 +139,7 @@ def format_reasons(reasons: Iterable[Reason]) -> str:
 
 
 def steps_of(task: str, builder: Builder) -> list[str]:
-    """The steps that a doit task stands for."""
+    """Returns the steps that a doit task stands for."""
     steps = list(builder.plan.steps)
     known = {name: ["bundle"] for name in _OF_BUNDLE}
     known["check"] = [name for name in steps if name.startswith(("parity:", "pictures"))]
@@ -157,7 +157,7 @@ def steps_of(task: str, builder: Builder) -> list[str]:
 def _flaws(
     states: Mapping[str, State], given: Iterable[str], builder: Builder
 ) -> dict[str, tuple[str, ...]]:
-    """What is wrong with what was made before, where that is needed, as far as sizes and times tell
+    """Returns the faults of needed artifacts, as far as sizes and times show them
     and no shared store may have it.
 
     Args:
@@ -204,7 +204,7 @@ def _causes(state: State, lineage: Lineage, plain: Plan) -> list[str]:
 
 
 def _nearest(state: State, lineage: Lineage) -> Record | None:
-    """The record of the same step that differs least, and of those the newest."""
+    """Returns the record of the same step that differs least, and of those the newest."""
     candidates = [r for r in reversed(lineage.records.values()) if r.step == state.step.name]
     return min(
         candidates, key=lambda r: len(differences(r.ingredients, state.ingredients)), default=None

@@ -46,7 +46,7 @@ def _main(kind: str, work: Path) -> int:
 
 
 def _result(kind: str, job: Job) -> dict[str, Any]:
-    """The facts of a stage, or its error."""
+    """Returns the facts of a stage, or its error."""
     try:
         return {"facts": stage(kind).run(job) or {}}
     except SDBuildError as error:

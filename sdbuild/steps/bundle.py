@@ -33,7 +33,7 @@ class MakeBundle(BundleStage):
     needs_provenance = True
 
     def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
-        """The compiled components, the resources, and how latents are scaled."""
+        """Returns the compiled components, the resources, and how latents are scaled."""
         found = {"resources": From(made["resources"]["checkpoint"])}
         found |= {c.label: From(made[c.label]["compiled"]) for c in recipe.components}
         vae = next((c.name for c in recipe.components if c.folder == "vae"), None)
@@ -63,7 +63,7 @@ class MakeBundle(BundleStage):
         }
 
     def facts(self, recipe: Recipe) -> dict[str, Any]:
-        """The variant, by which reports call the bundle."""
+        """Returns the variant, by which reports call the bundle."""
         return {"variant": recipe.variant}
 
     def run(self, job: Job) -> dict[str, Any]:
@@ -123,19 +123,19 @@ def _manifest(job: Job, resources: Path) -> dict[str, Any]:
 
 
 def _scale_factor(job: Job) -> float:
-    """What latents are multiplied with: 0.18215, unless an autoencoder of the bundle says
+    """Returns the factor of latents: 0.18215, unless an autoencoder of the bundle says
     otherwise."""
     return scaling_factor(job.inputs["latents"]) if "latents" in job.inputs else 0.18215
 
 
 def _prediction_type(job: Job, scheduler: Mapping[str, Any]) -> str:
-    """What the bundle's U-Net gives: noise, unless the checkpoint's is left as it is."""
+    """Returns what the bundle's U-Net predicts: noise, unless the checkpoint's is left as it is."""
     own = str(scheduler.get("prediction_type", "epsilon"))
     return own if job.params["prediction"] == "checkpoint" else "epsilon"
 
 
 def _licence(resources: Path) -> str | None:
-    """The licence that the model card's header names."""
+    """Returns the licence that the model card's header names."""
     try:
         card = (resources / "README.md").read_text("utf-8", "replace")
     except OSError:

@@ -28,7 +28,7 @@ class Chunk(ComponentStage):
         return recipe.packaging.chunks_of(component) > 1
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
-        """The package, palettized or not."""
+        """Returns the package, palettized or not."""
         return {"package": Need("package")}
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:

@@ -27,15 +27,15 @@ class Compile(ComponentStage):
     gives = "compiled"
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
-        """The package, cut or not."""
+        """Returns the package, cut or not."""
         return {"package": Need("package")}
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
-        """Who compiles."""
+        """Returns the compiler."""
         return {"compiler": recipe.packaging.compiler}
 
     def other_tools(self, params: Mapping[str, Any]) -> dict[str, str]:
-        """The version of Apple's compiler, if it is the one that is asked for.
+        """Returns the version of Apple's compiler, if it is the one that is asked for.
 
         Raises:
             ToolMissing: it is asked for and not here.

@@ -38,7 +38,7 @@ class Convert(ComponentStage):
         return Time(10, billion=60) if params["lower"] == "direct" else self.time
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
-        """Its inputs, by the way it converts."""
+        """Returns its inputs, by the way it converts."""
         role = "lowered" if recipe.packaging.lower == "once" else "graph"
         return {role: Need(role), "checkpoint": Need("checkpoint")}
 
@@ -110,7 +110,7 @@ def _direct(job: Job, component: Component) -> dict[str, Any]:
 
 
 def _described(spec: Any, component: Component, job: Job) -> Any:
-    """The model's description with the meaning of each port."""
+    """Returns the model's description with the meaning of each port."""
     description = spec.description
     component = component.with_ports(len(description.input), len(description.output))
     meanings = {port.name: port.meaning for port in (*component.inputs, *component.outputs)}

@@ -36,7 +36,8 @@ class Download(ComponentStage):
         return True
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
-        """What decides which tensors are taken, or what the scheduler is told."""
+        """Returns the settings that determine which tensors are read, or what the scheduler's
+        config says."""
         found: dict[str, Any] = {"prefixes": list(component.prefixes)} if component.folder else {}
         if component.folder and recipe.family.name != "sd":
             found["family"] = component.family or recipe.family.name
@@ -46,8 +47,8 @@ class Download(ComponentStage):
         return found
 
     def reading(self, recipe: Recipe, component: Component) -> Reading:
-        """Where the checkpoint lies, the parts of it that are read, its own first, and what must
-        come of them."""
+        """Returns the location of the checkpoint, the parts of it that are read, its own first,
+        and what must come of them."""
         source = recipe.sources.of_component(component)
         reads = (component.folder or component.name, *component.sidecars)
         lock = recipe.sources.lock

@@ -24,7 +24,7 @@ class Lower(ComponentStage):
         return bool(component.folder) and recipe.packaging.lower == "once"
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
-        """The graph alone: no checkpoint."""
+        """Returns the graph alone: no checkpoint."""
         return {"graph": Need("graph")}
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:

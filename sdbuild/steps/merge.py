@@ -27,18 +27,18 @@ class Merge(ComponentStage):
         return bool(recipe.sources.loras) and component.takes("lora")
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
-        """The checkpoint without them."""
+        """Returns the checkpoint without them."""
         return {"checkpoint": Need("checkpoint")}
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
-        """How strong each LoRA is, in the order in which they are added, and to which network:
+        """Returns the strength of each LoRA, in the order in which they are added, and its network:
         the U-Net that takes a ControlNet's residuals is changed as the plain one is."""
         family = {} if recipe.family.name == "sd" else {"family": recipe.family.name}
         return family | {"component": component.folder,
                          "strengths": [lora.strength for lora in recipe.sources.loras]}
 
     def reading(self, recipe: Recipe, component: Component) -> Reading:
-        """Where the LoRAs lie."""
+        """Returns the locations of the LoRAs."""
         places = tuple(lora.place for lora in recipe.sources.loras)
         return Reading(source=Source(places=places, are_files=True), reads=("loras",))
 

@@ -72,7 +72,7 @@ class Originals(DrawingStage):
     memory = Memory(1_000_000_000, 4.0)  # the largest original in fp32
 
     def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
-        """The weights as they go into the bundle, with LoRAs and before anything else."""
+        """Returns the weights as they go into the bundle, with LoRAs and before anything else."""
         weights = {name: From(made[name]["checkpoint"]) for name in recipe.family.drawing}
         return weights | resources(made)
 
@@ -103,7 +103,7 @@ STAGE = Originals()
 
 
 def picture(number: int) -> str:
-    """The file of the picture with a number, from 1."""
+    """Returns the file of the picture with a number, from 1."""
     return f"{number}.png"
 
 
@@ -114,7 +114,7 @@ def resources(made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
 
 
 def drawn(job: Job, load: Callable[[str], Predictor]) -> Iterator[Image.Image | None]:
-    """The pictures that are asked of a step; None where one is not finite.
+    """Yields the pictures that are asked of a step; None where one is not finite.
 
     Args:
         load: gives a component's network.
@@ -155,7 +155,7 @@ class Original:
         self._network = network.weighted(component, architecture, checkpoint / WEIGHTS)
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs for some inputs."""
+        """Returns the outputs for some inputs."""
         import torch
 
         given = [torch.from_numpy(inputs[name]).float() for name in self.shapes]

@@ -34,7 +34,7 @@ class Palettize(ComponentStage):
         return recipe.packaging.nbits_of(component) is not None
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
-        """The package with fp16 weights."""
+        """Returns the package with fp16 weights."""
         return {"package": Need("package")}
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Parity(ComponentStage):
     gives = "parity"
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
-        """What is compared with what."""
+        """Returns the artifacts that are compared."""
         return {"compiled": Need("compiled"), "checkpoint": Need("checkpoint")}
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
@@ -100,7 +100,8 @@ def _originals(
     component: Component, architecture: Architecture, weights: Path,
     samples: Sequence[tuple[torch.Tensor, ...]],
 ) -> list[tuple[np.ndarray, ...]]:
-    """What the original makes of each sample. It is gone before the program's weights come."""
+    """Returns the original's outputs for each sample. It is freed before the program's weights
+    load."""
     import torch
 
     from sdbuild.models import network
@@ -112,14 +113,14 @@ def _originals(
 
 
 def weight_bytes(job: Job) -> int | None:
-    """The decoded weights that fit into what the step may hold, in bytes; None if all."""
+    """Returns the decoded weights that fit into what the step may hold, in bytes; None if all."""
     if "memory_bytes" not in job.resources:
         return None
     return max(0, job.resources["memory_bytes"] - _WORKING_BYTES)
 
 
 def _first_nonfinite(models: Sequence[Path], inputs: dict[str, np.ndarray]) -> str:
-    """The first operation that made NaN or infinity, in models that run in a row."""
+    """Returns the first operation that made NaN or infinity, in models that run in a row."""
     from sdbuild.mil.execute.execute import Executor, first_nonfinite
     from sdbuild.mil.files.read import read_model
 

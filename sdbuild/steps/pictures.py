@@ -32,7 +32,7 @@ class Pictures(originals.DrawingStage):
     most_memory = Memory(2_000_000_000, 4.0)   # those of the largest component, decoded
 
     def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
-        """The compiled parts, and what they are compared with."""
+        """Returns the compiled parts, and what they are compared with."""
         parts = {name: From(made[name]["compiled"]) for name in recipe.family.drawing}
         return parts | originals.resources(made) | {"originals": From("originals")}
 

@@ -34,7 +34,7 @@ class Trace(ComponentStage):
         return self.time if params["attention"] == "original" else Time(5.5, tensor=0.05)
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
-        """The architecture alone: no weights."""
+        """Returns the architecture alone: no weights."""
         return {"architecture": Need("checkpoint", ARCHITECTURE)}
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:

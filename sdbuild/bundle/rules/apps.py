@@ -74,7 +74,7 @@ def _is_split(model: Compiled) -> bool:
 
 
 def _metadata(model: Compiled) -> Mapping[str, Any]:
-    """The first entry of a model's `metadata.json`.
+    """Returns the first entry of a model's `metadata.json`.
 
     Raises:
         ValueError: there is none; the message is short.

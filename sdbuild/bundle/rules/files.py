@@ -193,7 +193,7 @@ def sd3_draws_from_text_alone(bundle: Opened) -> Iterator[Finding]:
 
 
 def program(model: Compiled) -> bytes:
-    """The text of a model's program, empty if there is none."""
+    """Returns the text of a model's program, empty if there is none."""
     try:
         return read_bytes(model.path / "model.mil")
     except ValueError:
@@ -217,8 +217,8 @@ def _forms(bundle: Opened, name: str) -> bool:
 
 
 def _nearest(bundle: Opened, name: str) -> str:
-    """What stands in the place of a model: it under another spelling, in chunks, in a folder of
-    this one, or nothing."""
+    """Returns what is there instead of a model: it under another spelling, in chunks, in a
+    folder of this one, or nothing."""
     spelled = [n for n in bundle.names if n.lower().partition(".")[0] == name.lower()
                or n.startswith(f"{name}Chunk")]
     found = spelled or _below(bundle, name)
@@ -226,7 +226,8 @@ def _nearest(bundle: Opened, name: str) -> str:
 
 
 def _below(bundle: Opened, name: str) -> list[str]:
-    """A model in a folder of the bundle's, as in an archive that holds more than one form."""
+    """Returns a model in a folder of the bundle's, as in an archive that holds more than one
+    form."""
     return [f"{folder}/{name}{SUFFIX}" for folder in bundle.names
             if (bundle.folder / folder / f"{name}{SUFFIX}").is_dir()]
 

@@ -74,7 +74,7 @@ class Rule:
     by_checkpoint: bool
 
     def violations(self, bundle: Opened) -> Iterator[Violation]:
-        """What a bundle breaks it with."""
+        """Yields the violations of it by a bundle."""
         if bundle.family not in self.families:
             return
         is_known = self.by_checkpoint and isinstance(bundle.manifest.get("components"), dict)
@@ -101,5 +101,5 @@ def rule(
 
 
 def names(found: Iterable[str]) -> str:
-    """Some names for a message: `a, b`, or `none`."""
+    """Returns some names for a message: `a, b`, or `none`."""
     return ", ".join(sorted(found)) or "none"

@@ -105,13 +105,13 @@ def a_refiner_leaves_a_step_for_the_base(bundle: Opened) -> Iterator[Finding]:
 
 
 def _draw(bundle: Opened) -> Mapping[str, Any]:
-    """The settings that the bundle draws best with, empty if there are none."""
+    """Returns the settings that the bundle draws best with, empty if there are none."""
     draw = bundle.manifest.get("draw")
     return draw if isinstance(draw, dict) else {}
 
 
 def setting(bundle: Opened, name: str, default: float) -> float:
-    """A number among the settings that the bundle draws best with."""
+    """Returns a number among the settings that the bundle draws best with."""
     found = _draw(bundle).get(name)
     return found if isinstance(found, int | float) else default
 

@@ -14,7 +14,7 @@ NUMBERS = ("fp32", "fp16", "fp64", "int32")
 
 
 def single(model: Compiled, kind: str, found: Mapping[str, Feature]) -> Iterator[Finding]:
-    """A finding if a model has more or fewer inputs or outputs than one."""
+    """Yields a finding if a model has more or fewer inputs or outputs than one."""
     if len(found) != 1:
         yield Finding(model.file, f"{kind} {names(found)}", "exactly one")
 
@@ -28,7 +28,7 @@ def fits(found: Sequence[int], shape: Shape) -> bool:
 
 
 def shaped(model: Compiled, features: Iterable[Feature], *shapes: Shape) -> Iterator[Finding]:
-    """A finding for each feature that has none of the shapes."""
+    """Yields a finding for each feature that has none of the shapes."""
     for feature in features:
         if not any(fits(feature.shape, shape) for shape in shapes):
             yield Finding(f"{model.file} {feature.name}", str(feature.shape),
@@ -38,22 +38,22 @@ def shaped(model: Compiled, features: Iterable[Feature], *shapes: Shape) -> Iter
 def typed(
     model: Compiled, features: Iterable[Feature], dtypes: Sequence[str]
 ) -> Iterator[Finding]:
-    """A finding for each feature that is declared as another type."""
+    """Yields a finding for each feature that is declared as another type."""
     for feature in features:
         if feature.dtype not in dtypes:
             yield Finding(f"{model.file} {feature.name}", feature.dtype, " or ".join(dtypes))
 
 
 def present(ports: Mapping[str, Feature], *wanted: str) -> list[Feature]:
-    """Those of the ports that are there."""
+    """Returns those of the ports that are there."""
     return [ports[name] for name in wanted if name in ports]
 
 
 def required(ports: Mapping[str, Feature]) -> set[str]:
-    """The names of inputs without which a model does not run."""
+    """Returns the names of inputs without which a model does not run."""
     return {name for name, feature in ports.items() if not feature.is_optional}
 
 
 def shape_text(shape: Shape) -> str:
-    """A shape for a message: `(2, 4, h, w)`."""
+    """Returns a shape for a message: `(2, 4, h, w)`."""
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"

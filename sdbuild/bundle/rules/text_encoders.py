@@ -116,7 +116,8 @@ def t5_gives_hidden_states(bundle: Opened) -> Iterator[Finding]:
 
 
 def _clips(bundle: Opened) -> Iterator[Compiled]:
-    """The encoders that are called: a refiner has no use for the first, though it may be there."""
+    """Yields the encoders that are called: a refiner has no use for the first, though it may be
+    there."""
     yield from bundle.each(*CLIPS[bundle.family == REFINER:])
 
 

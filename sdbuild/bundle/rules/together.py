@@ -41,7 +41,7 @@ def boundary_hides_no_input(bundle: Opened) -> Iterator[Finding]:
 @rule(WARNING, SWIFT, "was only ever used with chunks that meet in fp32, as Apple cuts them.",
       families=UNETS)
 def boundary_is_fp32(bundle: Opened) -> Iterator[Finding]:
-    """What crosses from chunk to chunk is declared fp32 on both sides."""
+    """Values between chunks are declared fp32 on both sides."""
     for form, first, second in _chunks(bundle):
         crossing = [(first, f) for f in first.outputs.values()]
         crossing += [(second, f) for n, f in second.inputs.items() if not is_fed(bundle, form, n)]
@@ -126,7 +126,7 @@ def _chunks(bundle: Opened) -> Iterator[tuple[str, Compiled, Compiled]]:
 
 
 def _embeddings(bundle: Opened, form: str) -> Iterator[tuple[str, int, int]]:
-    """Where embeddings of the prompt come from, their width and tokens."""
+    """Returns the source of prompt embeddings, their width and tokens."""
     if bundle.family == SD:
         for model in bundle.each("TextEncoder"):
             for feature in _hidden(model, "last_hidden_state"):
@@ -152,7 +152,7 @@ def _projected(bundle: Opened) -> Iterator[tuple[str, int, int]]:
 def _fit(
     given: Iterable[tuple[str, int, int]], models: tuple[Compiled, ...]
 ) -> Iterator[Finding]:
-    """A finding for embeddings that are not as the U-Net takes them."""
+    """Yields a finding for embeddings that are not as the U-Net takes them."""
     taken = inputs(models).get("encoder_hidden_states")
     for where, width, tokens in given if taken and len(taken.shape) == 4 else ():
         if taken and (width, 1, tokens) != taken.shape[1:]:

@@ -156,7 +156,7 @@ def t5s_tokenizer_is_unigram(bundle: Opened) -> Iterator[Finding]:
 
 
 def _has(bundle: Opened, *tokens: str) -> Iterator[Finding]:
-    """A finding for each token that the vocabulary lacks, if it is one."""
+    """Yields a finding for each token that the vocabulary lacks, if it is one."""
     try:
         found = read_json(bundle.folder / "vocab.json")
     except ValueError:
@@ -186,7 +186,7 @@ def _tokenizer(bundle: Opened) -> dict[str, Any]:
 
 
 def _object(bundle: Opened, name: str) -> dict[str, Any]:
-    """A JSON object of a file, empty if it holds none."""
+    """Returns a JSON object of a file, empty if it holds none."""
     try:
         found = read_json(bundle.folder / name)
     except ValueError:
@@ -195,7 +195,7 @@ def _object(bundle: Opened, name: str) -> dict[str, Any]:
 
 
 def _steps(found: object, below: str) -> Iterator[dict[str, Any]]:
-    """The single steps of a normalizer or pre-tokenizer, which may be a sequence of them."""
+    """Yields the single steps of a normalizer or pre-tokenizer, which may be a sequence of them."""
     pending = [found]
     while pending:
         match pending.pop():

@@ -30,7 +30,7 @@ _REFINER_TIME_IDS: tuple[Shape, ...] = ((2, 5),)
 
 
 def wanted(bundle: Opened) -> frozenset[str]:
-    """The inputs that hosts feed to a U-Net of the bundle's family."""
+    """Returns the inputs that hosts feed to a U-Net of the bundle's family."""
     return frozenset(_SHAPES if bundle.family == SD else {*_XL_SHAPES, "time_ids"})
 
 
@@ -45,7 +45,7 @@ def is_fed(bundle: Opened, form: str, name: str) -> bool:
 
 
 def forms(bundle: Opened) -> Iterator[tuple[str, tuple[Compiled, ...]]]:
-    """Each U-Net that is there, whole or in chunks."""
+    """Yields each U-Net that is there, whole or in chunks."""
     for form in FORMS:
         models = bundle.denoiser(form)
         if models:
@@ -53,7 +53,8 @@ def forms(bundle: Opened) -> Iterator[tuple[str, tuple[Compiled, ...]]]:
 
 
 def inputs(models: tuple[Compiled, ...]) -> dict[str, Feature]:
-    """What is fed to a U-Net: the inputs of its chunks, without those that the first one gives."""
+    """Returns the inputs that a U-Net is fed: those of its chunks, without those that the first
+    one gives."""
     given = set(models[0].outputs) if len(models) > 1 else set()
     found = dict(models[0].inputs)
     for model in models[1:]:
@@ -174,12 +175,12 @@ def _begin_with(bundle: Opened, name: str) -> Iterator[Finding]:
 
 
 def _arrays(ports: Mapping[str, Feature]) -> list[Feature]:
-    """The ports that are arrays of numbers; others are errors of another rule."""
+    """Returns the ports that are arrays of numbers; others are errors of another rule."""
     return [feature for feature in ports.values() if feature.dtype in NUMBERS]
 
 
 def _batches(models: tuple[Compiled, ...]) -> dict[str, int]:
-    """The batch of each input that has one, by where it is declared."""
+    """Returns the batch of each input that has one, by where it is declared."""
     return {
         f"{model.file} {name}": feature.shape[0]
         for model in models for name, feature in model.inputs.items()

@@ -26,7 +26,7 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers
 
 
 def folder(repo: str) -> Path:
-    """What the Hub's cache has of a repository."""
+    """Returns the folder of a repository in the Hub's cache."""
     return Path(constants.HF_HUB_CACHE) / _name(repo)
 
 

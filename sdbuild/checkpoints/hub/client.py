@@ -1,4 +1,4 @@
-"""What is asked of the Hub, through huggingface_hub and its cache; imported only to ask.
+"""Requests to the Hub, through huggingface_hub and its cache; imported only to make them.
 
 `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, `HF_ENDPOINT`, `HF_HUB_OFFLINE` and the rest of its variables
 hold as they do everywhere: it reads them when it is imported, and steps inherit them.
@@ -36,7 +36,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def list_files(place: str, repo: str, revision: str | None) -> tuple[str, dict[str, str]]:
-    """The commit that a revision is now, and the digest of each of its files.
+    """Returns the commit that a revision is now, and the digest of each of its files.
 
     Raises:
         Gated: the repository is there, and we are not let in.
@@ -58,7 +58,7 @@ def list_files(place: str, repo: str, revision: str | None) -> tuple[str, dict[s
 
 
 def cached(repo: str, revision: str | None) -> tuple[str, dict[str, str]] | None:
-    """What the Hub's cache knows of a revision: its commit, and those of its files that are there.
+    """Returns the commit of a revision in the Hub's cache, and the files that are there.
 
     Source:
         huggingface_hub, "Understand caching": `refs/` hold commits, `snapshots/` links to blobs,
@@ -81,7 +81,7 @@ def cached(repo: str, revision: str | None) -> tuple[str, dict[str, str]] | None
 
 
 def fetch(place: str, repo: str, commit: str, name: str, promised: str) -> tuple[Path, bool]:
-    """A file of a commit in the Hub's cache, and whether it had to be fetched again.
+    """Returns a file of a commit in the Hub's cache, and whether it had to be fetched again.
 
     One in LFS goes on where an earlier try was cut off. What lies in the cache is not believed: it
     is read and held against its digest, and a wrong one is fetched anew.
@@ -109,7 +109,8 @@ def fetch(place: str, repo: str, commit: str, name: str, promised: str) -> tuple
 
 
 def _digest(path: Path, kind: str) -> str:
-    """The digest that the Hub knows a file by: of its bytes in LFS, else git's of a blob."""
+    """Returns the digest that the Hub knows a file by: of its bytes in LFS, else git's of a
+    blob."""
     if kind == "git":
         content = path.read_bytes()
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
@@ -170,7 +171,7 @@ def _translate(place: str, repo: str, error: BaseException) -> SourceError:
 
 
 def _refused(place: str, page: str, error: HfHubHTTPError) -> SourceError:
-    """What a status of the server means."""
+    """Returns the error for a status of the server."""
     status = error.response.status_code
     if status in (401, 403):
         return Gated(f"{place}: {_host()} denies access ({status})",
@@ -198,7 +199,7 @@ def _reason(error: BaseException | None) -> str:
 
 
 def _endpoint() -> str:
-    """The Hub's address without user and password."""
+    """Returns the Hub's address without user and password."""
     parts = urlsplit(constants.ENDPOINT)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 

@@ -35,7 +35,7 @@ def is_hub(place: str) -> bool:
 
 
 def check_place(text: str) -> str:
-    """The text, if it can name a repository, or is none of the Hub's.
+    """Returns the text, if it can name a repository, or is none of the Hub's.
 
     Raises:
         ValueError: it is a repository, but written in another way.
@@ -50,7 +50,7 @@ def check_place(text: str) -> str:
 
 
 def open_hub(place: str, facts: MutableMapping[str, Any]) -> Hub:
-    """The checkpoint at `place`; asks the Hub only for what the facts do not hold.
+    """Returns the checkpoint at `place`; asks the Hub only for what the facts do not hold.
 
     If it cannot be reached, what its cache has of the repository will do.
 
@@ -112,7 +112,7 @@ class Hub:
         return tuple(self._files)
 
     def file(self, name: str) -> Path:
-        """A file of this path, in the Hub's cache.
+        """Returns a file of this path, in the Hub's cache.
 
         Raises:
             SourceError: it cannot be had.
@@ -120,7 +120,7 @@ class Hub:
         return self._fetch(name)
 
     def identity(self, part: str, digest_of: DigestOf) -> dict[str, str]:
-        """The digest of each file of the part, as the Hub names it.
+        """Returns the digest of each file of the part, as the Hub names it.
 
         Raises:
             SourceError: the repository lacks one of them, or has only pickles.
@@ -133,7 +133,7 @@ class Hub:
         return layout.has(part, self._files)
 
     def config(self, part: str) -> dict[str, Any]:
-        """The content of the part's `config.json`.
+        """Returns the content of the part's `config.json`.
 
         Raises:
             SourceError: there is none, it is no JSON object, or it cannot be had.
@@ -142,7 +142,7 @@ class Hub:
         return layout.config(f"{self.place}: {name}", read_file(self._fetch(name), SourceError))
 
     def tensors(self, part: str) -> dict[str, Tensor]:
-        """The part's tensors.
+        """Returns the part's tensors.
 
         Raises:
             SourceError: its weights are not there, are pickles, or cannot be had.
@@ -164,7 +164,7 @@ class Hub:
             self._fetch(name), SourceError, most_bytes=LARGEST_BYTES))
 
     def _shards(self, index: str) -> list[str]:
-        """The files that an index names, a fact since the index belongs to a commit."""
+        """Returns the files that an index names, a fact since the index belongs to a commit."""
         known = self._facts.get(f"{self.place}/{index}")
         if known is None:
             content = read_file(self._fetch(index), SourceError)
@@ -173,7 +173,7 @@ class Hub:
         return known
 
     def _fetch(self, name: str) -> Path:
-        """A file in the Hub's cache, whole and as promised."""
+        """Returns a file in the Hub's cache, whole and as promised."""
         from sdbuild.checkpoints.hub import client
 
         repo, commit = _split(self.place)

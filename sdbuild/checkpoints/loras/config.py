@@ -1,4 +1,4 @@
-"""How strong an adapter is: alpha and rank as peft and diffusers write them beside its tensors.
+"""The strength of an adapter: alpha and rank as peft and diffusers write them next to its tensors.
 
 diffusers keeps them in a safetensors file's metadata, as JSON under `lora_adapter_metadata`, with
 the component before each name; peft in `adapter_config.json` beside the file.
@@ -32,7 +32,7 @@ _MOST = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """What is said of an adapter: for all layers, and for those that a name or its end matches."""
+    """The settings of an adapter: for all layers, and for those that a name or its end matches."""
 
     alpha: float | None = None
     rank: int | None = None
@@ -42,7 +42,8 @@ class Adapter:
     is_dora: bool = False
 
     def scale(self, layer: str, rank: int | None) -> float:
-        """The factor of a layer's update: alpha / rank, or alpha / √rank if rank-stabilized.
+        """Returns the factor of a layer's update: alpha / rank, or alpha / √rank if
+        rank-stabilized.
 
         Args:
             rank: of the tensors; None if they do not show it.
@@ -58,7 +59,7 @@ class Adapter:
 
 
 def from_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Adapter]:
-    """The adapters by component, from the metadata of a safetensors file.
+    """Returns the adapters by component, from the metadata of a safetensors file.
 
     Raises:
         SourceError: the metadata is not what diffusers writes.
@@ -75,7 +76,7 @@ def from_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Adapter]
 
 
 def read_peft_config(path: Path) -> Adapter:
-    """The adapter that peft describes in the file beside the tensors.
+    """Returns the adapter that peft describes in the file beside the tensors.
 
     Raises:
         SourceError: there is none, or it is not what peft writes.
@@ -127,7 +128,7 @@ def _patterns(
 
 
 def _matched(patterns: Mapping[str, Any], layer: str, default: Any) -> Any:
-    """The value of the first pattern that the layer's name is, or ends with."""
+    """Returns the value of the first pattern that the layer's name is, or ends with."""
     for pattern, value in patterns.items():
         name = pattern.strip("^$").replace("\\", "")
         if layer == name or (not pattern.startswith("^") and layer.endswith(f".{name}")):

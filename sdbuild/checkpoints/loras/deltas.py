@@ -39,7 +39,7 @@ class Delta(Protocol):
 
     @property
     def rank(self) -> int | None:
-        """What alpha is divided by; None if the factors do not show it."""
+        """The divisor of alpha; None if the factors do not show it."""
 
     def load(self) -> Rows:
         """Reads the factors.

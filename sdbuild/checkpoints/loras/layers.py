@@ -20,7 +20,8 @@ _RESNET = {new: old for old, new in RESNET.items()}
 
 
 def layers(weights: Collection[str]) -> dict[str, list[str]]:
-    """The layers of a network by each flat name, `down_blocks_0_resnets_0_conv1` for instance.
+    """Returns the layers of a network by each flat name, `down_blocks_0_resnets_0_conv1` for
+    instance.
 
     Args:
         weights: the names of its tensors, by diffusers.
@@ -55,7 +56,7 @@ def _starts(bases: Collection[str]) -> _Starts:
 
 
 def _first_name(base: str, starts: _Starts) -> str:
-    """What the first code calls a layer; a name that it does not know stays as it is."""
+    """Returns the name of a layer in the original code; an unknown name stays as it is."""
     block = _BLOCK.fullmatch(base)
     if block is None:
         for new, old in _OUTER.items():

@@ -32,7 +32,7 @@ _MAGNITUDES = ("dora_scale", "lora_magnitude_vector")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """What is added to the weight or the bias of a layer: scale · delta.
+    """An addition to the weight or the bias of a layer: scale · delta.
 
     With a `magnitude` it is a DoRA: the sum is divided by its norm and multiplied with that, for
     each output or `is_by_input`. `tensors` are all that it is made of.
@@ -109,7 +109,7 @@ def expect_family(path: Path, found: Lora, family: str) -> None:
 def matched(
     where: str, updates: Collection[Update], weights: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Update]:
-    """The updates by the name of the tensor that each changes.
+    """Returns the updates by the name of the tensor that each changes.
 
     Args:
         weights: the shapes of the checkpoint's tensors.
@@ -154,7 +154,7 @@ def matched(
 def _other_generation(
     unlike: Collection[tuple[Update, str]], weights: Mapping[str, tuple[int, ...]]
 ) -> str:
-    """What a LoRA is made for whose prompts are as wide as those of another generation; empty if
+    """Returns the generation that a LoRA is made for, by the width of its prompts; empty if
     that does not show."""
     for update, name in unlike:
         made, weight = update.delta.shape, weights[name]
@@ -198,7 +198,7 @@ def _grouped(path: Path, tensors: Mapping[str, Tensor]) -> _Groups:
 def _updates(
     path: Path, flat: str, layer: str, parts: Mapping[str, Tensor], adapter: Adapter
 ) -> Iterator[Update]:
-    """The updates of a layer: of its weight, of its bias, or of both."""
+    """Yields the updates of a layer: of its weight, of its bias, or of both."""
     biases = {"lora_bias", "diff_b"}
     kinds = {role.partition("_")[0] for role in parts.keys() - biases} & KINDS.keys()
     magnitudes = [parts[role] for role in _MAGNITUDES if role in parts]
@@ -253,7 +253,7 @@ def _scalar(tensor: Tensor) -> float:
 
 
 def _adapters(path: Path, tensors: Collection[str]) -> dict[str, Adapter]:
-    """What is said of the adapter of each component."""
+    """Returns the settings of each component's adapter."""
     said = from_metadata(path, metadata(path))
     if not said and any(map(key_names.is_peft, tensors)) and not any(
         name.endswith(".alpha") for name in tensors
@@ -276,6 +276,6 @@ def _named(
 
 
 def _short(name: str, longest: int = _LONGEST) -> str:
-    """A name that a terminal can show."""
+    """Returns a name that a terminal can show."""
     name = name if name.isprintable() else ascii(name)
     return name if len(name) <= longest else f"{name[:longest]}…"

@@ -33,7 +33,7 @@ class Merged(Tensor):
     updates: tuple[tuple[float, Update], ...]
 
     def chunks(self) -> Iterator[bytes]:
-        """Its bytes, some rows at a time.
+        """Yields its bytes, some rows at a time.
 
         Raises:
             SourceError: a sum is more than its type holds, or no number; or its type is none of
@@ -48,7 +48,8 @@ class Merged(Tensor):
                 yield made
 
     def _blocks(self, additions: Sequence[_Addition]) -> Iterator[tuple[bytes, np.ndarray]]:
-        """The bytes of some rows, and those rows with the additions, (rows, columns) in fp32."""
+        """Yields the bytes of some rows, and those rows with the additions, (rows, columns) in
+        fp32."""
         columns = int(np.prod(self.shape[1:]))
         rows = max(1, _BLOCK_ELEMENTS // columns)
         row_bytes = self.size_bytes // self.shape[0]
@@ -86,7 +87,8 @@ class Merged(Tensor):
         return made
 
     def _unsound(self, data: bytes) -> SourceError:
-        """Whose fault it is that a sum is no number: the weight's bytes `data`, or an update's."""
+        """Returns the cause of a sum that is not a number: the weight's bytes `data`, or an
+        update's."""
         hint = "it is damaged, or was saved from a run that diverged"
         if not np.isfinite(decoded(data, self)).all():  # its file is a step's, not the user's
             return SourceError(f"the checkpoint's tensor {self.name} holds NaN or infinity",
@@ -139,7 +141,8 @@ def _squares(block: np.ndarray) -> np.ndarray:
 
 
 def _summed(terms: np.ndarray) -> np.ndarray:
-    """The sum along the first axis, in an order that no library chooses: halves are added."""
+    """Returns the sum along the first axis, in an order that no library chooses: halves are
+    added."""
     while len(terms) > 1:
         half = len(terms) // 2
         pairs = terms[:half] + terms[half:2 * half]
