@@ -67,13 +67,13 @@ RECIPE_FIELDS = (
     Field(name="vae", parse=values.places, default=None, unit="LOCATION", is_tagged=True,
           is_of_checkpoint=True, meaning="the autoencoder, from another location than the "
           "checkpoint: a folder, a .safetensors file, or hub:owner/name[@revision]"),
-    Field(name="refiner_source", parse=values.places, default=None, unit="PLACE", is_tagged=True,
+    Field(name="refiner_source", parse=values.places, default=None, unit="LOCATION", is_tagged=True,
           is_of_checkpoint=True, meaning="the refiner of a bundle with both: a folder, a "
           ".safetensors file, or hub:owner/name[@revision]; components must name it, too"),
     Field(name="lora", parse=values.loras, default=None, unit="FILE:STRENGTH", is_tagged=True,
           meaning="LoRAs to merge into the checkpoint, each a "
           ".safetensors file with its strength behind a colon (else 1)"),
-    Field(name="controlnet", parse=values.places, default=None, unit="PLACE,…", is_tagged=True,
+    Field(name="controlnet", parse=values.places, default=None, unit="LOCATION,…", is_tagged=True,
           is_of_checkpoint=True, meaning="ControlNets to build with a U-Net for them, each a "
           "folder, a .safetensors file, or hub:owner/name[@revision]"),
     Field(name="prediction_type", parse=values.choice(*PREDICTION_TYPES), default=None,
