@@ -41,8 +41,8 @@ T5_FILES = {
 class SmallBundle:
     """A bundle of declared models that is changed, then written."""
 
-    def __init__(self, scenario):
-        self.models = copy.deepcopy(DECLARED[scenario])
+    def __init__(self, scenario="", models=None):
+        self.models = copy.deepcopy(models or DECLARED[scenario])
         self.flexible, self.optional = set(), set()
         self.folders, self.ruined = [], {}
         self.files = {"vocab.json": json.dumps(VOCABULARY), "merges.txt": MERGES}
