@@ -51,8 +51,10 @@ _VAE = tuple(
 )
 
 _BESIDE_BASE = replace(_REFINER, name="refiner", bundle_name="UnetRefiner", source="refiner_source",
-                       comes_with="refiner_source", family="sdxl-refiner")
-"""Hosts use a refiner that is there without being asked, so that nobody gets it unasked."""
+                       comes_with="refiner_source", family="sdxl-refiner",
+                       settings=_REFINER.settings - {"lora"})
+"""Hosts use a refiner that is there without being asked, so that nobody gets it unasked. LoRAs are
+made for the base model, and do not fit it."""
 
 STABLE_DIFFUSION_XL = Family(
     name="sdxl",

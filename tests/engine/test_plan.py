@@ -101,6 +101,16 @@ def test_a_lora_changes_the_u_net_that_takes_residuals_as_it_changes_the_plain_o
     assert "merge:controlnet" not in merges
 
 
+def test_a_lora_of_xl_changes_both_text_encoders_and_leaves_a_refiner_as_it_is():
+    steps = plan(load({"model": "sdxl-base", "lora": "style.safetensors",
+                       "components": "text_encoder,text_encoder_2,unet,refiner"})).steps
+
+    assert "download:refiner" in steps
+    assert {name: step.params["component"] for name, step in steps.items()
+            if name.startswith("merge:")} == {
+        f"merge:{part}": part for part in ("text_encoder", "text_encoder_2", "unet")}
+
+
 def test_originals_are_those_of_the_checkpoint_with_its_loras():
     steps = plan(load({"lora": "style.safetensors"})).steps
 
