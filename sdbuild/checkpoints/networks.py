@@ -215,7 +215,7 @@ def _problems(name: str, config: Mapping[str, Any], family: str) -> list[str]:
 
 
 def _built_by(name: str, config: Mapping[str, Any]) -> str:
-    """The hint for a U-Net that another family can build; empty if none can."""
+    """Returns the hint for a U-Net that another family can build; empty if none can."""
     if name != "UNet2DConditionModel":
         return ""
     able = (family for family in _BY_FAMILY if not _problems(name, config, family))
@@ -224,7 +224,7 @@ def _built_by(name: str, config: Mapping[str, Any]) -> str:
 
 
 def _other_family(config: Mapping[str, Any], family: str) -> str:
-    """The family of a published network with these widths if it is another; else empty."""
+    """Returns the family of a published network with these widths if it is another; else empty."""
     widths = config["cross_attention_dim"], config["projection_class_embeddings_input_dim"]
     found = _PUBLISHED.get(widths, family) if isinstance(widths[0], int) else family
     return "" if found == family else found

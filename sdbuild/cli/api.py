@@ -50,7 +50,7 @@ class BuildResult:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What hosts may not like about the bundle."""
+        """Returns what hosts may not like about the bundle."""
         record = self.ran.get("bundle") or self.reused.get("bundle")
         return tuple(record.facts.get("warnings", ())) if record is not None else ()
 
@@ -146,11 +146,11 @@ class Bundle:
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
+        """Returns where it is."""
         return self.manifest.folder
 
     def request(self, settings: Mapping[str, Any]) -> Request:
-        """What is asked of the bundle: some settings, and its own defaults for the others.
+        """Returns what is asked of the bundle: some settings, and its own defaults for the others.
 
         Raises:
             RecipeError: an unknown setting, or a value that is not allowed.
@@ -196,7 +196,7 @@ class Bundle:
 
 
 def load_bundle(folder: Path | str) -> Bundle:
-    """The bundle in a folder, of any maker.
+    """Returns the bundle in a folder, of any maker.
 
     Raises:
         BundleError: there is none, or its files are not what its manifest says.

@@ -50,7 +50,7 @@ class _Running:
         self.progress, self.held_bytes = progress, held_bytes
 
     def left(self) -> str:
-        """The time that it still takes, or has taken so far if nothing tells."""
+        """Returns the time that it still takes, or has taken so far if nothing tells."""
         so_far = time.monotonic() - self.started
         if self.progress and self.progress.done and self.progress.total and so_far > 1:
             done, total = self.progress.done, self.progress.total
@@ -163,7 +163,8 @@ def is_live(stream: Any, environment: Mapping[str, str]) -> bool:
 
 
 def _console(stream: Any) -> Console:
-    """A console that never hides the cursor, which a build that is killed would leave hidden."""
+    """Returns a console that never hides the cursor, which a build that is killed would leave
+    hidden."""
     from rich.console import Console
 
     class Visible(Console):
@@ -174,7 +175,8 @@ def _console(stream: Any) -> Console:
 
 
 def _line(running: _Running, total: int, width: int, is_ascii: bool) -> Text:
-    """A step as one line of at most `width` characters; a bar takes the room that is left."""
+    """Returns a step as one line of at most `width` characters; a bar takes the room that is
+    left."""
     from rich.text import Text
 
     number = f"[{running.number}/{total}] " if running.number else ""
@@ -198,7 +200,7 @@ def _counted(progress: Progress) -> str:
 
 
 def bar(part: float, width: int, is_ascii: bool = False) -> str:
-    """A bar of `width` characters of which a part, from 0 to 1, is full."""
+    """Returns a bar of `width` characters of which a part, from 0 to 1, is full."""
     eighths = round(min(max(part, 0.0), 1.0) * width * 8)
     if is_ascii:
         return ("#" * (eighths // 8)).ljust(width, "-")

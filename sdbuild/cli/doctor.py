@@ -1,4 +1,4 @@
-"""What this machine can build and run, and what helps where it cannot.
+"""Checks whether this machine can build and run, with hints where it cannot.
 
 Nothing is imported to find out: versions come from the metadata of installed packages, ranges from
 sdbuild's own metadata (`pyproject.toml`), tested versions from `constraints.txt` and
@@ -56,7 +56,7 @@ class Finding:
 
 
 def examine(cache: Path) -> tuple[Finding, ...]:
-    """All that matters of this machine, for a store at `cache`."""
+    """Returns all that matters of this machine, for a store at `cache`."""
     return (*_versions(), _memory(), _disk(cache), _cores(), _compiler(), _core_ml())
 
 
@@ -166,7 +166,8 @@ def _cores() -> Finding:
 
 
 def _compiler() -> Finding:
-    """Who writes `.mlmodelc`: Apple's compiler where Xcode is, ours everywhere."""
+    """Reports which compiler writes `.mlmodelc`: Apple's compiler where Xcode is, ours
+    everywhere."""
     version = compiler_version()
     if version:
         return Finding(name="compiler", state=OK, found=f"Apple's coremlcompiler {version}")

@@ -1,4 +1,4 @@
-"""What a `dodo.py` needs, and the same tasks run in this process for `sdbuild build`.
+"""The contents of a `dodo.py`, and the same tasks run in this process for `sdbuild build`.
 
     from sdbuild.cli.dodo import DOIT_CONFIG, task_sdbuild
 """
@@ -36,7 +36,7 @@ _COMMANDS = {name: f"sdbuild.cli.doit_commands:{command}" for name, command in (
 
 
 def task_sdbuild() -> Iterator[dict[str, Any]]:
-    """The steps of the recipe, and build, check and generate above them."""
+    """Yields the steps of the recipe, and build, check and generate above them."""
     yield from load(variables())
 
 

@@ -88,7 +88,7 @@ def _expect_ready(steps: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _no_task(word: str, tasks: Iterable[str]) -> RecipeError:
-    """The error for a word that is no task: the right program, or the nearest task."""
+    """Returns the error for a word that is no task: the right program, or the nearest task."""
     from sdbuild.cli.main import names
 
     if word in names():

@@ -46,12 +46,12 @@ class Collector(ConsoleReporter):
 
     @property
     def seconds(self) -> float:
-        """How long ago this began."""
+        """Returns how long ago this began."""
         return time.monotonic() - self._started
 
     def reused(self) -> dict[str, Record]:
-        """The records of the steps that were up to date, by name, and still are: a step whose
-        content turned out to be lost was run again."""
+        """Returns the records of the steps that were up to date, by name, and still are: a step
+        whose content turned out to be lost was run again."""
         now = self._records(list(self._seen))
         return {name: record for name, record in now.items()
                 if record is not None and (not self.has_run or self._seen[name] == record)}
@@ -177,7 +177,7 @@ class Reporter(Collector):
             self.write(f"{message}\n")
 
     def _counts(self, task: Task) -> bool:
-        """Gives a step its number; whether the task is one."""
+        """Returns a step its number; whether the task is one."""
         if is_step(task):
             self.display.numbers[task.meta["step"]] = len(self.display.numbers) + 1
         return is_step(task)

@@ -37,7 +37,7 @@ LOG = logging.getLogger(__name__)
 
 
 def variables() -> dict[str, str]:
-    """The `name=value` words of doit's command line.
+    """Returns the `name=value` words of doit's command line.
 
     doit gives one variable at a time by its name; an unknown name shows only in the whole table.
     """
@@ -45,7 +45,7 @@ def variables() -> dict[str, str]:
 
 
 def load(words: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """The tasks for a command line's variables; a mistake in them ends doit with status 2, a
+    """Yields the tasks for a command line's variables; a mistake in them ends doit with status 2, a
     checkpoint that cannot be read with 1."""
     sys.excepthook = _tell_interrupt
     any_locale()
@@ -57,7 +57,7 @@ def load(words: Mapping[str, str]) -> Iterator[dict[str, Any]]:
 
 
 def prepared(words: Mapping[str, str]) -> tuple[Builder, Settings]:
-    """The builder that variables ask for, and their settings, which are sound together.
+    """Returns the builder that variables ask for, and their settings, which are sound together.
 
     Raises:
         RecipeError: an unknown variable, or a value that is not allowed.
@@ -81,7 +81,7 @@ def _tell_interrupt(kind: type[BaseException], error: BaseException, trace: Any)
 
 
 def tasks(builder: Builder, found: Settings) -> Iterator[dict[str, Any]]:
-    """A task for each step, and `build`, `contract`, `check` and `generate`."""
+    """Yields a task for each step, and `build`, `contract`, `check` and `generate`."""
     for kind in dict.fromkeys(step.kind for step in builder.plan.steps.values() if step.component):
         yield {"basename": kind, "name": None, "doc": stage(kind).summary}
     for step in builder.plan.steps.values():
@@ -201,7 +201,7 @@ def _generate_task(found: Settings) -> dict[str, Any]:
 
 
 def _command(name: str, *words: str) -> Action:
-    """An action that runs a command of sdbuild, which imports what doit must not."""
+    """Returns an action that runs a command of sdbuild, which imports what doit must not."""
     def action() -> TaskFailed | None:
         done = subprocess.run(
             [sys.executable, "-m", "sdbuild", name, *words],
@@ -216,7 +216,7 @@ def _command(name: str, *words: str) -> Action:
 
 
 def _killed(name: str, number: int) -> str:
-    """The error of a command whose process a signal ended.
+    """Returns the error of a command whose process a signal ended.
 
     Core ML kills the process it runs in where the compiler of the Neural Engine fails (coremltools,
     issue 2758), and the system does where memory runs out.
@@ -227,7 +227,7 @@ def _killed(name: str, number: int) -> str:
 
 
 def _guarded(run: Action) -> Action:
-    """The action, its errors told by doit without a traceback.
+    """Returns the action, its errors told by doit without a traceback.
 
     What it prints is made safe around the whole run: `doit -n` has actions overlap in threads.
     """
@@ -242,7 +242,8 @@ def _guarded(run: Action) -> Action:
 
 
 def _false_on_error(holds: Callable[[], bool]) -> Callable[[], bool]:
-    """The condition, false where it cannot be told: running the task will say what is wrong."""
+    """Returns the condition, false where it cannot be told: running the task will say what is
+    wrong."""
     def condition() -> bool:
         try:
             return holds()

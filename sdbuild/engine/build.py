@@ -44,7 +44,7 @@ Watches = Callable[[str, float | None], AbstractContextManager[Watch | None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What is known of a step now: its ingredients and key if all its inputs are made, its record
+    """The state of a step: its ingredients and key if all its inputs are made, its record
     if it is made itself. `waits_for` names the inputs that are not.
     """
 
@@ -85,7 +85,7 @@ class Builder:
 
     @classmethod
     def of(cls, found: Settings) -> Builder:
-        """The builder that a command line asks for."""
+        """Returns the builder that a command line asks for."""
         store = Store(found.cache)
         return cls(plan(found.recipe), store, found.ram_bytes, remote_at(found.remote, store))
 
@@ -94,11 +94,11 @@ class Builder:
 
     @cached_property
     def costs(self) -> Costs:
-        """What steps will cost, by what the store knew when this was first asked."""
+        """Returns what steps will cost, by what the store knew when this was first asked."""
         return Costs(self.plan, self.store, self.checkpoints, self._record)
 
     def states(self, names: list[str] | None = None) -> dict[str, State]:
-        """The state of every step, or of those that `names` are made from, by name."""
+        """Returns the state of every step, or of those that `names` are made from, by name."""
         wanted = None if names is None else {s.name for n in names for s in self.plan.needed_by(n)}
         found: dict[str, State] = {}
         for step in self.plan.steps.values():
@@ -107,11 +107,11 @@ class Builder:
         return found
 
     def _record(self, name: str) -> Record | None:
-        """The record of a step."""
+        """Returns the record of a step."""
         return self.state(name).record
 
     def state(self, name: str) -> State:
-        """The state of one step."""
+        """Returns the state of one step."""
         return self.states([name])[name]
 
     def _state(self, step: Step, before: Mapping[str, State]) -> State:
@@ -133,7 +133,7 @@ class Builder:
         return State(step=step, ingredients=found, key=made, record=record)
 
     def _believed(self, key: Key) -> Record | None:
-        """The record of a key in the store, unless nobody vouches for it.
+        """Returns the record of a key in the store, unless nobody vouches for it.
 
         With a secret, one that was learnt without a signature counts as not there. Its files go:
         they were checked against the digests that whoever wrote the record chose.
@@ -146,14 +146,14 @@ class Builder:
         return None
 
     def provenance(self, step: Step, states: Mapping[str, State]) -> list[dict[str, Any]]:
-        """How everything that `step` is made from was made, in order; no time, no place."""
+        """Returns how everything that `step` is made from was made, in order; no time, no place."""
         return [
             self.provenance_of(states[s.name])
             for s in self.plan.needed_by(step.name)[:-1] if states[s.name].record is not None
         ]
 
     def provenance_of(self, state: State) -> dict[str, Any]:
-        """How a step that is made was made; no time, no place.
+        """Returns how a step that is made was made; no time, no place.
 
         A key does not know in which order its ingredients were found, so nor do the bytes of what
         lists them.
@@ -192,7 +192,8 @@ class Builder:
         return self.state(name).record is not None
 
     def make(self, name: str, path: str = "") -> Record:
-        """The record of a step whose inputs are made, with its content, or one path of that.
+        """Returns the record of a step whose inputs are made, with its content, or one path of
+        that.
 
         Runs the step unless it is made already, here or where the remote is.
 
@@ -231,7 +232,7 @@ class Builder:
             LOG.info("   %-22sruns again: %s", state.step.name, several(flaws))
 
     def file(self, record: Record, path: str) -> Path:
-        """A file of an artifact, to read only; fetched if only the remote has it.
+        """Returns a file of an artifact, to read only; fetched if only the remote has it.
 
         Raises:
             MissingArtifact: nobody has it.
@@ -256,7 +257,7 @@ class Builder:
                 and self.remote.fetch(record, path))
 
     def make_all(self, name: str, path: str = "") -> Record:
-        """The record of a step, after making everything that it is made from."""
+        """Returns the record of a step, after making everything that it is made from."""
         *before, last = self.plan.needed_by(name)
         for step in before:
             if not self.is_made(step.name):

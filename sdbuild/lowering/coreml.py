@@ -112,7 +112,7 @@ checker compares with its thresholds."""
 
 
 def _bears_fp16() -> Callable[[Operation], bool]:
-    """Tells of operations, in the order of their program, whether fp16 will do for them."""
+    """Reports operations, in the order of their program, whether fp16 will do for them."""
     @functools.cache
     def follows(operation: Operation) -> bool:
         return operation.op_type in _FP32_FROM or any(

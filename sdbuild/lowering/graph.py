@@ -32,7 +32,7 @@ def write_graph(folder: Path, graph: Graph) -> None:
 
 
 def read_graph(folder: Path) -> Graph:
-    """The graph in a folder."""
+    """Returns the graph in a folder."""
     named: dict[str, Any] = {_PRECISION: ""}
     program = torch.export.load(folder / GRAPH, extra_files=named)
     return Graph(program=program, precision="fp32" if named[_PRECISION] == "fp32" else "fp16")

@@ -69,7 +69,7 @@ def write_lowered(folder: Path, lowered: Lowered) -> None:
 
 
 def read_lowered(folder: Path) -> Lowered:
-    """The lowered program in a folder.
+    """Returns the lowered program in a folder.
 
     Raises:
         StepError: its table is not what `write_lowered` writes; InvalidProgram if the model is none
@@ -83,7 +83,7 @@ def read_lowered(folder: Path) -> Lowered:
 
 
 def read_bindings(path: Path) -> tuple[dict[str, tuple[int, ...]], tuple[Binding, ...]]:
-    """The shapes of a lowered program's parameters, and its bindings.
+    """Returns the shapes of a lowered program's parameters, and its bindings.
 
     Raises:
         StepError: the table is not what `write_lowered` writes.

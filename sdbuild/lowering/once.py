@@ -50,7 +50,7 @@ def lower(
     program: torch.export.ExportedProgram, component: Component, target: str, folder: Path,
     seed: int = SEED, precision: Precision = "fp16",
 ) -> Lowered:
-    """The lowered program of a graph; writes its constants into `folder`.
+    """Returns the lowered program of a graph; writes its constants into `folder`.
 
     Args:
         seed: of the stand-ins; the result does not depend on it.
@@ -78,7 +78,8 @@ def lower(
 
 
 def numbers_of(program: torch.export.ExportedProgram) -> frozenset[float]:
-    """The numbers that a graph names, in fp16 as in a program, as far as stand-ins could have them.
+    """Returns the numbers that a graph names, in fp16 as in a program, as far as stand-ins could
+    have them.
     """
     arguments = (each for node in program.graph.nodes for each in (node.args, node.kwargs))
     tables = [t.detach().cpu().numpy() for t in program.constants.values()

@@ -1,4 +1,4 @@
-"""What each constant of a lowered program is: a parameter's place, or a constant of its own.
+"""Identifies each constant of a lowered program: a parameter, or a constant of its own.
 
 A constant is a stand-in exactly, or it holds none of the stand-ins' numbers; anything between is a
 clash, and never a guess.
@@ -46,8 +46,8 @@ class Constant:
 def identified(
     standins: StandIns, written: Iterable[Written], spec: Message
 ) -> tuple[Constant, ...]:
-    """The constants of a program that was lowered with stand-ins: blobs in order, then those that
-    coremltools wrote in place, because they are small."""
+    """Returns the constants of a program that was lowered with stand-ins: blobs in order, then
+    those that coremltools wrote in place, because they are small."""
     blobs = [(blob.name, blob.dtype, blob.array, blob.offset) for blob in written]
     inline = [
         (name, dtype, elements.reshape(shape), None)
@@ -70,7 +70,7 @@ def _identified(
 def placed(
     standins: StandIns, constants: Iterable[Constant], spec: Message, folder: Path
 ) -> Lowered:
-    """The lowered program with what belongs where; writes `CONSTANTS` into `folder`.
+    """Returns the lowered program with what belongs where; writes `CONSTANTS` into `folder`.
 
     No number of a stand-in is left in it, so its bytes do not depend on them.
 
@@ -94,7 +94,7 @@ def placed(
 
 
 def _binding(constant: Constant, writer: BlobWriter) -> Binding | None:
-    """The constant's place; None if it is written in place, and no parameter's."""
+    """Returns the constant's place; None if it is written in place, and no parameter's."""
     shape, dtype = constant.array.shape, constant.dtype
     if constant.parameter is None:
         if constant.offset is None:

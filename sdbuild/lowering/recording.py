@@ -60,7 +60,8 @@ def recording() -> Iterator[list[Written]]:
 
 
 def patches(written: list[Written]) -> tuple[Patch, ...]:
-    """The functions that are replaced; blobs are added to `written` instead of to a file."""
+    """Returns the functions that are replaced; blobs are added to `written` instead of to a
+    file."""
     return (
         Patch(owner=helper, name="_get_offset_by_writing_data",
               parameters=("output_var", "blob_writer"),
@@ -102,7 +103,7 @@ def _is_repeated(array: object) -> bool:
 
 
 def _thin(array: np.ndarray) -> np.ndarray:
-    """A repeated array without its repetitions.
+    """Returns a repeated array without its repetitions.
 
     Shapes:
         returns: as `array`, 1 in the place of each axis of stride 0
@@ -129,7 +130,7 @@ def _thin_check(original: Callable[..., bool]) -> Callable[..., bool]:
 
 
 def _thin_var(var: Any) -> Any:
-    """The constant `var` without repetitions, as far as the check looks at it."""
+    """Returns the constant `var` without repetitions, as far as the check looks at it."""
     if var.op is None or var.op.op_type != "const" or not _is_repeated(var.val):
         return var
     const = SimpleNamespace(op_type="const", val=SimpleNamespace(val=_thin(var.val)))

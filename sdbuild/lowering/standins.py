@@ -50,7 +50,11 @@ class StandIns:
         self._numbers = np.unique(np.abs(np.concatenate([np.zeros(0), *self.rows.values()])))
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The stand-in of each parameter, in fp32."""
+        """Returns the stand-in of each parameter, in fp32.
+
+        Shapes:
+            each: that of its parameter, with stride 0 but for axis 0.
+        """
         return {
             name: torch.from_numpy(rows).reshape(_column(self.shapes[name]))
             .expand(self.shapes[name])
@@ -58,9 +62,12 @@ class StandIns:
         }
 
     def parameter(self, array: np.ndarray) -> tuple[str, bool] | None:
-        """The parameter whose stand-in `array` is, and whether it is transposed; None if none.
+        """Returns the parameter whose stand-in `array` is, and whether it is transposed; None if
+        none.
 
         Axes of size 1 do not matter: they bear no bytes.
+        Shapes:
+            array: any; that of a parameter, or of its transpose.
         """
         name = self._by_first.get(float(array.flat[0])) if array.size else None
         if name is None:
@@ -77,11 +84,13 @@ class StandIns:
         return None
 
     def numbers_in(self, array: np.ndarray) -> frozenset[float]:
-        """The numbers of any stand-in, of either sign, that `array` holds, without signs."""
+        """Returns the numbers of any stand-in, of either sign, that `array` holds, without
+        signs."""
         return frozenset(np.intersect1d(_magnitudes(array), self._numbers).tolist())
 
     def parameters_with(self, numbers: Set[float]) -> list[str]:
-        """The parameters whose stand-ins begin with one of these numbers, or else hold one."""
+        """Returns the parameters whose stand-ins begin with one of these numbers, or else hold
+        one."""
         firsts = [name for name, rows in self.rows.items() if -float(rows[0]) in numbers]
         return firsts or [
             name for name, rows in self.rows.items() if not numbers.isdisjoint(rows.tolist())
@@ -89,7 +98,7 @@ class StandIns:
 
 
 def _grid() -> np.ndarray:
-    """The numbers of fp16 from 2^-10 to 2^8 whose last bit is set, in order, in fp32.
+    """Returns the numbers of fp16 from 2^-10 to 2^8 whose last bit is set, in order, in fp32.
 
     None has fewer than eleven binary digits: no whole number, half or quarter of a small one is
     among them, which is what programs mostly hold.
@@ -105,12 +114,16 @@ GRID = frozenset(_ORDERED.tolist())
 
 
 def on_grid(array: np.ndarray) -> frozenset[float]:
-    """The numbers in an array that stand-ins could have, without signs."""
+    """Returns the numbers in an array that stand-ins could have, without signs.
+
+    Shapes:
+        array: any; returns (count,).
+    """
     return frozenset(np.intersect1d(_magnitudes(array), _ORDERED).tolist())
 
 
 def _magnitudes(array: np.ndarray) -> np.ndarray:
-    """The absolute values in an array, whose repetitions are not looked at."""
+    """Returns the absolute values in an array, whose repetitions are not looked at."""
     thin = array[tuple(slice(None) if stride else slice(1) for stride in array.strides)]
     return np.unique(np.abs(thin.astype(np.float64)))
 

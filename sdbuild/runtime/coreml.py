@@ -39,7 +39,7 @@ class CoreML:
             self._model = ct.models.CompiledMLModel(str(path), compute_units=units)
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs for some inputs, cast to the types that the model declares."""
+        """Returns the outputs for some inputs, cast to the types that the model declares."""
         values = {k: v.astype(self._types[k]) for k, v in inputs.items()}
         with translated(f"{self._name}: Core ML cannot run it"):
             return self._model.predict(values)
@@ -63,7 +63,7 @@ def translated(what: str) -> Iterator[None]:
 
 
 def load(path: Path, attention: str, weight_bytes: int | None) -> CoreML:
-    """The model at `path`; what it keeps of weights is Core ML's affair.
+    """Returns the model at `path`; what it keeps of weights is Core ML's affair.
 
     Raises:
         ToolMissing: this is no Mac.

@@ -48,7 +48,7 @@ class Denoiser:
     def run(
         self, start: Start, progress: Callable[[int], object], trace: Trace
     ) -> torch.Tensor:
-        """The latents of a picture.
+        """Returns the latents of a picture.
 
         Shapes:
             returns (1, C, h, w).
@@ -74,7 +74,8 @@ class Denoiser:
         trace("timesteps", np.array([float(t) for t in start.schedule.timesteps]))
 
     def _guided(self, start: Start, sample: torch.Tensor, index: int) -> torch.Tensor:
-        """The prediction of a step: that of the negative prompt, and towards that of the prompt."""
+        """Returns the prediction of a step: that of the negative prompt, and towards that of the
+        prompt."""
         host, request = HOSTS[self.request.host], self.request
         is_guided = host.is_guided(request.guidance, self.bundle.family)
         unet = self._unet(start, index)
@@ -89,7 +90,8 @@ class Denoiser:
         return noise
 
     def _unet(self, start: Start, index: int) -> str:
-        """The U-Net of a step: the refiner's, if the bundle has one, after a share of them."""
+        """Returns the U-Net of a step: the refiner's, if the bundle has one, after a share of
+        them."""
         host = HOSTS[self.request.host]
         if "refiner" not in self.conditions:
             return "unet"
@@ -100,7 +102,7 @@ class Denoiser:
     def _predicted(
         self, unet: str, start: Start, sample: torch.Tensor, timestep: float, condition: Condition
     ) -> torch.Tensor:
-        """What a U-Net predicts for each prompt, in as many calls as its batch asks for.
+        """Returns a U-Net's prediction for each prompt, in as many calls as its batch needs.
 
         Shapes:
             sample: (1, C, h, w); returns (N, C, h, w), N prompts.
@@ -123,7 +125,7 @@ class Denoiser:
         return torch.from_numpy(np.concatenate(found).astype(np.float32))
 
     def _residuals(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What all ControlNets add to the U-Net's residuals, by the names of its inputs."""
+        """Returns the sum of all ControlNets' residuals, by the names of the U-Net's inputs."""
         total: dict[str, np.ndarray] = {}
         batch = len(inputs["sample"])
         for guide in self.guides:

@@ -22,7 +22,7 @@ class OneAtATime:
         self._part: Predictor | None = None
 
     def __call__(self, name: str) -> Predictor:
-        """The network of a component; its memory is that of the last one."""
+        """Returns the network of a component; its memory is that of the last one."""
         if self._part is None or name != self._name:
             self._part = None
             self._name, self._part = name, self._load(name)
@@ -32,7 +32,7 @@ class OneAtATime:
 def draw_each(
     bundle: Bundle, requests: Sequence[Request], load: Callable[[str], Predictor]
 ) -> Iterator[Image.Image | None]:
-    """The first picture of each request, in order; None where it is not finite.
+    """Yields the first picture of each request, in order; None where it is not finite.
 
     Args:
         bundle: of no models.

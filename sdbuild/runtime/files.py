@@ -78,7 +78,8 @@ def _exif(parameters: str) -> Image.Exif:
 
 def settings(bundle: Bundle, request: Request, seed: int, flagged: Sequence[bool | None]
              ) -> dict[str, str]:
-    """All that is needed to draw a file's pictures again, and how many of them were flagged."""
+    """Returns all that is needed to draw a file's pictures again, and how many of them were
+    flagged."""
     checked = {} if flagged[0] is None else {
         "safety_checker": f"flagged {sum(map(bool, flagged))} of {len(flagged)}"}
     own = {name: value for name, value in request.settings().items() if name != "count"}
@@ -89,7 +90,7 @@ def settings(bundle: Bundle, request: Request, seed: int, flagged: Sequence[bool
 
 
 def parameters(bundle: Bundle, request: Request, seed: int) -> str:
-    """The settings of a picture as AUTOMATIC1111's web UI writes them."""
+    """Returns the settings of a picture as AUTOMATIC1111's web UI writes them."""
     scheduler, sigmas = parts(request.scheduler)
     sigmas = "karras" if request.karras else sigmas
     sampler = " ".join(filter(None, (next(iter(scheduler.others), scheduler.name),
@@ -108,5 +109,6 @@ def parameters(bundle: Bundle, request: Request, seed: int) -> str:
 
 
 def _quoted(value: str) -> str:
-    """A value with quotation marks if it would end the line of settings, as the web UI does."""
+    """Returns a value with quotation marks if it would end the line of settings, as the web UI
+    does."""
     return f'"{value}"' if set(value) & set(',:\n"') else value

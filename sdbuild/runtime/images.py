@@ -13,7 +13,7 @@ _MOST_PIXELS = 1 << 26
 
 
 def read(path: Path) -> Image.Image:
-    """The picture in a file, turned as its camera was.
+    """Returns the picture in a file, turned as its camera was.
 
     Raises:
         SDBuildError: it is none, or a huge one.
@@ -33,14 +33,14 @@ def read(path: Path) -> Image.Image:
 
 
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """A picture of a size in pixels: cut at its longer sides, then resized."""
+    """Returns a picture of a size in pixels: cut at its longer sides, then resized."""
     if picture.size == size:
         return picture
     return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
 
 
 def to_array(picture: Image.Image, lowest: float = -1, blackens: bool = False) -> np.ndarray:
-    """A picture as networks take it, from `lowest` to 1.
+    """Returns a picture as networks take it, from `lowest` to 1.
 
     Args:
         blackens: transparent pixels are -1, whatever the lowest.
@@ -55,7 +55,7 @@ def to_array(picture: Image.Image, lowest: float = -1, blackens: bool = False) -
 
 
 def to_picture(array: np.ndarray, name: str) -> Image.Image:
-    """The picture of what a decoder gave.
+    """Returns the picture of what a decoder gave.
 
     Args:
         name: of the bundle, for errors.

@@ -67,7 +67,7 @@ class Networks:
             self.part(component)
 
     def part(self, component: str) -> Predictor:
-        """The predictor of a component."""
+        """Returns the predictor of a component."""
         if self._parts:
             return self._parts(component)
         if component not in self._loaded:
@@ -75,7 +75,7 @@ class Networks:
         return self._loaded[component]
 
     def _load(self, component: str) -> Chain:
-        """The models of a component, with the inputs that it is given here."""
+        """Returns the models of a component, with the inputs that it is given here."""
         bundle = self._bundle
         if component not in bundle.models:
             wanted = ",".join(dict.fromkeys((*self.drawing, component)))
@@ -90,13 +90,14 @@ class Networks:
         return chain
 
     def shape(self, component: str, name: str) -> tuple[int, ...]:
-        """The shape of a component's input."""
+        """Returns the shape of a component's input."""
         return self.part(component).shapes[name]
 
     def outputs(
         self, component: str, inputs: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """What a component gives; of the inputs it gets those that it has, in their shapes."""
+        """Returns a component's outputs; of the inputs it gets those that it has, in their
+        shapes."""
         part = self.part(component)
         given = {}
         for name, shape in part.shapes.items():
@@ -111,13 +112,13 @@ class Networks:
     def output(
         self, component: str, inputs: Mapping[str, np.ndarray], name: str, shape: Shape
     ) -> np.ndarray:
-        """What a component gives under a name, of this shape."""
+        """Returns a component's output of a name, in this shape."""
         return self.taken(component, self.outputs(component, inputs), name, shape)
 
     def taken(
         self, component: str, found: Mapping[str, np.ndarray], name: str, shape: Shape
     ) -> np.ndarray:
-        """One of a component's outputs, of this shape."""
+        """Returns one of a component's outputs, of this shape."""
         sizes = found[name].shape if name in found else ()
         if len(sizes) != len(shape) or any(
                 wanted not in (None, size) for size, wanted in zip(sizes, shape, strict=True)):
@@ -125,7 +126,7 @@ class Networks:
         return found[name]
 
     def misfit(self, component: str, what: str, found: object, expected: object) -> BundleError:
-        """The error for a component that is not as drawing needs it."""
+        """Returns the error for a component that is not as drawing needs it."""
         folder = self._bundle.folder
         return BundleError(f"{folder}: {component}: {what}: found {found}, expected {expected}",
                            hint=f"sdbuild contract {folder} says what else is wrong")

@@ -20,10 +20,10 @@ class Portable:
         self._executor = Executor(model, weight_bytes=weight_bytes)
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs for some inputs."""
+        """Returns the outputs for some inputs."""
         return self._executor.predict(inputs)
 
 
 def load(path: Path, attention: str, weight_bytes: int | None) -> Portable:
-    """The model at `path`, which keeps so many bytes of decoded weights."""
+    """Returns the model at `path`, which keeps so many bytes of decoded weights."""
     return Portable(path, weight_bytes)

@@ -33,7 +33,7 @@ class Prompts:
         self._tokenizers: dict[tuple[str, str], tokenizers.Tokenizer] = {}
 
     def tokenizer(self, request: Request, encoder: str) -> tokenizers.Tokenizer:
-        """The tokenizer of a text encoder, as the request or its host has it."""
+        """Returns the tokenizer of a text encoder, as the request or its host has it."""
         name = request.tokenizer or HOSTS[request.host].tokenizer
         pad = self._bundle.pad_token_2 if encoder == "text_encoder_2" else self._bundle.pad_token
         if (name, pad) not in self._tokenizers:
@@ -42,11 +42,12 @@ class Prompts:
         return self._tokenizers[name, pad]
 
     def length(self, encoder: str) -> int:
-        """How many tokens a text encoder takes."""
+        """Returns the number of tokens of a text encoder."""
         return self._networks.shape(encoder, "input_ids")[-1]
 
     def other_words(self, request: Request) -> tuple[str, ...]:
-        """The words of a request's prompts that its host reads as other tokens than CLIP."""
+        """Returns the words of a request's prompts that its host reads as other tokens than
+        CLIP."""
         encoder = self._networks.encoders[0]
         own, clip = (self.tokenizer(r, encoder) for r in (request,
                                                           replace(request, tokenizer="clip")))
@@ -56,7 +57,7 @@ class Prompts:
             word for word in words if own.ids(word, length) != clip.ids(word, length)))
 
     def conditions(self, request: Request) -> dict[str, Condition]:
-        """What each U-Net of the bundle is given of a request's prompts."""
+        """Returns each U-Net's conditions from a request's prompts."""
         of_family = _FAMILIES[self._bundle.family]
         return {name: of_family[name](self, request)
                 for name in self._networks.unets if name in of_family}
@@ -71,7 +72,7 @@ class Prompts:
                 for name in names]
 
     def of_sd(self, request: Request) -> Condition:
-        """Of Stable Diffusion 1.x and 2.x.
+        """Returns of Stable Diffusion 1.x and 2.x.
 
         Shapes:
             encoder_hidden_states: (2, D, 1, S).
@@ -81,7 +82,7 @@ class Prompts:
         return {"encoder_hidden_states": _channels_first(np.concatenate(both))}
 
     def of_xl(self, request: Request) -> Condition:
-        """Of Stable Diffusion XL: both encoders' embeddings side by side.
+        """Returns of Stable Diffusion XL: both encoders' embeddings side by side.
 
         Shapes:
             encoder_hidden_states: (2, D, 1, S); text_embeds: (2, P); time_ids: (2, 6).
@@ -91,7 +92,7 @@ class Prompts:
             "time_ids": np.array([[height, width, 0, 0, height, width]] * 2, np.float32)}
 
     def of_refiner(self, request: Request) -> Condition:
-        """Of Stable Diffusion XL's refiner, which has the second encoder alone.
+        """Returns of Stable Diffusion XL's refiner, which has the second encoder alone.
 
         Shapes:
             encoder_hidden_states: (2, D, 1, S); text_embeds: (2, P); time_ids: (2, 5).
@@ -117,7 +118,7 @@ class Prompts:
         return self._bundle.zeroes_empty and not host.encodes_empty
 
     def _sides(self, request: Request) -> tuple[int, int]:
-        """The height and width that the U-Net is told, in pixels."""
+        """Returns the height and width that the U-Net is told, in pixels."""
         fixed = HOSTS[request.host].told_px
         return (fixed, fixed) if fixed else (self._bundle.height_px, self._bundle.width_px)
 

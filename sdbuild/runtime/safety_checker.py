@@ -51,7 +51,7 @@ class SafetyChecker:
 
 
 def seen_by_clip(picture: Image.Image, side_px: int) -> np.ndarray:
-    """A picture as CLIP takes it: its shorter side resized, its middle cut out, normalized.
+    """Returns a picture as CLIP takes it: its shorter side resized, its middle cut out, normalized.
 
     Shapes:
         returns (1, 3, side_px, side_px).

@@ -1,4 +1,4 @@
-"""Where each picture starts: its noise, its schedule, and the latents of an image.
+"""The start of each image: its noise, its schedule, and the latents of an image.
 
 Hosts draw their random numbers in different orders, so whoever asks for the same seed gets the
 same picture only if the numbers are drawn as that host draws them.
@@ -40,7 +40,8 @@ class Moments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Masked:
-    """What of an image is drawn anew: its cells, 1 where that is, and the image without them.
+    """The part of an image that is replaced: its cells, 1 where that is, and the image without
+    them.
 
     `is_native` says whether the U-Net was made for it, and is shown both.
 
@@ -67,12 +68,21 @@ class Mask:
     noise: torch.Tensor
 
     def joined(self, sample: torch.Tensor) -> torch.Tensor:
-        """A sample as the U-Net takes it: one for masks has the mask and the rest behind it."""
+        """Returns a sample as the U-Net takes it: one for masks has the mask and the rest behind
+        it.
+
+        Shapes:
+            sample: (1, C, h, w); returns (1, C or 2C + 1, h, w).
+        """
         return sample if self.image is not None else torch.cat(
             [sample, self.cells, self.rest], dim=1)
 
     def kept(self, steps: Schedule, index: int, sample: torch.Tensor) -> torch.Tensor:
-        """A sample after a step, with the image where nothing is drawn anew."""
+        """Returns a sample after a step, with the image where nothing is drawn anew.
+
+        Shapes:
+            sample, returns: (1, C, h, w).
+        """
         if self.image is None:
             return sample
         known = self.image
@@ -83,7 +93,7 @@ class Mask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """What a picture starts with; its seed is that of its noise."""
+    """The start of one image; its seed is that of its noise."""
 
     seed: int
     latents: torch.Tensor
@@ -92,7 +102,8 @@ class Start:
 
 
 def noise_of(host: Host, rng: str | None, seed: int) -> Noise:
-    """A host's stream of random numbers; a seed that it does not have stands for its last bits."""
+    """Returns a host's stream of random numbers; a seed that it does not have stands for its last
+    bits."""
     name = host.rngs[rng or next(iter(host.rngs))]
     module: Any = importlib.import_module(f"sdbuild.runtime.rng.{name}")
     stream: Noise = module.Stream(seed % host.seeds)
@@ -103,7 +114,7 @@ def starts(
     request: Request, bundle: Bundle, shape: tuple[int, ...], image: Moments | None,
     masked: Masked | None = None,
 ) -> Iterator[Start]:
-    """What each picture of a request starts with.
+    """Yields the start of each image of a request.
 
     Args:
         shape: of one picture's latents, (1, C, h, w).
@@ -126,7 +137,8 @@ def starts(
 def _of_one_stream(
     request: Request, bundle: Bundle, host: Host, shape: tuple[int, ...], image: Moments | None
 ) -> Iterator[Start]:
-    """All noise first, then the numbers for the latents of the image, which all pictures share."""
+    """Yields all noise first, then the numbers for the latents of the image, which all pictures
+    share."""
     stream = noise_of(host, request.rng, request.seed)
     noises = [_tensor(stream.array(shape), host) for _ in range(request.count)]
     latents = None if image is None else image.sampled(
@@ -141,8 +153,8 @@ def _of_own_stream(
     host: Host, stream: Noise, steps: Schedule, shape: tuple[int, ...], image: Moments | None,
     masked: Masked | None, scale: float, seed: int,
 ) -> Start:
-    """The numbers for the latents of the image, the noise, the numbers for the rest of the image:
-    in the order of diffusers' pipelines, and only those that they draw.
+    """Returns the numbers for the latents of the image, the noise, the numbers for the rest of the
+    image: in the order of diffusers' pipelines, and only those that they draw.
 
     Source:
         diffusers 0.42, `StableDiffusionImg2ImgPipeline` and `StableDiffusionInpaintPipeline`.

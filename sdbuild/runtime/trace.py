@@ -1,4 +1,4 @@
-"""What a picture is made of, step by step, as files that a Mac's runner compares with its own.
+"""The intermediate values of an image, step by step, as files that a Mac's runner compares.
 
 Source:
     The names that the diffusion runner of apple/coreai-models reads for `--parity-test`.

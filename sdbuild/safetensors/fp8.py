@@ -42,7 +42,7 @@ class Fp8(Tensor):
         return self.size_bytes // (2 if self.scale is None else 4)
 
     def chunks(self) -> Iterator[bytes]:
-        """Its decoded bytes, some megabytes at a time."""
+        """Yields its decoded bytes, some megabytes at a time."""
         table = _table(self.stored)
         if self.scale is not None:
             table = table.astype("<f4") * np.float32(self.scale)
@@ -51,7 +51,8 @@ class Fp8(Tensor):
 
 
 def decoded(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with those of fp8 as wider ones, and without what says how they are stored.
+    """Returns the tensors with those of fp8 as wider ones, and without what says how they are
+    stored.
 
     Raises:
         SourceError: a scale is not one number above 0.
@@ -87,7 +88,7 @@ def _number(tensor: Tensor) -> float:
 
 
 def _table(stored: str) -> np.ndarray:
-    """The number that each byte stands for, in fp16."""
+    """Returns the number that each byte stands for, in fp16."""
     codes = np.arange(256, dtype="<u2")
     if stored == "F8_E5M2":
         return (codes << 8).view("<f2")  # the upper half of an fp16

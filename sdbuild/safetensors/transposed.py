@@ -23,7 +23,7 @@ class Transposed(Tensor):
         return self.stored.file_bytes
 
     def chunks(self) -> Iterator[bytes]:
-        """Its bytes, all at once."""
+        """Yields its bytes, all at once."""
         rows, columns = self.stored.shape
         data = np.frombuffer(b"".join(self.stored.chunks()), np.uint8)
         cells = data.reshape(rows, columns, self.size_bytes // (rows * columns))
@@ -31,7 +31,7 @@ class Transposed(Tensor):
 
 
 def transposed(tensor: Tensor) -> Transposed:
-    """The matrix with its axes exchanged.
+    """Returns the matrix with its axes exchanged.
 
     Raises:
         SourceError: it is no matrix.

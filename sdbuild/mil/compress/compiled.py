@@ -13,7 +13,7 @@ _KERNELS = "sdbuild.mil.compress.kernels"
 
 
 def kernels(elements: float) -> ModuleType | None:
-    """The kernels, for a tensor of so many elements; None if numpy shall do."""
+    """Returns the kernels, for a tensor of so many elements; None if numpy shall do."""
     if _KERNELS not in sys.modules and elements < _WORTH:
         return None
     if importlib.util.find_spec("numba") is None:

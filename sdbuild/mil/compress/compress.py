@@ -57,7 +57,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which constants to pack, and with how many bits.
+    """The constants to pack, and their bits.
 
     `mixed` gives name patterns their own bits, the first that matches counts; `skip` are name
     patterns, and `skip_types` types of operations, whose constants stay as they are.
@@ -70,7 +70,7 @@ class Selection:
     mixed: Mapping[str, int] = field(default_factory=dict)
 
     def bits(self, name: str) -> int:
-        """The bits of the constant `name`."""
+        """Returns the bits of the constant `name`."""
         return next((b for p, b in self.mixed.items() if fnmatchcase(name, p)), self.nbits)
 
     def takes(self, name: str, value: Value) -> bool:
@@ -133,7 +133,7 @@ def _check(model: Model, selection: Selection, method: Method) -> None:
 
 
 def opset_number(opset: str) -> int:
-    """The number of an opset: 6 for `CoreML6`.
+    """Returns the number of an opset: 6 for `CoreML6`.
 
     Raises:
         MILError: it is not called so.
@@ -163,7 +163,7 @@ def _program(
     model: Model, selection: Selection, method: Method, weights: Weights, workers: int,
     reports: list[TensorReport],
 ) -> Program:
-    """The program of `model`, packed; appends a report for each tensor to `reports`."""
+    """Returns the program of `model`, packed; appends a report for each tensor to `reports`."""
     blocks = {
         (name, opset): used_constants(block)
         for name, function in model.program.functions.items()
@@ -184,7 +184,7 @@ def _program(
 
 
 def _tasks(block: Block, selection: Selection, *, as_argument: bool) -> dict[str, Task]:
-    """The constants of `block` to pack, by name, in order; none that a block gives out."""
+    """Returns the constants of `block` to pack, by name, in order; none that a block gives out."""
     kept = set(block.outputs)
     for operation in walk(block):
         kept.update(chain.from_iterable(inner.outputs for inner in operation.blocks))
@@ -201,7 +201,7 @@ def _tasks(block: Block, selection: Selection, *, as_argument: bool) -> dict[str
 def _axes(
     block: Block, taken: Mapping[str, Value], consts: Mapping[str, Value]
 ) -> dict[str, Axes | None]:
-    """The axes of each constant that is taken."""
+    """Returns the axes of each constant that is taken."""
     found: dict[str, set[Axes]] = defaultdict(set)
     for operation in walk(block):
         for argument, bindings in operation.inputs.items():
@@ -215,7 +215,7 @@ def _axes(
 def _axes_for(
     operation: Operation, argument: str, rank: int, consts: Mapping[str, Value]
 ) -> Axes:
-    """The axes of the weight that is given as `argument`.
+    """Returns the axes of the weight that is given as `argument`.
 
     Source:
         coremltools 9.0, `select_input_output_channel_axis` (BSD-3-Clause).
@@ -239,7 +239,7 @@ def _flag(operation: Operation, argument: str, consts: Mapping[str, Value]) -> b
 def _in_order(
     work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int
 ) -> Iterator[_Result]:
-    """`work` of each item in order, at most one more than `workers` of them in memory."""
+    """Yields `work` of each item in order, at most one more than `workers` of them in memory."""
     if workers <= 1:
         yield from map(work, items)
         return
@@ -276,7 +276,8 @@ class _PackedWeights:
         self._written: dict[tuple[object, ...], tuple[_Written, ...]] = {}
 
     def operations(self, names: Sequence[str], task: Task) -> tuple[Operation, ...]:
-        """The operations called `names` that unpack the tensor of `task`; none if it stays."""
+        """Returns the operations called `names` that unpack the tensor of `task`; none if it
+        stays."""
         if task.key not in self._written:
             packed = next(self._results)
             if packed is not None:
@@ -318,7 +319,7 @@ def _block(
     block: Block, suffixes: Sequence[str], tasks: Mapping[str, Task], weights: Weights,
     packed: _PackedWeights,
 ) -> Block:
-    """`block` with the constants of `tasks` packed and all other blobs copied."""
+    """Returns `block` with the constants of `tasks` packed and all other blobs copied."""
     taken = {out.name for op in walk(block) for out in op.outputs}
     names: dict[str, str] = {}
 

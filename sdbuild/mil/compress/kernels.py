@@ -18,7 +18,7 @@ _MOST_ROUNDS = 16  # at one stride: then fewer are left at the next
 
 
 def _read(dtype: Any) -> Any:
-    """The type of an array that is only read, as a mapped weight file is."""
+    """Returns the type of an array that is only read, as a mapped weight file is."""
     return numba.types.Array(dtype, 1, "C", readonly=True)
 
 

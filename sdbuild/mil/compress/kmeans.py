@@ -33,7 +33,7 @@ class Histogram:
 
 
 def histogram(array: np.ndarray, weights: np.ndarray | None = None) -> Histogram:
-    """The histogram of an fp16 or fp32 array; -0 counts as 0.
+    """Returns the histogram of an fp16 or fp32 array; -0 counts as 0.
 
     An element counts as one, or as much as `weights` say.
 
@@ -64,7 +64,7 @@ def _of_patterns(
 
 
 def _counted(patterns: np.ndarray, heavy: np.ndarray | None) -> np.ndarray:
-    """How much each pattern counts, added up a slice at a time.
+    """Returns how much each pattern counts, added up a slice at a time.
 
     Shapes:
         patterns: (n,), uint16; heavy: (n,); returns: (65536,), float64
@@ -81,7 +81,7 @@ def _counted(patterns: np.ndarray, heavy: np.ndarray | None) -> np.ndarray:
 
 
 def _patterns(flat: np.ndarray) -> np.ndarray:
-    """The bits of fp16 values; a copy where they do not lie at even addresses."""
+    """Returns the bits of fp16 values; a copy where they do not lie at even addresses."""
     return np.require(flat.view(np.uint16), requirements=["C", "A"])
 
 
@@ -95,7 +95,8 @@ def _of_values(flat: np.ndarray, heavy: np.ndarray | None) -> tuple[np.ndarray, 
 
 
 def palette(found: Histogram, nbits: int, dtype: np.dtype) -> np.ndarray:
-    """The 2**nbits values, ascending, that are nearest to those of `found` in squared error.
+    """Returns the 2**nbits values, ascending, that are nearest to those of `found` in squared
+    error.
 
     At most 65,536 distinct values: the optimum before the table is rounded to `dtype`. More (fp32
     only): the optimum of 65,536 bins, improved by Lloyd's steps. The last value fills a table that
@@ -117,7 +118,7 @@ def palette(found: Histogram, nbits: int, dtype: np.dtype) -> np.ndarray:
 
 
 def nearest(table: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The index of the table entry nearest to each value, the lower one of two as near.
+    """Returns the index of the table entry nearest to each value, the lower one of two as near.
 
     Shapes:
         table: (k,), ascending; values: (n,); returns: (n,), uint8.
@@ -127,7 +128,7 @@ def nearest(table: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def indices(table: np.ndarray, array: np.ndarray) -> np.ndarray:
-    """The index of the table entry nearest to each element.
+    """Returns the index of the table entry nearest to each element.
 
     Shapes:
         table: (k,), ascending; array: any; returns: as array, flat, uint8.
@@ -139,7 +140,7 @@ def indices(table: np.ndarray, array: np.ndarray) -> np.ndarray:
 
 
 def packed_indices(table: np.ndarray, array: np.ndarray, nbits: int) -> bytes | memoryview:
-    """The `indices` as a string of `nbits` bits each, as `pack_bits` has it.
+    """Returns the `indices` as a string of `nbits` bits each, as `pack_bits` has it.
 
     Shapes:
         table: (2**nbits,), ascending; array: any; returns ceil(size * nbits / 8) bytes.
@@ -154,7 +155,7 @@ def packed_indices(table: np.ndarray, array: np.ndarray, nbits: int) -> bytes | 
 
 
 def _index_of_pattern(table: np.ndarray) -> np.ndarray:
-    """The index of the table entry nearest to each fp16 number, by its bits.
+    """Returns the index of the table entry nearest to each fp16 number, by its bits.
 
     Shapes:
         returns: (65536,), uint8
@@ -164,13 +165,13 @@ def _index_of_pattern(table: np.ndarray) -> np.ndarray:
 
 
 def _means(points: Histogram, starts: np.ndarray) -> np.ndarray:
-    """The mean of each cluster, clusters being runs of the values."""
+    """Returns the mean of each cluster, clusters being runs of the values."""
     weights = np.add.reduceat(points.counts, starts)
     return np.add.reduceat(points.values * points.counts, starts) / weights
 
 
 def _binned(found: Histogram) -> Histogram:
-    """`found` with neighbours joined into at most 65,536 bins.
+    """Returns `found` with neighbours joined into at most 65,536 bins.
 
     The bins are as wide as suits the best centres: these are as dense as the cube root of the
     values' density is, so that a step from a value to the next counts as its width to the power

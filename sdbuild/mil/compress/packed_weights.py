@@ -17,7 +17,7 @@ from sdbuild.mil.ir.program import TensorType, Value
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorReport:
-    """What packing did to one tensor.
+    """The result of packing one tensor.
 
     `bits` are those of an index, an integer or of the mask; `groups` is the number of tables or
     scales that it has, or 1. `is_whole` says that its channels cannot be parted into the groups or
@@ -67,7 +67,7 @@ class Task:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What determines the result."""
+        """The settings that determine the result."""
         return self.value, self.bits, self.axes, self.as_argument
 
 
@@ -80,12 +80,12 @@ class Part:
 
 
 def part(dtype: str, array: np.ndarray) -> Part:
-    """A part of the elements of `array`, a byte or more each, in its shape."""
+    """Returns a part of the elements of `array`, a byte or more each, in its shape."""
     return Part(TensorType(dtype, array.shape), array.tobytes())
 
 
 def shape_part(shape: Sequence[int]) -> Part:
-    """A part that tells a shape, as iOS 16's form has it."""
+    """Returns a part that tells a shape, as iOS 16's form has it."""
     return part("uint32", np.array(shape, "<u4"))
 
 
@@ -124,7 +124,7 @@ class Method:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """What packing lost: sums of the squares of errors and of weights, and the worst error."""
+    """The error of packing: sums of the squares of errors and of weights, and the worst error."""
 
     noise: float = 0.0
     signal: float = 0.0
@@ -136,7 +136,7 @@ class Loss:
 
 
 def loss(exact: np.ndarray, found: np.ndarray) -> Loss:
-    """The loss of a weight that became `found`.
+    """Returns the loss of a weight that became `found`.
 
     Shapes:
         exact, found: any, the same
@@ -152,7 +152,7 @@ def _sum_of_squares(array: np.ndarray) -> float:
 
 
 def magnitudes(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """The greatest magnitude along `axes`.
+    """Returns the greatest magnitude along `axes`.
 
     Raises:
         MILError: the array holds NaN or infinity.
@@ -179,7 +179,7 @@ def report(
     task: Task, operations: Sequence[Unpacking], lost: Loss, *, groups: int = 1,
     is_whole: bool = False,
 ) -> TensorReport:
-    """The report of a tensor."""
+    """Returns the report of a tensor."""
     kind, count = task.type, task.type.elements
     parts = [p for unpacking in operations for p in unpacking.parts.values() if p is not None]
     return TensorReport(

@@ -106,7 +106,7 @@ def _allow(group_size: int | None, is_scaled: bool, bits: int, opset: int) -> No
 
 
 def _pack(group_size: int | None, is_scaled: bool, task: Task, array: np.ndarray) -> Packed:
-    """The tables and indices of one tensor, and the scales of its channels."""
+    """Returns the tables and indices of one tensor, and the scales of its channels."""
     axis = task.axes.output if task.axes else 0
     can_part = group_size is not None and task.axes and array.shape[axis] % group_size == 0
     groups = array.shape[axis] // group_size if can_part else 1
@@ -129,7 +129,7 @@ def _pack(group_size: int | None, is_scaled: bool, task: Task, array: np.ndarray
 
 
 def _palette(array: np.ndarray, bits: int) -> tuple[np.ndarray, bytes | memoryview, Loss]:
-    """One table for a tensor, its packed indices, and the loss.
+    """Returns one table for a tensor, its packed indices, and the loss.
 
     Shapes:
         returns: (1, 2**bits), ceil(size * bits / 8) bytes
@@ -142,7 +142,7 @@ def _palette(array: np.ndarray, bits: int) -> tuple[np.ndarray, bytes | memoryvi
 def _palettes(
     array: np.ndarray, scales: np.ndarray | None, bits: int, groups: int, axis: int
 ) -> tuple[np.ndarray, np.ndarray, Loss]:
-    """A table for each group, the indices into them, and the loss before scaling back.
+    """Returns a table for each group, the indices into them, and the loss before scaling back.
 
     With scales, an error counts as much as it will after multiplication: by the scale's square.
 
@@ -164,7 +164,7 @@ def _palettes(
 
 
 def _normal(array: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`array` in units of its scales, and how much each element counts.
+    """Returns `array` in units of its scales, and how much each element counts.
 
     A channel of zeros has the scale 0, which makes it zeros again whatever its entry is.
 
@@ -177,7 +177,7 @@ def _normal(array: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _channels(shape: tuple[int, ...], axis: int, groups: int) -> list[tuple[slice, ...]]:
-    """Where each group of channels lies."""
+    """Returns the slice of each group of channels."""
     size, before = shape[axis] // groups, (slice(None),) * axis
     return [(*before, slice(at, at + size)) for at in range(0, shape[axis], size)]
 
@@ -194,7 +194,7 @@ def _loss(counted: Histogram, table: np.ndarray) -> Loss:
 def _dense(
     tables: np.ndarray, found: np.ndarray, scales: np.ndarray, axis: int
 ) -> np.ndarray:
-    """The weight as it is unpacked.
+    """Returns the weight as it is unpacked.
 
     Shapes:
         tables: (channels, 2**nbits); found: as the weight; scales: one for each channel

@@ -44,12 +44,13 @@ class _Sums:
     moments: np.ndarray
 
     def at(self, places: slice | np.ndarray) -> _Sums:
-        """The sums for some of the cuts."""
+        """Returns the sums for some of the cuts."""
         return _Sums(self.weights[places], self.moments[places])
 
 
 def best_cuts(values: np.ndarray, weights: np.ndarray, runs: int) -> np.ndarray:
-    """The cuts into `runs` runs of least squared error, 0 and the number of points included.
+    """Returns the cuts into `runs` runs of least squared error, 0 and the number of points
+    included.
 
     Shapes:
         values: (n,), ascending; weights: (n,), positive; n >= runs; returns: (runs + 1,)
@@ -92,7 +93,7 @@ def _likely_cuts(values: np.ndarray, weights: np.ndarray, runs: int, stride: int
 def _cuts_from_coarser(
     values: np.ndarray, weights: np.ndarray, sums: _Sums, runs: int, every: int
 ) -> np.ndarray:
-    """The best cuts, found from those between every so many points."""
+    """Returns the best cuts, found from those between every so many points."""
     count = len(values)
     starts = np.arange(0, count, every)
     coarse = np.add.reduceat(weights, starts)
@@ -104,7 +105,7 @@ def _cuts_from_coarser(
 
 
 def _cuts_by_library(values: np.ndarray, weights: np.ndarray, runs: int) -> np.ndarray:
-    """The best cuts by dynamic programming over all points for each run.
+    """Returns the best cuts by dynamic programming over all points for each run.
 
     Source:
         Wu, Optimal Quantization by Matrix Searching (1991): dynamic programming over prefixes whose
@@ -141,14 +142,14 @@ def _gain(sums: _Sums, cuts: np.ndarray) -> float:
 
 
 def _error(values: np.ndarray, weights: np.ndarray, cuts: np.ndarray) -> float:
-    """The squared error of the runs between these cuts."""
+    """Returns the squared error of the runs between these cuts."""
     starts = cuts[:-1]
     means = np.add.reduceat(values * weights, starts) / np.add.reduceat(weights, starts)
     return float((weights * (values - np.repeat(means, np.diff(cuts))) ** 2).sum())
 
 
 def _best_nearby(sums: _Sums, cuts: np.ndarray) -> np.ndarray:
-    """The best cuts of which each lies between the neighbours that it has in `cuts`."""
+    """Returns the best cuts of which each lies between the neighbours that it has in `cuts`."""
     ends = (slice(0, 1), slice(cuts[-1], cuts[-1] + 1))
     places = [ends[0], *(slice(a, b + 1) for a, b in zip(cuts, cuts[2:], strict=False)), ends[1]]
     errors = [np.zeros(1)]
@@ -163,7 +164,8 @@ def _best_nearby(sums: _Sums, cuts: np.ndarray) -> np.ndarray:
 
 
 def _errors(after: _Sums, before: _Sums, errors: np.ndarray) -> np.ndarray:
-    """`errors` with that of a run from `before` to `after`, infinite for a run of no points.
+    """Returns `errors` with that of a run from `before` to `after`, infinite for a run of no
+    points.
 
     Errors are less that of a single run from the start: - moment² / weight each.
     """
@@ -207,8 +209,8 @@ def _least_errors(rows: _Sums, columns: _Sums, errors: np.ndarray) -> np.ndarray
 def _between(
     rows: _Sums, columns: _Sums, errors: np.ndarray, best: np.ndarray, inner: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The least errors and best columns of the rows `inner`, those in each column after one of
-    which the best is known.
+    """Returns the least errors and best columns of the rows `inner`, those in each column after one
+    of which the best is known.
 
     Shapes:
         best: (known,); inner: (rows in between, known); returns: both as inner.

@@ -77,7 +77,7 @@ def _allow(block_size: int | None, bits: int, opset: int) -> None:
 
 
 def _pack(block_size: int | None, task: Task, array: np.ndarray) -> Packed:
-    """The integers and scales of one tensor."""
+    """Returns the integers and scales of one tensor."""
     can_part = _can_part(block_size, task, array.shape)
     scales_shape = _scales_shape(block_size if can_part else None, task, array.shape)
     blocked = array.reshape(_blocked(array.shape, scales_shape))
@@ -95,7 +95,8 @@ def _pack(block_size: int | None, task: Task, array: np.ndarray) -> Packed:
 
 
 def _scales(blocked: np.ndarray, inner: tuple[int, ...], top: int) -> np.ndarray:
-    """The greatest magnitude of each block by `top`, so that no product with `top` is infinite.
+    """Returns the greatest magnitude of each block by `top`, so that no product with `top` is
+    infinite.
 
     Where the type's numbers are coarse, below its normal ones, the next greater scale is taken if
     it loses less: a scale that is too small clips.
@@ -120,7 +121,7 @@ def _scales(blocked: np.ndarray, inner: tuple[int, ...], top: int) -> np.ndarray
 
 
 def _integers(blocked: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
-    """The nearest multiples of the scales.
+    """Returns the nearest multiples of the scales.
 
     Shapes:
         returns: float32, as `blocked`
@@ -131,7 +132,7 @@ def _integers(blocked: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
 def _noise(
     blocked: np.ndarray, scales: np.ndarray, inner: tuple[int, ...], top: int
 ) -> np.ndarray:
-    """The sum of the squares of what each block loses."""
+    """Returns the sum of the squares of what each block loses."""
     found = (_integers(blocked, scales, top) * scales.astype(np.float32)).astype(blocked.dtype)
     return ((found.astype(np.float64) - blocked) ** 2).sum(inner, keepdims=True)
 
@@ -144,7 +145,7 @@ def _can_part(block_size: int | None, task: Task, shape: tuple[int, ...]) -> boo
 def _scales_shape(
     block_size: int | None, task: Task, shape: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """How many scales there are along each axis, with blocks that divide the input channels."""
+    """Returns the number of scales along each axis, with blocks that divide the input channels."""
     counts = [1] * len(shape)
     if task.axes is not None:
         counts[task.axes.output] = shape[task.axes.output]
@@ -154,7 +155,7 @@ def _scales_shape(
 
 
 def _blocked(shape: Sequence[int], counts: Sequence[int]) -> tuple[int, ...]:
-    """`shape` with each axis as two: the scales along it, and the elements of each."""
+    """Returns `shape` with each axis as two: the scales along it, and the elements of each."""
     return tuple(size for dim, count in zip(shape, counts, strict=True)
                  for size in (count, dim // count))
 

@@ -83,7 +83,7 @@ def sparsify(
 
 
 def _pack_share(sparsity: float, task: Task, array: np.ndarray) -> Packed:
-    """The elements of a tensor but the share of least magnitude."""
+    """Returns the elements of a tensor but the share of least magnitude."""
     sizes = _magnitudes(array).reshape(-1)
     mask = sizes > 0
     count = int(Decimal(str(sparsity)) * sizes.size)  # 0.29 of 100 are 29, not 28.99…
@@ -98,13 +98,13 @@ def _pack_share(sparsity: float, task: Task, array: np.ndarray) -> Packed:
 def _pack_below(
     threshold: float, min_sparsity: float, task: Task, array: np.ndarray
 ) -> Packed | None:
-    """The elements of a tensor above `threshold`; None if too few are below."""
+    """Returns the elements of a tensor above `threshold`; None if too few are below."""
     mask = _magnitudes(array) > threshold
     return _pack(task, array, mask) if 1 - mask.mean() >= min_sparsity else None
 
 
 def _magnitudes(array: np.ndarray) -> np.ndarray:
-    """The magnitude of each element, all of them finite.
+    """Returns the magnitude of each element, all of them finite.
 
     Shapes:
         returns: float32, as `array`
@@ -115,7 +115,7 @@ def _magnitudes(array: np.ndarray) -> np.ndarray:
 
 
 def _pack(task: Task, array: np.ndarray, mask: np.ndarray) -> Packed:
-    """The elements where the mask is set, in the form of the opset.
+    """Returns the elements where the mask is set, in the form of the opset.
 
     Shapes:
         array, mask: as the weight

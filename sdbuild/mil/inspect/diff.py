@@ -183,7 +183,7 @@ def _item_text(item: object) -> str:
 
 
 def _order(before: Model, after: Model) -> Iterator[Difference]:
-    """Whether the operations that both have come in another order."""
+    """Yields a difference if the operations that both have are in another order."""
     old, new = list(_operations(before)), list(_operations(after))
     old_common = [name for name in old if name in set(new)]
     new_common = [name for name in new if name in set(old)]

@@ -15,14 +15,24 @@ class Noise(Protocol):
     """A stream of normally distributed numbers; what is drawn depends on what was drawn before."""
 
     def array(self, shape: Sequence[int]) -> np.ndarray:
-        """The next numbers, of this shape, as an array of one draw."""
+        """Returns the next numbers, of this shape, as an array of one draw."""
         ...
 
     def singles(self, count: int) -> np.ndarray:
-        """The next numbers, drawn one by one, which some streams give otherwise than an array."""
+        """Returns the next numbers, drawn one by one, which some streams give otherwise than an
+        array.
+
+        Shapes:
+            returns: (count,).
+        """
         ...
 
 
 def each(function: Callable[[float], float], values: Iterable[float]) -> np.ndarray:
-    """A function of each number, by the C library: numpy's own vectorized ones round otherwise."""
+    """Returns a function of each number, by the C library: numpy's own vectorized ones round
+    otherwise.
+
+    Shapes:
+        values, returns: (n,).
+    """
     return np.fromiter(map(function, values), np.float64)

@@ -18,9 +18,9 @@ class Stream:
         self._state = np.random.RandomState(seed % (1 << 32))
 
     def array(self, shape: Sequence[int]) -> np.ndarray:
-        """The next numbers, of this shape, as doubles."""
+        """Returns the next numbers, of this shape, as doubles."""
         return self._state.standard_normal(tuple(shape))
 
     def singles(self, count: int) -> np.ndarray:
-        """The next numbers, the same as those of an array."""
+        """Returns the next numbers, the same as those of an array."""
         return self._state.standard_normal(count)

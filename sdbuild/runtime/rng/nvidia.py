@@ -35,14 +35,14 @@ class Stream:
         self._offset = 0
 
     def array(self, shape: Sequence[int]) -> np.ndarray:
-        """The next numbers, of this shape, as doubles."""
+        """Returns the next numbers, of this shape, as doubles."""
         elements = np.arange(math.prod(shape), dtype=np.uint64)
         offsets = np.full(len(elements), self._offset, np.uint64)
         self._offset += 1
         return self._normals(offsets, elements).reshape(shape)
 
     def singles(self, count: int) -> np.ndarray:
-        """The next numbers, each the first element of an array of its own."""
+        """Returns the next numbers, each the first element of an array of its own."""
         offsets = np.arange(self._offset, self._offset + count, dtype=np.uint64)
         self._offset += count
         return self._normals(offsets, np.zeros(count, np.uint64))
@@ -57,7 +57,11 @@ class Stream:
 def philox(
     offsets: np.ndarray, elements: np.ndarray, key: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first two of four words of each counter, as doubles."""
+    """Returns the first two of four words of each counter, as doubles.
+
+    Shapes:
+        offsets, elements: (n,); returns two of (n,).
+    """
     zeros = np.zeros_like(offsets)
     counter = (offsets, zeros, elements, zeros)
     for number in range(_ROUNDS):

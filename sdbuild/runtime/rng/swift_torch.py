@@ -31,7 +31,8 @@ class Stream:
         self._kept: float | None = None
 
     def array(self, shape: Sequence[int]) -> np.ndarray:
-        """The next numbers, of this shape, as doubles; fewer than 16 are drawn one by one."""
+        """Returns the next numbers, of this shape, as doubles; fewer than 16 are drawn one by
+        one."""
         count = math.prod(shape)
         if count < _BLOCK:
             return self.singles(count).reshape(shape)
@@ -43,7 +44,8 @@ class Stream:
         return values.reshape(shape)
 
     def singles(self, count: int) -> np.ndarray:
-        """The next numbers; of each pair that is drawn, the second is kept for the next call."""
+        """Returns the next numbers; of each pair that is drawn, the second is kept for the next
+        call."""
         found: list[float] = []
         while len(found) < count:
             if self._kept is not None:

@@ -19,9 +19,9 @@ class Stream:
         self.generator = torch.Generator().manual_seed(seed)
 
     def array(self, shape: Sequence[int]) -> np.ndarray:
-        """The next numbers, of this shape, as floats."""
+        """Returns the next numbers, of this shape, as floats."""
         return torch.randn(*shape, generator=self.generator).numpy()
 
     def singles(self, count: int) -> np.ndarray:
-        """The next numbers, as an array: PyTorch has no others."""
+        """Returns the next numbers, as an array: PyTorch has no others."""
         return self.array((count,))

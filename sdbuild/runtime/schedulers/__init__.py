@@ -21,31 +21,35 @@ from sdbuild.bundle.schedulers import SIGMAS, parts
 
 class Schedule(Protocol):
     """The steps of one picture; `timesteps` are those that are left to do, from the first, and
-    `is_cut` says whether some are left out."""
+    `is_cut` says whether some are left out.
+
+    Shapes:
+        all tensors: (1, C, h, w).
+    """
 
     timesteps: Sequence[float]
     is_cut: bool
 
     def initial(self, noise: torch.Tensor) -> torch.Tensor:
-        """The latents to begin with, where there is no image."""
+        """Returns the latents to begin with, where there is no image."""
         ...
 
     def noised(
         self, latents: torch.Tensor, noise: torch.Tensor, index: int = 0
     ) -> torch.Tensor:
-        """The latents of an image with the noise of a step."""
+        """Returns the latents of an image with the noise of a step."""
         ...
 
     def scaled(self, sample: torch.Tensor, index: int) -> torch.Tensor:
-        """A sample as the network takes it at a step."""
+        """Returns a sample as the network takes it at a step."""
         ...
 
     def step(self, prediction: torch.Tensor, index: int, sample: torch.Tensor) -> torch.Tensor:
-        """The sample after a step."""
+        """Returns the sample after a step."""
         ...
 
     def result(self, sample: torch.Tensor) -> torch.Tensor:
-        """The latents to decode, after the last step."""
+        """Returns the latents to decode, after the last step."""
         ...
 
 
@@ -66,7 +70,7 @@ class Asked:
 
 
 def asked(request: Request, bundle: Bundle, host: Host) -> Asked:
-    """What a request asks for, where the host has not said otherwise.
+    """Returns the schedule of a request, unless the host decides otherwise.
 
     Raises:
         BundleError: the host has no such scheduler or spacing.
@@ -97,7 +101,7 @@ def asked(request: Request, bundle: Bundle, host: Host) -> Asked:
 def schedule(
     request: Request, bundle: Bundle, host: Host, generator: torch.Generator
 ) -> Schedule:
-    """The schedule of one picture.
+    """Returns the schedule of one picture.
 
     Args:
         generator: gives the noise that some schedulers add in each step.

@@ -28,30 +28,30 @@ class Diffusers:
         self._more = {name: value for name, value in more.items() if name in takes}
 
     def initial(self, noise: torch.Tensor) -> torch.Tensor:
-        """The latents to begin with, where there is no image."""
+        """Returns the latents to begin with, where there is no image."""
         return noise * self._scheduler.init_noise_sigma
 
     def noised(
         self, latents: torch.Tensor, noise: torch.Tensor, index: int = 0
     ) -> torch.Tensor:
-        """The latents of an image with the noise of a step."""
+        """Returns the latents of an image with the noise of a step."""
         found: torch.Tensor = self._scheduler.add_noise(
             latents, noise, self.timesteps[index:index + 1])
         return found
 
     def scaled(self, sample: torch.Tensor, index: int) -> torch.Tensor:
-        """A sample as the network takes it at a step."""
+        """Returns a sample as the network takes it at a step."""
         found: torch.Tensor = self._scheduler.scale_model_input(sample, self.timesteps[index])
         return found
 
     def step(self, prediction: torch.Tensor, index: int, sample: torch.Tensor) -> torch.Tensor:
-        """The sample after a step."""
+        """Returns the sample after a step."""
         found: torch.Tensor = self._scheduler.step(
             prediction, self.timesteps[index], sample, return_dict=False, **self._more)[0]
         return found
 
     def result(self, sample: torch.Tensor) -> torch.Tensor:
-        """The last sample."""
+        """Returns the last sample."""
         return sample
 
 
@@ -69,7 +69,8 @@ def schedule(asked: Asked, generator: torch.Generator) -> Diffusers:
 
 
 def _left(scheduler: Any, strength: float, steps: int) -> Any:
-    """The timesteps that are left for an image, as diffusers' image to image pipelines have them.
+    """Returns the timesteps that are left for an image, as diffusers' image to image pipelines have
+    them.
 
     Raises:
         BundleError: none is left.

@@ -16,7 +16,7 @@ _NEED_SCIPY = ("LMSDiscreteScheduler",)
 
 
 def made(kind: str, config: Mapping[str, Any]) -> Any:
-    """A scheduler of diffusers of this class, with a config of any.
+    """Returns a scheduler of diffusers of this class, with a config of any.
 
     It looks for the classes that could share the config, and imports all of them.
 

@@ -30,7 +30,7 @@ _ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12),
 
 
 def _rounded(value: float) -> int:
-    """The nearest whole number; halves are rounded away from zero. For positive numbers."""
+    """Returns the nearest whole number; halves are rounded away from zero. For positive numbers."""
     return math.floor(float(value) + 0.5)
 
 
@@ -46,7 +46,7 @@ def _alphas_cumprod() -> np.ndarray:
 
 
 class Steps:
-    """What both have in common: the built-in noise, and image to image.
+    """The common part of both: the built-in noise, and image to image.
 
     Args:
         steps: as they are asked for, one less than PNDM has timesteps.
@@ -66,27 +66,31 @@ class Steps:
         self.denoised: torch.Tensor | None = None
 
     def initial(self, noise: torch.Tensor) -> torch.Tensor:
-        """The noise itself."""
+        """Returns the noise itself."""
         return noise
 
     def noised(
         self, latents: torch.Tensor, noise: torch.Tensor, index: int = 0
     ) -> torch.Tensor:
-        """The latents of an image with the noise of a step."""
+        """Returns the latents of an image with the noise of a step."""
         alpha = self._alphas_cumprod[int(self.timesteps[index])]
         return weighted((np.sqrt(alpha), np.sqrt(1 - alpha)), (latents, noise))
 
     def scaled(self, sample: torch.Tensor, index: int) -> torch.Tensor:
-        """The sample itself."""
+        """Returns the sample itself."""
         return sample
 
     def result(self, sample: torch.Tensor) -> torch.Tensor:
-        """The last step's prediction of the clean sample."""
+        """Returns the last step's prediction of the clean sample."""
         return sample if self.denoised is None else self.denoised
 
 
 def weighted(weights: Sequence[float], values: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The weighted sum of samples, in fp32."""
+    """Returns the weighted sum of samples, in fp32.
+
+    Shapes:
+        values, returns: (1, C, h, w).
+    """
     found = torch.zeros_like(values[0])
     for weight, value in zip(weights, values, strict=True):
         found = found + float(np.float32(weight)) * value
@@ -109,7 +113,7 @@ class Pndm(Steps):
         self._first: torch.Tensor | None = None
 
     def step(self, prediction: torch.Tensor, index: int, sample: torch.Tensor) -> torch.Tensor:
-        """The sample after a step."""
+        """Returns the sample after a step."""
         timestep = int(self.timesteps[index])
         before = timestep - self._stride
         if self._count == 1:
@@ -132,7 +136,7 @@ class Pndm(Steps):
     def _before(
         self, sample: torch.Tensor, noise: torch.Tensor, timestep: int, before: int
     ) -> torch.Tensor:
-        """The sample of an earlier timestep, by formula 9 of the paper."""
+        """Returns the sample of an earlier timestep, by formula 9 of the paper."""
         now, then = (self._alphas_cumprod[max(t, 0)] for t in (timestep, before))
         below = now * np.sqrt(1 - then) + np.sqrt(now * (1 - now) * then)
         return weighted((np.sqrt(then / now), -(then - now) / below), (sample, noise))
@@ -170,7 +174,7 @@ class Dpm(Steps):
                 float(self._lambdas[index]))
 
     def step(self, prediction: torch.Tensor, index: int, sample: torch.Tensor) -> torch.Tensor:
-        """The sample after a step."""
+        """Returns the sample after a step."""
         timestep = int(self.timesteps[index])
         place, last = self.every.index(timestep), len(self.every) - 1
         alpha, sigma, now = self._at(timestep)
@@ -201,8 +205,8 @@ def _leading(steps: int) -> list[int]:
 
 
 def _karras(alphas_cumprod: np.ndarray, steps: int) -> tuple[list[int], np.ndarray]:
-    """The timesteps of sigmas that are spaced as Karras et al. have it, and the sigmas, the last
-    one twice."""
+    """Returns the timesteps of sigmas that are spaced as Karras et al. have it, and the sigmas, the
+    last one twice."""
     trained = np.sqrt((1 - alphas_cumprod) * (1 / alphas_cumprod))
     low, high = trained[0] ** (1 / _RHO), trained[-1] ** (1 / _RHO)
     sigmas = ((high + _linspace(0, 1, steps) * (low - high)) ** _RHO).astype(np.float32)
@@ -211,7 +215,7 @@ def _karras(alphas_cumprod: np.ndarray, steps: int) -> tuple[list[int], np.ndarr
 
 
 def _timestep(log_sigma: np.float32, logs: np.ndarray) -> int:
-    """The timestep of a sigma, between those of the trained ones on both sides of it."""
+    """Returns the timestep of a sigma, between those of the trained ones on both sides of it."""
     low = min(max(int((log_sigma >= logs).sum()) - 1, 0), len(logs) - 2)
     part = (logs[low] - log_sigma) / (logs[low] - logs[low + 1])
     part = np.clip(part, np.float32(0), np.float32(1))
@@ -219,5 +223,6 @@ def _timestep(log_sigma: np.float32, logs: np.ndarray) -> int:
 
 
 def schedule(asked: Asked, generator: torch.Generator) -> Pndm | Dpm:
-    """The package's scheduler of this name, which takes nothing of a checkpoint's config."""
+    """Returns the package's scheduler of this name, which takes nothing of a checkpoint's
+    config."""
     return Pndm(asked) if asked.scheduler == "pndm" else Dpm(asked)

@@ -20,16 +20,16 @@ class Tokenizer(Protocol):
     """Splits prompts into the numbers that a text encoder takes."""
 
     def ids(self, prompt: str, length: int) -> list[int]:
-        """The tokens of a prompt, padded or cut to a length."""
+        """Returns the tokens of a prompt, padded or cut to a length."""
         ...
 
     def truncated(self, prompt: str, length: int) -> str:
-        """The part of a prompt that does not fit into a length; empty if all of it does."""
+        """Returns the part of a prompt that does not fit into a length; empty if all of it does."""
         ...
 
 
 def load(name: str, folder: Path, pad_token: str) -> Tokenizer:
-    """The tokenizer called `name`, on the `vocab.json` and `merges.txt` of a folder.
+    """Returns the tokenizer called `name`, on the `vocab.json` and `merges.txt` of a folder.
 
     Raises:
         BundleError: they are none.
@@ -50,7 +50,8 @@ def load(name: str, folder: Path, pad_token: str) -> Tokenizer:
 
 
 def pairs(merges: str, comment: str) -> list[tuple[str, str]]:
-    """The tokens that each line of `merges.txt` joins, without lines that begin with a `comment`.
+    """Returns the tokens that each line of `merges.txt` joins, without lines that begin with a
+    `comment`.
 
     Raises:
         ValueError: a line is not of two words.

@@ -45,13 +45,15 @@ class Tokenizer:
         self._backend.add_special_tokens([START, END, pad_token])
 
     def ids(self, prompt: str, length: int) -> list[int]:
-        """The tokens of a prompt between a start and an end token, padded or cut to a length."""
+        """Returns the tokens of a prompt between a start and an end token, padded or cut to a
+        length."""
         words = self._words(prompt)[:length - 2]
         found = [self._vocabulary[START], *words, self._vocabulary[END]]
         return found + [self._pad] * (length - len(found))
 
     def truncated(self, prompt: str, length: int) -> str:
-        """The end of a prompt that does not fit into a length beside its start and end token."""
+        """Returns the end of a prompt that does not fit into a length beside its start and end
+        token."""
         text = self._backend.decode(self._words(prompt)[length - 2:])
         return text.replace(_END_OF_WORD, " ").strip()
 

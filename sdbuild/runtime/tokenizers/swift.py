@@ -33,13 +33,14 @@ class Tokenizer:
                        for rank, (a, b) in enumerate(pairs(read, "#"))}
 
     def ids(self, prompt: str, length: int) -> list[int]:
-        """The tokens of a prompt, padded or cut to a length: the end token is cut off first."""
+        """Returns the tokens of a prompt, padded or cut to a length: the end token is cut off
+        first."""
         unknown = self._ids[END]
         found = [self._ids.get(word, unknown) for word in (START, *self._words(prompt), END)]
         return (found + [self._pad] * (length - len(found)))[:length]
 
     def truncated(self, prompt: str, length: int) -> str:
-        """The end of a prompt that does not fit into a length beside its start token."""
+        """Returns the end of a prompt that does not fit into a length beside its start token."""
         return "".join(self._words(prompt)[length - 1:]).replace(_END_OF_WORD, " ").strip()
 
     def _words(self, prompt: str) -> list[str]:
@@ -54,7 +55,8 @@ class Tokenizer:
         return [token for word in words if word for token in self._encoded(word)]
 
     def _encoded(self, word: Sequence[str]) -> list[str]:
-        """The tokens of a word: the pair that stands first in the merges is joined first."""
+        """Returns the tokens of a word: the pair that stands first in the merges is joined
+        first."""
         tokens = [*word[:-1], word[-1] + _END_OF_WORD]
         while found := [p for p in pairwise(tokens) if p in self._ranks]:
             tokens = _joined(tokens, min(found, key=self._ranks.__getitem__))
@@ -62,7 +64,8 @@ class Tokenizer:
 
 
 def _equal(text: str) -> str:
-    """The form that is the same for texts which are equal in Swift: `é` has two spellings."""
+    """Returns the form that is the same for texts which are equal in Swift: `é` has two
+    spellings."""
     return unicodedata.normalize("NFC", text)
 
 
