@@ -45,6 +45,14 @@ def _low_guidance(scene: Scene) -> str:
     return ""
 
 
+def _negative_alone(scene: Scene) -> str:
+    guidance = scene.request.guidance
+    if guidance < 1 and scene.bundle.family != "sd":
+        return (f"weighs the prompt with guidance={guidance:g}, and the negative prompt with the "
+                "rest: a distilled model wants guidance=1 there")
+    return ""
+
+
 def _several_one_by_one(scene: Scene) -> str:
     request = scene.request
     if scene.batch == 1 and request.count > 1 and request.guidance >= 1:
@@ -108,8 +116,8 @@ def _random_steps(scene: Scene) -> str:
 
 _NOTES: Mapping[str, tuple[Note, ...]] = {
     "diffusers": (_image_size,),
-    "swift": (_low_guidance, _several_one_by_one, _words, _velocity, _schedule, _scale,
-              _whole_strength, _image_size, _large_seed),
+    "swift": (_low_guidance, _negative_alone, _several_one_by_one, _words, _velocity, _schedule,
+              _scale, _whole_strength, _image_size, _large_seed),
     "apple-python": (_random_steps, _image_size, _large_seed),
 }
 

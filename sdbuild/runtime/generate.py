@@ -15,9 +15,11 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from sdbuild.base.digest import digest_file
 from sdbuild.base.errors import SDBuildError
+from sdbuild.base.machine import machine_bytes, processors
 from sdbuild.bundle.host_notes import Scene, command_line, notes
-from sdbuild.bundle.manifest import Bundle
+from sdbuild.bundle.manifest import MANIFEST, Bundle
 from sdbuild.bundle.request import Request
 from sdbuild.runtime import files, images
 from sdbuild.runtime.pipeline import Pipeline, Result
@@ -132,13 +134,25 @@ def _write_report(
     path: Path, pipeline: Pipeline, request: Request, results: Sequence[Result],
     written: Sequence[Path], seconds: float,
 ) -> None:
-    """Writes settings, timings in seconds and the safety checker's verdicts, as JSON."""
+    """Writes settings, timings in seconds and the safety checker's verdicts, as JSON.
+
+    The manifest has the digests of all files, so that its own is that of the bundle.
+    """
     denoise_s = sum(r.seconds["denoise"] for r in results)
     steps = sum(r.steps for r in results)
+    bundle = pipeline.bundle
+    manifest = bundle.folder / MANIFEST
     content = {
         "settings": request.settings(),
-        "bundle": {"name": pipeline.bundle.name, "description": pipeline.bundle.description},
-        "machine": {"system": platform.system(), "machine": platform.machine()},
+        "bundle": {
+            "name": bundle.name, "description": bundle.description, "folder": str(bundle.folder),
+            "digest": digest_file(manifest) if manifest.is_file() else None,
+        },
+        "predictor": pipeline.predictor,
+        "machine": {
+            "system": platform.system(), "machine": platform.machine(),
+            "processors": processors(), "memory_bytes": machine_bytes(),
+        },
         "load_s": round(pipeline.load_s, 3), "total_s": round(seconds, 3),
         "steps_per_s": round(steps / denoise_s, 3) if denoise_s else None,
         "pictures": [

@@ -23,7 +23,7 @@ from sdbuild.bundle.request import Request
 from sdbuild.runtime import images
 from sdbuild.runtime.denoise import Denoiser, Guide
 from sdbuild.runtime.networks import Networks
-from sdbuild.runtime.predictor import Predictor
+from sdbuild.runtime.predictor import Predictor, chosen
 from sdbuild.runtime.prompts import Condition, Prompts
 from sdbuild.runtime.safety_checker import SafetyChecker
 from sdbuild.runtime.starts import Masked, Moments, Start, starts
@@ -67,6 +67,7 @@ class Pipeline:
             self._networks.load(*self._networks.drawing)
             if "safety_checker" in bundle.models:
                 self._checker = SafetyChecker(self._networks.part("safety_checker"), bundle.name)
+        self.predictor = chosen(predictor)
         self.load_s = time.monotonic() - started
 
     @property

@@ -51,6 +51,13 @@ class Chain:
         return outputs
 
 
+def chosen(predictor: str) -> str:
+    """The predictor that a name stands for: `auto` is Core ML on a Mac."""
+    if predictor != "auto":
+        return predictor
+    return "coreml" if sys.platform == "darwin" else "portable"
+
+
 def load(
     paths: Sequence[Path], predictor: str, attention: str, weight_bytes: int | None = None
 ) -> Chain:
@@ -63,8 +70,6 @@ def load(
         weight_bytes: of decoded weights that the executor keeps, shared equally by the models;
             all of them if None. Core ML does as it likes.
     """
-    if predictor == "auto":
-        predictor = "coreml" if sys.platform == "darwin" else "portable"
-    module = importlib.import_module(f"sdbuild.runtime.{predictor}")
+    module = importlib.import_module(f"sdbuild.runtime.{chosen(predictor)}")
     share = None if weight_bytes is None else weight_bytes // len(paths)
     return Chain([module.load(path, attention, share) for path in paths])

@@ -34,6 +34,8 @@ def test_an_ordinary_request_needs_no_word():
 
 @pytest.mark.parametrize("changes, word", [
     ({"guidance": 0.5}, "guidance=0.5 is sent as a batch of one"),
+    ({"guidance": 0, "bundle": replace(BUNDLE, family="sdxl", scale_factor=0.13025)},
+     "weighs the prompt with guidance=0"),
     ({"batch": 1, "count": 2}, "crashes at several images with a U-Net of batch one"),
     ({"other_words": ("dog,",)}, "reads other tokens than CLIP for: dog,"),
     ({"seed": 2**32 + 5}, "seeds below 2^32, this one stands for 5 here"),

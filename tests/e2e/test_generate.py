@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdbuild.base.digest import digest_file
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -101,6 +103,17 @@ def test_the_report_has_the_seconds_of_each_part(drawn):
     assert report["load_s"] > 0
     assert all(p["seconds"].keys() == {"encode", "denoise", "decode"} for p in report["pictures"])
     assert all(p["seconds"]["denoise"] > 0 for p in report["pictures"])
+
+
+def test_the_report_says_what_was_drawn_with_what(drawn, built):
+    folder, files = drawn
+    report = json.loads((folder / "report.json").read_text())
+
+    assert report["settings"]["prompt"] == "a fox"
+    assert [picture["path"] for picture in report["pictures"]] == list(map(str, files[:3]))
+    assert report["bundle"]["digest"] == digest_file(built.bundle / "manifest.json")
+    assert report["predictor"] in ("coreml", "portable")
+    assert report["steps_per_s"] > 0
 
 
 def test_what_is_not_asked_for_is_drawn_as_the_bundle_draws_best(built, tmp_path):
