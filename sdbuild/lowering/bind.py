@@ -20,11 +20,12 @@ from sdbuild.mil.ir.decode import decode_program
 from sdbuild.mil.ir.program import Function, Operation, Program, TensorType
 from sdbuild.mil.ir.proto import Message
 from sdbuild.mil.ir.traverse import rebuilt, walk
-from sdbuild.safetensors.decode import decoded, to_array
+from sdbuild.safetensors.decode import decoded, is_finite, to_array
 from sdbuild.safetensors.tensors import Tensor
 
 _UNDERFLOW_CHECKED = 400
 _SMALLEST = np.float16(2**-24)
+_STORED = {"fp16": "F16", "fp32": "F32"}
 
 
 def bind(
@@ -73,13 +74,20 @@ def _write_weights(lowered: Lowered, tensors: Mapping[str, Tensor], path: Path) 
 
 
 def _chunks(tensor: Tensor, binding: Binding) -> Iterator[bytes]:
-    """The tensor's bytes for its place, some megabytes at a time unless it is transposed."""
+    """The tensor's bytes for its place, a part at a time unless it is transposed.
+
+    Finite numbers that are stored in the type of their place are passed on as they are.
+    """
     if binding.is_transposed:
         yield _array(tensor, binding).tobytes()
         return
     small = int(np.prod(binding.shape)) < _UNDERFLOW_CHECKED
+    is_stored_so = tensor.dtype == _STORED[binding.dtype] and not small
     for chunk in tensor.chunks():
-        yield _cast(decoded(chunk, tensor), binding.dtype, tensor.name, small).tobytes()
+        if is_stored_so and is_finite(tensor.dtype, chunk):
+            yield chunk
+        else:
+            yield _cast(decoded(chunk, tensor), binding.dtype, tensor.name, small).tobytes()
 
 
 def _array(tensor: Tensor, binding: Binding) -> np.ndarray:

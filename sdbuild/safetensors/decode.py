@@ -43,17 +43,21 @@ def expect_finite(tensor: Tensor, data: bytes) -> None:
     Raises:
         SourceError: they are.
     """
-    if tensor.dtype not in _NON_FINITE or not data:
-        return
-    kind, infinity = _NON_FINITE[tensor.dtype]
-    signed = np.frombuffer(data, f"<{kind}")
-    unsigned = signed.view(f"<u{signed.itemsize}")
-    negative = 1 << (8 * signed.itemsize - 1)
-    if int(signed.max()) >= infinity or int(unsigned.max()) >= infinity + negative:
+    if tensor.dtype in _NON_FINITE and not is_finite(tensor.dtype, data):
         raise SourceError(
             f"{tensor.file}: the tensor {tensor.name} holds NaN or infinity",
             hint="the file is damaged, or was saved from a run that diverged",
         )
+
+
+def is_finite(dtype: str, data: bytes) -> bool:
+    """Whether floats of a type, BF16 or one of `FLOATS`, are neither NaN nor infinity."""
+    kind, infinity = _NON_FINITE[dtype]
+    signed = np.frombuffer(data, f"<{kind}")
+    unsigned = signed.view(f"<u{signed.itemsize}")
+    negative = 1 << (8 * signed.itemsize - 1)
+    return (int(signed.max(initial=0)) < infinity
+            and int(unsigned.max(initial=0)) < infinity + negative)
 
 
 def decoded(data: bytes, tensor: Tensor, types: Mapping[str, str] = FLOATS) -> np.ndarray:

@@ -22,7 +22,9 @@ from sdbuild.base.parsing import json_object, looks_like, shown
 from sdbuild.base.progress import report
 from sdbuild.safetensors.pickles import UNPICKLE
 
-_COPY_BYTES = 1 << 22
+_COPY_BYTES = 1 << 18
+"""So few stay in the processor's cache while they are checked, hashed and written."""
+
 _LARGEST_HEADER = 32 << 20
 """Headers are kilobytes, of LoRAs with their training in the metadata some megabytes."""
 
@@ -44,7 +46,7 @@ class Tensor:
         return self.size_bytes
 
     def chunks(self) -> Iterator[bytes]:
-        """Its bytes, some megabytes at a time."""
+        """Its bytes, a part at a time."""
         return self.file_chunks()
 
     def divided(self, count: int) -> list[Tensor]:
@@ -64,7 +66,7 @@ class Tensor:
         ]
 
     def file_chunks(self) -> Iterator[bytes]:
-        """Its bytes in the file, some megabytes at a time."""
+        """Its bytes in the file, a part at a time."""
         with self.file.open("rb") as file:
             file.seek(self.start)
             left = self.file_bytes

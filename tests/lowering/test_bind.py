@@ -147,11 +147,13 @@ def test_one_lowered_program_serves_every_checkpoint(small, tmp_path):
         assert bound(small, tensors, tmp_path / f"bound{seed}") == wanted
 
 
-def test_small_numbers_are_rounded_as_coremltools_rounds_them(small, tmp_path):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("scale", [1e-6, 1e-8])
+def test_small_numbers_are_rounded_as_coremltools_rounds_them(small, tmp_path, scale, dtype):
     """In tensors of under 400 elements it keeps what fp16 would make zero."""
-    tensors = weights(graph(Used), scale=1e-8)
+    tensors = {k: v.to(dtype) for k, v in weights(graph(Used), scale=scale).items()}
 
-    wanted = direct(Used, tensors, tmp_path / "direct")
+    wanted = direct(Used, {k: v.float() for k, v in tensors.items()}, tmp_path / "direct")
 
     assert bound(small, tensors, tmp_path / "bound") == wanted
 
@@ -228,6 +230,16 @@ def test_a_number_that_fp16_cannot_hold_is_an_error_that_names_the_tensor(
     tensors["conv.weight"][5, 1, 1, 1] = value
 
     with pytest.raises(StepError, match=message):
+        bound(small, tensors, tmp_path / "bound")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["conv.weight", "conv.bias", "matrix", "out.bias"])
+def test_what_is_stored_in_fp16_already_is_refused_in_the_same_words(small, tmp_path, name, value):
+    tensors = {k: v.half() for k, v in weights(graph(Used)).items()}
+    tensors[name].view(-1)[-1] = value
+
+    with pytest.raises(StepError, match=f"the tensor {name} holds NaN or infinity"):
         bound(small, tensors, tmp_path / "bound")
 
 
