@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.units import counted, size
 from sdbuild.engine.build import Builder
 from sdbuild.store import Record, Store
+
+if TYPE_CHECKING:
+    from sdbuild.cli.api import BuildResult
 
 _NAMED = 3
 """Tensors that a note names before it ends with an ellipsis."""
@@ -50,6 +53,22 @@ def finished(bundle: Path, builder: Builder, is_last: bool) -> list[str]:
 def relative(path: Path) -> str:
     """A path as seen from the current folder, if it is below that."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def build_as_json(found: BuildResult, store: Store) -> dict[str, Any]:
+    """A build, for commands that print JSON.
+
+    Raises:
+        SDBuildError: the build failed.
+    """
+    if found.error is not None:
+        raise found.error
+    return {
+        "bundle": str(found.bundle), "seconds": round(found.seconds, 3),
+        "ran": [as_json(record, store) for record in found.ran.values()],
+        "reused": [as_json(record, store) for record in found.reused.values()],
+        "warnings": list(found.warnings),
+    }
 
 
 def as_json(record: Record, store: Store) -> dict[str, Any]:

@@ -7,6 +7,7 @@ everywhere. What was given reaches the command as one mapping, `words`.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -212,7 +213,7 @@ def as_command(
 ) -> Callable[[Callable[..., int]], Command]:
     """Makes a command of a function, named as its module, whose docstring is its help."""
     def decorate(function: Callable[..., int]) -> Command:
-        name = function.__module__.rpartition(".")[2].replace("_", "-")
+        name = function.__module__.rpartition(".")[2].rstrip("_").replace("_", "-")
         return click.command(name, cls=Command, has_terms=has_terms, **options)(function)
     return decorate
 
@@ -241,6 +242,15 @@ store_variables = _adds((("Settings", (VARIABLES["cache"],)),), lambda field: Tr
 
 json_option = click.option("--json", "is_json", is_flag=True,
                            help="Print JSON instead of text (docs/json.md).")
+
+
+@contextlib.contextmanager
+def printed_lines() -> Iterator[list[str]]:
+    """Collects what is printed to standard output meanwhile, as lines."""
+    lines: list[str] = []
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        yield lines
+    lines += printed.getvalue().splitlines()
 
 
 def print_json(**content: object) -> None:

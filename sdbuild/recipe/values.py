@@ -7,7 +7,7 @@ list) or from the command line (text); both go through the same parser, so that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,23 @@ ATTENTIONS = ("original", "split_einsum", "split_einsum_v2")
 QUANTS = ("none", "1", "2", "3", "4", "6", "8")
 
 
-def choice(*allowed: str) -> Callable[[Any], str]:
+@dataclass(frozen=True, slots=True)
+class Choice:
     """A parser of one of some words."""
-    def parse(value: Any) -> str:
-        if str(value) not in allowed:
-            raise ValueError(f"one of {', '.join(allowed)}{did_you_mean(str(value), allowed)}")
+
+    allowed: tuple[str, ...]
+
+    def __call__(self, value: Any) -> str:
+        """The word."""
+        if str(value) not in self.allowed:
+            raise ValueError(f"one of {', '.join(self.allowed)}"
+                             f"{did_you_mean(str(value), self.allowed)}")
         return str(value)
-    return parse
+
+
+def choice(*allowed: str) -> Choice:
+    """A parser of one of some words."""
+    return Choice(allowed)
 
 
 def attention(value: Any) -> str:
@@ -37,28 +47,38 @@ def attention(value: Any) -> str:
     return choice(*ATTENTIONS)(value.lower() if isinstance(value, str) else value)
 
 
-def integer(least: int, most: int) -> Callable[[Any], int]:
+@dataclass(frozen=True, slots=True)
+class integer:
     """A parser of whole numbers."""
-    def parse(value: Any) -> int:
+
+    least: int
+    most: int
+
+    def __call__(self, value: Any) -> int:
+        """The number."""
         text = str(value)
-        is_integer = text.isascii() and text.isdigit() and len(text) <= len(str(most))
-        if not is_integer or not least <= int(text) <= most:
-            raise ValueError(f"an integer from {least} to {most}")
+        is_integer = text.isascii() and text.isdigit() and len(text) <= len(str(self.most))
+        if not is_integer or not self.least <= int(text) <= self.most:
+            raise ValueError(f"an integer from {self.least} to {self.most}")
         return int(text)
-    return parse
 
 
-def number(least: float, most: float) -> Callable[[Any], float]:
+@dataclass(frozen=True, slots=True)
+class number:
     """A parser of numbers."""
-    def parse(value: Any) -> float:
+
+    least: float
+    most: float
+
+    def __call__(self, value: Any) -> float:
+        """The number."""
         try:
             found = float(value)
         except (TypeError, ValueError):
             found = float("nan")
-        if isinstance(value, bool) or not least <= found <= most:
-            raise ValueError(f"a number from {least:g} to {most:g}")
+        if isinstance(value, bool) or not self.least <= found <= self.most:
+            raise ValueError(f"a number from {self.least:g} to {self.most:g}")
         return found
-    return parse
 
 
 def text(value: Any) -> str:
@@ -79,7 +99,8 @@ def _filled(value: Any) -> str:
 def names(value: Any) -> tuple[str, ...]:
     """Names, none twice: text with commas between them, or a list."""
     parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, list) or not all(isinstance(p, str) and p.strip() for p in parts):
+    if not isinstance(parts, list) or not parts or not all(
+            isinstance(part, str) and part.strip() for part in parts):
         raise ValueError("names with commas between them, or a list of names")
     found = tuple(part.strip() for part in parts)
     if len(set(found)) < len(found):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from sdbuild.cli.options import Command, recipe_variables
+from sdbuild.cli.options import Command, json_option, print_json, printed_lines, recipe_variables
 
 
 def doit_command(name: str, meaning: str) -> click.Command:
@@ -17,9 +17,15 @@ def doit_command(name: str, meaning: str) -> click.Command:
                    context_settings={"ignore_unknown_options": True})
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
     @recipe_variables()
-    def command(arguments: tuple[str, ...], words: dict[str, str]) -> int:
+    @json_option
+    def command(arguments: tuple[str, ...], words: dict[str, str], is_json: bool) -> int:
         from sdbuild.cli.dodo import run
 
-        return run([name, *arguments], words)
+        if not is_json:
+            return run([name, *arguments], words)
+        with printed_lines() as lines:
+            status = run([name, *arguments], words)
+        print_json(lines=lines)
+        return status
 
     return command

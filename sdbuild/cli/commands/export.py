@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from sdbuild.base.errors import RecipeError, StoreError
-from sdbuild.cli.options import OutsidePath, as_command, recipe_variables
+from sdbuild.cli.options import OutsidePath, as_command, json_option, print_json, recipe_variables
 
 if TYPE_CHECKING:
     from sdbuild.store import Record
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 @click.option("--link", "is_linked", is_flag=True,
               help="Link to the files of the store, which must not be changed.")
 @recipe_variables()
-def command(step: str, path: Path, is_linked: bool, words: dict[str, str]) -> int:
+@json_option
+def command(
+    step: str, path: Path, is_linked: bool, words: dict[str, str], is_json: bool
+) -> int:
     """Copy a step's artifact to PATH, which must not exist.
 
     STEP is a step such as convert:unet; it is made if needed. Of an artifact that holds a single
@@ -29,6 +34,7 @@ def command(step: str, path: Path, is_linked: bool, words: dict[str, str]) -> in
     """
     from sdbuild.base.suggestions import did_you_mean
     from sdbuild.cli.api import run
+    from sdbuild.cli.format import as_json
     from sdbuild.cli.reporter import Before
     from sdbuild.engine.build import Builder
     from sdbuild.recipe.settings import settings
@@ -39,19 +45,27 @@ def command(step: str, path: Path, is_linked: bool, words: dict[str, str]) -> in
     if step not in builder.plan.steps:
         raise RecipeError(f"there is no step {step!r}{did_you_mean(step, builder.plan.steps)}",
                           hint=f"the steps are: {', '.join(builder.plan.steps)}")
-    if status := run(words, (step,), 1, Before()).status:
-        return status
+    with redirect_stdout(sys.stderr if is_json else sys.stdout):
+        built = run(words, (step,), 1, Before())
+    if is_json and built.error is not None:
+        raise built.error
+    if built.status:
+        return built.status
 
-    def lay_out(record: Record) -> None:
+    def lay_out(record: Record) -> Record:
         part = _only_entry(record, path)
         if is_linked:
             builder.store.checkout(record, path, part)
-            return
+            return record
         with builder.store.workspace(f"export-{record.key}") as work:
             _copy(builder.store.checkout(record, work / "out", part), path)
+        return record
 
-    builder.deliver(step, lay_out)
-    click.echo(path)
+    record = builder.deliver(step, lay_out)
+    if is_json:
+        print_json(path=str(path), artifact=as_json(record, builder.store))
+    else:
+        click.echo(path)
     return 0
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from sdbuild.base.errors import RecipeError
-from sdbuild.cli.options import OutsidePath, as_command, recipe_variables
+from sdbuild.cli.options import OutsidePath, as_command, json_option, print_json, recipe_variables
 from sdbuild.engine.process import PATIENT
 from sdbuild.recipe.fields import DRAW_FIELDS, INPUT_FIELDS, VARIABLES, VARIANT_FIELD
 from sdbuild.recipe.tables import values_of
@@ -30,7 +32,10 @@ _OTHERS = ("out", "report", "trace", "predictor")
               help="Decoded weights that the portable executor keeps of each component.  "
               "[default: all]")
 @recipe_variables(with_image=True)
-def command(bundle: Path | None, weight_bytes: int | None, words: dict[str, str]) -> int:
+@json_option
+def command(
+    bundle: Path | None, weight_bytes: int | None, words: dict[str, str], is_json: bool
+) -> int:
     """Generate images.
 
     BUNDLE is a finished bundle, whoever made it: a folder, a zip, or hub:owner/name; the recipe's
@@ -48,20 +53,30 @@ def command(bundle: Path | None, weight_bytes: int | None, words: dict[str, str]
         out = project.path(VARIABLES["out"], words) or Path("images", f"{made.name}.png")
         report = project.path(VARIABLES["report"], words)
         trace = project.path(VARIABLES["trace"], words)
+        paths = []
         for path in generate(made, request, out, report, predictor, weight_bytes, trace):
-            click.echo(path)
+            paths.append(str(path))
+            if not is_json:
+                click.echo(path)
+        if is_json:
+            print_json(bundle=str(made.folder), images=paths)
 
-    return _of_finished(bundle, words, draw) if bundle else _of_recipe(words, draw)
+    return _of_finished(bundle, words, draw) if bundle else _of_recipe(words, draw, is_json)
 
 
-def _of_recipe(words: dict[str, str], draw: Callable[[Bundle, Request], None]) -> int:
+def _of_recipe(
+    words: dict[str, str], draw: Callable[[Bundle, Request], None], is_json: bool
+) -> int:
     """Draws with the recipe's own bundle."""
     from sdbuild.bundle.manifest import load_bundle
     from sdbuild.cli.api import run
     from sdbuild.cli.reporter import Before
     from sdbuild.recipe.recipe import load
 
-    built = run(words, ("build",), 1, Before())
+    with redirect_stdout(sys.stderr if is_json else sys.stdout):
+        built = run(words, ("build",), 1, Before())
+    if is_json and built.error is not None:
+        raise built.error
     if not built.status:
         draw(load_bundle(built.bundle), load(words).request)
     return built.status

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict
+
 import click
 
 from sdbuild.base.errors import RecipeError
-from sdbuild.cli.options import as_command, recipe_variables, with_model
+from sdbuild.cli.options import as_command, json_option, print_json, recipe_variables, with_model
 
 
 @as_command()
@@ -13,7 +17,8 @@ from sdbuild.cli.options import as_command, recipe_variables, with_model
 @click.option("--write", "is_written", is_flag=True,
               help="Write into a built-in recipe too, instead of printing the lock.")
 @recipe_variables()
-def command(recipe: str, is_written: bool, words: dict[str, str]) -> int:
+@json_option
+def command(recipe: str, is_written: bool, words: dict[str, str], is_json: bool) -> int:
     """Pin a recipe's checkpoint by digest.
 
     RECIPE is a recipe's name, or its file. Downloads every part of the checkpoint and writes the
@@ -39,7 +44,8 @@ def command(recipe: str, is_written: bool, words: dict[str, str]) -> int:
     builder = Builder(plan(found.recipe.with_lock(None)), store, found.ram_bytes)
     names = [step.name for step in builder.plan.steps.values() if step.kind == "download"]
     builder.reach_sources(names)
-    records = {name: builder.make_all(name) for name in names}
+    with redirect_stdout(sys.stderr if is_json else sys.stdout):  # what is fetched
+        records = {name: builder.make_all(name) for name in names}
     made = lockfile.Lock(
         parts={name.partition(":")[2]: {entry.path: sha256_file(builder.file(record, entry.path))
                                         for entry in record.tree}
@@ -47,13 +53,18 @@ def command(recipe: str, is_written: bool, words: dict[str, str]) -> int:
         commits=builder.checkpoints.commits(found.recipe.sources.checkpoints),
     )
     path = Project.here().find(recipe)
-    if real_path(path.parent) == real_path(BUILT_IN) and not is_written:
+    is_written = is_written or real_path(path.parent) != real_path(BUILT_IN)
+    if is_written:
+        lockfile.write(path, made)
+        locked = Builder(plan(found.recipe.with_lock(made)), store, found.ram_bytes)
+        for name, record in records.items():
+            locked.adopt(name, record)
+    if is_json:
+        print_json(recipe=str(path), is_written=is_written, **asdict(made))
+        return 0
+    if not is_written:
         click.echo(lockfile.text(made), nl=False)
         return 0
-    lockfile.write(path, made)
-    locked = Builder(plan(found.recipe.with_lock(made)), store, found.ram_bytes)
-    for name, record in records.items():
-        locked.adopt(name, record)
     at = "".join(f", {place} at {commit[:12]}" for place, commit in made.commits.items())
     click.echo(f"{path.name}: {len(made.parts)} parts locked{at}")
     return 0

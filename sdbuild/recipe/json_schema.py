@@ -1,0 +1,116 @@
+"""JSON Schemas of recipes and of `sdbuild.toml`, from the fields, for editors that complete TOML.
+
+They are in the wheel: `sdbuild schema recipe` prints one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sdbuild.bundle.schedulers import SCHEDULERS
+from sdbuild.families import FAMILIES
+from sdbuild.recipe import values
+from sdbuild.recipe.fields import (
+    CHECK_FIELDS,
+    DRAW_FIELDS,
+    FLOOR_FIELD,
+    MODEL_FIELD,
+    RECIPE_FIELDS,
+    REQUIRED,
+    SETTING_FIELDS,
+    Field,
+)
+
+DRAFT = "http://json-schema.org/draft-07/schema#"
+"""What editors know: taplo has no later one."""
+
+Schema = dict[str, Any]
+
+_TEXT: Schema = {"type": "string"}
+_FILLED: Schema = {"type": "string", "pattern": r"\S"}
+_COMPONENT: Schema = {"enum": sorted({c.name for f in FAMILIES.values() for c in f.components})}
+
+
+_SIDE = "(6[4-9]|[7-9][0-9]|[1-9][0-9]{2,3})"
+
+
+def _several(one: Schema) -> Schema:
+    """A list, or text with commas between them."""
+    return {"anyOf": [_FILLED, {"type": "array", "items": one, "minItems": 1}]}
+
+
+_OF_PARSERS: dict[Any, Schema] = {
+    values.text: _TEXT,
+    values.named_path: _FILLED, values.path: _FILLED, values.url: _FILLED,
+    values.places: _several(_FILLED), values.loras: _several(_FILLED),
+    values.names: _several(_COMPONENT),
+    values.optional_names: {"anyOf": [_TEXT, {"type": "array", "items": _COMPONENT}]},
+    values.size: {"anyOf": [
+        {"type": "integer", "minimum": 64, "maximum": 2048, "multipleOf": 8},
+        {"type": "string", "pattern": f"^{_SIDE}(x{_SIDE})?$"}]},
+    values.nbits: {"enum": [int(word) if word.isdigit() else word for word in values.QUANTS]},
+    values.attention: {"enum": [*values.ATTENTIONS, *map(str.upper, values.ATTENTIONS)]},
+    values.scheduler: {"anyOf": [{"enum": list(SCHEDULERS)},
+                                 {"type": "string", "pattern": "[A-Z]"}]},
+    values.yes: {"anyOf": [{"type": "boolean"}, {"enum": ["yes", "no"]}]},
+    values.prompts: {"type": "array", "items": _FILLED, "minItems": 1, "maxItems": 16},
+    values.memory: {"anyOf": [{"type": "integer", "minimum": 100_000_000},
+                              {"type": "string", "pattern": r"^[0-9.]+\s*[A-Za-z]*$"}]},
+    values.picture: {"type": "string", "pattern": r"\.[A-Za-z]{3,4}$"},
+}
+"""What TOML may hold for a parser. (Words of the command line, such as "6" for 6, are left out.)"""
+
+
+def recipe() -> Schema:
+    """The schema of a recipe."""
+    digests = {"type": "object", "additionalProperties": _FILLED}
+    floor = _table((FLOOR_FIELD,))["properties"]["floor"]
+    floors = {"type": "object", "required": ["reason"], "additionalProperties": False,
+              "properties": {"reason": _FILLED, **dict.fromkeys(values.QUANTS, floor)}}
+    found = _table(RECIPE_FIELDS)
+    found["required"] = ["family", *found["required"]]
+    found["properties"] = {
+        "summary": _TEXT | {"description": "what it is, for `sdbuild recipes`"},
+        "family": {"enum": list(FAMILIES), "description": "the family of models"},
+        **found["properties"],
+        "draw": _table(DRAW_FIELDS),
+        "check": _table(CHECK_FIELDS) | {"dependencies": {"accepts": ["reason"],
+                                                          "reason": ["accepts"]}},
+        "floors": {"type": "object", "propertyNames": _COMPONENT, "additionalProperties": floors},
+        "lock": {"type": "object", "additionalProperties": digests},
+    }
+    return {"$schema": DRAFT, "title": "A recipe of sdbuild", **found}
+
+
+def project() -> Schema:
+    """The schema of `sdbuild.toml`."""
+    return {"$schema": DRAFT, "title": "sdbuild.toml", **_table((MODEL_FIELD, *SETTING_FIELDS)),
+            "required": []}
+
+
+def _table(fields: Iterable[Field]) -> Schema:
+    fields = list(fields)
+    return {
+        "type": "object", "additionalProperties": False,
+        "required": [field.name for field in fields if field.default is REQUIRED],
+        "properties": {field.name: _value(field) for field in fields},
+    }
+
+
+def _value(field: Field) -> Schema:
+    """What a field may hold, what it means, and its default."""
+    found: Schema = {"description": field.meaning}
+    if field.default is not REQUIRED and field.default is not None:
+        found["default"] = field.default
+    if isinstance(field.parse, values.Choice):
+        return found | {"enum": list(field.parse.allowed)}
+    if isinstance(field.parse, values.integer):
+        return found | _between("integer", field.parse)
+    if isinstance(field.parse, values.number):
+        return found | _between("number", field.parse)
+    return found | _OF_PARSERS[field.parse]
+
+
+def _between(kind: str, bounds: values.integer | values.number) -> Schema:
+    return {"type": kind, "minimum": bounds.least, "maximum": bounds.most}
