@@ -1,4 +1,4 @@
-"""diffusers' layout: which files of a checkpoint make a part, told from their names."""
+"""diffusers' layout: which files of a checkpoint make a part, inferred from their names."""
 
 from __future__ import annotations
 

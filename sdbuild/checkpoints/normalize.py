@@ -17,7 +17,7 @@ from sdbuild.base.parsing import shown
 from sdbuild.checkpoints import networks
 from sdbuild.checkpoints.defaults import DEFAULTS, SCALES
 from sdbuild.checkpoints.layout import RESOURCES
-from sdbuild.checkpoints.sidecar_configs import TOLD, host_tokenizer, scheduler
+from sdbuild.checkpoints.sidecar_configs import SIDECAR_FACTS, host_tokenizer, scheduler
 
 if TYPE_CHECKING:
     from sdbuild.checkpoints import Checkpoint
@@ -57,11 +57,12 @@ def architecture_of(
     Raises:
         SourceError: the config does not name a network, or a file beside it is not sound.
     """
-    part, *beside = reads
-    resources = checkpoint.resources() if beside else {}
-    told = {TOLD[folder][0]: TOLD[folder][1](resources, params) for folder in beside}
+    part, *sidecars = reads
+    resources = checkpoint.resources() if sidecars else {}
+    facts = {name: read(resources, params)
+             for name, read in (SIDECAR_FACTS[folder] for folder in sidecars)}
     found = architecture(part, checkpoint.config(part), params.get("family", "sd"))
-    return found | {name: what for name, what in told.items() if what is not None}
+    return found | {name: what for name, what in facts.items() if what is not None}
 
 
 def check(checkpoint: Checkpoint, reads: Sequence[str], params: Mapping[str, Any]) -> None:

@@ -169,9 +169,9 @@ def _rules(resources: Mapping[str, bytes], name: str) -> list[str]:
     return [line for line in merges.split("\n") if line and not line.startswith("#")]
 
 
-Told = Callable[[Mapping[str, bytes], Mapping[str, Any]], Mapping[str, Any] | None]
+ReadFact = Callable[[Mapping[str, bytes], Mapping[str, Any]], Mapping[str, Any] | None]
 
-TOLD: Mapping[str, tuple[str, Told]] = {
+SIDECAR_FACTS: Mapping[str, tuple[str, ReadFact]] = {
     "scheduler": ("prediction", prediction),
     "tokenizer": ("padding", padding),
     "tokenizer_2": ("padding", partial(padding, tokenizer=TOKENIZER_2)),

@@ -177,7 +177,7 @@ class Reporter(Collector):
             self.write(f"{message}\n")
 
     def _counts(self, task: Task) -> bool:
-        """Returns a step its number; whether the task is one."""
+        """Numbers a step; returns whether the task is one."""
         if is_step(task):
             self.display.numbers[task.meta["step"]] = len(self.display.numbers) + 1
         return is_step(task)

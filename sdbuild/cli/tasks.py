@@ -227,7 +227,7 @@ def _killed(name: str, number: int) -> str:
 
 
 def _guarded(run: Action) -> Action:
-    """Returns the action, its errors told by doit without a traceback.
+    """Returns the action, its errors reported by doit without a traceback.
 
     What it prints is made safe around the whole run: `doit -n` has actions overlap in threads.
     """
@@ -242,7 +242,7 @@ def _guarded(run: Action) -> Action:
 
 
 def _false_on_error(holds: Callable[[], bool]) -> Callable[[], bool]:
-    """Returns the condition, false where it cannot be told: running the task will say what is
+    """Returns the condition, false where it is unknown: running the task will say what is
     wrong."""
     def condition() -> bool:
         try:
@@ -253,7 +253,7 @@ def _false_on_error(holds: Callable[[], bool]) -> Callable[[], bool]:
 
 
 class _Clean(PythonAction):
-    """An action of `doit clean`, which has no failures: its errors are told and end doit.
+    """An action of `doit clean`, which has no failures: its errors are reported and end doit.
 
     Args:
         what: it does, in words: doit tells it.

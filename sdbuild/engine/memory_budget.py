@@ -63,14 +63,14 @@ class Ram:
         """Holds memory for a step and gives how many bytes; waits until there are enough.
 
         They are all that the step can use, if so many are free, and never less than it needs. A
-        step that would be alone never waits. Standard error is told once for whom it waits.
+        step that would be alone never waits. Standard error says once for whom it waits.
         """
-        has_told = False
+        has_reported = False
         while isinstance(found := self._claim(step, cost), list):
-            if not has_told:
+            if not has_reported:
                 LOG.warning("   %s waits for %s of the %s of memory, reserved by %s", step,
                             size(cost.least_bytes), size(self.limit), ", ".join(map(str, found)))
-                has_told = True
+                has_reported = True
             time.sleep(_LOOK_EVERY_S)
         handle, path, count = found
         try:

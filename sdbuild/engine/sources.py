@@ -147,7 +147,7 @@ class Checkpoints:
         return moves
 
     def job(self, step: Step) -> dict[str, Any]:
-        """Returns what the process of a step is told: from where it reads which parts of a
+        """Returns the job of a step's process: from where it reads which parts of a
         checkpoint.
 
         A locked one may come from any place, for it is held against the lock; another from the

@@ -45,7 +45,7 @@ class Published:
 
 
 KINDS = {"inpainting": "it takes a mask", "distilled": "it takes its guidance as an input"}
-"""What a U-Net's config says of it, and how people are told."""
+"""Predictions as a U-Net's config names them, and as messages do."""
 
 _WIDTHS = (320, 640, 1280, 1280)
 

@@ -106,7 +106,7 @@ def usage(store: Store) -> Usage:
 
 
 def tables(files: Iterable[File], lineage: Lineage) -> dict[str, tuple[Share, ...]]:
-    """Files told apart by the variants, components and stages that they belong to."""
+    """Files distinguished by the variants, components and stages that they belong to."""
     files, variants = list(files), lineage.variants()
     users: dict[str, list[Record]] = {}
     for record in lineage.records.values():

@@ -108,7 +108,7 @@ def _holds(term: Term, found: Mapping[str, Any]) -> bool:
                               "the beginning of one")
         return compare(own[:len(term.value)], term.value)
     if term.how in ("=", "==", "!="):
-        # A key is told by its first digits, and found by them.
+        # A key is printed as its first digits, and found by them.
         value = f"{term.value}*" if term.field == "key" else term.value
         return _is_same(own, value) == (term.how != "!=")
     if own is None or isinstance(own, bool):

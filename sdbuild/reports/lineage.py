@@ -97,7 +97,7 @@ class Lineage:
 
 def variant(bundle: Record) -> str:
     """Returns the name of a bundle's variant: what its record calls it, or else as
-    `Recipe.variant`, though without what only the command line told."""
+    `Recipe.variant`, though without what only the command line set."""
     if "variant" in bundle.facts:
         return str(bundle.facts["variant"])
     params: Mapping[str, Any] = bundle.ingredients["params"]

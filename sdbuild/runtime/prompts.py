@@ -1,7 +1,7 @@
 """Prompts to what a U-Net is given of them: a function for each family of models.
 
 Hosts differ in the tokens, in the negative prompt that nobody gave, and in the sizes that Stable
-Diffusion XL is told.
+Diffusion XL has as an input.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Prompts:
         return self._bundle.zeroes_empty and not host.encodes_empty
 
     def _sides(self, request: Request) -> tuple[int, int]:
-        """Returns the height and width that the U-Net is told, in pixels."""
+        """Returns the height and width that the U-Net has as an input, in pixels."""
         fixed = HOSTS[request.host].told_px
         return (fixed, fixed) if fixed else (self._bundle.height_px, self._bundle.width_px)
 

@@ -41,8 +41,8 @@ class Download(ComponentStage):
         found: dict[str, Any] = {"prefixes": list(component.prefixes)} if component.folder else {}
         if component.folder and recipe.family.name != "sd":
             found["family"] = component.family or recipe.family.name
-        is_told = not component.folder or component.takes("prediction")
-        if is_told and recipe.sources.prediction_type:
+        is_declared = not component.folder or component.takes("prediction")
+        if is_declared and recipe.sources.prediction_type:
             found["prediction_type"] = recipe.sources.prediction_type
         return found
 

@@ -289,7 +289,7 @@ def is_read_only(error: OSError) -> bool:
 
 @contextlib.contextmanager
 def guarded(where: Path) -> Iterator[None]:
-    """Reports what a file system refuses as an error of ours, with the name of the file.
+    """Translates what a file system refuses into an error of ours, with the name of the file.
 
     Raises:
         StoreError: it refuses something.

@@ -41,7 +41,7 @@ def is_same(path: Path, other: Path) -> bool:
     """Whether two paths lead to one file, as hard links do.
 
     Raises:
-        StoreError: that cannot be told now.
+        StoreError: that is unknown now.
     """
     one, two = _status(path), _status(other)
     return one is not None and two is not None and os.path.samestat(one, two)

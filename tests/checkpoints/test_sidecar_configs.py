@@ -6,7 +6,7 @@ import pytest
 
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints.resources import TOKENIZER, TOKENIZER_2
-from sdbuild.checkpoints.sidecar_configs import TOLD, host_tokenizer, padding, prediction
+from sdbuild.checkpoints.sidecar_configs import SIDECAR_FACTS, host_tokenizer, padding, prediction
 
 SCHEDULER = {"beta_start": 0.1, "beta_end": 0.2, "beta_schedule": "linear", "trained_betas": None,
              "num_train_timesteps": 10, "steps_offset": 1}
@@ -79,7 +79,7 @@ MERGES = {"tokenizer/merges.txt": b"#version: 0.2\na b</w>\n"}
 
 def test_each_of_two_tokenizers_pads_with_its_own():
     both = tokenizer() | second(tokenizer(special={"pad_token": "!"}))
-    found = {folder: TOLD[folder][1](both, {}) for folder in ("tokenizer", "tokenizer_2")}
+    found = {folder: SIDECAR_FACTS[folder][1](both, {}) for folder in ("tokenizer", "tokenizer_2")}
 
     assert found == {"tokenizer": None, "tokenizer_2": {"end_token_id": 3, "pad_token_id": 0}}
 

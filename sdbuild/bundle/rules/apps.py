@@ -58,18 +58,18 @@ def histogram_tells_the_attention(bundle: Opened) -> Iterator[Finding]:
 @rule(WARNING, APPS, "does not offer the ControlNet for this bundle.", families=(SD,))
 def controlnets_have_the_unets_attention(bundle: Opened) -> Iterator[Finding]:
     """`metadata.json` of each ControlNet tells the same attention as the controlled U-Net's."""
-    told = {model.file: _SPLIT_KEY in entry["mlProgramOperationTypeHistogram"]
+    is_split = {model.file: _SPLIT_KEY in entry["mlProgramOperationTypeHistogram"]
             for model, entry in _entries(bundle)}
     for unet in bundle.denoiser("ControlledUnet")[:1]:
         for net in bundle.nets:
-            own, wanted = told.get(net.file), told.get(unet.file)
+            own, wanted = is_split.get(net.file), is_split.get(unet.file)
             if None not in (own, wanted) and own != wanted:
                 yield Finding(f"{net.file}/metadata.json", f"{'' if own else 'no '}{_SPLIT_KEY}",
                               f"the attention of {unet.file}")
 
 
 def _is_split(model: Compiled) -> bool:
-    """Whether a program has the operation by which split attention is told."""
+    """Whether a program has the operation by which split attention is recognized."""
     return b" einsum(" in program(model)
 
 

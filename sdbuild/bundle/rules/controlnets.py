@@ -18,7 +18,7 @@ _SHAPES: Mapping[str, Shape] = {
 
 
 @rule(ERROR, SWIFT, "feeds these by name: with another one predictions fail, without one the "
-      "net is not told it.", families=(SD,))
+      "net does not get it.", families=(SD,))
 def controlnets_take_what_is_fed(bundle: Opened) -> Iterator[Finding]:
     """A ControlNet takes `sample`, `timestep`, `encoder_hidden_states` and `controlnet_cond`."""
     for model in bundle.nets:

@@ -33,17 +33,17 @@ def command(step: str, words: dict[str, str], is_json: bool) -> int:
     if step != "*" and step not in known:
         raise RecipeError(f"{step} was never made here{did_you_mean(step, known)}")
     before: dict[str, Record] = {}
-    told: list[tuple[Record, list[str]]] = []
+    changes: list[tuple[Record, list[str]]] = []
     for record in lineage.records.values():
         if step == "*" or step in _names(record):
             old = before.get(record.step)
             changed = causes(old, record.ingredients, lineage, None) if old else []
-            told.append((record, changed))
+            changes.append((record, changed))
         before[record.step] = record
     if is_json:
-        print_json(artifacts=[as_json(r, store) | {"changed": c} for r, c in told])
+        print_json(artifacts=[as_json(r, store) | {"changed": c} for r, c in changes])
         return 0
-    for record, changed in told:
+    for record, changed in changes:
         gone = "" if store.has_content(record) else "  (evicted)"
         click.echo(f"{record.made_at[:16]}  {record.step:<24}{made(record)}{gone}")
         for cause in changed:

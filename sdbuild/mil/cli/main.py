@@ -185,7 +185,7 @@ def _bits_pair(text: str) -> tuple[str, int]:
 
 
 def _guarded(run: Run) -> Run:
-    """Returns `run`, with errors of the file system told as our own."""
+    """Returns `run`, with errors of the file system as our own."""
 
     def guarded(options: argparse.Namespace) -> int:
         try:

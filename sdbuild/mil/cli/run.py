@@ -1,4 +1,4 @@
-"""Models executed from the outside: inputs from files or a seed, outputs told in short and saved.
+"""Models executed from the outside: inputs from files or a seed, outputs summarized and saved.
 
 The executor itself is `execute/execute.py`; here are the programs of a pipeline in a row.
 """

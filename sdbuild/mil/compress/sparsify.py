@@ -31,7 +31,7 @@ from sdbuild.mil.files.arrays import pack_bits
 from sdbuild.mil.ir.program import TensorType
 
 MIN_SPARSITY = 0.5
-"""The least share of zeros by which `sparsify` prunes with a threshold, unless told."""
+"""The least share of zeros by which `sparsify` prunes with a threshold by default."""
 _MASK_BITS = 1
 
 

@@ -164,7 +164,7 @@ def _value(where: str, model: Model, value: Value) -> Iterator[Problem]:
 def _blob(where: str, model: Model, value: Value, blob: Blob) -> Iterator[Problem]:
     try:
         reader = model.reader(blob.file)
-    except MILError:  # told once, with the weight files
+    except MILError:  # reported once, with the weight files
         return
     try:
         record = reader.record(blob.offset)

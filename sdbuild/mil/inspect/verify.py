@@ -1,4 +1,4 @@
-"""Verify: everything in a model is read, and what is wrong with it is told, all of it at once."""
+"""Verify: everything in a model is read, and all problems are reported at once."""
 
 from __future__ import annotations
 

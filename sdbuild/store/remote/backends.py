@@ -144,7 +144,7 @@ class GS(ObjectStore):
 
     def __init__(self, url: str, timeout_s: float) -> None:
         # Else gcsfs asks another service, by gRPC, for the type of the bucket at every call, and
-        # complains of not being told. Zonal buckets need it.
+        # complains of not knowing it. Zonal buckets need it.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         super().__init__(url, timeout_s)
 

@@ -50,7 +50,7 @@ class Remote:
         self._found: dict[str, Shared | None] = {}
         self._damaged: set[str] = set()
         self._may_read = self._may_write = True
-        self._told: dict[str, object] = {}
+        self._reported: dict[str, object] = {}
 
     def __repr__(self) -> str:
         return f"Remote({self._there})"
@@ -59,7 +59,7 @@ class Remote:
         """Makes sure that the place is a shared store or may become one. Ask before work starts;
         nothing is written there.
 
-        A place that does not answer is told of, and done without.
+        A place that does not answer is reported, and not used.
 
         Raises:
             RecipeError: something else is there.
@@ -125,7 +125,7 @@ class Remote:
         return True
 
     def push(self, record: Record) -> bool:
-        """Returns an artifact away: its files first, so that a record never promises too much.
+        """Uploads an artifact: its files first, so that a record never promises too much.
 
         Files that are there are not sent again. Says whether all of it is there now.
         """
@@ -153,7 +153,7 @@ class Remote:
         return False
 
     def _check_softly(self) -> None:
-        """As `check`; what else is there is told of and left alone, for the build goes on."""
+        """As `check`; what else is there is reported and left alone, for the build goes on."""
         try:
             self.check()
         except RecipeError as error:
@@ -236,7 +236,7 @@ class Remote:
     def _tell(self, text: str, matter: str = "") -> None:
         """Says it, once for each text or matter: drivers may word the same anew for each file."""
         mine = object()  # of several threads that would say it, one does
-        if self._told.setdefault(matter or text, mine) is mine:
+        if self._reported.setdefault(matter or text, mine) is mine:
             LOG.warning("remote %s: %s", self._there, text)
 
 
