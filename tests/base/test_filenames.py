@@ -188,7 +188,7 @@ def test_a_recipe_has_one_name_under_either_spelling(tmp_path):
 def test_names_that_are_one_on_a_mac_are_not_taken_into_an_artifact(store, tmp_path, one, other):
     folder = made(store, tmp_path, {one: "1", other: "2"})
 
-    with pytest.raises(StoreError, match="are one name where disks tell neither case"):
+    with pytest.raises(StoreError, match="are the same name on disks that ignore case"):
         store.put(folder, record())
 
     assert store.find(record().key) is None
