@@ -209,8 +209,8 @@ def _problems(name: str, config: Mapping[str, Any], family: str) -> list[str]:
         for field, rule in rules.items()
         if field in config and not rule.allows(config[field])
     ]
-    if name in _CONDITIONED and not problems and (other := _other_family(config, family)):
-        return [f"its widths are those of {FAMILIES[other].title}"]
+    if name in _CONDITIONED and not problems and published_family(config) not in ("", family):
+        return [f"its widths are those of {FAMILIES[published_family(config)].title}"]
     return problems
 
 
@@ -223,8 +223,7 @@ def _built_by(name: str, config: Mapping[str, Any]) -> str:
     return f'a recipe with family = "{found}" builds it' if found else ""
 
 
-def _other_family(config: Mapping[str, Any], family: str) -> str:
-    """Returns the family of a published network with these widths if it is another; else empty."""
+def published_family(config: Mapping[str, Any]) -> str:
+    """Returns the family of the published U-Net of XL with these widths; empty if none has them."""
     widths = config["cross_attention_dim"], config["projection_class_embeddings_input_dim"]
-    found = _PUBLISHED.get(widths, family) if isinstance(widths[0], int) else family
-    return "" if found == family else found
+    return _PUBLISHED.get(widths, "") if isinstance(widths[0], int) else ""

@@ -15,6 +15,7 @@ from sdbuild.base.errors import RecipeError, SourceError
 from sdbuild.base.parsing import json_object, shown
 from sdbuild.checkpoints import Checkpoint, is_hub, open_checkpoint
 from sdbuild.checkpoints.defaults import DEFAULTS
+from sdbuild.checkpoints.networks import published_family
 from sdbuild.checkpoints.resources import SCHEDULER
 from sdbuild.families import FAMILIES
 from sdbuild.recipe.fields import PREDICTION_TYPES
@@ -225,11 +226,12 @@ def _traits(checkpoint: Checkpoint) -> _Traits:
 
 
 def _family(unet: Mapping[str, Any], checkpoint: Checkpoint) -> str:
-    """Returns the family of a U-Net; XL's refiner comes without the first of the two text
-    encoders."""
+    """Returns the family of a U-Net, which may be alone; where its widths are of no published one,
+    XL's refiner is what comes without the first of the two text encoders."""
     if unet["addition_embed_type"] != "text_time":
         return "sd"
-    return "sdxl" if checkpoint.has("text_encoder") else "sdxl-refiner"
+    inferred = "sdxl" if checkpoint.has("text_encoder") else "sdxl-refiner"
+    return published_family(unet) or inferred
 
 
 def _kind(unet: Mapping[str, Any]) -> str:

@@ -16,10 +16,12 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints import normalize, open_checkpoint
+from sdbuild.recipe.recipe import load
 from tests.checkpoints.test_single_file import download, joined
-from tests.single_files import small_checkpoint, write
+from tests.single_files import CONFIGS, config_of, hollow, small_checkpoint, write
 from tests.xl_files import small_controlnet, small_xl, xl_file
 
+PUBLISHED = CONFIGS / "stable-diffusion-xl-base-1.0"
 FAMILIES = {"base": "sdxl", "refiner": "sdxl-refiner", "inpainting": "sdxl", "lcm": "sdxl"}
 HALVES = {"unet": [("",)], "text_encoder": [("",)], "text_encoder_2": [("",)],
           "vae": [("decoder.", "post_quant_conv."), ("encoder.", "quant_conv.")]}
@@ -153,6 +155,46 @@ def base(tmp_path_factory):
     path = tmp_path_factory.mktemp("base")
     folder, states = small_xl(path / "folder", "base")
     return folder, xl_file(folder, states)
+
+
+@pytest.fixture(scope="module")
+def published():
+    """The states of the published model's networks, without numbers."""
+    configs = {part: config_of(PUBLISHED, part)
+               for part in ("unet", "vae", "text_encoder", "text_encoder_2")}
+    with torch.device("meta"):
+        return {
+            "unet": UNet2DConditionModel.from_config(configs["unet"]).state_dict(),
+            "vae": AutoencoderKL.from_config(configs["vae"]).state_dict(),
+            "text_encoder": CLIPTextModel(
+                CLIPTextModel.config_class(**configs["text_encoder"])).state_dict(),
+            "text_encoder_2": CLIPTextModelWithProjection(
+                CLIPTextModel.config_class(**configs["text_encoder_2"])).state_dict(),
+        }
+
+
+def test_the_real_sizes_have_the_names_and_configs_of_their_repository(published, tmp_path):
+    with torch.device("meta"):
+        file = hollow(tmp_path / "a.safetensors", xl_file(PUBLISHED, published))
+    checkpoint = open_checkpoint([str(file)], {})
+
+    for part, state in published.items():
+        found = {t.name: t.shape for t in normalize.tensors(
+            part, checkpoint.tensors(part).values())}
+        drop = "text_model." if part == "text_encoder" else ""
+        assert {n.removeprefix(drop): s for n, s in found.items()} == {
+            n: tuple(t.shape) for n, t in state.items()}, part
+        inferred, wanted = (normalize.architecture(part, config, "sdxl") for config in (
+            checkpoint.config(part), config_of(PUBLISHED, part)))
+        assert inferred == wanted, part
+    assert load({"source": str(file)}).family.name == "sdxl"
+
+
+def test_a_u_net_alone_is_of_the_family_that_its_widths_show(published, tmp_path):
+    """Few-step U-Nets of XL come without text encoders, as its refiner without the first."""
+    file = hollow(tmp_path / "lightning_unet.safetensors", published["unet"])
+
+    assert load({"source": str(file)}).family.name == "sdxl"
 
 
 def test_a_file_trained_to_the_last_step_on_velocities_says_so(base, tmp_path):
