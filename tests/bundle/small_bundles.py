@@ -55,7 +55,7 @@ class SmallBundle:
             ports = self.models[model][side]
             if name in ports:
                 old_shape, old_dtype = ports[name]
-                changed = [shape or old_shape, dtype or old_dtype]
+                changed = [old_shape if shape is None else shape, dtype or old_dtype]
                 self.models[model][side] = {
                     new_name or name if n == name else n: changed if n == name else port
                     for n, port in ports.items()
@@ -150,13 +150,13 @@ def _compiled(ports, name, flexible, optional):
 
 def _text(ports):
     def kind(port):
-        shape, dtype = port
+        shape, dtype = port[0] or [1], port[1]
         return f"tensor<{DTYPES[dtype][1]}, {shape}>"
 
     given = ", ".join(f"{kind(port)} {name}" for name, port in ports["inputs"].items())
     lines = "".join(
-        f"{kind(port)} {name} = fill(shape = tensor<int32, [{len(port[0])}]>({port[0]}), "
-        f"value = tensor<{DTYPES[port[1]][1]}, []>(0x0p+0));"
+        f"{kind(port)} {name} = fill(shape = tensor<int32, [{len(port[0]) or 1}]>"
+        f"({port[0] or [1]}), value = tensor<{DTYPES[port[1]][1]}, []>(0x0p+0));"
         for name, port in ports["outputs"].items()
     )
     return (f"program(1.0) {{ func main<ios16>({given}) {{ {lines} }} "

@@ -151,3 +151,27 @@ def test_a_chunked_unet_of_sdxl_is_listed_by_apps(tmp_path):
     found = {verdict.host: verdict.runs for verdict in verdicts(open_bundle(folder))}
 
     assert (found["MochiDiffusion"], found["Apple's Python pipeline"]) == ("yes", "no")
+
+
+@pytest.mark.parametrize("scenario", [SD, "sd-chunks", XL, CN, "sd3-t5"])
+def test_a_bundle_whose_outputs_declare_no_shape_is_a_good_one(scenario, tmp_path):
+    """https://github.com/apple/ml-stable-diffusion/issues/143 shows the metadata of such an
+    encoder: Apple's converter declares shapes of inputs alone."""
+    bundle = SmallBundle(scenario)
+    for ports in bundle.models.values():
+        for declared in ports["outputs"].values():
+            declared[0] = []
+
+    assert errors(bundle.write(tmp_path / "bundle")) == ""
+
+
+def test_latents_without_a_shape_are_named(tmp_path):
+    folder = made(SD, port("Unet", "sample", shape=[]), tmp_path)
+
+    assert "Unet.mlmodelc sample: found no shape, expected its default one" in errors(folder)
+
+
+def test_prompts_that_the_system_encodes_need_no_vocabulary(tmp_path):
+    folder = made("ml-latin", lambda b: b.files.clear(), tmp_path)
+
+    assert errors(folder) == ""

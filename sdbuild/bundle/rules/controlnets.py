@@ -32,9 +32,7 @@ def controlnets_inputs_have_their_shapes(bundle: Opened) -> Iterator[Finding]:
     """A ControlNet's inputs are (2, channels, h, w), (2), (2, width, 1, tokens), (2, 3, H, W)."""
     for model in bundle.nets:
         for name, shape in _SHAPES.items():
-            given = present(model.inputs, name)
-            yield from shaped(model, [f for f in given if not (f.is_flexible and not f.shape)],
-                              shape)
+            yield from shaped(model, present(model.inputs, name), shape)
 
 
 @rule(ERROR, SWIFT, "feeds a ControlNet what it feeds the U-Net: predictions fail.", families=(SD,))
@@ -82,7 +80,7 @@ def _meets(
     if set(given) != set(taken):
         yield Finding(model.file, f"outputs {names(given)}", f"{names(taken)} for {unet}")
     for name in sorted(given.keys() & taken.keys()):
-        if given[name] != taken[name]:
+        if given[name] and given[name] != taken[name]:
             yield Finding(f"{model.file} {name}", str(given[name]), f"{taken[name]} for {unet}")
 
 

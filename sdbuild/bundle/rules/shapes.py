@@ -28,9 +28,12 @@ def fits(found: Sequence[int], shape: Shape) -> bool:
 
 
 def shaped(model: Compiled, features: Iterable[Feature], *shapes: Shape) -> Iterator[Finding]:
-    """Yields a finding for each feature that has none of the shapes."""
+    """Yields a finding for each feature that has none of the shapes.
+
+    One without a shape is of any: outputs need not declare one, and those of Apple's own do not.
+    """
     for feature in features:
-        if not any(fits(feature.shape, shape) for shape in shapes):
+        if feature.shape and not any(fits(feature.shape, shape) for shape in shapes):
             yield Finding(f"{model.file} {feature.name}", str(feature.shape),
                           " or ".join(map(shape_text, shapes)))
 

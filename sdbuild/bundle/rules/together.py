@@ -22,7 +22,7 @@ def chunks_meet(bundle: Opened) -> Iterator[Finding]:
         if set(wanted) - set(given):
             yield Finding(second.file, f"inputs {names(wanted)}", f"{names(given)} of chunk 1")
         for name in sorted(wanted.keys() & given.keys()):
-            if wanted[name] != given[name]:
+            if given[name] and wanted[name] != given[name]:
                 yield Finding(f"{second.file} {name}", str(wanted[name]),
                               f"{given[name]} as chunk 1 gives it")
 
@@ -114,7 +114,7 @@ def pooled_embeddings_fit(bundle: Opened) -> Iterator[Finding]:
     for _, models in forms(bundle):
         for taken in present(inputs(models), "text_embeds"):
             for feature in given:
-                if feature.shape[-1:] != taken.shape[-1:]:
+                if feature.shape and feature.shape[-1:] != taken.shape[-1:]:
                     yield Finding(f"{models[0].file} text_embeds", str(taken.shape),
                                   f"{feature.shape} as TextEncoder2.mlmodelc gives")
 

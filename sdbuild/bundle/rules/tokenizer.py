@@ -32,6 +32,8 @@ _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 @rule(ERROR, SWIFT, "crashes as it loads the tokenizer.")
 def vocabulary_is_flat(bundle: Opened) -> Iterator[Finding]:
     """`vocab.json` is one JSON object from words to whole numbers."""
+    if _is_without(bundle, "vocab.json"):
+        return
     try:
         found = read_json(bundle.folder / "vocab.json")
     except ValueError as error:
@@ -64,7 +66,7 @@ def merges_are_pairs(bundle: Opened) -> Iterator[Finding]:
     """Every line of `merges.txt`, in UTF-8, that is neither empty nor begins with `#` is two
     words."""
     lines = _merges(bundle.folder)
-    if lines is None:
+    if lines is None and not _is_without(bundle, "merges.txt"):
         yield Finding("merges.txt", "no file", "the tokenizer's rules")
     for number, line in enumerate(lines or (), 1):
         is_pair = line.startswith(b"#") or _PAIR.fullmatch(line.rstrip(b"\r"))
@@ -153,6 +155,13 @@ def t5s_tokenizer_is_unigram(bundle: Opened) -> Iterator[Finding]:
         case {"vocab": [_, ["</s>", int() | float()], *_], "unk_id": int()}:
             return
     yield Finding("tokenizer.json model", "another form", "vocab with </s> second, and unk_id")
+
+
+def _is_without(bundle: Opened, name: str) -> bool:
+    """Whether a bundle has no such file and needs none, as the system encodes its prompts."""
+    is_multilingual = ("MultilingualTextEncoderProjection" in bundle.models
+                       and "TextEncoder" not in bundle.models)
+    return is_multilingual and name not in bundle.names
 
 
 def _has(bundle: Opened, *tokens: str) -> Iterator[Finding]:

@@ -63,7 +63,7 @@ def transformer_takes_the_built_in_widths(bundle: Opened) -> Iterator[Finding]:
                     yield Finding(f"{model.file} {name}", str(feature.shape), f"{width} wide")
     for model in bundle.each("TextEncoderT5"):
         for feature in present(model.outputs, "encoder_hidden_states"):
-            if feature.shape[1:2] != (4096,):
+            if feature.shape and feature.shape[1:2] != (4096,):
                 yield Finding(f"{model.file} {feature.name}", str(feature.shape), "4096 wide")
 
 

@@ -65,7 +65,7 @@ def inputs(models: tuple[Compiled, ...]) -> dict[str, Feature]:
 @rule(ERROR, SWIFT, "looks it up in the first model for the size of the latents, and crashes.",
       families=UNETS)
 def unets_begin_with_sample(bundle: Opened) -> Iterator[Finding]:
-    """A U-Net, or its first chunk, takes `sample`."""
+    """A U-Net, or its first chunk, takes `sample`, of a shape that it declares."""
     yield from _begin_with(bundle, "sample")
 
 
@@ -170,8 +170,12 @@ def unets_give_fp32(bundle: Opened) -> Iterator[Finding]:
 def _begin_with(bundle: Opened, name: str) -> Iterator[Finding]:
     """Findings for first models without an input; those of a refiner beside a base are not read."""
     for form, models in forms(bundle):
-        if form != "UnetRefiner" and name not in models[0].inputs:
+        if form == "UnetRefiner":
+            continue
+        if name not in models[0].inputs:
             yield Finding(models[0].file, f"inputs {names(models[0].inputs)}", f"{name} among them")
+        elif not models[0].inputs[name].shape:
+            yield Finding(f"{models[0].file} {name}", "no shape", "its default one")
 
 
 def _arrays(ports: Mapping[str, Feature]) -> list[Feature]:
