@@ -4,13 +4,20 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
 from sdbuild.base.digest import digest_file
 from sdbuild.base.errors import RecipeError
 from sdbuild.base.filenames import contents
+from sdbuild.bundle.manifest import load_bundle
+from sdbuild.bundle.request import Request
+from sdbuild.checkpoints.normalized import Architecture
 from sdbuild.families import FAMILIES
+from sdbuild.models import network
 from sdbuild.recipe.recipe import load
+from sdbuild.runtime.pipeline import Pipeline
 from sdbuild.store.scan import files
 from tests.families.references import (
     joined,
@@ -89,6 +96,16 @@ def test_the_autoencoder_computes_in_fp32(checkpoint, variant, component):
     assert psnr(found, wanted.numpy()) >= 80
 
 
+@pytest.mark.parametrize("component", ["vae_decoder", "vae_encoder"])
+def test_an_autoencoder_that_fits_fp16_has_both_its_halves_in_it(component):
+    """As people who gave Apple's converter one had the decoder alone."""
+    found = [network.precision(FAMILIES[family].component(component), Architecture(
+                class_name="AutoencoderKL", config={}, force_upcast=must))
+             for family, must in (("sdxl", True), ("sdxl", False), ("sd", True))]
+
+    assert found == ["fp32", "fp16", "fp16"]
+
+
 @pytest.mark.parametrize("says", [True, False])
 def test_an_autoencoder_past_the_range_of_fp16_is_right_in_fp32_and_says_if_it_need_not_be(
     tmp_path, says,
@@ -165,3 +182,21 @@ def test_ports_are_those_that_hosts_send_and_read(variant):
 def test_a_batch_that_no_host_sends_is_refused(recipe_file):
     with pytest.raises(RecipeError, match="batch=1 for Stable Diffusion XL, expected 2"):
         load({"model": str(recipe_file), "batch": "1"})
+
+
+@pytest.mark.slow
+def test_the_bundle_draws_the_image_that_diffusers_draws_with_the_checkpoint(checkpoint, variant):
+    pipeline = StableDiffusionXLPipeline.from_pretrained(checkpoint, add_watermarker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    asked = {"prompt": "a fox, digital art", "guidance": 5.0, "steps": 4}
+
+    wanted = pipeline(
+        asked["prompt"], negative_prompt="a dog", guidance_scale=asked["guidance"],
+        num_inference_steps=asked["steps"], width=128, height=128,
+        generator=torch.Generator().manual_seed(3)).images[0]
+    bundle = load_bundle(variant()["bundle"])
+    [found] = Pipeline(bundle, "portable").draw(Request(
+        **asked, negative="a dog", seed=3, scheduler="euler", count=1))
+
+    error = np.mean((np.asarray(found.image, float) - np.asarray(wanted, float)) ** 2)
+    assert 10 * np.log10(255**2 / error) >= 50
