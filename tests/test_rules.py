@@ -4,6 +4,7 @@ import ast
 import hashlib
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -247,5 +248,54 @@ def test_no_test_asserts_how_long_something_takes():
     found = [f"{path.relative_to(ROOT)}:{line}" for path in (ROOT / "tests").rglob("*.py")
              if path.name != KEEPS_DEADLINES
              for line in timed_asserts(ast.parse(path.read_text("utf-8")))]
+
+    assert found == []
+
+NOUN_CLAUSE = re.compile(r"(What|How|Where|Which|Who|Whose|When) ")
+PRIVATE = re.compile(
+    r"\b(told|anew|passed over|held against|given away|takes? away|taken for|nobody|amiss"
+    r"|for want of|asked for wrongly)\b")
+"""Words that readers of other projects would have to guess at."""
+
+
+def documented(path):
+    """The functions of a file that are not rules of compatibility, with their docstrings."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
+            yield node, ast.get_docstring(node)
+
+
+@pytest.mark.parametrize("path", ALL_MODULES, ids=module_name)
+def test_docstrings_of_functions_say_what_they_do(path):
+    """Returns, Yields, Writes …, as numpy's and Google's styles have it; no clauses."""
+    found = [f"{node.lineno}: {node.name}: {text.splitlines()[0]}"
+             for node, text in documented(path) if NOUN_CLAUSE.match(text)]
+
+    assert found == []
+
+
+@pytest.mark.parametrize("path", ALL_MODULES, ids=module_name)
+def test_a_docstring_begins_with_whether_only_where_a_bool_is_returned(path):
+    found = [f"{node.lineno}: {node.name}" for node, text in documented(path)
+             if text.startswith("Whether ") and node.returns is not None
+             and not re.match(r"bool\b|TypeGuard\b", ast.unparse(node.returns))]
+
+    assert found == []
+
+
+def messages(path):
+    """The texts of a file that are no docstrings and have a space: messages, hints, help."""
+    tree = ast.parse(path.read_text("utf-8"))
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) \
+                and " " in node.value and id(node) not in alone:
+            yield node
+
+
+@pytest.mark.parametrize("path", ALL_MODULES, ids=module_name)
+def test_messages_use_the_words_of_other_tools(path):
+    found = [f"{node.lineno}: {node.value}" for node in messages(path)
+             if PRIVATE.search(node.value)]
 
     assert found == []

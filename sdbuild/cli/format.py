@@ -18,7 +18,7 @@ _NAMED = 3
 
 
 def note_lines(record: Record) -> list[str]:
-    """What else is worth a line of an artifact: where it came from, what went wrong with it."""
+    """Returns the notes on an artifact: where it came from, what went wrong with it."""
     facts = record.facts
     lines = [f"from {facts['place']}"] if "place" in facts else []
     lines += [f"read: {note}" for note in facts.get("read", ())]
@@ -32,7 +32,7 @@ def note_lines(record: Record) -> list[str]:
 
 
 def made(record: Record) -> str:
-    """What an artifact is and what it cost, in one line."""
+    """Returns one line on an artifact and its cost."""
     return (
         f"{record.seconds:6.1f} s  {size(record.peak_bytes):>8} memory"
         f"  {size(record.size_bytes):>8}  {record.key[:8]}"
@@ -40,7 +40,8 @@ def made(record: Record) -> str:
 
 
 def finished(bundle: Path, builder: Builder, is_last: bool) -> list[str]:
-    """A bundle that was built, and the command that comes next unless one follows anyway."""
+    """Returns a bundle that was built, and the command that comes next unless one follows
+    anyway."""
     record = builder.state("bundle").record
     if record is None:
         return []
@@ -51,12 +52,12 @@ def finished(bundle: Path, builder: Builder, is_last: bool) -> list[str]:
 
 
 def relative(path: Path) -> str:
-    """A path as seen from the current folder, if it is below that."""
+    """Returns a path as seen from the current folder, if it is below that."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def build_as_json(found: BuildResult, store: Store) -> dict[str, Any]:
-    """A build, for commands that print JSON.
+    """Returns a build, for commands that print JSON.
 
     Raises:
         SDBuildError: the build failed.
@@ -72,7 +73,7 @@ def build_as_json(found: BuildResult, store: Store) -> dict[str, Any]:
 
 
 def as_json(record: Record, store: Store) -> dict[str, Any]:
-    """What an artifact is, for commands that print JSON."""
+    """Returns an artifact as commands print it as JSON."""
     return {
         "key": record.key, "step": record.step, "made_at": record.made_at, "host": record.host,
         "seconds": record.seconds, "peak_bytes": record.peak_bytes,

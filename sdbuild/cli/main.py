@@ -33,7 +33,7 @@ _DOIT = ("run", "ignore", "dumpdb", "strace", "tabcompletion", "reset-dep", "hel
 
 
 def names() -> list[str]:
-    """The commands, each found by its file (`_` is written `-`)."""
+    """Returns the commands, each found by its file (`_` is written `-`)."""
     found = {module.name.rstrip("_").replace("_", "-")
              for module in pkgutil.iter_modules(commands.__path__)}
     return sorted(found)

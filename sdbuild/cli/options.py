@@ -63,7 +63,8 @@ class _Value(click.ParamType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[Any]:
-        """The values that begin with what is typed; else files, except for the recipe's name."""
+        """Returns the values that begin with what is typed; else files, except for the recipe's
+        name."""
         from click.shell_completion import CompletionItem
 
         known: Sequence[str] = self._field.choices
@@ -83,7 +84,7 @@ class OutsidePath(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Path:
-        """The path.
+        """Returns the path.
 
         Raises:
             RecipeError: nothing can have it, or it cannot be looked up.
@@ -145,7 +146,7 @@ class Command(click.Command):
         return rest
 
     def _as_options(self, args: Sequence[str]) -> Iterator[str]:
-        """The arguments, each word `name=value` as the option that it stands for."""
+        """Yields the arguments, each word `name=value` as the option that it stands for."""
         options = {name: param for param in self.params if isinstance(param, click.Option)
                    for name in param.opts}
         is_value = is_literal = False
@@ -259,7 +260,7 @@ def print_json(**content: object) -> None:
 
 
 def open_store(words: dict[str, str]) -> Store:
-    """The store that exists where the settings say.
+    """Returns the store that exists where the settings say.
 
     Raises:
         StoreError: there is none.
@@ -276,7 +277,7 @@ def open_store(words: dict[str, str]) -> Store:
 
 
 def with_model(words: dict[str, str], model: str) -> dict[str, str]:
-    """The variables of a command that takes the recipe as an argument.
+    """Returns the variables of a command that takes the recipe as an argument.
 
     Raises:
         RecipeError: another recipe is given as a variable.

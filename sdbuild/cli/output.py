@@ -28,7 +28,7 @@ BUILD: Keys = {
 
 
 def outputs() -> dict[str, Keys]:
-    """The keys that each command prints beside `schema`, by its name."""
+    """Returns the keys that each command prints beside `schema`, by its name."""
     from sdbuild.bundle.compatibility import Verdict
     from sdbuild.bundle.rules.rule import Violation
     from sdbuild.cli.doctor import Finding
@@ -70,7 +70,7 @@ def outputs() -> dict[str, Keys]:
 
 
 def schema(name: str) -> Schema:
-    """The schema of what a command prints: what it found, or an error."""
+    """Returns the schema of what a command prints: what it found, or an error."""
     version: Schema = {"schema": {"const": 1}}
     found, error = _object(outputs()[name]), _object({"error": ERROR})
     for each in (found, error):
@@ -80,13 +80,13 @@ def schema(name: str) -> Schema:
 
 
 def keys_of(kind: Any) -> Keys:
-    """The keys of a dataclass as JSON has it."""
+    """Returns the keys of a dataclass as JSON has it."""
     hints = get_type_hints(kind)
     return {field.name: hints[field.name] for field in fields(kind)}
 
 
 def _object(keys: Keys) -> Schema:
-    """Every key is there; others may be added, which a reader has to expect."""
+    """Returns every key is there; others may be added, which a reader has to expect."""
     return {"type": "object", "required": list(keys),
             "properties": {name: _schema(kind) for name, kind in keys.items()}}
 

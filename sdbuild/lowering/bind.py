@@ -74,7 +74,7 @@ def _write_weights(lowered: Lowered, tensors: Mapping[str, Tensor], path: Path) 
 
 
 def _chunks(tensor: Tensor, binding: Binding) -> Iterator[bytes]:
-    """The tensor's bytes for its place, a part at a time unless it is transposed.
+    """Yields the tensor's bytes for its place, a part at a time unless it is transposed.
 
     Finite numbers that are stored in the type of their place are passed on as they are.
     """
@@ -91,14 +91,14 @@ def _chunks(tensor: Tensor, binding: Binding) -> Iterator[bytes]:
 
 
 def _array(tensor: Tensor, binding: Binding) -> np.ndarray:
-    """The whole tensor for its place."""
+    """Returns the whole tensor for its place."""
     found = to_array(tensor)
     array = _cast(found, binding.dtype, tensor.name, found.size < _UNDERFLOW_CHECKED)
     return np.ascontiguousarray(array.T) if binding.is_transposed else array
 
 
 def _cast(array: np.ndarray, dtype: str, name: str, is_small: bool) -> np.ndarray:
-    """The array in its place's type; as coremltools casts, byte for byte.
+    """Returns the array in its place's type; as coremltools casts, byte for byte.
 
     In small tensors, such as an epsilon's or a bias, a number that fp16 would make zero becomes
     the smallest that it has.
@@ -122,7 +122,7 @@ def _cast(array: np.ndarray, dtype: str, name: str, is_small: bool) -> np.ndarra
 
 
 def with_values(program: Program, values: Mapping[str, bytes]) -> Program:
-    """The program with constants written in place replaced, by the name of their output."""
+    """Returns the program with constants written in place replaced, by the name of their output."""
     def change(operation: Operation) -> Operation:
         name = operation.outputs[0].name if operation.outputs else ""
         if operation.type != "const" or name not in values:
@@ -137,7 +137,7 @@ def with_values(program: Program, values: Mapping[str, bytes]) -> Program:
 
 
 def inline_constants(program: Program) -> Iterator[tuple[str, str, tuple[int, ...], np.ndarray]]:
-    """The float constants written in place: output, type, shape, elements."""
+    """Yields the float constants written in place: output, type, shape, elements."""
     for function in program.functions.values():
         for found in walk(function.block):
             value = found.attributes.get("val") if found.type == "const" else None

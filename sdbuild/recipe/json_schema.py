@@ -36,7 +36,7 @@ _SIDE = "(6[4-9]|[7-9][0-9]|[1-9][0-9]{2,3})"
 
 
 def _several(one: Schema) -> Schema:
-    """A list, or text with commas between them."""
+    """Returns a list, or text with commas between them."""
     return {"anyOf": [_FILLED, {"type": "array", "items": one, "minItems": 1}]}
 
 
@@ -63,7 +63,7 @@ _OF_PARSERS: dict[Any, Schema] = {
 
 
 def recipe() -> Schema:
-    """The schema of a recipe."""
+    """Returns the schema of a recipe."""
     digests = {"type": "object", "additionalProperties": _FILLED}
     floor = _table((FLOOR_FIELD,))["properties"]["floor"]
     floors = {"type": "object", "required": ["reason"], "additionalProperties": False,
@@ -84,7 +84,7 @@ def recipe() -> Schema:
 
 
 def project() -> Schema:
-    """The schema of `sdbuild.toml`."""
+    """Returns the schema of `sdbuild.toml`."""
     return {"$schema": DRAFT, "title": "sdbuild.toml", **_table((MODEL_FIELD, *SETTING_FIELDS)),
             "required": []}
 
@@ -99,7 +99,7 @@ def _table(fields: Iterable[Field]) -> Schema:
 
 
 def _value(field: Field) -> Schema:
-    """What a field may hold, what it means, and its default."""
+    """Returns the schema of a field's value, with its meaning and default."""
     found: Schema = {"description": field.meaning}
     if field.default is not REQUIRED and field.default is not None:
         found["default"] = field.default

@@ -30,7 +30,7 @@ class Choice:
     allowed: tuple[str, ...]
 
     def __call__(self, value: Any) -> str:
-        """The word."""
+        """Returns the word."""
         if str(value) not in self.allowed:
             raise ValueError(f"one of {', '.join(self.allowed)}"
                              f"{did_you_mean(str(value), self.allowed)}")
@@ -38,12 +38,12 @@ class Choice:
 
 
 def choice(*allowed: str) -> Choice:
-    """A parser of one of some words."""
+    """Returns a parser of one of some words."""
     return Choice(allowed)
 
 
 def attention(value: Any) -> str:
-    """A layout, also as Apple's converter spells it: `SPLIT_EINSUM`."""
+    """Returns a layout, also as Apple's converter spells it: `SPLIT_EINSUM`."""
     return choice(*ATTENTIONS)(value.lower() if isinstance(value, str) else value)
 
 
@@ -55,7 +55,7 @@ class integer:
     most: int
 
     def __call__(self, value: Any) -> int:
-        """The number."""
+        """Returns the number."""
         text = str(value)
         is_integer = text.isascii() and text.isdigit() and len(text) <= len(str(self.most))
         if not is_integer or not self.least <= int(text) <= self.most:
@@ -71,7 +71,7 @@ class number:
     most: float
 
     def __call__(self, value: Any) -> float:
-        """The number."""
+        """Returns the number."""
         try:
             found = float(value)
         except (TypeError, ValueError):
@@ -127,7 +127,7 @@ def _place(value: Any) -> str:
 
 
 def named_path(value: Any) -> str:
-    """The path of something that is read."""
+    """Returns the path of something that is read."""
     return check_path(_filled(value))
 
 
@@ -160,13 +160,13 @@ def size(value: Any) -> tuple[int, int]:
 
 
 def nbits(value: Any) -> int | None:
-    """The bits of a palettized weight; None for `none`."""
+    """Returns the bits of a palettized weight; None for `none`."""
     text = choice(*QUANTS)(value)
     return None if text == "none" else int(text)
 
 
 def memory(value: Any) -> int:
-    """An amount of memory in bytes."""
+    """Returns an amount of memory in bytes."""
     try:
         count = parse_bytes(str(value), "ram")
     except RecipeError:
@@ -177,8 +177,8 @@ def memory(value: Any) -> int:
 
 
 def path(value: Any) -> str:
-    """A path of something that is written, with `~` for a home, which must be somebody's: nothing
-    is put into a folder called `~nobody` that nobody meant."""
+    """Returns a path of something that is written, with `~` for a home, which must be somebody's:
+    nothing is put into a folder called `~nobody` that nobody meant."""
     found = check_path(_filled(value))
     try:
         return str(Path(found).expanduser()) if found.startswith("~") else found
@@ -188,12 +188,12 @@ def path(value: Any) -> str:
 
 
 def url(value: Any) -> str:
-    """A URL, or the path of a folder."""
+    """Returns a URL, or the path of a folder."""
     return value if "://" in _filled(value) else path(value)
 
 
 def picture(value: Any) -> str:
-    """The path of a picture that is written."""
+    """Returns the path of a picture that is written."""
     found = path(value)
     if not found.lower().endswith((".png", ".jpg", ".jpeg", ".webp")):
         raise ValueError("a path that ends in .png, .jpg or .webp")
@@ -208,7 +208,7 @@ def prompts(value: Any) -> tuple[str, ...]:
 
 
 def scheduler(value: Any) -> str:
-    """A scheduler by our name, or by that of AUTOMATIC1111's web UI: `DPM++ 2M Karras`."""
+    """Returns a scheduler by our name, or by that of AUTOMATIC1111's web UI: `DPM++ 2M Karras`."""
     found = canonical(value) if isinstance(value, str) else None
     if found is None:
         raise ValueError(f"one of {', '.join(SCHEDULERS)}{did_you_mean(str(value), SCHEDULERS)}")
@@ -224,7 +224,7 @@ def yes(value: Any) -> bool:
 
 
 def image(value: Any) -> str:
-    """The absolute path of a picture that is read."""
+    """Returns the absolute path of a picture that is read."""
     return str(Path(path(value)).absolute())
 
 

@@ -71,7 +71,7 @@ def generate(
 
 
 def _drawn(pipeline: Pipeline, request: Request, trace: Path | None) -> Iterator[Result]:
-    """The pictures, with a bar on the terminal that `sys.__stderr__` is."""
+    """Yields the pictures, with a bar on the terminal that `sys.__stderr__` is."""
     with tqdm(unit="step", disable=not sys.stderr.isatty(), leave=False,
               file=sys.__stderr__) as bar:
         def progress(steps: int) -> None:
@@ -89,7 +89,7 @@ def _save(bundle: Bundle, request: Request, path: Path, results: Sequence[Result
 
 
 def _warnings(pipeline: Pipeline, request: Request) -> Iterator[str]:
-    """What is not drawn as it is asked for, and what the host does otherwise."""
+    """Returns warnings: settings that were not followed, and what the host does otherwise."""
     for name in ("prompt", "negative"):
         prompt = getattr(request, name)
         if rest := pipeline.truncated_part(request, prompt):
@@ -121,7 +121,7 @@ def _check_places(out: Path, report: Path | None) -> None:
 
 
 def contact_sheet(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
-    """The pictures side by side, as near to a square as they go, or in so many columns."""
+    """Returns the pictures side by side, as near to a square as they go, or in so many columns."""
     columns = columns or math.ceil(math.sqrt(len(images)))
     width, height = images[0].size
     sheet = Image.new("RGB", (columns * width, math.ceil(len(images) / columns) * height), "white")

@@ -72,14 +72,14 @@ class Pipeline:
 
     @property
     def batch(self) -> int:
-        """How many latents the U-Net takes at once."""
+        """The batch of the U-Net."""
         return self._networks.shape("unet", "sample")[0]
 
     def draw(
         self, request: Request, progress: Callable[[int], object] = lambda steps: None,
         trace: Trace | None = None,
     ) -> Iterator[Result]:
-        """Gives the pictures of a request one by one.
+        """Returns the pictures of a request one by one.
 
         Args:
             progress: called after each step, with the number of all.
@@ -109,18 +109,18 @@ class Pipeline:
             )
 
     def truncated_part(self, request: Request, prompt: str) -> str:
-        """The end of a prompt that the text encoder does not see, because it takes so many tokens
-        and no more; empty if it sees all."""
+        """Returns the end of a prompt that the text encoder does not see, because it takes so many
+        tokens and no more; empty if it sees all."""
         encoder = self._networks.encoders[0]
         return self.prompts.tokenizer(request, encoder).truncated(
             prompt, self.prompts.length(encoder))
 
     def conditions(self, request: Request) -> Mapping[str, Condition]:
-        """What each U-Net is given of a request's prompts."""
+        """Returns each U-Net's conditions from a request's prompts."""
         return self.prompts.conditions(request)
 
     def starts(self, request: Request) -> Iterator[Start]:
-        """What each picture of a request starts with.
+        """Yields the start of each image of a request.
 
         Raises:
             BundleError: the host takes no such pictures.
@@ -148,13 +148,14 @@ class Pipeline:
         return starts(request, self.bundle, shape, image, masked)
 
     def _image(self, path: str, blackens: bool) -> np.ndarray:
-        """The picture in a file, fitted to the size of the bundle's encoder: (1, 3, H, W)."""
+        """Returns the picture in a file, fitted to the size of the bundle's encoder: (1, 3, H,
+        W)."""
         *_, height, width = self._networks.shape("vae_encoder", "x")
         picture = images.fitted(images.read(Path(path)), (width, height))
         return images.to_array(picture, blackens=blackens)
 
     def _moments(self, image: np.ndarray, shape: tuple[int, ...]) -> Moments:
-        """The latents of a picture."""
+        """Returns the latents of a picture."""
         found = self._networks.output(
             "vae_encoder", {"x": image}, "latent", (1, 2 * shape[1], *shape[2:])
         ).astype(np.float32)
@@ -164,7 +165,7 @@ class Pipeline:
     def _masked(
         self, path: str, image: np.ndarray, shape: tuple[int, ...], is_native: bool
     ) -> Masked:
-        """What of a picture is drawn anew, by a mask that is white there."""
+        """Returns the part of an image that is replaced, by a mask that is white there."""
         height, width = image.shape[2:]
         picture = images.fitted(images.read(Path(path)), (width, height)).convert("L")
         mask = (np.asarray(picture, np.float32)[None, None] / 255 >= 0.5).astype(np.float32)
@@ -173,7 +174,7 @@ class Pipeline:
                       rest=self._moments(image * (mask < 0.5), shape))
 
     def _guides(self, request: Request) -> list[Guide]:
-        """The ControlNets of a request.
+        """Returns the ControlNets of a request.
 
         Raises:
             BundleError: the bundle has none of a name.
@@ -199,7 +200,7 @@ class Pipeline:
         self, conditions: Mapping[str, Condition], start: Start, request: Request,
         progress: Callable[[int], object] = lambda steps: None, trace: Trace | None = None,
     ) -> torch.Tensor:
-        """The latents of a picture.
+        """Returns the latents of a picture.
 
         Shapes:
             returns (1, C, h, w).
@@ -209,7 +210,7 @@ class Pipeline:
         return denoiser.run(start, progress, trace or (lambda name, array: None))
 
     def decode(self, latents: torch.Tensor) -> Image.Image:
-        """The picture of some latents.
+        """Returns the picture of some latents.
 
         Shapes:
             latents: (1, C, h, w).

@@ -1,4 +1,4 @@
-"""What runs one compiled model: Core ML on a Mac, our executor anywhere.
+"""Predictors, which run one compiled model: Core ML on a Mac, our executor anywhere.
 
 A predictor takes float32 arrays by name, as hosts send them, and gives arrays by name.
 """
@@ -17,12 +17,16 @@ from sdbuild.base.errors import BundleError
 
 
 class Predictor(Protocol):
-    """Runs one model. `shapes` are those of its inputs, by name."""
+    """Runs one model. `shapes` are those of its inputs, by name.
+
+    Shapes:
+        of inputs and outputs: as the description of the model declares them.
+    """
 
     shapes: Mapping[str, tuple[int, ...]]
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs for some inputs."""
+        """Returns the outputs for some inputs."""
         ...
 
 
@@ -34,7 +38,7 @@ class Chain:
         self.shapes = predictors[0].shapes
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs of the last model.
+        """Returns the outputs of the last model.
 
         Raises:
             BundleError: a model takes an input that is neither given nor made before it.
@@ -52,7 +56,7 @@ class Chain:
 
 
 def chosen(predictor: str) -> str:
-    """The predictor that a name stands for: `auto` is Core ML on a Mac."""
+    """Returns the predictor that a name stands for: `auto` is Core ML on a Mac."""
     if predictor != "auto":
         return predictor
     return "coreml" if sys.platform == "darwin" else "portable"
@@ -61,7 +65,7 @@ def chosen(predictor: str) -> str:
 def load(
     paths: Sequence[Path], predictor: str, attention: str, weight_bytes: int | None = None
 ) -> Chain:
-    """The models at `paths` in a row; `auto` is Core ML on a Mac.
+    """Returns the models at `paths` in a row; `auto` is Core ML on a Mac.
 
     Raises:
         ToolMissing: Core ML is asked for where there is none.

@@ -61,10 +61,12 @@ def is_finite(dtype: str, data: bytes) -> bool:
 
 
 def decoded(data: bytes, tensor: Tensor, types: Mapping[str, str] = FLOATS) -> np.ndarray:
-    """A part of a tensor's bytes as numbers that numpy knows.
+    """Returns a part of a tensor's bytes as numbers that numpy knows.
 
     Raises:
         SourceError: its type is neither BF16 nor among `types`.
+    Shapes:
+        returns: (elements,), as many as `data` holds.
     """
     if tensor.dtype == "BF16":
         return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
@@ -74,7 +76,7 @@ def decoded(data: bytes, tensor: Tensor, types: Mapping[str, str] = FLOATS) -> n
 
 
 def to_array(tensor: Tensor, types: Mapping[str, str] = FLOATS) -> np.ndarray:
-    """All of a tensor, in its shape.
+    """Returns all of a tensor, in its shape.
 
     Raises:
         SourceError: its type is neither BF16 nor among `types`.

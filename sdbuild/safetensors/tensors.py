@@ -42,11 +42,11 @@ class Tensor:
 
     @property
     def file_bytes(self) -> int:
-        """How many bytes it has in the file."""
+        """The bytes that it has in the file."""
         return self.size_bytes
 
     def chunks(self) -> Iterator[bytes]:
-        """Its bytes, a part at a time."""
+        """Yields its bytes, a part at a time."""
         return self.file_chunks()
 
     def divided(self, count: int) -> list[Tensor]:
@@ -66,7 +66,7 @@ class Tensor:
         ]
 
     def file_chunks(self) -> Iterator[bytes]:
-        """Its bytes in the file, a part at a time."""
+        """Yields its bytes in the file, a part at a time."""
         with self.file.open("rb") as file:
             file.seek(self.start)
             left = self.file_bytes
@@ -79,7 +79,7 @@ class Tensor:
 
 
 def table(files: Iterable[Path]) -> dict[str, Tensor]:
-    """The tensors of some safetensors files, by name; those of fp8 as fp16 or fp32.
+    """Returns the tensors of some safetensors files, by name; those of fp8 as fp16 or fp32.
 
     Raises:
         SourceError: a file is cut short or is not safetensors, or two hold the same tensor.
@@ -98,7 +98,7 @@ def table(files: Iterable[Path]) -> dict[str, Tensor]:
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """What the header says beside the tensors.
+    """Returns the metadata of the header, besides the tensors.
 
     Raises:
         SourceError: the file is cut short or is not safetensors.
@@ -117,7 +117,7 @@ def _read(path: Path) -> Iterator[Tensor]:
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header, and the offset at which the tensors' bytes begin."""
+    """Returns the header, and the offset at which the tensors' bytes begin."""
     try:
         with safe_open(path, "numpy"):  # checks the header and that the file is whole
             pass
@@ -149,7 +149,7 @@ _BEGINNINGS = (
 
 
 def _what_it_is(path: Path) -> tuple[str, str]:
-    """What a file that is no safetensors looks like, and what helps."""
+    """Returns what a file that is no safetensors looks like, and a hint."""
     start = b""
     with contextlib.suppress(OSError), path.open("rb") as file:
         start = file.read(64)
@@ -162,7 +162,7 @@ def _what_it_is(path: Path) -> tuple[str, str]:
 
 
 def _wrong_size(path: Path) -> tuple[str, str] | None:
-    """How the size of a file differs from what its header says, and what helps; None if it does
+    """Returns how the size of a file differs from its header's, and a hint; None if it does
     not, or if the header cannot be read."""
     try:
         with path.open("rb") as file:

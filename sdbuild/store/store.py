@@ -100,7 +100,7 @@ class Store:
             touch(self._record_path(record.key))
 
     def last_used(self, record: Record) -> float:
-        """The time of its last use by a build, in seconds since 1970."""
+        """Returns the time of its last use by a build, in seconds since 1970."""
         try:
             return self._record_path(record.key).stat().st_mtime
         except OSError:

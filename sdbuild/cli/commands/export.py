@@ -70,7 +70,8 @@ def command(
 
 
 def _only_entry(record: Record, path: Path) -> str:
-    """The only file or folder of an artifact, if its name ends as the path's does; else empty."""
+    """Returns the only file or folder of an artifact, if its name ends as the path's does; else
+    empty."""
     names = {entry.path.partition("/")[0] for entry in record.tree}
     suffixes = {Path(name).suffix for name in names}
     return names.pop() if len(names) == 1 and suffixes == {path.suffix} != {""} else ""

@@ -53,7 +53,7 @@ def command(
 
 
 def _kept(names: Iterable[str], store: Store) -> list[Key]:
-    """The keys of every variant of some recipes: their bundles, or what there is of them.
+    """Returns the keys of every variant of some recipes: their bundles, or what there is of them.
 
     Raises:
         RecipeError: a recipe that neither is one of ours nor has a bundle in the store.

@@ -52,7 +52,7 @@ def command(step: str, words: dict[str, str], is_json: bool) -> int:
 
 
 def _names(record: Record) -> tuple[str, ...]:
-    """What a record's step is called by."""
+    """Returns the names of a record's step."""
     from sdbuild.reports.lineage import component, stage
 
     return record.step, stage(record), component(record)

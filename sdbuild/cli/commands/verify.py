@@ -33,7 +33,7 @@ def command(words: dict[str, str], is_json: bool) -> int:
 
 
 def _progress() -> Progress:
-    """Tells on a terminal how far it is; elsewhere nothing."""
+    """Reports on a terminal how far it is; elsewhere nothing."""
     if not sys.stderr.isatty():
         return lambda done, total: None
 
