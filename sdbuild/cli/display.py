@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from sdbuild.base.printable import unwrapped
 from sdbuild.base.progress import Progress
 from sdbuild.base.units import clock, size
-from sdbuild.engine.process import Watch
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
     from rich.text import Text
+
+    from sdbuild.engine.process import Watch
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _WIDEST_BAR, _NARROWEST_BAR = 24, 6

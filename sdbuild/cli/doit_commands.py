@@ -18,10 +18,12 @@ from doit.cmd_help import Help
 from doit.cmd_info import Info
 from doit.cmd_run import Run
 from doit.exceptions import InvalidCommand
+from doit.task import Task
 
 from sdbuild.base.errors import OutOfMemory, RecipeError, SDBuildError, SourceError
 from sdbuild.base.printable import printed_safely
 from sdbuild.base.suggestions import did_you_mean
+from sdbuild.cli.format import made
 from sdbuild.cli.log import logged
 from sdbuild.cli.reporter import Collector, Reporter, is_step
 from sdbuild.engine.build import Builder
@@ -109,17 +111,41 @@ def _tell_notes(builder: Builder, names: list[str]) -> None:
 
 
 class InfoOfTask(Info):
-    """`doit info`, for which a word that is no task is an error in words."""
+    """`doit info`: what a task does and needs, and of a step what is known of its artifact."""
 
     name = "info"
 
     @functools.wraps(Info._execute)  # doit looks at the signature
-    def _execute(self, pos_args: Sequence[str], **options: Any) -> int | None:
-        by_name = {task.name for task in self.task_list}
-        for word in pos_args:
-            if word not in by_name:
-                raise InvalidCommand(str(_no_task(word, by_name)))
-        return super()._execute(pos_args, **options)
+    def _execute(self, pos_args: Sequence[str], **options: Any) -> int:
+        by_name = {task.name: task for task in self.task_list}
+        if len(pos_args) != 1:
+            raise InvalidCommand("info: expected one task\n\nhint: doit list --all lists them")
+        if pos_args[0] not in by_name:
+            raise InvalidCommand(str(_no_task(pos_args[0], by_name)))
+        lines, is_made = _described(by_name[pos_args[0]])
+        print("\n".join(lines))
+        return 0 if is_made else 1
+
+
+def _described(task: Task) -> tuple[list[str], bool]:
+    """A task in lines, and whether it is a step that would not run."""
+    lines = [f"{task.name}  {task.doc or ''}"]
+    lines += [f"  needs   {', '.join(task.task_dep)}"] if task.task_dep else []
+    if not is_step(task):
+        return lines, False
+    builder, name = task.meta["builder"], task.meta["step"]
+    try:
+        state = builder.state(name)
+    except SDBuildError as error:
+        return [*lines, f"  state   {error.message}"], False
+    if state.record is None:
+        waits = f", after {', '.join(state.waits_for)}" if state.waits_for else ""
+        return [*lines, f"  state   would run{waits}: sdbuild why {name}"], False
+    record = state.record
+    lines += ["  state   up to date", f"  made    {record.made_at} on {record.host}",
+              f"  cost    {made(record).strip()}"]
+    return lines + [f"  params  {key} = {value}" for key, value in sorted(
+        state.step.params.items())], True
 
 
 class ForgetRecords(Forget):

@@ -164,7 +164,7 @@ class Reporter(Collector):
 
     def complete_run(self) -> None:
         """Says how many steps ran and how many needed nothing, and what doit itself has to say."""
-        count = len(self.reused())
+        count = len(self.reused()) if self.has_run else len(self._seen)  # no need to look again
         words = [f"{counted(len(self.ran), 'step')} ran in {clock(self.seconds)}"] \
             if self.ran else []
         words += [f"{counted(count, 'step')} up to date"] if count else []

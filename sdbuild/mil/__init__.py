@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from sdbuild.mil.inspect.diff import differences as differences
     from sdbuild.mil.inspect.summary import read_models as read_models
     from sdbuild.mil.inspect.verify import verify as verify
+    from sdbuild.mil.text.printer import dialect_of as dialect_of
     from sdbuild.mil.text.printer import format_program as format_program
 
 _OFFERED = {
     "read_models": "inspect.summary", "verify": "inspect.verify", "differences": "inspect.diff",
-    "format_program": "text.printer", "Executor": "execute.execute",
+    "format_program": "text.printer", "dialect_of": "text.printer", "Executor": "execute.execute",
     "palettize": "compress.palettize", "quantize": "compress.quantize",
     "sparsify": "compress.sparsify", "chunk": "edit.chunk",
     "compile_package": "compile.compile",

@@ -13,7 +13,6 @@ import click
 
 from sdbuild.base.errors import RecipeError
 from sdbuild.cli.options import OutsidePath, as_command, json_option, print_json, recipe_variables
-from sdbuild.engine.process import PATIENT
 from sdbuild.recipe.fields import DRAW_FIELDS, INPUT_FIELDS, VARIABLES, VARIANT_FIELD
 from sdbuild.recipe.tables import values_of
 
@@ -41,6 +40,8 @@ def command(
     BUNDLE is a finished bundle, whoever made it: a folder, a zip, or hub:owner/name; the recipe's
     own, which is built if needed, if it is left out.
     """
+    from sdbuild.engine.process import PATIENT
+
     os.environ.update(PATIENT)  # before torch starts its threads
 
     def draw(made: Bundle, request: Request) -> None:
