@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sdbuild.families import STABLE_DIFFUSION
+from sdbuild.families import FAMILIES, Family
 from sdbuild.models import network
 from sdbuild.models.parameters import NET
 from sdbuild.recipe.project import BUILT_IN
@@ -44,6 +44,8 @@ _CHECKER = {
     "vision_config": {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16,
                       "num_hidden_layers": 24, "image_size": 224, "patch_size": 14},
 }
+_XL_TEXT = _TEXT | {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12,
+                    "num_hidden_layers": 12, "hidden_act": "quick_gelu"}
 CONFIGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "sd-1-5": {
         "unet": _UNET | {"attention_head_dim": 8, "cross_attention_dim": 768},
@@ -61,14 +63,38 @@ CONFIGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
                                  "num_attention_heads": 16, "num_hidden_layers": 23,
                                  "hidden_act": "gelu"},
     },
+    "sdxl-base": {
+        "unet": _UNET | {
+            "block_out_channels": [320, 640, 1280], "attention_head_dim": [5, 10, 20],
+            "down_block_types": ["DownBlock2D"] + ["CrossAttnDownBlock2D"] * 2,
+            "up_block_types": ["CrossAttnUpBlock2D"] * 2 + ["UpBlock2D"],
+            "transformer_layers_per_block": [1, 2, 10], "cross_attention_dim": 2048,
+            "use_linear_projection": True, "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
+            "sample_size": 128,
+        },
+        "vae": _VAE | {"scaling_factor": 0.13025, "force_upcast": True, "sample_size": 1024},
+        "text_encoder": _XL_TEXT,
+        "text_encoder_2": _TEXT | {
+            "architectures": ["CLIPTextModelWithProjection"], "hidden_size": 1280,
+            "intermediate_size": 5120, "num_attention_heads": 20, "num_hidden_layers": 32,
+            "hidden_act": "gelu", "projection_dim": 1280},
+    },
 }
 """The configs of the published checkpoints, as far as they define the networks."""
+
+
+def family_of(name: str) -> Family:
+    """The family of a published checkpoint."""
+    return FAMILIES["sdxl" if name.startswith("sdxl") else "sd"]
 
 
 def write_checkpoint(name: str, folder: Path, seed: int = 0) -> None:
     """Writes a checkpoint in diffusers' layout, fp16, with normal weights of a network's size."""
     for part in ("tokenizer", "scheduler"):
         shutil.copytree(BUILT_IN / "tiny-emoji" / part, folder / part, dirs_exist_ok=True)
+    if "text_encoder_2" in CONFIGS[name]:
+        shutil.copytree(folder / "tokenizer", folder / "tokenizer_2", dirs_exist_ok=True)
     for part in CONFIGS[name]:
         write_part(name, part, folder, seed)
 
@@ -79,16 +105,19 @@ def write_part(name: str, part: str, folder: Path, seed: int = 0) -> None:
     (folder / part).mkdir(parents=True, exist_ok=True)
     (folder / part / "config.json").write_text(json.dumps(config))
     stem = "model" if "architectures" in config else "diffusion_pytorch_model"
-    _write(folder / part / f"{stem}.safetensors", dict(_shapes(config, part)), seed)
+    _write(folder / part / f"{stem}.safetensors", dict(_shapes(family_of(name), config, part)),
+           seed)
 
 
-def _shapes(config: Mapping[str, Any], part: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _shapes(
+    family: Family, config: Mapping[str, Any], part: str
+) -> Iterator[tuple[str, tuple[int, ...]]]:
     """The shape of each tensor, by its name in a checkpoint."""
     class_name = config.get("_class_name") or config["architectures"][0]
     kept = {k: v for k, v in config.items() if not k.startswith("_") and k != "architectures"}
     architecture = network.Architecture(class_name=class_name, config=kept)
-    for component in STABLE_DIFFUSION.components:
-        if component.folder == part:
+    for component in family.components:
+        if component.folder == part and not component.comes_with:
             parameters = network.weightless(component, architecture).state_dict()
             for name, tensor in parameters.items():
                 yield name.removeprefix(NET), tuple(tensor.shape)

@@ -21,19 +21,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.checkpoints import CONFIGS, write_checkpoint
+from benchmarks.checkpoints import CONFIGS, family_of, write_checkpoint
 from benchmarks.measure import work_folder
 from sdbuild.base.units import size
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import plan
-from sdbuild.families import STABLE_DIFFUSION
 from sdbuild.recipe.recipe import load
 from sdbuild.store import Store
 
 _GROUPS = Path("/sys/fs/cgroup/memory")
-_RECIPE = """family = "sd"
+_RECIPE = """family = "{family}"
 source = "{source}"
-size = "512x512"
+size = {side}
 components = {components}
 quant = 6
 chunk = 2
@@ -57,14 +56,16 @@ class Bench:
         self.work = work
         self.store = Store(work / "cache")
         self.recipes = {}
-        parts = [c.name for c in STABLE_DIFFUSION.components if c.folder in CONFIGS[model]]
+        family, configs = family_of(model), CONFIGS[model]
+        parts = [c.name for c in family.components if c.folder in configs and not c.comes_with]
         for number in (1, 2):
             folder = work / f"checkpoint{number}"
             if not folder.exists():
                 write_checkpoint(model, folder, seed=number)
             self.recipes[number] = work / f"{model}-{number}.toml"
             self.recipes[number].write_text(
-                _RECIPE.format(source=folder, components=json.dumps(parts))
+                _RECIPE.format(family=family.name, source=folder, components=json.dumps(parts),
+                               side=8 * configs["unet"]["sample_size"])
             )
 
     def run(self, what: str, target: str, checkpoint: int = 1, **words: str) -> Row:
