@@ -177,3 +177,11 @@ def test_a_batch_of_one_draws_what_a_batch_of_two_draws(small):
     found, wanted = (np.asarray(drawn(ours(c)), int) for c in (one, small[0]))
 
     assert np.abs(found - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("scheduler", ["flow_euler", "flow_heun"])
+def test_a_scheduler_of_flows_is_refused_for_a_network_that_predicts_noise(small, scheduler):
+    with pytest.raises(BundleError, match="is for networks that predict a flow") as refused:
+        drawn(ours(small[0]), scheduler=scheduler)
+
+    assert "this bundle's predicts epsilon" in str(refused.value)

@@ -85,6 +85,13 @@ def asked(request: Request, bundle: Bundle, host: Host) -> Asked:
         if known and value not in known:
             raise BundleError(f"{field}={value}: {host.title} has only {', '.join(known)}",
                               hint=f"use {field}={known[0]}, or another host")
+    is_flow = bundle.prediction_type.startswith("flow")
+    if scheduler.is_flow != is_flow:
+        raise BundleError(
+            f"scheduler={scheduler.name} is for networks that predict "
+            f"{'a flow' if scheduler.is_flow else 'noise or velocity'}, this bundle's predicts "
+            f"{bundle.prediction_type}",
+            hint=f"use another, such as {'flow_euler' if is_flow else 'dpm'}")
     if sigmas and not scheduler.has_sigmas:
         raise BundleError(f"scheduler={scheduler.name} has no sigmas that could be {sigmas}",
                           hint="use another scheduler, such as dpm, or karras=no")
