@@ -41,6 +41,18 @@ def test_what_was_kept_away_can_be_imported_afterwards():
     assert done.stdout.splitlines()[-1] == "diffusers.schedulers.scheduling_lms_discrete"
 
 
+def test_lms_computes_after_another_scheduler_was_made_in_the_same_process():
+    code = CODE + (
+        "lms = schedule(Asked(scheduler='lms', config={'beta_schedule': 'scaled_linear'}, steps=4),"
+        " torch.Generator())\n"
+        "sample = lms.step(torch.zeros(1, 4, 2, 2), 0, torch.ones(1, 4, 2, 2))\n"
+        "print(float(sample.mean()))")
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert float(done.stdout.splitlines()[-1]) == 1.0  # nothing is taken away where none is noise
+
+
 WITHOUT_SCIPY = """
 import torch
 from diffusers.utils import import_utils

@@ -9,10 +9,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 _COMPILER = "torch._dynamo"
-_NEED_SCIPY = ("LMSDiscreteScheduler",)
+_NEED_SCIPY = {"LMSDiscreteScheduler": "integrate"}
+"""The schedulers that compute with scipy, and its module that theirs imports."""
 
 
 def made(kind: str, config: Mapping[str, Any]) -> Any:
@@ -33,10 +35,13 @@ def made(kind: str, config: Mapping[str, Any]) -> Any:
         try:
             if known and kind not in _NEED_SCIPY:
                 import_utils._scipy_available = False
-            return getattr(diffusers, kind).from_config(config)
+            found = getattr(diffusers, kind).from_config(config)
         finally:
             if known is not None:
                 import_utils._scipy_available = known
+    if name := _NEED_SCIPY.get(kind):  # its module may have been imported for another's config
+        setattr(sys.modules[type(found).__module__], name, import_module(f"scipy.{name}"))
+    return found
 
 
 @contextmanager
