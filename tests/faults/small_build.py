@@ -164,8 +164,7 @@ def plan(source, nbits=2, components=COMPONENTS):
     ]
     recipe = types.SimpleNamespace(
         variant="small", packaging=types.SimpleNamespace(target="iOS16"),
-        family=types.SimpleNamespace(
-            component=lambda name: types.SimpleNamespace(takes=lambda setting: False)),
+        component=lambda name: types.SimpleNamespace(takes=lambda setting: False),
     )
     return Plan(recipe=recipe, steps={step.name: step for step in steps})
 
