@@ -12,6 +12,7 @@ used (docs/python.md).
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from sdbuild.cli.api import Bundle as Bundle
     from sdbuild.cli.api import build as build
     from sdbuild.cli.api import load_bundle as load_bundle
+
+if sys.platform == "win32":  # locks and links are those of POSIX
+    raise SystemExit("sdbuild: runs on macOS and Linux, not on Windows itself\n\n"
+                     "hint: use it in WSL, which is Linux to it: wsl --install")
 
 __version__ = "0.1.0"
 

@@ -90,9 +90,12 @@ def _expect_ready(steps: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _no_task(word: str, tasks: Iterable[str]) -> RecipeError:
-    """Returns the error for a word that is no task: the right program, or the nearest task."""
+    """Returns the error for a word that is no task: the right place for it, or the nearest task."""
     from sdbuild.cli.main import names
+    from sdbuild.recipe.project import Project
 
+    if word in Project.here().names():
+        return RecipeError(f"{word} is a recipe, expected a task", hint=f"add model={word}")
     if word in names():
         return RecipeError(f"{word} is a command of sdbuild", hint=f"sdbuild {word}")
     return RecipeError(f"there is no task {word!r}{did_you_mean(word, [*tasks, *names()])}",

@@ -44,6 +44,7 @@ def test_info_of_a_task_that_is_no_step_says_what_it_does(capsys):
 
 @pytest.mark.parametrize(("words", "expected"), [
     (["trace:uent"], 'there is no task \'trace:uent\'; did you mean "trace:unet"?'),
+    (["tiny-emoji"], "tiny-emoji is a recipe, expected a task\n\nhint: add model=tiny-emoji"),
     ([], "info: expected one task"), (["why"], "why is a command of sdbuild\n\nhint: sdbuild why"),
 ])
 def test_info_of_what_is_no_task_is_an_error(words, expected, capsys):
