@@ -12,7 +12,7 @@ from typing import Any
 import numba
 import numpy as np
 
-_COARSE = 16  # a stride at which all places between the neighbours are looked at in no time
+_COARSE = 4  # a stride at which all places between the neighbours are looked at in no time
 _NEAR, _FAR = 8, 1 << 40  # strides
 _MOST_ROUNDS = 16  # at one stride: then fewer are left at the next
 

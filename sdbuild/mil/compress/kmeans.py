@@ -58,9 +58,9 @@ def _of_patterns(
     counts[0] += counts[0x8000]
     counts[0x8000] = 0
     found = np.flatnonzero(counts)
-    values = found.astype(np.uint16).view(np.float16).astype(np.float64)
-    order = np.argsort(values)
-    return values[order], counts[found][order]
+    first_negative = np.searchsorted(found, 0x8000)  # of these the largest pattern is the least
+    found = np.concatenate((found[first_negative:][::-1], found[:first_negative]))
+    return found.astype(np.uint16).view(np.float16).astype(np.float64), counts[found]
 
 
 def _counted(patterns: np.ndarray, heavy: np.ndarray | None) -> np.ndarray:

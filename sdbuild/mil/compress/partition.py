@@ -61,7 +61,7 @@ def best_cuts(values: np.ndarray, weights: np.ndarray, runs: int) -> np.ndarray:
         return _cuts_by_library(values, weights, runs)
     sums = _sums(values, weights)
     if compiled := kernels(weights.sum()):
-        stride = next(s for s in _STRIDES if count >= 4 * runs * s)
+        stride = next(s for s in _STRIDES if count >= 8 * runs * s)
         start = _likely_cuts(values, weights, runs, stride)
         cuts = compiled.best_cuts(sums.weights, sums.moments, start, stride)
     else:
