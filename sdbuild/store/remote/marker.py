@@ -68,7 +68,7 @@ def check_unmarked(there: Transport) -> None:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         raise RecipeError(
             f"remote={there}: holds {', '.join(others[:3])}{more}, expected a shared store or an "
-            "empty place; nothing was written",
+            "empty folder; nothing was written",
             hint="use an empty folder, such as a new one in it. To share a local store, "
                  "upload its artifacts to another URL: sdbuild push build remote=URL",
         )
