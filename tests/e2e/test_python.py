@@ -61,4 +61,4 @@ def test_every_cell_of_the_notebook_runs_in_their_order(project, tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
         env=os.environ | {"SDBUILD_CACHE": str(project.cache)})
     assert done.returncode == 0, done.stderr
-    assert "quant is 5, expected one of" in done.stdout
+    assert "quant is '5', expected one of" in done.stdout
