@@ -249,7 +249,7 @@ def test_a_bundle_with_a_file_cut_short_names_it(own_bundle):
 
 
 @pytest.mark.parametrize("content, message", [
-    (None, "no manifest.json, expected the folder of a finished bundle"),
+    (None, "no .mlmodelc and no .mlpackage in it"),
     ("{", "manifest.json: not JSON"), ("{}", "not a manifest of schema"),
     ('{"schema": 1, "files": {}}', "components is missing, expected an object"),
 ])
@@ -276,7 +276,7 @@ def test_operations_that_cannot_be_run_are_all_listed_before_anything_runs(own_b
     ("--steps=0", "steps is '0', expected an integer from 1 to 500"),
     ("--scheduler=dmp", 'did you mean "dpm"?'),
     ("--predictor=gpu", "expected one of auto, coreml, portable"),
-    ("--out=a.jpg", "out is 'a.jpg', expected a path that ends in .png"),
+    ("--out=a.gif", "out is 'a.gif', expected a path that ends in .png"),
 ])
 def test_a_mistake_in_a_request_ends_with_status_2(own_bundle, word, message):
     assert message in generate(own_bundle, word, status=2)

@@ -57,6 +57,6 @@ def test_ctrl_c_ends_steps_that_run_side_by_side(new_project, start_method):
     printed = process.communicate()[0]
 
     assert process.returncode == 130
-    assert "interrupted; what was finished stays" in printed
+    assert "interrupted; finished steps are kept" in printed
     assert "Traceback" not in printed
     wait_for(lambda: not running(new_project.cache))
