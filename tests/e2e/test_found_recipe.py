@@ -32,7 +32,7 @@ def test_a_repository_gets_the_recipe_of_its_configs_and_its_own_name(
 
     assert found.startswith("sd-2-1, the published model of this architecture: prompts 1024 wide")
     assert again == found
-    # What a commit holds is remembered. Which one a branch is at stands in a store, and there is none.
+    # What a commit holds is remembered. Where a branch is stands in a store, and there is none.
     assert hub.requests[asked:] == [("GET", "/api/models/owner/dreamy", False)]
     fetched = {path.partition("/resolve/")[2].partition("/")[2] for path in hub.paths("GET")}
     assert not any(name.endswith(".safetensors") for name in fetched)
