@@ -61,7 +61,8 @@ def test_both_verdicts_are_given(checked):
 
 @pytest.mark.parametrize("tables", ["", ACCEPTS], ids=["", "accepted"])
 def test_broken_pictures_of_fp16_fail_whatever_the_recipe_accepts(checked, tables):
-    with pytest.raises(CheckFailed, match=r"(?s)not draw the original's pictures.*quality: broken"):
+    broken = r"(?s)not generate the original's images.*quality: broken"
+    with pytest.raises(CheckFailed, match=broken):
         checked(50.0, 8.0, quant="none", tables=tables)
 
 
@@ -98,7 +99,7 @@ def test_both_failures_are_told_at_once(checked):
         checked(5.0, quant="none", parity=20.0)
 
     assert "below the floor: unet.noise_pred\n" in raised.value.message
-    assert "does not draw the original's pictures\n" in raised.value.message
+    assert "does not generate the original's images\n" in raised.value.message
     assert "[floors.unet]" in raised.value.hint and "fp16" in raised.value.hint
 
 

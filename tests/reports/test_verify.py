@@ -146,8 +146,8 @@ def test_damaged_content_gives_way_to_the_same_bytes_made_anew(store, tmp_path):
 
 
 DROPPED = "what is damaged in the store was deleted; a build that needs it makes it again"
-AGAIN = ("the damaged bundles stay until `doit build`, with the words that they were built with, "
-         "lays them out again")
+AGAIN = ("the damaged bundles stay until `doit build`, with the same settings, "
+         "installs them again")
 
 
 def ends(store):
@@ -222,7 +222,7 @@ def test_where_nothing_could_be_dropped_the_end_says_so_and_no_more(store, tmp_p
     monkeypatch.setattr(store_module, "drop", refuse)
 
     assert ends(store) == [
-        "4 files of the store: 1 damaged", "nothing was dropped: the store cannot be written to"]
+        "4 files of the store: 1 damaged", "nothing was deleted: the store cannot be written to"]
 
 
 def test_a_store_that_is_not_there_is_told(tmp_path, capsys):
