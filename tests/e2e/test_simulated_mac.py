@@ -18,7 +18,7 @@ def test_our_code_sees_a_mac_where_libraries_do_not():
 def test_a_bundle_is_built_checked_and_drawn_from(new_project):
     printed = new_project.doit("-n", "2", "build")
 
-    assert "compiler=auto takes the portable compiler" in printed
+    assert "compiler=auto uses the portable compiler" in printed
     assert (new_project.bundle / ".DS_Store").exists()
     assert (new_project.cache / "records" / ".DS_Store").exists()
     assert new_project.ran("build", "check") == {"originals", "pictures"} | {
