@@ -60,7 +60,9 @@ def best_cuts(values: np.ndarray, weights: np.ndarray, runs: int) -> np.ndarray:
     if runs <= _FEW_RUNS or every < _LEAST_COARSER:
         return _cuts_by_library(values, weights, runs)
     sums = _sums(values, weights)
-    if compiled := kernels(weights.sum()):
+    is_mirrored = np.array_equal(weights, weights[::-1])  # then two ends are as good, mirrored
+    compiled = None if is_mirrored else kernels(weights.sum())
+    if compiled:
         stride = next(s for s in _STRIDES if count >= 8 * runs * s)
         start = _likely_cuts(values, weights, runs, stride)
         cuts = compiled.best_cuts(sums.weights, sums.moments, start, stride)

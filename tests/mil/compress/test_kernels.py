@@ -57,6 +57,19 @@ def test_the_cuts_are_those_of_numpy(spread, runs, is_weighted, monkeypatch):
     np.testing.assert_array_equal(found[1], found[0])
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_of_two_mirrored_sets_of_cuts_both_take_the_same(monkeypatch, seed):
+    half = (np.random.default_rng(seed).standard_normal(9_000) * 0.02).astype(np.float16)
+    values, counts = np.unique(np.append(half, -half).astype(float), return_counts=True)
+
+    found = []
+    for each in (kernels, None):
+        with_kernels(monkeypatch, each)
+        found.append(best_cuts(values, counts.astype(float), 64))
+
+    np.testing.assert_array_equal(found[1], found[0])
+
+
 @pytest.mark.parametrize("runs", [16, 64, 256])
 def test_wherever_the_search_starts_it_ends_at_the_same_cuts(runs):
     values, weights = points("normal")
