@@ -14,6 +14,7 @@ another run.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                      lambda path: convert(path, checkpoint, given.latents))
         packages = {"fp16": base} | {
             f"{bits} bits": _made(work / f"{bits}_{given.latents}",
-                                  lambda path, n=bits: _palettized(path, base, n))
+                                  functools.partial(_palettized, package=base, bits=bits))
             for bits in given.bits
         }
         rows = _rows(checkpoint, packages, given)

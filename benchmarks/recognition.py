@@ -25,13 +25,14 @@ from benchmarks.judge import Judge, Verdict
 from sdbuild.bundle.install import install
 from sdbuild.bundle.manifest import load_bundle
 from sdbuild.bundle.request import Request
+from sdbuild.bundle.schedulers import parts
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import plan
 from sdbuild.recipe.project import BUILT_IN
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.recipe.settings import settings
 from sdbuild.runtime.generate import contact_sheet
-from sdbuild.runtime.pipeline import SCHEDULERS, Pipeline
+from sdbuild.runtime.pipeline import Pipeline
 from sdbuild.store import Store
 
 DEFAULT_VARIANTS = (
@@ -106,8 +107,9 @@ def diffusers_draw(recipe: Recipe) -> Draw:
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
         recipe.sources.checkpoint.places[0], torch_dtype=torch.float32
     )
-    scheduler = getattr(diffusers, SCHEDULERS[recipe.draw.scheduler])
-    pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
+    scheduler, _ = parts(recipe.draw.scheduler)
+    pipeline.scheduler = getattr(diffusers, scheduler.kind).from_config(
+        pipeline.scheduler.config, **scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
 
     def draw(request: Request) -> Image.Image:
@@ -147,7 +149,7 @@ def score(
 
 def all_draw(scores: Sequence[Score], least_db: float) -> bool:
     """Whether every bundle draws what was asked for, and as near to diffusers as this."""
-    return all(s.concepts == 1 and s.psnr_db >= least_db for s in scores)
+    return all(s.concepts == 1 and s.psnr_db is not None and s.psnr_db >= least_db for s in scores)
 
 
 def psnr(images: Sequence[Image.Image], original: Sequence[Image.Image]) -> float:

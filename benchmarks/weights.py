@@ -10,11 +10,13 @@ streams a checkpoint is compared with a copy of it.
 from __future__ import annotations
 
 import argparse
+import functools
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,8 +57,7 @@ def palettes(arrays: Sequence[np.ndarray]) -> None:
     found = [kmeans.histogram(array) for array in arrays]
     both("histogram", lambda: [kmeans.histogram(array) for array in arrays])
     seconds = {
-        bits: both(f"k-means, {bits} bits", lambda bits=bits: [
-            kmeans.palette(each, bits, np.dtype(np.float16)) for each in found])
+        bits: both(f"k-means, {bits} bits", functools.partial(_clustered, found, bits))
         for bits in (4, 6, 8)
     }
     row("k-means, 8 bits", seconds[8], "4 bits", seconds[4])
@@ -95,12 +96,17 @@ def program(arrays: Sequence[np.ndarray], work: Path) -> Lowered:
                    bindings=bindings, constants=work / "constants.bin")
 
 
+def _clustered(histograms: Sequence[Any], bits: int) -> None:
+    for each in histograms:
+        kmeans.palette(each, bits, np.dtype(np.float16))
+
+
 def both(what: str, run: Callable[[], object]) -> float:
     """Prints the row of what runs with the kernels and with numpy; the seconds with them."""
     seconds = []
     for found in (kernels, None):
         for module in (kmeans, partition):
-            module.kernels = lambda elements, found=found: found
+            setattr(module, "kernels", lambda elements, found=found: found)  # noqa: B010
         seconds.append(spent(run))
     row(what, seconds[0], "numpy", seconds[1])
     return seconds[0]

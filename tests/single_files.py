@@ -11,6 +11,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from sdbuild.engine.stage import Job, stage
+
 CONFIGS = Path(__file__).parent / "fixtures" / "configs"
 """Those of published models."""
 
@@ -255,3 +257,22 @@ def folder_of(folder, model, predicts, **unet):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content))
     return folder
+
+
+def joined(folder, states, kind):
+    """Returns the tensors of a single file that holds the networks of a folder."""
+    return single_file(
+        (states["unet"], config_of(folder, "unet")), (states["vae"], config_of(folder, "vae")),
+        (states["text_encoder"], kind),
+    )
+
+
+def download(place, output, part, prefixes=("",), config="", **params):
+    """Runs the download of a part, and returns what it wrote by name."""
+    output.mkdir(parents=True)
+    stage("download").run(Job(
+        params={**({"prefixes": list(prefixes)} if part != "resources" else {}), **params},
+        inputs={},
+        output=output, places=[str(place)], config=str(config), reads=[part],
+    ))
+    return {p.name: p.read_bytes() for p in output.iterdir()}

@@ -21,7 +21,7 @@ from typing import TypeVar
 from sdbuild.base.parsing import Fields, Malformed, json_object
 
 UNITS = ("tensors", "bytes", "passes", "images", "steps")
-"""What can be counted."""
+"""The units in which progress is counted."""
 
 _EVERY_S = 0.1
 _LONGEST_LINE = 200

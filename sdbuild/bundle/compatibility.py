@@ -67,7 +67,7 @@ class Loader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Whether a host runs a bundle: `yes`, `partly` or `no`, and the reasons if it is not `yes`."""
+    """The answer for a host: it runs a bundle (`yes`), `partly` or not (`no`), and why not."""
 
     host: str
     runs: str

@@ -12,21 +12,13 @@ from torch import nn
 from sdbuild.base.errors import SourceError
 from sdbuild.families import TOKENS, Component, Dims
 from sdbuild.models import unet
+from sdbuild.models.conditioned import Conditioned
 from sdbuild.models.network import Architecture, expect_class
 from sdbuild.models.residuals import shapes
 
 
-class ControlNet(nn.Module):
-    """diffusers' ControlNet, from embeddings with channels first.
-
-    `is_split` says that its transformers take the embeddings as they come: a layout of attention
-    replaced them.
-    """
-
-    def __init__(self, net: ControlNetModel) -> None:
-        super().__init__()
-        self.net = net
-        self.is_split = False
+class ControlNet(Conditioned):
+    """diffusers' ControlNet."""
 
     def forward(
         self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor,
@@ -40,8 +32,7 @@ class ControlNet(nn.Module):
             controlnet_cond: (B, 3, H, W), from 0 to 1; returns one for each of
             `residuals.shapes`.
         """
-        embeddings = encoder_hidden_states if self.is_split \
-            else encoder_hidden_states.squeeze(2).permute(0, 2, 1)  # -> (B, S, D)
+        embeddings = self.embeddings(encoder_hidden_states)
         down, mid = self.net(sample, timestep, embeddings, controlnet_cond, return_dict=False)
         return *down, mid
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from diffusers import Transformer2DModel, UNet2DConditionModel
+from diffusers import Transformer2DModel
 from diffusers.models import attention as original
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention_processor import Attention
@@ -24,8 +24,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from sdbuild.base.errors import SourceError
+from sdbuild.models.conditioned import Conditioned
 from sdbuild.models.replace import replace_each
-from sdbuild.models.unet import UNet
 
 
 class SplitTransformer(nn.Module):
@@ -177,7 +177,7 @@ class ChannelNorm(nn.Module):
         return normal * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
 
 
-def lay_out(network: UNet, query_block: int | None = None) -> UNet:
+def lay_out(network: Conditioned, query_block: int | None = None) -> Conditioned:
     """Returns the same network, with split transformers that took over its parameters.
 
     Raises:
@@ -196,7 +196,7 @@ def lay_out(network: UNet, query_block: int | None = None) -> UNet:
     return network
 
 
-def _unknown(net: UNet2DConditionModel) -> Iterator[str]:
+def _unknown(net: nn.Module) -> Iterator[str]:
     """Yields the parts that attend in another way than Stable Diffusion 1.x and 2.x do, by name."""
     if net.encoder_hid_proj is not None:
         yield "encoder_hid_proj"

@@ -7,7 +7,7 @@ The scores of a head are then (B, S_k, 1, 512) and not (B, S_k, 1, S_q), of whic
 from __future__ import annotations
 
 from sdbuild.models import split_einsum
-from sdbuild.models.unet import UNet
+from sdbuild.models.conditioned import Conditioned
 
 QUERY_BLOCK = 512
 """Queries at a time. Source: `CHUNK_SIZE` in apple/ml-stable-diffusion at e12202c,
@@ -15,7 +15,7 @@ QUERY_BLOCK = 512
 smaller block."""
 
 
-def lay_out(network: UNet) -> UNet:
+def lay_out(network: Conditioned) -> Conditioned:
     """Returns the same network, with split transformers that took over its parameters.
 
     Raises:

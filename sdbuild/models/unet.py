@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from sdbuild.base.errors import SourceError
 from sdbuild.families import TOKENS, Component, Dims
+from sdbuild.models.conditioned import Conditioned
 from sdbuild.models.network import Architecture, expect_class
 from sdbuild.models.prediction import VelocityToNoise, to_noise
 
@@ -25,23 +26,19 @@ DISTILLED = 8.5
 _TIMESTEPS = (1, 21, 501, 981)
 
 
-class UNet(nn.Module):
-    """diffusers' U-Net, from embeddings with channels first, to noise if it predicts a velocity.
+class UNet(Conditioned):
+    """diffusers' U-Net, to noise if it predicts a velocity.
 
     `guidance` is the embedding of the guidance that it was distilled to take, (1, G), if it was.
-    `is_split` says that its transformers take the embeddings as they come: a layout of attention
-    replaced them.
     """
 
     def __init__(
         self, net: UNet2DConditionModel, velocity_to_noise: VelocityToNoise | None = None,
         guidance: torch.Tensor | None = None,
     ) -> None:
-        super().__init__()
-        self.net = net
+        super().__init__(net)
         self.velocity_to_noise = velocity_to_noise
         self.guidance = guidance
-        self.is_split = False
 
     def forward(
         self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor
@@ -64,8 +61,7 @@ class UNet(nn.Module):
             sample: (B, I, h, w), of which the first C channels are the noisy latents; others as in
             `forward`.
         """
-        embeddings = encoder_hidden_states if self.is_split \
-            else encoder_hidden_states.squeeze(2).permute(0, 2, 1)  # -> (B, S, D)
+        embeddings = self.embeddings(encoder_hidden_states)
         if self.guidance is not None:
             # Of an input, by a zero: from constants and weights alone coremltools would compute a
             # constant, in which no other checkpoint has a place.

@@ -9,18 +9,9 @@ from sdbuild.base.filenames import contents
 from sdbuild.recipe.recipe import load
 from tests.families.references import predicted, psnr, unet_cases
 from tests.inprocess import Steps
-from tests.tiny_checkpoints import write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch.export
 BASE = "text_encoder,text_encoder_2,unet,vae_decoder"
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory):
-    """The checkpoints of a base model and a refiner, by their families."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    return {family: write_checkpoint(folder / family, family)
-            for family in ("sdxl", "sdxl-refiner")}
 
 
 @pytest.fixture(scope="module")

@@ -12,19 +12,11 @@ from sdbuild.recipe.recipe import load
 from sdbuild.runtime.pipeline import Pipeline
 from tests.inprocess import Steps
 from tests.runtime.swift import psnr_db
-from tests.tiny_checkpoints import write_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 BASE = ["text_encoder", "text_encoder_2", "unet", "vae_decoder"]
 SIDE, SEED = 128, 3
 GIVEN = {"num_inference_steps": 4, "guidance_scale": 5.0}
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoints")
-    return {family: write_checkpoint(folder / family, family)
-            for family in ("sdxl", "sdxl-refiner")}
 
 
 @pytest.fixture(scope="module")
