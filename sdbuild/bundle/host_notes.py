@@ -114,10 +114,18 @@ def _random_steps(scene: Scene) -> str:
             "another each time") if scheduler.adds_noise else ""
 
 
+def _controlled_alone(scene: Scene) -> str:
+    models = scene.bundle.models
+    if scene.request.control or "unet" in models or "controlled_unet" not in models:
+        return ""
+    return "needs Unet.mlmodelc where no ControlNets are asked for: no image there"
+
+
 _NOTES: Mapping[str, tuple[Note, ...]] = {
     "diffusers": (_image_size,),
     "swift": (_low_guidance, _negative_alone, _several_one_by_one, _words, _velocity, _schedule,
-              _scale, _whole_strength, _image_size, _large_seed),
+              _scale, _whole_strength, _image_size, _large_seed,
+              _controlled_alone),
     "apple-python": (_random_steps, _image_size, _large_seed),
 }
 

@@ -16,6 +16,26 @@ _STRENGTH = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How a safety checker is shown a picture: its levels, from 0 to 1, less `mean` and divided by
+    `std`, by channel; squeezed into a square, else cut."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    is_squeezed: bool = False
+
+
+LOOK_OF_CLIP = Look(mean=(0.48145466, 0.4578275, 0.40821073),
+                    std=(0.26862954, 0.26130258, 0.27577711))
+"""Of the pictures that CLIP was trained on.
+
+Source:
+    `feature_extractor/preprocessor_config.json` of the published checkpoints. Apple's Swift package
+    has those of ImageNet; see `docs/formats/bundle.md`.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """A host and how it generates.
 
@@ -27,7 +47,8 @@ class Host:
     those for the latents of an image; else each picture has a seed of its own. `rounds_noise` says
     that noise is rounded to fp16, `seeds` how many seeds there are, and `drops_whole` that an image
     of which nothing is kept is not looked at. `takes` are the pictures that it can be given, and
-    `blackens` says that their transparent pixels are black.
+    `blackens` says that their transparent pixels are black. `checks` is how it shows pictures to a
+    safety checker.
 
     Of Stable Diffusion XL: `always_guides` says that the negative prompt is always asked for,
     `encodes_empty` that it is encoded if it is not given, `told_px` are the sides of the picture
@@ -49,6 +70,7 @@ class Host:
     drops_whole: bool = False
     takes: tuple[str, ...] = ("image", "mask", "control")
     blackens: bool = False
+    checks: Look = LOOK_OF_CLIP
     always_guides: bool = False
     encodes_empty: bool = False
     told_px: int = 0
@@ -94,6 +116,7 @@ SWIFT = Host(
     drops_whole=True,
     takes=("image", "control"),
     blackens=True,
+    checks=Look(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), is_squeezed=True),
     always_guides=True,
     encodes_empty=True,
     told_px=1024,

@@ -11,7 +11,7 @@ import torch
 from sdbuild.bundle.hosts import HOSTS
 from sdbuild.bundle.manifest import Bundle
 from sdbuild.bundle.request import Request
-from sdbuild.runtime.networks import Networks
+from sdbuild.runtime.networks import CONTROLLED, Networks
 from sdbuild.runtime.prompts import Condition
 from sdbuild.runtime.starts import Start
 from sdbuild.runtime.trace import Trace
@@ -36,7 +36,8 @@ class Denoiser:
 
     Args:
         conditions: what each U-Net is given of the prompts.
-        guides: ControlNets; with some, the U-Net is the one that takes what they give.
+        guides: ControlNets; with some, the U-Net is the one that takes what they give. It may also
+            be the only one, and is given nothing then.
     """
 
     bundle: Bundle
@@ -80,7 +81,7 @@ class Denoiser:
         is_guided = host.is_guided(request.guidance, self.bundle.family)
         unet = self._unet(start, index)
         condition = self.conditions[unet]
-        if self.networks.shape(unet, "sample")[0] == 1 and not is_guided:
+        if self.networks.shape(self._model(unet), "sample")[0] == 1 and not is_guided:
             condition = {name: value[1:] for name, value in condition.items()}
         scaled = start.schedule.scaled(sample, index)
         timestep = float(start.schedule.timesteps[index])
@@ -107,7 +108,8 @@ class Denoiser:
         Shapes:
             sample: (1, C, h, w); returns (N, C, h, w), N prompts.
         """
-        batch = self.networks.shape(unet, "sample")[0]
+        model = self._model(unet)
+        batch = self.networks.shape(model, "sample")[0]
         given = sample if start.mask is None else start.mask.joined(sample)
         found = []
         for first in range(0, len(next(iter(condition.values()))), batch):
@@ -116,16 +118,23 @@ class Denoiser:
                 "timestep": np.full((batch,), timestep, np.float32),
                 **{name: value[first:first + batch] for name, value in condition.items()},
             }
-            name = unet
-            if self.guides:
+            if model == CONTROLLED:
                 inputs |= self._residuals(inputs)
-                name = "controlled_unet"
             found.append(self.networks.output(
-                name, inputs, "noise_pred", (batch, *sample.shape[1:])))
+                model, inputs, "noise_pred", (batch, *sample.shape[1:])))
         return torch.from_numpy(np.concatenate(found).astype(np.float32))
 
+    def _model(self, unet: str) -> str:
+        """Returns the component that predicts as a U-Net."""
+        return self.networks.denoiser(self.request) if unet == "unet" else unet
+
     def _residuals(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the sum of all ControlNets' residuals, by the names of the U-Net's inputs."""
+        """Returns the sum of all ControlNets' residuals, by the names of the U-Net's inputs; zeros
+        if there are none."""
+        if not self.guides:
+            shapes = self.networks.part(CONTROLLED).shapes
+            return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()
+                    if name not in inputs}
         total: dict[str, np.ndarray] = {}
         batch = len(inputs["sample"])
         for guide in self.guides:

@@ -1,7 +1,8 @@
 """Pictures to files, whole or not at all, with the settings that draw them again.
 
 PNG has them in text chunks: one by one, and all in `parameters`, as AUTOMATIC1111's web UI writes
-them and many tools read them. JPEG and WebP have the latter as the comment of their EXIF data.
+them and many tools read them. JPEG and WebP have the latter as the comment of their EXIF data. All
+have the description that MochiDiffusion reads.
 """
 
 from __future__ import annotations
@@ -18,26 +19,32 @@ from PIL.PngImagePlugin import PngInfo
 
 from sdbuild import __version__
 from sdbuild.base.errors import SDBuildError
+from sdbuild.bundle.hosts import SWIFT
 from sdbuild.bundle.manifest import Bundle
 from sdbuild.bundle.request import Request
 from sdbuild.bundle.schedulers import parts
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _QUALITY = 95
-_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+_EXIF_IFD, _USER_COMMENT, _IMAGE_DESCRIPTION = 0x8769, 0x9286, 0x010E
 _SIGMAS = {"karras": "Karras", "exponential": "Exponential"}
 
 
-def save(picture: Image.Image, path: Path, settings: Mapping[str, str], parameters: str) -> None:
+def save(picture: Image.Image, path: Path, settings: Mapping[str, str], parameters: str,
+         description: str = "") -> None:
     """Writes a picture in the format that its name ends with, over what is there.
 
+    Args:
+        description: the settings as MochiDiffusion reads them, if it can.
     Raises:
         SDBuildError: it cannot be written.
     """
     kind = _FORMATS[path.suffix.lower()]
-    options: dict[str, Any] = {"quality": _QUALITY, "exif": _exif(parameters)}
+    options: dict[str, Any] = {"quality": _QUALITY, "exif": _exif(parameters, description)}
     if kind == "PNG":
         options = {"pnginfo": _chunks(settings, parameters)}
+        if description:
+            options["exif"] = _exif("", description)
     if kind == "WEBP":
         options["lossless"] = True
     try:
@@ -70,9 +77,12 @@ def _chunks(settings: Mapping[str, str], parameters: str) -> PngInfo:
     return found
 
 
-def _exif(parameters: str) -> Image.Exif:
+def _exif(parameters: str, description: str) -> Image.Exif:
     found = Image.Exif()
-    found.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"UNICODE\0" + parameters.encode("utf-16-be")
+    if parameters:
+        found.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"UNICODE\0" + parameters.encode("utf-16-be")
+    if description:
+        found[_IMAGE_DESCRIPTION] = description.encode()  # as text, Pillow would write ASCII
     return found
 
 
@@ -106,6 +116,32 @@ def parameters(bundle: Bundle, request: Request, seed: int) -> str:
                      if value is not None)
     negative = f"\nNegative prompt: {request.negative}" if request.negative else ""
     return f"{request.prompt}{negative}\n{line}"
+
+
+def mochi_description(bundle: Bundle, request: Request, seed: int) -> str:
+    """Returns the settings of a picture as MochiDiffusion reads them from a file that is dropped
+    onto it; empty if it has no such scheduler or seed, on which it crashes.
+
+    It takes pictures of versions of its own alone, from 2.2 on, so that the last word names one.
+
+    Source:
+        godly-devotion/MochiDiffusion at 996c7d4, `SDImage.swift` writes it, `Functions.swift` reads
+        it.
+    """
+    scheduler = _MOCHIS.get(parts(request.scheduler)[0].name)
+    if scheduler is None or seed >= SWIFT.seeds:
+        return ""
+    found = {
+        "Include in Image": request.prompt, "Exclude from Image": request.negative,
+        "Model": bundle.name, "Steps": request.steps, "Guidance Scale": f"{request.guidance:g}",
+        "Seed": seed, "Size": f"{bundle.width_px}x{bundle.height_px}", "Scheduler": scheduler,
+        "Generator": f"sdbuild {__version__}, in the form of MochiDiffusion 5.2",
+    }
+    return "; ".join(f"{name}: {str(value).replace('; ', ', ')}" for name, value in found.items())
+
+
+_MOCHIS = {"pndm": "PNDM", "dpm": "DPM-Solver++"}
+"""The schedulers that MochiDiffusion has, as it calls them."""
 
 
 def _quoted(value: str) -> str:

@@ -48,6 +48,7 @@ def generate(
     """
     _check_places(out, report)
     pipeline = Pipeline(bundle, predictor, weight_bytes)
+    pipeline.load(request)
     for line in _warnings(pipeline, request):
         LOG.warning("%s", line)
     results: list[Result] = []
@@ -85,7 +86,8 @@ def _save(bundle: Bundle, request: Request, path: Path, results: Sequence[Result
     seed = results[0].seed
     files.save(sheet, path,
                files.settings(bundle, request, seed, [r.is_flagged for r in results]),
-               files.parameters(bundle, request, seed))
+               files.parameters(bundle, request, seed),
+               files.mochi_description(bundle, request, seed))
 
 
 def _warnings(pipeline: Pipeline, request: Request) -> Iterator[str]:
@@ -99,7 +101,7 @@ def _warnings(pipeline: Pipeline, request: Request) -> Iterator[str]:
         for found in _EMBEDDING.findall(prompt):
             yield f"warning: {name}: {found} is read as words: the bundle has no such embedding"
     scene = Scene(
-        bundle=pipeline.bundle, request=request, batch=pipeline.batch,
+        bundle=pipeline.bundle, request=request, batch=pipeline.batch(request),
         other_words=pipeline.prompts.other_words(request),
         image_size=(0, 0) if request.image is None else images.read(Path(request.image)).size,
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from sdbuild.base.errors import BundleError
 from sdbuild.bundle.manifest import Bundle
+from sdbuild.bundle.request import Request
 from sdbuild.runtime.predictor import Chain, Predictor, load
 
 _UNET = {"sample": 4, "timestep": 1, "encoder_hidden_states": 4}
@@ -29,6 +30,9 @@ ENCODERS: Mapping[str, tuple[str, ...]] = {
     "sdxl-refiner": ("text_encoder_2",),
 }
 """The text encoders of each family that can be drawn with."""
+
+CONTROLLED = "controlled_unet"
+"""The U-Net that takes what ControlNets give."""
 
 Shape = tuple[int | None, ...]
 """A shape; None is any size."""
@@ -55,15 +59,21 @@ class Networks:
         self._loaded: dict[str, Chain] = {}
         self.encoders = ENCODERS[bundle.family]
         self.unets = ("unet", "refiner") if "refiner" in bundle.models else ("unet",)
-        self.drawing = (*self.encoders, *self.unets, "vae_decoder")
 
-    def load(self, *components: str) -> None:
-        """Loads components that are not loaded yet.
+    def denoiser(self, request: Request) -> str:
+        """Returns the U-Net that draws a request: the controlled one if there are ControlNets, or
+        if the bundle has no other."""
+        has_plain = "unet" in self._bundle.models or CONTROLLED not in self._bundle.models
+        return "unet" if has_plain and not request.control else CONTROLLED
+
+    def load(self, request: Request) -> None:
+        """Loads what a request is drawn with, as far as it is not loaded yet.
 
         Raises:
             BundleError: there is none, or it does not take what it is given here.
         """
-        for component in components:
+        unets = [self.denoiser(request), *self.unets[1:]]
+        for component in (*self.encoders, *unets, "vae_decoder"):
             self.part(component)
 
     def part(self, component: str) -> Predictor:
@@ -78,7 +88,8 @@ class Networks:
         """Returns the models of a component, with the inputs that it is given here."""
         bundle = self._bundle
         if component not in bundle.models:
-            wanted = ",".join(dict.fromkeys((*self.drawing, component)))
+            drawing = (*self.encoders, *self.unets, "vae_decoder", component)
+            wanted = ",".join(dict.fromkeys(drawing))
             raise BundleError(f"{bundle.folder}: no {component}, which generating needs",
                               hint=f"build it with components={wanted}")
         chain = load(bundle.models[component], self._predictor, bundle.attention,

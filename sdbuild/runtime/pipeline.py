@@ -59,21 +59,29 @@ class Pipeline:
         parts: Callable[[str], Predictor] | None = None,
     ) -> None:
         self.bundle = bundle
-        started = time.monotonic()
         self._networks = Networks(bundle, predictor, weight_bytes, parts)
         self.prompts = Prompts(bundle, self._networks)
-        self._checker = None
-        if parts is None:
-            self._networks.load(*self._networks.drawing)
-            if "safety_checker" in bundle.models:
-                self._checker = SafetyChecker(self._networks.part("safety_checker"), bundle.name)
+        self._is_checked = parts is None and "safety_checker" in bundle.models
+        self._loads_first = parts is None
         self.predictor = chosen(predictor)
-        self.load_s = time.monotonic() - started
+        self.load_s = 0.0
 
-    @property
-    def batch(self) -> int:
-        """The batch of the U-Net."""
-        return self._networks.shape("unet", "sample")[0]
+    def load(self, request: Request) -> None:
+        """Loads the models that a request is drawn with, before any work is done.
+
+        Raises:
+            BundleError: there is none, or it does not take what it is given here.
+        """
+        started = time.monotonic()
+        if self._loads_first:
+            self._networks.load(request)
+        if self._is_checked:
+            self._networks.part("safety_checker")
+        self.load_s += time.monotonic() - started
+
+    def batch(self, request: Request) -> int:
+        """Returns the batch of a request's U-Net."""
+        return self._networks.shape(self._networks.denoiser(request), "sample")[0]
 
     def draw(
         self, request: Request, progress: Callable[[int], object] = lambda steps: None,
@@ -85,6 +93,7 @@ class Pipeline:
             progress: called after each step, with the number of all.
             trace: takes what the first picture is made of.
         """
+        self.load(request)
         started = time.monotonic()
         conditions = self.conditions(request)
         encode_s = time.monotonic() - started
@@ -99,8 +108,9 @@ class Pipeline:
                 "encode": encode_s, "denoise": denoised - started, "decode": decoded - denoised,
             }
             is_flagged = None
-            if self._checker is not None:
-                is_flagged = self._checker.flags(image)
+            if self._is_checked:
+                checker = SafetyChecker(self._networks.part("safety_checker"), self.bundle.name)
+                is_flagged = checker.flags(image, HOSTS[request.host].checks)
                 seconds["check"] = time.monotonic() - decoded
             yield Result(
                 image=Image.new("RGB", image.size) if is_flagged else image,
@@ -133,7 +143,8 @@ class Pipeline:
         if request.mask and not request.image:
             raise BundleError("mask: there is no image to replace a part of",
                               hint="give one: image=FILE")
-        channels, *cells = self._networks.shape("unet", "sample")[1:]
+        unet = self._networks.denoiser(request)
+        channels, *cells = self._networks.shape(unet, "sample")[1:]
         is_native = channels % 2 == 1  # latents, a mask, and latents again
         shape = (1, channels // 2 if is_native else channels, *cells)
         if is_native and not request.mask:

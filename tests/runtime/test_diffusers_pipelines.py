@@ -172,7 +172,12 @@ def test_control_nets_guide_as_in_diffusers(small, picture, scales):
     found = drawn(ours(components), control=control)
 
     assert psnr_db(found, wanted) > 50
-    assert psnr_db(drawn(ours(components)), wanted) < 50, "they change the picture"
+    plain = drawn(ours(components))
+    assert psnr_db(plain, wanted) < 50, "they change the picture"
+
+    only_controlled = ours({name: part for name, part in components.items() if name != "unet"})
+    assert psnr_db(drawn(only_controlled, control=control), wanted) > 50
+    assert psnr_db(drawn(only_controlled), plain) > 50, "nothing is added to its residuals"
 
 
 @pytest.fixture(scope="module")

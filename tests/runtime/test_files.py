@@ -1,5 +1,6 @@
 """Files of pictures: whole or not at all, with their settings."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,34 @@ def test_every_format_has_the_picture_and_its_parameters(tmp_path, name):
             comment = found.getexif().get_ifd(0x8769)[0x9286]
             assert comment[:8] == b"UNICODE\0"
             assert comment[8:].decode("utf-16-be") == "füchsin\nSteps: 1"
+
+
+def fields_of_mochi(path):
+    """The fields that MochiDiffusion takes from a file: of the description, which ImageIO gives as
+    that of TIFF, split as its `Functions.swift` does."""
+    with Image.open(path) as found:
+        text = found.getexif()[0x010E]
+    return dict(field.split(": ", 1) for field in text.split("; "))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.jpg"])
+def test_mochi_diffusion_reads_the_settings_of_a_picture(tmp_path, name):
+    request = replace(REQUEST, prompt="a fox; Seed: none", negative="")
+
+    files.save(PICTURE, tmp_path / name, {}, "x", files.mochi_description(BUNDLE, request, 3))
+
+    found = fields_of_mochi(tmp_path / name)
+    version = found.pop("Generator").rpartition(" ")[2]
+    assert tuple(map(int, version.split("."))) >= (2, 2), "it passes over older ones"
+    assert found == {
+        "Include in Image": "a fox, Seed: none", "Exclude from Image": "", "Model": "mine",
+        "Steps": "20", "Guidance Scale": "7.5", "Seed": "3", "Size": "512x768",
+        "Scheduler": "DPM-Solver++"}
+
+
+@pytest.mark.parametrize("changed, seed", [({"scheduler": "euler_a"}, 3), ({}, 1 << 32)])
+def test_mochi_diffusion_is_given_nothing_that_it_crashes_on(changed, seed):
+    assert files.mochi_description(BUNDLE, replace(REQUEST, **changed), seed) == ""
 
 
 def test_png_and_webp_lose_nothing(tmp_path):

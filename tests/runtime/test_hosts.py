@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from sdbuild.base.errors import BundleError
 from sdbuild.bundle.hosts import HOSTS, RNGS
 from sdbuild.bundle.request import Request
 from sdbuild.runtime import tokenizers
+from sdbuild.runtime.safety_checker import seen
 from tests.runtime import parts
 from tests.runtime.swift import psnr_db
 from tests.runtime.test_diffusers_pipelines import (
@@ -146,3 +149,20 @@ def test_at_guidance_0_the_swift_package_draws_the_negative_prompt_of_xl(large, 
     assert np.allclose(guided[0], given["noise_pred"][half], atol=1e-6)
     diffusers = of_xl(large, guidance=guidance)[0]["noise_pred"][1]
     assert np.allclose(plain[0], diffusers, atol=1e-6)
+
+
+def test_a_safety_checker_is_shown_pictures_as_each_host_shows_them():
+    """A wide picture, dark on its left: diffusers cuts its middle out, the Swift package squeezes
+    it, and levels are normalized by the numbers that `SafetyChecker.swift` has."""
+    wide = Image.fromarray(np.repeat(np.array([[[51] * 3] * 300 + [[204] * 3] * 100], np.uint8),
+                                     100, axis=0))
+
+    cut, squeezed = (seen(wide, 8, HOSTS[name].checks) for name in ("diffusers", "swift"))
+
+    dark, light = ((level / 255 - np.array([0.485, 0.456, 0.406]))
+                   / np.array([0.229, 0.224, 0.225]) for level in (51, 204))
+    assert np.allclose(squeezed[0, :, :, 0], dark[:, None], atol=0.05)
+    assert np.allclose(squeezed[0, :, :, -1], light[:, None], atol=0.1)
+    assert np.allclose(cut, cut[:, :, :1, :1]), "its middle is all dark"
+    assert (np.allclose(cut[0, :, 0, 0], [(0.2 - mean) / std for mean, std in zip(
+        OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, strict=True)], atol=1e-6))
