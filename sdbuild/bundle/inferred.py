@@ -17,29 +17,15 @@ from sdbuild.bundle.bundle_reader import REFINER, SD, SD3, SDXL
 from sdbuild.bundle.hosts import SWIFT_SCHEDULE
 from sdbuild.bundle.manifest import Bundle
 from sdbuild.bundle.rules.settings import SCALES
+from sdbuild.checkpoints.packages import layout_in
 from sdbuild.checkpoints.single_file import CLIP
+from sdbuild.families.model_names import NAMES, Part, part_of
 from sdbuild.mil.files.package import Model
 from sdbuild.mil.files.read import read_model
 from sdbuild.mil.files.suffixes import COMPILED, PACKAGE
 
-_CELL_PX = 8
-_NAMES = {
-    "text_encoder": ("TextEncoder", "text_encoder"),
-    "text_encoder_2": ("TextEncoder2", "text_encoder_2"),
-    "unet": ("Unet", "unet"),
-    "refiner": ("UnetRefiner", "refiner"),
-    "controlled_unet": ("ControlledUnet", "control-unet"),
-    "vae_decoder": ("VAEDecoder", "vae_decoder"),
-    "vae_encoder": ("VAEEncoder", "vae_encoder"),
-    "safety_checker": ("SafetyChecker", "safety_checker"),
-}
-"""What each component is called in a bundle, and in the packages of Apple's converter.
-
-Source:
-    apple/ml-stable-diffusion at e12202c, `torch2coreml.py`.
-"""
-_PART = re.compile(r"Stable_Diffusion_version_.*?_(text_encoder_2|text_encoder|vae_decoder|"
-                   r"vae_encoder|control-unet|unet|refiner|safety_checker)(_chunk[12])?")
+CELL_PX = 8
+"""Pixels on the side of a latent."""
 _END_TOKEN = "<|endoftext|>"
 
 
@@ -52,19 +38,20 @@ def infer(folder: Path, prediction_type: str | None = None) -> tuple[Bundle, lis
         BundleError: there is no U-Net, or none that can be drawn with.
     """
     models = _models(folder)
-    if "unet" not in models:
+    unets = models.get("unet") or models.get("controlled_unet")
+    if unets is None:
         found = ", ".join(sorted(models)) or "no models"
         raise BundleError(f"{shown(folder)}: no U-Net, found {found}",
                           hint="a bundle has Unet.mlmodelc, or a package that ends in _unet")
-    unet = read_model(models["unet"][0])
-    family = _family(unet, folder)
-    *_, height, width = _sample(unet, folder)
-    attention = _attention(unet, folder)
+    unet = read_model(unets[0])
+    family = family_of(unet, folder)
+    *_, height, width = sample_of(unet, folder)
+    attention = layout_in(folder.parts) or layout_of(unet)
     has_own = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
     predicts = prediction_type or "epsilon"
     bundle = Bundle(
-        folder=folder, name=_name(folder), family=family, width_px=width * _CELL_PX,
-        height_px=height * _CELL_PX, attention=attention, scale_factor=SCALES[family],
+        folder=folder, name=_name(folder), family=family, width_px=width * CELL_PX,
+        height_px=height * CELL_PX, attention=attention, scale_factor=SCALES[family],
         pad_token=_END_TOKEN, prediction_type=predicts,
         scheduler=dict(SWIFT_SCHEDULE) | {
             "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True,
@@ -85,39 +72,37 @@ def infer(folder: Path, prediction_type: str | None = None) -> tuple[Bundle, lis
 
 def _models(folder: Path) -> dict[str, tuple[Path, ...]]:
     """Returns the models of each component; both chunks win over a whole one, as in hosts."""
-    by_name = dict(_named(folder))
+    by_part = dict(_named(folder))
     found: dict[str, tuple[Path, ...]] = {}
-    for component in _NAMES:
-        chunks = [by_name.get(f"{component}_chunk{number}") for number in (1, 2)]
-        whole = by_name.get(component)
+    for component in NAMES:
+        chunks = [by_part.get(Part(component, number)) for number in (1, 2)]
+        whole = by_part.get(Part(component))
         if chunks[0] is not None and chunks[1] is not None:
             found[component] = (chunks[0], chunks[1])
         elif whole is not None:
             found[component] = (whole,)
-    nets = {path.name.rpartition(".")[0]: path for path in contents(folder, COMPILED)
-            if path.name.startswith("ControlNet_")}
+    nets = {path.name.rpartition(".")[0]: path for path in contents(folder)
+            if path.name.startswith("ControlNet_") and path.suffix in (COMPILED, PACKAGE)}
     if (folder / "controlnet").is_dir():
         nets |= {path.name.rpartition(".")[0]: path
                  for path in contents(folder / "controlnet", COMPILED)}
     return found | {f"controlnet/{name}": (path,) for name, path in nets.items()}
 
 
-def _named(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yields each model with its component, and `_chunk1` or `_chunk2` behind that."""
+def _named(folder: Path) -> Iterator[tuple[Part, Path]]:
+    """Yields each model with what it is."""
     for path in contents(folder):
         name, dot, suffix = path.name.rpartition(".")
-        if dot + suffix not in (COMPILED, PACKAGE) or not path.is_dir():
-            continue
-        apples = _PART.fullmatch(name)
-        for component, (bundled, part) in _NAMES.items():
-            if apples and apples[1] == part:
-                yield component + (apples[2] or ""), path
-            for end, chunk in (("", ""), ("Chunk1", "_chunk1"), ("Chunk2", "_chunk2")):
-                if name == bundled + end:
-                    yield component + chunk, path
+        if dot + suffix in (COMPILED, PACKAGE) and path.is_dir() and (part := part_of(name)):
+            yield part, path
 
 
-def _sample(unet: Model, folder: Path) -> tuple[int, ...]:
+def sample_of(unet: Model, folder: Path) -> tuple[int, ...]:
+    """Returns the shape of a U-Net's latents.
+
+    Raises:
+        BundleError: it takes none.
+    """
     shape = unet.input_shapes.get("sample", ())
     if len(shape) != 4:
         raise BundleError(f"{shown(folder)}: the U-Net has no input sample of four dimensions, "
@@ -126,7 +111,7 @@ def _sample(unet: Model, folder: Path) -> tuple[int, ...]:
     return shape
 
 
-def _family(unet: Model, folder: Path) -> str:
+def family_of(unet: Model, folder: Path) -> str:
     """Returns the family of a U-Net, by its inputs.
 
     Raises:
@@ -141,12 +126,8 @@ def _family(unet: Model, folder: Path) -> str:
     return REFINER if shapes["time_ids"][-1:] == (5,) else SDXL
 
 
-def _attention(unet: Model, folder: Path) -> str:
-    """Returns the layout of attention: by the name of a folder, else by its operation `einsum`."""
-    for part in reversed(folder.parts):
-        for name in ("split_einsum_v2", "split_einsum", "original"):
-            if name in part.lower():
-                return name
+def layout_of(unet: Model) -> str:
+    """Returns the layout of a U-Net's attention, by its operation `einsum`."""
     block = next(iter(unet.program.functions.values())).block
     has_einsum = any(op.type == "einsum" for op in block.operations)
     return "split_einsum" if has_einsum else "original"

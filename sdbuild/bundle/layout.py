@@ -14,5 +14,10 @@ from sdbuild.store.scan import files
 def link_models(source: Path, target: Path, names: Sequence[str]) -> None:
     """Links a component's compiled models, the chunks in order, under their names in the bundle."""
     for model, name in zip(contents(source, COMPILED), names, strict=True):
-        for path in files(model):
-            link_out(path, target / name / path.relative_to(model))
+        link_folder(model, target / name)
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Links the files of a folder into another."""
+    for path in files(source):
+        link_out(path, target / path.relative_to(source))

@@ -15,12 +15,17 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from sdbuild.base.errors import BundleError
+from sdbuild.base.filenames import contents
 from sdbuild.base.parsing import shown
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.bundle.inferred import infer
 from sdbuild.bundle.inside import check_inside
 from sdbuild.bundle.manifest import MANIFEST, Bundle, load_bundle
 from sdbuild.checkpoints.hub.hub import check_place, is_hub, open_hub
+from sdbuild.checkpoints.single_file import CLIP
+from sdbuild.families.model_names import NAMES, part_of
+from sdbuild.families.nouns import chunk_names
+from sdbuild.mil.compile.compile import compile_package
 from sdbuild.mil.files.suffixes import COMPILED, PACKAGE
 
 _VARIANTS = ("original/compiled", "original/packages", "split_einsum_v2/compiled",
@@ -48,36 +53,69 @@ def opened(
         BundleError: there is none.
         SourceError: the Hub does not have it.
     """
-    if is_hub(str(where)):
-        with _of_hub(str(where), variant) as (folder, notes):
-            bundle, more = _bundle(folder, prediction_type)
+    with located(where, variant) as (folder, notes):
+        if (folder / MANIFEST).is_file():
+            yield load_bundle(folder), notes
+        else:
+            bundle, more = infer(folder, prediction_type)
             yield bundle, [*notes, *more]
+
+
+@contextmanager
+def located(where: Path, variant: str | None = None) -> Iterator[tuple[Path, list[str]]]:
+    """The folder with the models of the bundle at a place, whatever their state, and which variant
+    was taken.
+
+    Raises:
+        BundleError: there are none.
+        SourceError: the Hub does not have it.
+    """
+    if is_hub(str(where)):
+        with _of_hub(str(where), variant) as found:
+            yield found
     elif where.is_file():
         with _unpacked(where) as folder:
-            yield _in_folder(folder, where, variant, prediction_type)
+            yield _in_folder(folder, where, variant)
     else:
-        yield _in_folder(where, where, variant, prediction_type)
+        yield _in_folder(where, where, variant)
 
 
-def _in_folder(
-    folder: Path, where: Path, variant: str | None, prediction_type: str | None
-) -> tuple[Bundle, list[str]]:
+def _in_folder(folder: Path, where: Path, variant: str | None) -> tuple[Path, list[str]]:
     if (folder / MANIFEST).is_file() and variant is None:
-        return load_bundle(folder), []
+        return folder, []
     if not folder.is_dir():
         raise BundleError(f"{shown(folder)}: there is no such folder or file",
                           hint="use a bundle's folder, a zip, or hub:owner/name")
     check_inside(folder)
     files = [path.relative_to(folder).as_posix() for path in _below(folder)]
     found = _chosen(files, variant, shown(where))
-    bundle, notes = _bundle(folder / found, prediction_type)
-    return bundle, [*([f"variant={found} is taken"] if found else []), *notes]
+    return folder / found, [f"variant={found} is taken"] if found else []
 
 
-def _bundle(folder: Path, prediction_type: str | None) -> tuple[Bundle, list[str]]:
-    if (folder / MANIFEST).is_file():
-        return load_bundle(folder), []
-    return infer(folder, prediction_type)
+@contextmanager
+def as_compiled(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """The folder that apps are given: with models compiled and named as in bundles, and a
+    tokenizer, if there are packages in it; else itself.
+
+    Raises:
+        InvalidProgram, UnsupportedFormat: a package is not sound.
+    """
+    packages = {path: part for path in contents(folder, PACKAGE) if (part := part_of(path.stem))}
+    if not packages or contents(folder, COMPILED):
+        yield folder, []
+        return
+    with tempfile.TemporaryDirectory(prefix="sdbuild-") as made:
+        target = Path(made, folder.name)
+        target.mkdir()
+        for path, part in packages.items():
+            name = chunk_names(NAMES[part.component][0], 2)[part.chunk - 1] if part.chunk \
+                else NAMES[part.component][0]
+            compile_package(path, target / (name + COMPILED), is_linked=True)
+        has_own = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
+        for name in ("vocab.json", "merges.txt"):
+            shutil.copyfile((folder if has_own else CLIP) / name, target / name)
+        clip = [] if has_own else ["no vocab.json and merges.txt: CLIP's own are used"]
+        yield target, ["packages, checked as they are once compiled", *clip]
 
 
 def _below(folder: Path, depth: int = 0) -> Iterator[Path]:

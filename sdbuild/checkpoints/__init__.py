@@ -18,6 +18,7 @@ from sdbuild.checkpoints.folder import DigestOf, Folder
 from sdbuild.checkpoints.hub import hub
 from sdbuild.checkpoints.hub.hub import is_hub
 from sdbuild.checkpoints.layout import COMMAS, RESOURCES
+from sdbuild.checkpoints.packages import LocalPlace, Packages, are_packages
 from sdbuild.checkpoints.single_file import SUFFIX, SingleFile
 from sdbuild.safetensors.pickles import PICKLES, UNPICKLE
 
@@ -140,7 +141,8 @@ def resolve_place(place: str, base: Path) -> str:
 def _opened(place: str, facts: Facts, config: str) -> Checkpoint:
     """Returns the checkpoint at one place, by the kind that its name tells."""
     if is_hub(place):
-        return hub.open_hub(place, facts)
+        found = hub.open_hub(place, facts)
+        return Packages(found) if are_packages(found.names) else found
     path = Path(place)
     if path.suffix == SUFFIX and not path.is_dir():
         return SingleFile(path, _config_folder(config) if config else None)
@@ -151,7 +153,9 @@ def _opened(place: str, facts: Facts, config: str) -> Checkpoint:
         )
     if path.is_file():
         raise SourceError(f"{place}: expected a folder or a {SUFFIX} file")
-    return Folder(path)
+    folder = Folder(path)
+    local = LocalPlace(path)
+    return Packages(local) if are_packages(local.names) else folder
 
 
 def _config_folder(config: str) -> Folder:

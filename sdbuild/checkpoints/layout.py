@@ -16,7 +16,7 @@ RESOURCES = "resources"
 FOLDERS = ("scheduler", *(tokenizer.folder for tokenizer in TOKENIZERS))
 """Those of its folders that are parts, too: what stands there defines some networks."""
 
-_CARDS = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md")
+CARDS = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md")
 _SHARD = ".safetensors"
 _STEMS = ("diffusion_pytorch_model", "model")
 _FORMS = (
@@ -61,7 +61,7 @@ def part_files(
         SourceError: one that is needed is not there, or the weights are pickles.
     """
     if part == RESOURCES:
-        return config_files(where, part, names) + [name for name in _CARDS if name in names]
+        return config_files(where, part, names) + [name for name in CARDS if name in names]
     if part in FOLDERS:
         return config_files(where, part, names)
     return [*config_files(where, part, names), *weight_files(where, part, names, shards_of)]

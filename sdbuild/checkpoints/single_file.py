@@ -30,14 +30,14 @@ CLIP = Path(__file__).parent / "clip"
 SUFFIX = ".safetensors"
 
 
-_SCHEDULER = {
+SD_SCHEDULER = {
     "_class_name": "PNDMScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear",
     "beta_start": 0.00085, "clip_sample": False, "num_train_timesteps": 1000,
     "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1, "trained_betas": None,
 }
 """Source: runwayml/stable-diffusion-v1-5, `scheduler_config.json`; 2.1 has the same numbers."""
 
-_XL_SCHEDULER = {
+XL_SCHEDULER = {
     "_class_name": "EulerDiscreteScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear",
     "beta_start": 0.00085, "interpolation_type": "linear", "num_train_timesteps": 1000,
     "steps_offset": 1, "timestep_spacing": "leading", "trained_betas": None,
@@ -137,7 +137,7 @@ class SingleFile:
         if self._config:
             return self._config.config_resources()
         self.config("unet")
-        base = _XL_SCHEDULER if self._model in (infer.XL, infer.REFINER) else _SCHEDULER
+        base = XL_SCHEDULER if self._model in (infer.XL, infer.REFINER) else SD_SCHEDULER
         scheduler = base | (_ZERO_SNR if "ztsnr" in self._tensors else {}) | {
             "prediction_type": self._prediction_type()}
         return {

@@ -17,6 +17,8 @@ from sdbuild.checkpoints import (
     open_checkpoint,
 )
 from sdbuild.checkpoints.files import Files
+from sdbuild.checkpoints.packages import expect_packages
+from sdbuild.engine.stage import FINISHED
 from sdbuild.engine.step import Step
 from sdbuild.recipe.sources import Source
 from sdbuild.store import Store
@@ -54,6 +56,8 @@ class Checkpoints:
         found: dict[str, str] = {}
         try:
             checkpoint = self.resolve(step.source)
+            if FINISHED in step.params and not isinstance(checkpoint, Files):
+                expect_packages(checkpoint)
             for part in step.reads:
                 found |= checkpoint.identity(part, lambda path: source_digest(path, self._store))
         except OSError as error:
@@ -86,7 +90,7 @@ class Checkpoints:
         found = self.resolve(step.source) if step.source else None
         if isinstance(found, Files):
             found.check(step.params.get("family", "sd"))
-        elif found is not None:
+        elif found is not None and FINISHED not in step.params:
             with named(found.place, step.source.config if step.source else ""):
                 normalize.check(found, step.reads, step.params)
 

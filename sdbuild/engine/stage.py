@@ -33,6 +33,10 @@ STAGES = (
 """All stages, each after those whose artifacts it reads: `sdbuild/steps/<name>.py`."""
 
 
+FINISHED = "package"
+"""The parameter of a step that reads finished packages: what the model is called."""
+
+
 @dataclass(frozen=True, slots=True)
 class From:
     """An input: the artifact of the step called `step`, or one path of it."""

@@ -24,9 +24,12 @@ TARGETS = {
 }
 """Deployment targets by name, and the opset that each stands for (Core ML names it by iOS)."""
 
+PACKAGES = "packages"
+"""The value of `lower` for a source of finished models, of which nothing is lowered."""
+
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 PREDICTIONS = ("epsilon", "checkpoint")
-LOWERS = ("once", "direct")
+LOWERS = ("once", "direct", PACKAGES)
 COMPILERS = ("auto", "portable", "apple")
 
 REQUIRED = object()
@@ -103,8 +106,8 @@ RECIPE_FIELDS = (
     Field(name="target", parse=values.choice(*TARGETS), default="iOS16", choices=tuple(TARGETS),
           meaning="the minimum deployment target"),
     Field(name="lower", parse=values.choice(*LOWERS), default="once", choices=LOWERS,
-          meaning="whether programs are lowered once "
-          "for all checkpoints of an architecture, or converted directly"),
+          meaning="whether programs are lowered once for all checkpoints of an architecture, "
+          "converted directly, or taken from a source of finished packages"),
     Field(name="compiler", parse=values.choice(*COMPILERS), default="auto", choices=COMPILERS,
           meaning="the compiler of the models"),
 )

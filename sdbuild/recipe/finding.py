@@ -8,7 +8,7 @@ or velocity, the user is asked for the word that says it, before any work starts
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from sdbuild.base.errors import RecipeError, SourceError
@@ -16,9 +16,11 @@ from sdbuild.base.parsing import json_object, shown
 from sdbuild.checkpoints import Checkpoint, is_hub, open_checkpoint
 from sdbuild.checkpoints.defaults import DEFAULTS
 from sdbuild.checkpoints.networks import published_family
+from sdbuild.checkpoints.packages import Packages
 from sdbuild.checkpoints.resources import SCHEDULER
 from sdbuild.families import FAMILIES
 from sdbuild.recipe.fields import PREDICTION_TYPES
+from sdbuild.recipe.finished import fields_of
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -75,7 +77,8 @@ class Found:
 
     `model` is empty if no published model has its architecture; the defaults of its `family` hold
     then. `size` is in pixels, None where the recipe's holds. `lacks` names the folders of
-    components that the checkpoint comes without and a bundle can do without.
+    components that the checkpoint comes without and a bundle can do without. `fields` are all those
+    that finished packages have by themselves.
     """
 
     model: str
@@ -83,6 +86,7 @@ class Found:
     size: Size | None
     lacks: frozenset[str]
     because: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +115,7 @@ class _Traits:
 
 def find_recipe(
     places: Sequence[str], config: str, facts: MutableMapping[str, Any], *,
-    prediction_type: str | None, size: Size | None,
+    prediction_type: str | None, size: Size | None, attention: str | None = None,
 ) -> Found:
     """Returns the recipe for the checkpoint at the first of the places that has one.
 
@@ -120,6 +124,7 @@ def find_recipe(
         facts: what is known of repositories, which grows.
         prediction_type: the user's word for what the U-Net predicts.
         size: the user's word for the pixels of a picture.
+        attention: the user's word for its layout, of which finished packages may have several.
 
     Raises:
         SourceError: no place has it, or it cannot be read.
@@ -127,6 +132,8 @@ def find_recipe(
     """
     try:
         checkpoint = open_checkpoint(places, facts, config)
+        if isinstance(checkpoint, Packages):
+            return _finished(checkpoint, facts, attention)
         traits = _known(checkpoint, facts)
     except OSError as error:
         raise SourceError(f"{error.filename or ', '.join(places)}: {error.strerror or error}",
@@ -166,6 +173,24 @@ def _unpublished(
         because=f"defaults{why}: no published model has this architecture ({traits}); model=NAME "
                 "selects a recipe",
     )
+
+
+def _finished(
+    packages: Packages, facts: MutableMapping[str, Any], attention: str | None
+) -> Found:
+    """Returns what finished packages are; those of a commit of the Hub are remembered."""
+    key = f"{packages.place}/packages/{attention or ''}"
+    if not is_hub(packages.place) or not isinstance(facts.get(key), dict):
+        table = fields_of(packages, attention)
+        if packages.place in facts:
+            facts[key] = table
+    else:
+        table = facts[key]
+    own = {name: value for name, value in table.items() if name != "family"}
+    said = ", ".join(f"{name}={','.join(value) if isinstance(value, list) else value}"
+                     for name, value in own.items())
+    return Found(model="", family=table["family"], size=None, lacks=frozenset(), fields=own,
+                 because=f"finished packages, with {said}")
 
 
 def _undecided(

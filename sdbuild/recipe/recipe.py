@@ -20,11 +20,13 @@ from sdbuild.recipe.fields import (
     INPUT_FIELDS,
     MODEL_FIELD,
     OF_CHECKPOINT,
+    PACKAGES,
     RECIPE_FIELDS,
     check_variables,
     parse,
 )
 from sdbuild.recipe.finding import Found, find_recipe
+from sdbuild.recipe.finished import check_fields
 from sdbuild.recipe.lockfile import Lock, parsed
 from sdbuild.recipe.network import Network
 from sdbuild.recipe.packaging import Packaging
@@ -70,6 +72,11 @@ class Recipe:
         return [replace(self.draw, prompt=prompt, seed=seed, count=1).settings()
                 for seed, prompt in enumerate(self.check.prompts, 1)]
 
+    @property
+    def is_of_packages(self) -> bool:
+        """Whether its source is finished models, of which nothing is converted."""
+        return self.packaging.lower == PACKAGES
+
     def with_lock(self, lock: Lock | None) -> Recipe:
         """Returns the same recipe with another lock."""
         return replace(self, sources=replace(self.sources, lock=lock))
@@ -111,6 +118,7 @@ def load(
     if found and "components" not in words:
         components = tuple(c for c in components if c.folder not in found.lacks)
     components = with_controlnets(components, sources.controlnets, family)
+    check_fields(fields, components, found.fields if found else {})
     sources.check_places(components)
     elsewhere = None if found or project.finds(path) else path
     return Recipe(
@@ -138,11 +146,11 @@ def _found(
         return None
     given = tuple(field for field in RECIPE_FIELDS if field.name in words)
     fields: dict[str, Any] = dict.fromkeys(
-        ("config", *ELSEWHERE, "lora", "controlnet", "prediction_type", "size"))
+        ("config", *ELSEWHERE, "lora", "controlnet", "prediction_type", "size", "attention"))
     fields |= values_of(given, {}, words, "")
     source = Sources.of(fields, words, Path.cwd()).checkpoint
     return find_recipe(source.places, source.config, facts, size=fields["size"],
-                       prediction_type=fields["prediction_type"])
+                       prediction_type=fields["prediction_type"], attention=fields["attention"])
 
 
 def _base(
@@ -153,9 +161,8 @@ def _base(
     if found and not found.model:
         family = FAMILIES[found.family]
         components = [c.name for c in family.components if not c.comes_with]
-        size = "{}x{}".format(*found.size or ())
-        return BUILT_IN / family.name, {"family": family.name, "size": size,
-                                        "components": components}
+        own = found.fields or {"size": "{}x{}".format(*found.size or ()), "components": components}
+        return BUILT_IN / family.name, {"family": family.name, **own}
     model = found.model if found else words.get("model", project.default_model)
     path = project.find(parse(MODEL_FIELD, model, "on the command line"))
     return path, read(path)

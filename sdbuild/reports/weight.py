@@ -82,7 +82,11 @@ def follow(builder: Builder, component: Component, tensor: str) -> list[Stop]:
     if download is None:
         raise StepError(f"download:{component.label} is not made yet",
                         hint=f"doit download:{component.label}")
-    tensors = download.facts["tensors"]
+    tensors = download.facts.get("tensors")
+    if tensors is None:
+        raise RecipeError(f"{component.name} began as a finished package, expected a checkpoint: "
+                          "only conversion gives tensors other names",
+                          hint="sdbuild mil weights PACKAGE lists its constants")
     if tensor not in tensors:
         raise RecipeError(f"{component.name} has no tensor {tensor!r}"
                           f"{did_you_mean(tensor, tensors)}",

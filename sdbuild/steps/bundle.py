@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sdbuild.base.errors import SourceError
+from sdbuild.base.filenames import contents
 from sdbuild.base.parsing import json_value
 from sdbuild.bundle.layout import link_models
 from sdbuild.bundle.manifest import SCHEMA, write_manifest
@@ -60,6 +61,7 @@ class MakeBundle(BundleStage):
             },
             "draw": recipe.draw.settings(),
             **({"recipe": recipe.model} if recipe.found else {}),
+            **({"lower": recipe.packaging.lower} if recipe.is_of_packages else {}),
         }
 
     def facts(self, recipe: Recipe) -> dict[str, Any]:
@@ -79,9 +81,12 @@ class MakeBundle(BundleStage):
         """
         from sdbuild.bundle.compatibility import summary_of, with_hosts
         from sdbuild.bundle.contract import require
+        from sdbuild.bundle.finished import check_packing
 
         for label, component in job.params["components"].items():
             link_models(job.inputs[label], job.output, component["models"])
+            if "lower" in job.params:
+                check_packing(label, contents(job.inputs[label], COMPILED), component["nbits"])
         resources = job.inputs["resources"]
         _write_tokenizer(resources, job.output)
         for card in ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md"):

@@ -1,6 +1,7 @@
 """convert: an `.mlpackage` with fp16 weights, from a lowered program or a graph.
 
 `lower=once` streams the checkpoint into the program that was lowered for its architecture.
+`lower=packages` takes a finished package as it is, once it is what the recipe says.
 `lower=direct` has coremltools convert the graph with these very weights: the reference that the
 other way is held against byte for byte, and the way out.
 """
@@ -16,6 +17,7 @@ from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import FAMILIES, Component
 from sdbuild.mil.files.suffixes import PACKAGE
 from sdbuild.models.parameters import parameter_of
+from sdbuild.recipe.fields import PACKAGES
 from sdbuild.recipe.recipe import Recipe
 
 
@@ -39,6 +41,8 @@ class Convert(ComponentStage):
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
         """Returns its inputs, by the way it converts."""
+        if recipe.is_of_packages:
+            return {"checkpoint": Need("checkpoint")}
         role = "lowered" if recipe.packaging.lower == "once" else "graph"
         return {role: Need(role), "checkpoint": Need("checkpoint")}
 
@@ -53,12 +57,14 @@ class Convert(ComponentStage):
             "family": recipe.family.name, "component": component.name, "lower": packaging.lower,
             "attention": recipe.network.attention_of(component),
         }
-        return found | ({"target": packaging.target} if packaging.lower == "direct" else {})
+        if recipe.is_of_packages:
+            found |= {name: getattr(recipe.network, name) for name in component.sizes}
+        return found | ({"target": packaging.target} if packaging.lower != "once" else {})
 
     def run(self, job: Job) -> dict[str, Any]:
         """Writes `<bundle name>.mlpackage`."""
         component = FAMILIES[job.params["family"]].component(job.params["component"])
-        return (_bind if job.params["lower"] == "once" else _direct)(job, component)
+        return _WAYS[job.params["lower"]](job, component)
 
 
 STAGE = Convert()
@@ -107,6 +113,20 @@ def _direct(job: Job, component: Component) -> dict[str, Any]:
         weights=Path(shutil.copyfile(file, job.output / "weight.bin")),
     )
     return {}
+
+
+def _taken(job: Job, component: Component) -> dict[str, Any]:
+    from sdbuild.bundle.finished import check_package
+    from sdbuild.bundle.layout import link_folder
+    from sdbuild.mil.files.package import read_package
+
+    source = job.inputs["checkpoint"] / (component.bundle_name + PACKAGE)
+    check_package(read_package(source), component, job.params)
+    link_folder(source, job.output / source.name)
+    return {}
+
+
+_WAYS = {"once": _bind, "direct": _direct, PACKAGES: _taken}
 
 
 def _described(spec: Any, component: Component, job: Job) -> Any:

@@ -6,18 +6,22 @@ Its artifact is what `sdbuild.checkpoints.normalized` says, or the files besides
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.digest import sha256_file
 from sdbuild.base.errors import DigestMismatch, SourceError
-from sdbuild.base.filenames import contents
 from sdbuild.checkpoints import RESOURCES, combine_errors, named, open_checkpoint
 from sdbuild.checkpoints.normalized import ARCHITECTURE, LATENTS, WEIGHTS, encode
+from sdbuild.checkpoints.packages import Packages, expect_packages
 from sdbuild.checkpoints.resources import SCHEDULER, file_name
-from sdbuild.engine.stage import ComponentStage, Job, Memory, Reading, Time
+from sdbuild.engine.stage import FINISHED, ComponentStage, Job, Memory, Reading, Time
 from sdbuild.families import Component
+from sdbuild.mil.files.suffixes import PACKAGE
 from sdbuild.recipe.recipe import Recipe
+from sdbuild.store.scan import files
 
 if TYPE_CHECKING:
     from sdbuild.checkpoints import Checkpoint
@@ -38,6 +42,8 @@ class Download(ComponentStage):
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
         """Returns the settings that determine which tensors are read, or what the scheduler's
         config says."""
+        if component.folder and recipe.is_of_packages:
+            return {FINISHED: component.bundle_name, "family": recipe.family.name}
         found: dict[str, Any] = {"prefixes": list(component.prefixes)} if component.folder else {}
         if component.folder and recipe.family.name != "sd":
             found["family"] = component.family or recipe.family.name
@@ -50,7 +56,9 @@ class Download(ComponentStage):
         """Returns the location of the checkpoint, the parts of it that are read, its own first,
         and what must come of them."""
         source = recipe.sources.of_component(component)
-        reads = (component.folder or component.name, *component.sidecars)
+        reads: tuple[str, ...] = (component.folder or component.name, *component.sidecars)
+        if component.folder and recipe.is_of_packages:
+            reads = (f"{recipe.network.attention}/{component.name}",)
         lock = recipe.sources.lock
         if lock is None:
             return Reading(source=source, reads=reads)
@@ -84,6 +92,8 @@ def _download_from(place: str, job: Job) -> dict[str, Any]:
     with named(checkpoint.place, job.config):
         if RESOURCES in job.reads:
             _resources(job, checkpoint)
+        elif FINISHED in job.params:
+            _package(job, expect_packages(checkpoint))
         else:
             facts = _component(job, checkpoint)
     if job.locked:
@@ -94,7 +104,8 @@ def _download_from(place: str, job: Job) -> dict[str, Any]:
 def _check_lock(place: str, job: Job) -> None:
     """Makes sure that what was written is what is locked."""
     part = job.reads[0]
-    found = {path.name: sha256_file(path) for path in contents(job.output)}
+    found = {path.relative_to(job.output).as_posix(): sha256_file(path)
+             for path in files(job.output)}
     for name in sorted(found.keys() | job.locked.keys()):
         if found.get(name) != job.locked.get(name):
             raise DigestMismatch(
@@ -119,6 +130,21 @@ def _resources(job: Job, checkpoint: Checkpoint) -> None:
     if "prediction_type" in job.params:
         path = job.output / file_name(SCHEDULER)
         path.write_text(json.dumps(scheduler, indent=2), "utf-8")
+
+
+def _package(job: Job, packages: Packages) -> None:
+    """Writes a finished model as a package of ours, and how the family's latents are scaled."""
+    from sdbuild.checkpoints.normalize import latents
+    from sdbuild.mil.edit.rewrite import write_same
+    from sdbuild.mil.files.read import read_model
+
+    [part] = job.reads
+    with tempfile.TemporaryDirectory(dir=job.output.parent) as made:
+        model = packages.fetch(part, Path(made))
+        write_same(read_model(model), job.output / f"{job.params[FINISHED]}{PACKAGE}")
+    if part.partition("/")[2].startswith("vae_"):
+        usual = latents("vae", {"_class_name": "AutoencoderKL"}, job.params["family"])
+        (job.output / LATENTS).write_bytes(encode(usual or {}))
 
 
 def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:

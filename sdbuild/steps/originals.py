@@ -24,6 +24,7 @@ from sdbuild.checkpoints.schedule import check_schedule
 from sdbuild.checkpoints.sidecar_configs import END_TOKEN
 from sdbuild.engine.stage import BundleStage, From, Job, Memory, Time
 from sdbuild.families import Component
+from sdbuild.mil.files.suffixes import PACKAGE
 from sdbuild.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class DrawingStage(BundleStage):
             "family": recipe.family.name, "width_px": recipe.network.width_px,
             "height_px": recipe.network.height_px, **recipe.network.denoiser_params,
             "requests": recipe.checked_requests(),
+            **({"lower": recipe.packaging.lower} if recipe.is_of_packages else {}),
         }
 
 
@@ -85,9 +87,10 @@ class Originals(DrawingStage):
         from sdbuild.families import FAMILIES
 
         family = FAMILIES[job.params["family"]]
+        kind = _package if "lower" in job.params else Original
 
         def load(name: str) -> Predictor:
-            return Original(family.component(name), job.inputs[name], job.params)
+            return kind(family.component(name), job.inputs[name], job.params)
 
         for number, image in enumerate(drawn(job, load), 1):
             if image is None:
@@ -100,6 +103,13 @@ class Originals(DrawingStage):
 
 
 STAGE = Originals()
+
+
+def _package(component: Component, checkpoint: Path, params: Mapping[str, Any]) -> Predictor:
+    """Returns a finished package, as the original of what is made of it."""
+    from sdbuild.runtime.predictor import load
+
+    return load([checkpoint / (component.bundle_name + PACKAGE)], "portable", "original")
 
 
 def picture(number: int) -> str:

@@ -45,9 +45,15 @@ class Palettize(ComponentStage):
 
     def run(self, job: Job) -> dict[str, Any]:
         """Writes the package with palettized weights; the facts are a report of each tensor."""
+        from sdbuild.bundle.layout import link_folder
         from sdbuild.mil.compress.palettize import palettize
+        from sdbuild.mil.files.package import read_package
+        from sdbuild.mil.inspect.packed import packing
 
         (source,) = contents(job.inputs["package"], PACKAGE)
+        if packing(read_package(source).program) == {job.params["nbits"]}:  # it came with them
+            link_folder(source, job.output / source.name)
+            return {"tensors": []}
         reports = palettize(
             source, job.output / source.name, nbits=job.params["nbits"],
             skip_types=job.params.get("skip_types", ()), workers=_workers(job, source),

@@ -7,7 +7,7 @@ largest value of the original.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from sdbuild.checkpoints.normalized import (
 )
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import Component
-from sdbuild.mil.files.suffixes import COMPILED
+from sdbuild.mil.files.suffixes import COMPILED, PACKAGE
 from sdbuild.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     import torch
 
     from sdbuild.checkpoints.normalized import Architecture
+    from sdbuild.families import Dims
+
+    Samples = Sequence[tuple[torch.Tensor, ...]]
+    Outputs = list[tuple[np.ndarray, ...]]
 
 PARITY = "parity.json"
 _SEED = 20_240_229
@@ -37,7 +41,7 @@ _WORKING_BYTES = 1_000_000_000
 
 
 class Parity(ComponentStage):
-    """Measures a compiled component."""
+    """Measures a compiled component; of finished packages, against the one that it was."""
 
     version = 4
     summary = "measure each compiled component against its PyTorch original"
@@ -56,25 +60,19 @@ class Parity(ComponentStage):
         return {
             "family": recipe.family.name, "component": component.name,
             **recipe.network.params_of(component), "seed": _SEED,
+            **({"lower": recipe.packaging.lower} if recipe.is_of_packages else {}),
         }
 
     def run(self, job: Job) -> None:
         """Writes `parity.json`: for each output its worst PSNR, and what is not finite."""
         import numpy as np
-        import torch
 
         from sdbuild.families import FAMILIES
-        from sdbuild.models import network
         from sdbuild.runtime.predictor import load
 
         component = FAMILIES[job.params["family"]].component(job.params["component"])
-        checkpoint = job.inputs["checkpoint"]
-        architecture = read_architecture(checkpoint / ARCHITECTURE, job.params)
-        dims = network.dims(component, architecture, job.params)
-        rng = torch.Generator().manual_seed(job.params["seed"])
-        config = {**architecture.config, **read_latents(checkpoint / LATENTS)}
-        samples = list(network.module(component).samples(component, config, dims, rng))
-        originals = _originals(component, architecture, checkpoint / WEIGHTS, samples)
+        of_kind = _of_package if "lower" in job.params else _of_checkpoint
+        samples, originals = of_kind(component, job)
         models = contents(job.inputs["compiled"], COMPILED)
         chain = load(models, "portable", "original", weight_bytes(job))
         found: list[dict[str, Any]] = []
@@ -96,10 +94,48 @@ class Parity(ComponentStage):
 STAGE = Parity()
 
 
+def _samples(
+    component: Component, config: Mapping[str, Any], dims: Dims, job: Job
+) -> list[tuple[torch.Tensor, ...]]:
+    """Returns what a component is measured on."""
+    import torch
+
+    from sdbuild.models import network
+
+    rng = torch.Generator().manual_seed(job.params["seed"])
+    config = {**config, **read_latents(job.inputs["checkpoint"] / LATENTS)}
+    return list(network.module(component).samples(component, config, dims, rng))
+
+
+def _of_checkpoint(component: Component, job: Job) -> tuple[Samples, Outputs]:
+    """Returns the samples, and what the PyTorch original makes of each."""
+    from sdbuild.models import network
+
+    checkpoint = job.inputs["checkpoint"]
+    architecture = read_architecture(checkpoint / ARCHITECTURE, job.params)
+    dims = network.dims(component, architecture, job.params)
+    samples = _samples(component, architecture.config, dims, job)
+    return samples, _originals(component, architecture, checkpoint / WEIGHTS, samples)
+
+
+def _of_package(component: Component, job: Job) -> tuple[Samples, Outputs]:
+    """Returns the samples, and what the package that the recipe began with makes of each."""
+    from sdbuild.bundle.finished import TOKENS, dims_of
+    from sdbuild.mil.execute.execute import Executor
+    from sdbuild.mil.files.package import read_package
+
+    model = read_package(job.inputs["checkpoint"] / (component.bundle_name + PACKAGE))
+    samples = _samples(component, {"vocab_size": TOKENS}, dims_of(model, component), job)
+    executor = Executor(model, weight_bytes=weight_bytes(job))
+    made = [executor.predict({port.name: value.numpy() for port, value
+                              in zip(component.inputs, inputs, strict=True)})
+            for inputs in samples]
+    return samples, [tuple(found[port.name] for port in component.outputs) for found in made]
+
+
 def _originals(
-    component: Component, architecture: Architecture, weights: Path,
-    samples: Sequence[tuple[torch.Tensor, ...]],
-) -> list[tuple[np.ndarray, ...]]:
+    component: Component, architecture: Architecture, weights: Path, samples: Samples,
+) -> Outputs:
     """Returns the original's outputs for each sample. It is freed before the program's weights
     load."""
     import torch

@@ -33,6 +33,10 @@ class Trace(ComponentStage):
         """Three times as much for layouts that split attention by heads."""
         return self.time if params["attention"] == "original" else Time(5.5, tensor=0.05)
 
+    def applies(self, recipe: Recipe, component: Component) -> bool:
+        """Whether it is a network that is converted."""
+        return bool(component.folder) and not recipe.is_of_packages
+
     def needs(self, recipe: Recipe) -> dict[str, Need]:
         """Returns the architecture alone: no weights."""
         return {"architecture": Need("checkpoint", ARCHITECTURE)}

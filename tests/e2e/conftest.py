@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from sdbuild.store import Store
 from tests.e2e.hub_checkpoints import content
 from tests.e2e.project import ROOT, Project
 from tests.hub_server import Hub
+
+MODEL = "Stable_Diffusion_version_owner_tiny"
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +28,21 @@ def built(tmp_path_factory):
             project.doit("-n", "2", "build")
             project.doit("build", "quant=none", "chunk=1", bundle=project.folder / "fp16")
     return project
+
+
+@pytest.fixture(scope="session")
+def packages(built, tmp_path_factory):
+    """The fp16 packages, in a folder and with names as Apple's converter gives them."""
+    folder = tmp_path_factory.mktemp("packages")
+    store = Store(built.cache)
+    for record in store.records():
+        kind, _, component = record.step.partition(":")
+        if kind == "convert":
+            made = store.checkout(record, folder / component)
+            (package,) = made.glob("*.mlpackage")
+            shutil.move(package, folder / f"{MODEL}_{component}.mlpackage")
+            made.rmdir()
+    return folder
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Images from bundles that others finished: in their layouts, without a manifest of ours."""
 
+import json
 import shutil
 import sys
 import zipfile
@@ -12,11 +13,10 @@ from PIL import Image
 from sdbuild.base.errors import BundleError
 from sdbuild.bundle.places import opened
 from sdbuild.bundle.request import Request
+from sdbuild.cli.main import main
 from sdbuild.runtime.pipeline import Pipeline
-from sdbuild.store import Store
 from tests.e2e.project import run
 
-MODEL = "Stable_Diffusion_version_owner_tiny"
 REQUEST = Request(prompt="a fox", negative="", seed=3, steps=1, guidance=5, scheduler="ddim",
                   count=1)
 
@@ -31,22 +31,6 @@ def compiled(built, tmp_path_factory):
             shutil.copytree(path, folder / path.name)
         elif path.name in ("vocab.json", "merges.txt"):
             shutil.copy(path, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def packages(built, tmp_path_factory):
-    """Apple's packages, as its converter names them."""
-    folder = tmp_path_factory.mktemp("packages")
-    store = Store(built.cache)
-    for record in store.records():
-        kind, _, component = record.step.partition(":")
-        if kind == "convert":
-            made = store.checkout(record, folder / component)
-            package = next(p for p in (made, *made.iterdir()) if p.suffix == ".mlpackage") \
-                if made.suffix != ".mlpackage" and not (made / "Manifest.json").exists() else made
-            shutil.move(package, folder / f"{MODEL}_{component}.mlpackage")
-            shutil.rmtree(folder / component, ignore_errors=True)
     return folder
 
 
@@ -181,3 +165,37 @@ def test_the_command_says_what_it_assumed(compiled, tmp_path):
     assert f"{tmp_path / 'a.png'}\n" in printed
     assert "the U-Net predicts v_prediction" in printed
     assert Image.open(tmp_path / "a.png").text["prompt"] == "a fox"
+
+
+@pytest.fixture(params=["folder", "zip", "packages", "variant", "hub"])
+def place(request, compiled, packages, repository, hub, tmp_path):
+    """The words that name a bundle, wherever it is."""
+    if request.param == "zip":
+        return [str(zipped(compiled, tmp_path / "tiny.zip", "tiny/"))]
+    if request.param == "hub":
+        hub.add("owner/tiny", {path.relative_to(repository).as_posix(): path.read_bytes()
+                               for path in repository.rglob("*") if path.is_file()})
+        return ["hub:owner/tiny", "variant=original"]
+    return {"folder": [str(compiled)], "packages": [str(packages)],
+            "variant": [str(repository), "variant=split_einsum/compiled"]}[request.param]
+
+
+def test_the_contract_of_a_bundle_anywhere_is_that_of_its_folder(place, compiled, capsys):
+    def told(*words):
+        status = main(["contract", *words, "--json"])
+        found = json.loads(capsys.readouterr().out)
+        return status, found["violations"], [host["host"] for host in found["hosts"]
+                                             if host["runs"] == "yes"]
+
+    assert told(*place) == told(str(compiled))
+
+
+def test_the_contract_names_what_is_wrong_in_packages(packages, tmp_path, capsys):
+    shutil.copytree(packages, tmp_path / "b")
+    shutil.rmtree(next((tmp_path / "b").glob("*_vae_decoder.mlpackage")))
+
+    assert main(["contract", str(tmp_path / "b")]) == 1
+
+    out, err = capsys.readouterr()
+    assert "VAEDecoder.mlmodelc" in out
+    assert "packages, checked as they are once compiled" in err

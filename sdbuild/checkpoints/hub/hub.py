@@ -119,6 +119,10 @@ class Hub:
         """
         return self._fetch(name)
 
+    def digest(self, name: str, digest_of: DigestOf) -> str:
+        """Returns the digest of a file, as the Hub names it."""
+        return self._files[name]
+
     def identity(self, part: str, digest_of: DigestOf) -> dict[str, str]:
         """Returns the digest of each file of the part, as the Hub names it.
 

@@ -17,13 +17,11 @@ from sdbuild.cli.options import OutsidePath, as_command, json_option, print_json
 def command(bundle: Path | None, words: dict[str, str], is_json: bool) -> int:
     """Check that hosts can load a bundle, and list those that do.
 
-    BUNDLE is the folder of a bundle, of any maker; the recipe's own, which is built if needed, if
-    it is left out. The exit status is 1 if a rule is broken with an error.
+    BUNDLE is a finished bundle, whoever made it: a folder, a zip, or hub:owner/name; the recipe's
+    own, which is built if needed, if it is left out. Packages are checked as they are once
+    compiled. The exit status is 1 if a rule is broken with an error.
     """
-    from sdbuild.bundle.bundle_reader import open_bundle
-    from sdbuild.bundle.compatibility import table, verdicts
-    from sdbuild.bundle.contract import RULES, format_violations, violations
-    from sdbuild.bundle.rules.rule import ERROR
+    from sdbuild.bundle.places import as_compiled, located
 
     if bundle is None:
         from sdbuild.cli.api import run
@@ -34,9 +32,23 @@ def command(bundle: Path | None, words: dict[str, str], is_json: bool) -> int:
             raise built.error
         if built.status:
             return built.status
-        bundle = built.bundle
-    found = violations(bundle)
-    hosts = verdicts(open_bundle(bundle))
+        return _checked(built.bundle, is_json)
+    with (located(bundle, words.get("variant")) as (place, notes),
+          as_compiled(place) as (folder, more)):
+        for note in (*notes, *more):
+            click.echo(note, err=True)
+        return _checked(folder, is_json)
+
+
+def _checked(folder: Path, is_json: bool) -> int:
+    """Prints what is wrong with a bundle and who runs it; returns the exit status."""
+    from sdbuild.bundle.bundle_reader import open_bundle
+    from sdbuild.bundle.compatibility import table, verdicts
+    from sdbuild.bundle.contract import RULES, format_violations, violations
+    from sdbuild.bundle.rules.rule import ERROR
+
+    found = violations(folder)
+    hosts = verdicts(open_bundle(folder))
     errors = sum(violation.level == ERROR for violation in found)
     if is_json:
         print_json(rules=len(RULES), violations=[asdict(violation) for violation in found],

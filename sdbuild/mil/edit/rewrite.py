@@ -8,15 +8,17 @@ streamed into a new weight file as the walk meets them. `chunk.py` and those of
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from sdbuild.base.errors import UnsupportedFormat
 from sdbuild.mil.files.blob import BlobWriter
 from sdbuild.mil.files.destination import RESULT, refuse_existing, written_atomically
 from sdbuild.mil.files.package import WEIGHT_FILE, Model, write_package
+from sdbuild.mil.files.validate import refuse_contradictions
 from sdbuild.mil.ir.program import Blob, Operation, Program
 from sdbuild.mil.ir.proto import Message
-from sdbuild.mil.ir.traverse import all_attributes, moved, value_blobs
+from sdbuild.mil.ir.traverse import all_attributes, moved, rebuilt, value_blobs
 
 
 class Weights:
@@ -76,6 +78,27 @@ def write_edited(model: Model, destination: Path, edit: Edit) -> None:
             description=description, program=program, extra=model.extra,
             weights=None if weights.is_empty else weights.path,
         )
+
+
+def write_same(model: Model, destination: Path) -> None:
+    """Writes the package of a model from either of its forms, as edits write it: its blobs in the
+    order of the program, and identifiers that its bytes decide.
+
+    Raises:
+        InvalidProgram: the program contradicts itself.
+        UnsupportedFormat: a blob lies where edits do not look.
+    """
+    refuse_contradictions(model)
+
+    def edit(weights: Weights) -> tuple[Program, Message]:
+        functions = {
+            name: replace(function, blocks={
+                opset: rebuilt(block, weights.carry)
+                for opset, block in function.blocks.items()})
+            for name, function in model.program.functions.items()}
+        return replace(model.program, functions=functions), model.description
+
+    write_edited(model, destination, edit)
 
 
 def refuse_stray_blobs(model: Model) -> None:

@@ -1,0 +1,136 @@
+"""Finished packages as the source of a recipe: the fields that they have by themselves, and those
+that do not hold for them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdbuild.base.errors import BundleError, MILError, RecipeError, SourceError
+from sdbuild.checkpoints.packages import Packages
+from sdbuild.families import FAMILIES, Component
+from sdbuild.recipe.fields import PACKAGES, TARGETS
+
+if TYPE_CHECKING:
+    from sdbuild.mil.files.package import Model
+
+_OF_CHECKPOINTS = ("config", "vae", "refiner_source", "lora", "controlnet", "distilled_guidance")
+"""Fields that change what is converted."""
+
+
+def check_fields(
+    fields: Mapping[str, Any], components: Sequence[Component], own: Mapping[str, Any]
+) -> None:
+    """Makes sure that a recipe of finished packages has no fields that only hold for a checkpoint.
+
+    Args:
+        own: the fields that the packages have by themselves, as far as they are known.
+    Raises:
+        RecipeError: it has one.
+    """
+    if fields["lower"] != PACKAGES:
+        return
+    for name in _OF_CHECKPOINTS:
+        if fields[name]:
+            raise RecipeError(
+                f"{name}: it changes what is converted, and the source is finished packages",
+                hint=f"leave {name} out, or build from the checkpoint that they were made from")
+    kept = own.get("quant")
+    if kept and (fields["quant"] != kept or set(own["palettize"]) - set(fields["palettize"])):
+        raise RecipeError(
+            f"quant={fields['quant'] or 'none'}: its weights have palettes of {kept} bits already, "
+            f"those of {', '.join(own['palettize'])}",
+            hint=f"leave quant and palettize out to keep them; for quant={fields['quant']}, use "
+                 "the packages in fp16")
+    for component in components:
+        if component.comes_with:
+            raise RecipeError(f"components has {component.name}, which comes with "
+                              f"{component.comes_with}=, and the source is finished packages",
+                              hint=f"leave {component.name} out")
+    if fields["prediction_type"] not in (None, "epsilon") and fields["prediction"] == "epsilon":
+        raise RecipeError(
+            f"prediction_type={fields['prediction_type']}: a finished U-Net cannot be turned to "
+            "predict noise", hint="prediction=checkpoint says that it stays as it is")
+
+
+def fields_of(packages: Packages, attention: str | None) -> dict[str, Any]:
+    """Returns the family and the fields of a recipe that finished packages have by themselves.
+
+    Args:
+        attention: the layout that is asked for, `original` if there are several and none is.
+    Raises:
+        SourceError: a package cannot be had, or is of no family.
+        RecipeError: weights are packed in a way that no recipe asks for.
+    """
+    from sdbuild.bundle import inferred
+
+    layouts = packages.layouts
+    chosen = attention or next(iter(layouts), "")
+    models = _models(packages, chosen)
+    if "unet" not in models:
+        raise SourceError(f"{packages.place}: no U-Net in one piece, found "
+                          f"{', '.join(models) or 'none'}",
+                          hint="a source of packages has Unet.mlpackage, or one that ends in _unet")
+    try:
+        unet, folder = models["unet"], Path(packages.place)
+        family = FAMILIES[inferred.family_of(unet, folder)]
+        batch, _, height, width = inferred.sample_of(unet, folder)
+    except BundleError as error:
+        raise SourceError(error.message, hint=error.hint) from error
+    components = [c.name for c in family.components if c.name in models and not c.comes_with]
+    return {
+        "family": family.name, "lower": PACKAGES, "components": components,
+        "size": f"{width * inferred.CELL_PX}x{height * inferred.CELL_PX}", "batch": batch,
+        "attention": attention or chosen or inferred.layout_of(unet),
+        "target": _target({name: models[name] for name in components}, packages),
+        **_quant({name: models[name] for name in components}, packages),
+    }
+
+
+def _models(packages: Packages, attention: str) -> dict[str, Model]:
+    """Returns the programs of all components, without weights."""
+    from sdbuild.mil.files.read import read_model
+
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="sdbuild-") as made:
+        for component in packages.components(attention):
+            path = packages.fetch(f"{attention}/{component}", Path(made), has_weights=False)
+            try:
+                found[component] = read_model(path)
+            except MILError as error:
+                raise SourceError(f"{packages.place}: {component}: {error.message}",
+                                  hint=error.hint) from error
+    return found
+
+
+def _target(models: Mapping[str, Model], packages: Packages) -> str:
+    """Returns the least deployment target that runs all of the programs."""
+    from sdbuild.mil.compress.compress import opset_number
+
+    needed = max(opset_number(function.opset) for model in models.values()
+                 for function in model.program.functions.values())
+    known = {6: "iOS16", 7: "iOS17", 8: "iOS18"}
+    if needed > max(known):
+        raise SourceError(f"{packages.place}: programs of opset CoreML{needed}, expected at most "
+                          f"CoreML{max(known)}", hint=f"targets are: {', '.join(TARGETS)}")
+    return known[max(needed, min(known))]
+
+
+def _quant(models: Mapping[str, Model], packages: Packages) -> dict[str, Any]:
+    """Returns the bits of palettes that there are, and the components that have them."""
+    from sdbuild.mil.inspect.packed import packing
+
+    packed = {name: found for name, model in models.items() if (found := packing(model.program))}
+    if not packed:
+        return {}
+    ways = frozenset().union(*packed.values())
+    if len(ways) > 1 or not all(isinstance(way, int) for way in ways):
+        said = ", ".join(sorted(f"{way} bits" if isinstance(way, int) else way for way in ways))
+        raise RecipeError(
+            f"{packages.place}: its weights are compressed already, with {said}: no recipe asks "
+            "for that", hint="it is finished: sdbuild generate and sdbuild contract take it as it "
+                             "is; to compress it otherwise, use the packages in fp16")
+    return {"quant": next(iter(ways)), "palettize": sorted(packed)}
