@@ -167,15 +167,11 @@ def test_the_command_says_what_it_assumed(compiled, tmp_path):
     assert Image.open(tmp_path / "a.png").text["prompt"] == "a fox"
 
 
-@pytest.fixture(params=["folder", "zip", "packages", "variant", "hub"])
-def place(request, compiled, packages, repository, hub, tmp_path):
+@pytest.fixture(params=["folder", "zip", "packages", "variant"])
+def place(request, compiled, packages, repository, tmp_path):
     """The words that name a bundle, wherever it is."""
     if request.param == "zip":
         return [str(zipped(compiled, tmp_path / "tiny.zip", "tiny/"))]
-    if request.param == "hub":
-        hub.add("owner/tiny", {path.relative_to(repository).as_posix(): path.read_bytes()
-                               for path in repository.rglob("*") if path.is_file()})
-        return ["hub:owner/tiny", "variant=original"]
     return {"folder": [str(compiled)], "packages": [str(packages)],
             "variant": [str(repository), "variant=split_einsum/compiled"]}[request.param]
 
@@ -188,6 +184,17 @@ def test_the_contract_of_a_bundle_anywhere_is_that_of_its_folder(place, compiled
                                              if host["runs"] == "yes"]
 
     assert told(*place) == told(str(compiled))
+
+
+def test_the_contract_of_a_repository_of_the_hub(hub, repository):
+    hub.add("owner/tiny", {path.relative_to(repository).as_posix(): path.read_bytes()
+                           for path in repository.rglob("*") if path.is_file()})
+
+    printed = run([sys.executable, "-m", "sdbuild", "contract", "hub:owner/tiny",
+                   "variant=original"], 0)
+
+    assert "variant=original/compiled is taken" in printed
+    assert "rules: 0 errors" in printed
 
 
 def test_the_contract_names_what_is_wrong_in_packages(packages, tmp_path, capsys):

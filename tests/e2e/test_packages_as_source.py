@@ -12,6 +12,7 @@ from sdbuild.mil.compress.quantize import quantize
 from sdbuild.mil.files.package import read_package
 from sdbuild.mil.inspect.diff import differences
 from sdbuild.recipe.recipe import load
+from sdbuild.store import Store
 from sdbuild.store.scan import files
 from tests.e2e.conftest import MODEL
 from tests.inprocess import Steps
@@ -94,20 +95,21 @@ def test_compiled_models_are_a_source_too(built, made, tmp_path):
         folder / "merges.txt").read_bytes()
 
 
-def test_of_a_repository_only_what_is_needed_is_fetched(hub, packages, made, tmp_path):
+def test_of_a_repository_only_what_is_needed_is_fetched(hub, packages, made, project):
     content = {}
     for path in files(packages):
         name = path.relative_to(packages).as_posix()
         content[f"original/packages/{name}"] = path.read_bytes()
         content[f"split_einsum/packages/{name}"] = path.read_bytes()
-    commit = hub.add("owner/tiny", content | {"README.md": b"---\nlicense: mit\n---\n"})
+    commit = hub.add("owner/tiny", content)
 
-    recipe = of("hub:owner/tiny", attention="split_einsum", components="unet")
-    steps = Steps(recipe, tmp_path)
-    facts = {}
+    ran = project.ran("convert:unet", source="hub:owner/tiny", model=None,
+                      attention="split_einsum", components="unet")
 
-    assert same_files(steps["convert:unet"], made["convert:unet"])
-    assert open_checkpoint(["hub:owner/tiny"], facts).origin["place"] == f"hub:owner/tiny@{commit}"
+    assert ran == {"download:unet", "convert:unet"}
+    records = {record.step: record for record in Store(project.cache).records()
+               if record.facts.get("place")}
+    assert records["download:unet"].facts["place"] == f"hub:owner/tiny@{commit}"
     fetched = {path.partition("/resolve/")[2].partition("/")[2] for path in hub.paths()
                if "/resolve/" in path}
     assert fetched
