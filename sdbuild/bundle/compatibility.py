@@ -50,7 +50,8 @@ class Loader:
         reasons = list(dict.fromkeys(self._reasons(bundle)))
         if reasons:
             return Verdict(host=self.name, runs=NO, reasons=tuple(reasons))
-        limits = tuple(dict.fromkeys(said for need in self.limits for said in need(bundle)))
+        limits = tuple(dict.fromkeys(
+            said for need in (*self.limits, *_LIMITS) for said in need(bundle)))
         return Verdict(host=self.name, runs=PARTLY if limits else YES, reasons=limits)
 
     def _reasons(self, bundle: Opened) -> Iterator[str]:
@@ -74,6 +75,8 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
+_LIMITS = (needs.one_size,)
+"""What no host can do with a bundle that it draws with."""
 _SCHEDULERS = needs.schedulers("dpm", "pndm")
 _NOISE = needs.prediction_of_noise
 _SCALES = needs.scales(sdxl=0.13025, sd3=1.5305)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from sdbuild.base.errors import BundleError
 from sdbuild.base.parsing import Fields, json_file, shown
 from sdbuild.bundle.inside import check_inside
 from sdbuild.checkpoints.schedule import check_schedule
+from sdbuild.families.nouns import size_name, size_text
 from sdbuild.store.roots import MANIFEST as MANIFEST
 from sdbuild.store.scan import files
 
@@ -36,6 +37,8 @@ class Bundle:
         tokenizer: the folder of its files, the bundle's own if None.
         pad_token_2: that of the second text encoder.
         zeroes_empty: diffusers gives a negative prompt that is left out an embedding of zeros.
+        sizes: those of a bundle that has several, the first one that of hosts which choose none.
+        functions: the function to run of each component whose models have one for each size.
     """
 
     folder: Path
@@ -54,6 +57,26 @@ class Bundle:
     tokenizer: Path | None = None
     pad_token_2: str = "!"
     zeroes_empty: bool = True
+    sizes: tuple[tuple[int, int], ...] = ()
+    functions: Mapping[str, str] = field(default_factory=dict)
+
+    def at(self, size: tuple[int, int]) -> Bundle:
+        """Returns the bundle with which pictures of a size are drawn.
+
+        Raises:
+            BundleError: it has none of that size.
+        """
+        if size == (self.width_px, self.height_px):
+            return self
+        if size not in self.sizes:
+            known = self.sizes or ((self.width_px, self.height_px),)
+            raise BundleError(
+                f"{self.folder}: no images of {size_text(size)}, only of "
+                f"{', '.join(map(size_text, known))}",
+                hint=f"build it with size={','.join(map(size_text, (*known, size)))} target=iOS18")
+        name = size_name(*size)
+        return replace(self, width_px=size[0], height_px=size[1],
+                       functions=dict.fromkeys(self.functions, name))
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -69,6 +92,7 @@ def load_bundle(folder: Path) -> Bundle:
     components = _components(fields)
     scheduler = fields.fields("scheduler")
     check_schedule(scheduler.values, scheduler.where, BundleError)
+    sizes = _sizes(fields)
     return Bundle(
         folder=folder,
         name=_name(fields),
@@ -85,6 +109,9 @@ def load_bundle(folder: Path) -> Bundle:
         description=_describe(fields, components),
         pad_token_2=fields.text("pad_token_2", default="!"),
         zeroes_empty=fields.flag("force_zeros_for_empty_prompt", default=True),
+        sizes=sizes,
+        functions={name: size_name(*sizes[0]) for name, entry in components.items()
+                   if sizes and entry.flag("has_sizes", default=False)},
     )
 
 
@@ -127,6 +154,17 @@ def _name(fields: Fields) -> str:
             or len(name.encode()) > _LONGEST_NAME):
         raise BundleError(f"{fields.where}: name is {shown(name)}, expected the name of a file")
     return name
+
+
+def _sizes(fields: Fields) -> tuple[tuple[int, int], ...]:
+    """Returns the sizes of a bundle that has several, of which the first is its own."""
+    found = [Fields({"size": pair}, f"{fields.where}: sizes", BundleError).listed("size", int)
+             for pair in fields.listed("sizes", list, default=())]
+    own = [fields.integer(name, low=1, high=_LARGEST_PX) for name in ("width_px", "height_px")]
+    if found and (found[0] != own or any(len(pair) != 2 for pair in found)):
+        raise BundleError(f"{fields.where}: sizes is {shown(found)}, expected pairs of width and "
+                          f"height, the first one {own}")
+    return tuple((width, height) for width, height in found)
 
 
 def _components(fields: Fields) -> dict[str, Fields]:

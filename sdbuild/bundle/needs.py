@@ -169,6 +169,14 @@ def unread_safety_checker(bundle: Opened) -> Iterator[str]:
         yield "no safety checker: it never runs it"
 
 
+def one_size(bundle: Opened) -> Iterator[str]:
+    """A single size."""
+    sizes = bundle.manifest.get("sizes")
+    if isinstance(sizes, list) and len(sizes) > 1:
+        yield (f"images of {str(sizes[0]).strip('[]').replace(', ', 'x')} alone, the first of "
+               f"{len(sizes)} sizes: it selects no function of a model")
+
+
 def no_refiner(bundle: Opened) -> Iterator[str]:
     """A bundle without a refiner, or one that is wanted for every picture."""
     if bundle.denoiser("UnetRefiner"):

@@ -135,7 +135,7 @@ def _word(name: str, value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, str | int | float | Path):
         return str(value)
-    if isinstance(value, tuple) and name == "size":
+    if isinstance(value, tuple) and name == "size" and all(isinstance(n, int) for n in value):
         return "x".join(map(str, value))
     if isinstance(value, list | tuple):
         return ",".join(_word(name, part) for part in value)
@@ -147,7 +147,7 @@ class Bundle:
     """A finished bundle that images are generated with; `manifest` is what it says of itself."""
 
     manifest: Manifest
-    _pipelines: dict[tuple[str, int | None], Pipeline] = field(
+    _pipelines: dict[tuple[str, int | None, tuple[int, int] | None], Pipeline] = field(
         default_factory=dict, repr=False, compare=False)
 
     @property
@@ -173,9 +173,9 @@ class Bundle:
 
     def generate(
         self, prompt: str | None = None, *, predictor: str = "auto",
-        weight_bytes: int | None = None, **settings: Any,
+        weight_bytes: int | None = None, size: tuple[int, int] | None = None, **settings: Any,
     ) -> list[Image]:
-        """Generates images of the bundle's size, one for each of `count` seeds.
+        """Generates images of a size of the bundle's, one for each of `count` seeds.
 
             load_bundle("bundles/…").generate("a red apple", seed=7, steps=20)[0].save("apple.png")
 
@@ -183,6 +183,7 @@ class Bundle:
 
         Args:
             predictor: `coreml` on a Mac, `portable` anywhere, `auto` the one that is there.
+            size: width and height in pixels, of a bundle of several sizes; its first if None.
             settings: seed, steps, guidance, scheduler, count, negative, …, as of the command line;
                 the bundle's own defaults for the others.
 
@@ -195,9 +196,10 @@ class Bundle:
         from sdbuild.runtime.pipeline import Pipeline
 
         request = self.request({"prompt": prompt, **settings})
-        key = (predictor, weight_bytes)
+        key = (predictor, weight_bytes, size)
         if key not in self._pipelines:
-            self._pipelines[key] = Pipeline(self.manifest, predictor, weight_bytes)
+            bundle = self.manifest.at(size) if size else self.manifest
+            self._pipelines[key] = Pipeline(bundle, predictor, weight_bytes)
         return [result.image for result in self._pipelines[key].draw(request)]
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sdbuild.engine.stage import STAGES, BundleStage, ComponentStage, From, stage
+from sdbuild.engine.stage import STAGES, BundleStage, ComponentStage, From, Need, stage
 from sdbuild.engine.step import Step
 from sdbuild.families import Component
+from sdbuild.families.nouns import size_text
 from sdbuild.recipe.recipe import Recipe
 
 RESOURCES = Component(name="resources", bundle_name="", folder="", inputs=(), outputs=())
@@ -42,22 +43,41 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def _of_component(recipe: Recipe, component: Component, made: dict[str, str]) -> Iterator[Step]:
-    """Yields the steps of one component; `made` maps each role to the step that last gave it."""
+    """Yields the steps of one component; `made` maps each role to the step that last gave it, of
+    all sizes but the first with the size behind it."""
+    first, *others = recipe.network.sizes_of(component) or (None,)
     for kind in STAGES:
         found = stage(kind)
         if not isinstance(found, ComponentStage) or not found.applies(recipe, component):
             continue
-        reading = found.reading(recipe, component)
-        step = Step(
-            kind=kind,
-            component=component.label,
-            params=found.params(recipe, component),
-            inputs={name: From(made[need.role], need.path)
-                    for name, need in found.needs(recipe).items()},
-            source=reading.source, reads=reading.reads, locked=reading.locked,
-        )
-        made[found.gives] = step.name
-        yield step
+        for size in (first, *others) if found.is_sized else (first,):
+            suffix = "" if size == first or size is None else f"@{size_text(size)}"
+            step = _step(kind, recipe.at(size) if size else recipe, component, made, suffix)
+            made[found.gives + suffix] = step.name
+            yield step
+
+
+def _step(
+    kind: str, recipe: Recipe, component: Component, made: Mapping[str, str], suffix: str
+) -> Step:
+    """Returns the step of a stage for a component, `suffix` for a size that is not the first."""
+    found = stage(kind)
+    assert isinstance(found, ComponentStage)
+    reading = found.reading(recipe, component)
+    return Step(
+        kind=kind,
+        component=component.label + suffix,
+        params=found.params(recipe, component),
+        inputs={name: From(_maker(made, need, suffix), need.path)
+                for name, need in found.needs(recipe).items()},
+        source=reading.source, reads=reading.reads, locked=reading.locked,
+    )
+
+
+def _maker(made: Mapping[str, str], need: Need, suffix: str) -> str:
+    """Returns the step that gave what is needed: of the size, if there is one for it."""
+    wanted = f"@{size_text(need.size)}" if need.size else suffix
+    return made.get(need.role + wanted, made[need.role])
 
 
 def _of_bundle(recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> Iterator[Step]:

@@ -22,6 +22,7 @@ STAGES = (
     "trace",      # needs only the architecture, so it is shared by every checkpoint of it
     "lower",      # so is this, the last stage that needs torch and coremltools' converter
     "convert",    # weights come in here, streamed
+    "unite",      # before palettize, so that weights of several sizes are palettized once
     "palettize",  # before chunk, so that chunks are balanced by the bytes that ship
     "chunk",      # copies blobs, so that another cut costs no palette
     "compile",    # per program, so after the cut
@@ -48,10 +49,11 @@ class From:
 @dataclass(frozen=True, slots=True)
 class Need:
     """An input of a stage from its component: the artifact that last played `role`, or one path of
-    it."""
+    it. `size` is that of a network where it is not the stage's own."""
 
     role: str
     path: str = ""
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,9 +175,11 @@ class Stage(ABC):
 
 class ComponentStage(Stage):
     """A stage with a step for each component. `gives` is the role of its artifact, by which the
-    stages after it ask for it."""
+    stages after it ask for it. Where a bundle has several sizes, a stage that `is_sized` has a step
+    for each of those of the component."""
 
     gives: str
+    is_sized = False
 
     def applies(self, recipe: Recipe, component: Component) -> bool:
         """Whether the recipe has this step for the component; by default, if it is a network."""

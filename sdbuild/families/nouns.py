@@ -139,6 +139,16 @@ def _numbered(ports: tuple[Port, ...], count: int) -> tuple[Port, ...]:
                       for number in range(count - len(fixed))))
 
 
+def size_text(size: tuple[int, int]) -> str:
+    """Returns a size as recipes have it: `512x768`."""
+    return "x".join(map(str, size))
+
+
+def size_name(width_px: int, height_px: int) -> str:
+    """Returns the name of the function for a size, in models that have one for each of several."""
+    return f"size_{width_px}x{height_px}"
+
+
 def chunk_names(model: str, chunks: int) -> list[str]:
     """Returns the names of a model's chunks, in the order they run in; of one chunk the model's."""
     return [f"{model}Chunk{number}" for number in range(1, chunks + 1)] if chunks > 1 else [model]

@@ -82,8 +82,9 @@ RECIPE_FIELDS = (
     Field(name="prediction_type", parse=values.choice(*PREDICTION_TYPES), default=None,
           choices=PREDICTION_TYPES, is_tagged=True, is_of_checkpoint=True,
           meaning="what the U-Net predicts, where the checkpoint does not say or is wrong"),
-    Field(name="size", parse=values.size, unit="WxH",
-          meaning="size of images in pixels, WIDTHxHEIGHT"),
+    Field(name="size", parse=values.sizes, unit="WxH,…",
+          meaning="sizes of images in pixels, WIDTHxHEIGHT; of several the first is that of hosts "
+          "which choose none"),
     Field(name="components", parse=values.names, unit="NAME,…", is_tagged=True,
           meaning="the components of the bundle"),
     Field(name="batch", parse=values.integer(1, 2), default=2, choices=("1", "2"),
@@ -160,6 +161,8 @@ INPUT_FIELDS = (
 VARIANT_FIELD = Field(name="variant", parse=values.text, default=None, unit="FOLDER",
                       meaning="the folder of a finished bundle that has several: "
                       "split_einsum/compiled")
+IMAGE_SIZE_FIELD = Field(name="size", parse=values.size, default=None, unit="WxH",
+                         meaning="the size of images, of those that a finished bundle has")
 PLACE_FIELDS = (
     Field(name="cache", parse=values.path, unit="FOLDER", meaning="the folder of the store"),
     Field(name="bundle", parse=values.path, unit="FOLDER",

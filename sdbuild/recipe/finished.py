@@ -38,6 +38,10 @@ def check_fields(
             raise RecipeError(
                 f"{name}: it changes what is converted, and the source is finished packages",
                 hint=f"leave {name} out, or build from the checkpoint that they were made from")
+    if len(fields["size"]) > 1:
+        raise RecipeError("size: several, and each of the finished packages of the source has one",
+                          hint="leave size out, or build from the checkpoint that they were made "
+                               "from")
     kept = own.get("quant")
     if kept and (fields["quant"] != kept or set(own["palettize"]) - set(fields["palettize"])):
         raise RecipeError(

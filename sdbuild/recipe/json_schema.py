@@ -33,6 +33,8 @@ _COMPONENT: Schema = {"enum": sorted({c.name for f in FAMILIES.values() for c in
 
 
 _SIDE = "(6[4-9]|[7-9][0-9]|[1-9][0-9]{2,3})"
+_SIZE = f"{_SIDE}(x{_SIDE})?"
+_PIXELS: Schema = {"type": "integer", "minimum": 64, "maximum": 2048, "multipleOf": 8}
 
 
 def _several(one: Schema) -> Schema:
@@ -46,9 +48,10 @@ _OF_PARSERS: dict[Any, Schema] = {
     values.places: _several(_FILLED), values.loras: _several(_FILLED),
     values.names: _several(_COMPONENT),
     values.optional_names: {"anyOf": [_TEXT, {"type": "array", "items": _COMPONENT}]},
-    values.size: {"anyOf": [
-        {"type": "integer", "minimum": 64, "maximum": 2048, "multipleOf": 8},
-        {"type": "string", "pattern": f"^{_SIDE}(x{_SIDE})?$"}]},
+    values.sizes: {"anyOf": [
+        _PIXELS, {"type": "string", "pattern": f"^{_SIZE}(,{_SIZE})*$"},
+        {"type": "array", "minItems": 1, "maxItems": values.MOST_SIZES,
+         "items": {"anyOf": [_PIXELS, {"type": "string", "pattern": f"^{_SIZE}$"}]}}]},
     values.nbits: {"enum": [int(word) if word.isdigit() else word for word in values.QUANTS]},
     values.attention: {"enum": [*values.ATTENTIONS, *map(str.upper, values.ATTENTIONS)]},
     values.scheduler: {"anyOf": [{"enum": list(SCHEDULERS)},

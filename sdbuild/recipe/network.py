@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sdbuild.base.errors import RecipeError
 from sdbuild.families import Component, Family
+from sdbuild.families.nouns import size_name, size_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """The settings that determine the networks of a bundle, besides their architectures.
 
+    `sizes` are those of a bundle that has several, in which each model has a function for each;
+    empty for one of a single size. `width_px` and `height_px` are the first of them.
     `distilled_guidance` is for U-Nets that were trained to take it as an input, None for the usual.
     """
 
@@ -23,6 +26,7 @@ class Network:
     prediction: str
     attention: str
     distilled_guidance: float | None
+    sizes: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], family: Family) -> Network:
@@ -36,10 +40,25 @@ class Network:
                 f"batch={fields['batch']} for {family.title}, expected "
                 f"{' or '.join(map(str, family.batches))}",
                 hint="hosts send its U-Net two samples at a time, whatever the guidance")
-        width_px, height_px = fields["size"]
+        sizes = fields["size"]
+        width_px, height_px = sizes[0]
         return cls(width_px=width_px, height_px=height_px, batch=fields["batch"],
                    prediction=fields["prediction"], attention=fields["attention"],
-                   distilled_guidance=fields["distilled_guidance"])
+                   distilled_guidance=fields["distilled_guidance"],
+                   sizes=sizes if len(sizes) > 1 else ())
+
+    def at(self, size: tuple[int, int]) -> Network:
+        """Returns the networks of one of its sizes."""
+        return replace(self, width_px=size[0], height_px=size[1])
+
+    def sizes_of(self, component: Component) -> tuple[tuple[int, int], ...]:
+        """Returns the sizes that the component's models have functions for; none if they have one
+        for all."""
+        return self.sizes if "width_px" in component.sizes else ()
+
+    def function_of(self, component: Component) -> str:
+        """Returns the function for its width and height; empty if the models have a single one."""
+        return size_name(self.width_px, self.height_px) if self.sizes_of(component) else ""
 
     def attention_of(self, component: Component) -> str:
         """Returns the layout of the component's attention."""
@@ -62,4 +81,9 @@ class Network:
     @property
     def words(self) -> str:
         """The words of its variant's name."""
-        return f"{self.width_px}x{self.height_px}-{self.attention}"
+        return f"{'_'.join(map(size_text, self.all_sizes))}-{self.attention}"
+
+    @property
+    def all_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Its sizes, also if it is a single one."""
+        return self.sizes or ((self.width_px, self.height_px),)

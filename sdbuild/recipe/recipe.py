@@ -12,6 +12,7 @@ from sdbuild.base.filenames import normalized
 from sdbuild.base.parsing import Fields
 from sdbuild.bundle.request import Request
 from sdbuild.families import FAMILIES, Component, Family
+from sdbuild.families.nouns import size_text
 from sdbuild.recipe import naming
 from sdbuild.recipe.checking import Check
 from sdbuild.recipe.components import known_components, with_controlnets
@@ -62,6 +63,10 @@ class Recipe:
     draw: Request
     request: Request
     check: Check
+
+    def at(self, size: tuple[int, int]) -> Recipe:
+        """Returns the same recipe, its networks of one of its sizes."""
+        return replace(self, network=self.network.at(size))
 
     def component(self, label: str) -> Component:
         """Returns the component whose steps are called so."""
@@ -121,6 +126,8 @@ def load(
     check_fields(fields, components, found.fields if found else {})
     sources.check_places(components)
     elsewhere = None if found or project.finds(path) else path
+    network, packaging = Network.of(fields, family), Packaging.of(fields, family)
+    _check_functions(network, packaging)
     return Recipe(
         name=normalized((found and naming.source(sources.checkpoint.places)) or path.stem),
         summary=str(table.get("summary", "")),
@@ -130,12 +137,22 @@ def load(
         found=found.because if found else "",
         asked=naming.asked(fields, sources, words, elsewhere),
         sources=sources,
-        network=Network.of(fields, family),
-        packaging=Packaging.of(fields, family),
+        network=network,
+        packaging=packaging,
         draw=_request(table, {}, path),
         request=_request(table, words, path),
         check=Check.of(table, family, path),
     )
+
+
+def _check_functions(network: Network, packaging: Packaging) -> None:
+    if network.sizes and packaging.target != "iOS18":
+        sizes = ",".join(map(size_text, network.sizes))
+        raise RecipeError(
+            f"size={sizes} with target={packaging.target}: models that have a function for each "
+            "size came with iOS 18",
+            hint="use target=iOS18, or build a bundle for each size: they share their weight files "
+                 "on the disk")
 
 
 def _found(
@@ -149,7 +166,8 @@ def _found(
         ("config", *ELSEWHERE, "lora", "controlnet", "prediction_type", "size", "attention"))
     fields |= values_of(given, {}, words, "")
     source = Sources.of(fields, words, Path.cwd()).checkpoint
-    return find_recipe(source.places, source.config, facts, size=fields["size"],
+    sizes = fields["size"] or (None,)
+    return find_recipe(source.places, source.config, facts, size=sizes[0],
                        prediction_type=fields["prediction_type"], attention=fields["attention"])
 
 

@@ -20,6 +20,8 @@ from sdbuild.bundle.schedulers import SCHEDULERS, canonical
 from sdbuild.checkpoints import check_place, is_hub
 
 ATTENTIONS = ("original", "split_einsum", "split_einsum_v2")
+MOST_SIZES = 16
+"""Of one bundle."""
 QUANTS = ("none", "1", "2", "3", "4", "6", "8")
 
 
@@ -146,6 +148,15 @@ def loras(value: Any) -> tuple[tuple[str, float], ...]:
                 raise ValueError("FILE:STRENGTH, a number from -100 to 100") from None
             found.append((part.strip(), 1.0))
     return tuple((check_path(place), strength) for place, strength in found)
+
+
+def sizes(value: Any) -> tuple[tuple[int, int], ...]:
+    """Widths and heights in pixels, none twice: from `512x512,512x768`, or a list of such."""
+    parts = value if isinstance(value, list) else str(value).split(",")
+    found = tuple(size(part.strip() if isinstance(part, str) else part) for part in parts)
+    if not found or len(set(found)) < len(found) or len(found) > MOST_SIZES:
+        raise ValueError(f"one to {MOST_SIZES} sizes, each once")
+    return found
 
 
 def size(value: Any) -> tuple[int, int]:

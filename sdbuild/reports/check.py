@@ -61,7 +61,7 @@ def _parity(
     lines, failed = [f"{'component':<16}{'output':<20}{'PSNR':>9}{'floor':>9}"], []
     for name, record in records.items():
         found = _fields(record, store, PARITY)
-        component = recipe.component(name)
+        component = recipe.component(name.partition("@")[0])  # of several sizes each has one
         floor = recipe.check.floors[component.name].at(recipe.packaging.nbits_of(component))
         for output, worst in _worst(found).items():
             lines.append(f"{name:<16}{output:<20}{_db(worst):>9}{_db(floor):>9}")

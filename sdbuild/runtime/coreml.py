@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sdbuild.base.errors import BundleError, SDBuildError, ToolMissing
+from sdbuild.mil.files.package import input_shapes
 from sdbuild.mil.files.read import read_model
 
 _FLOAT16 = 65552
@@ -17,26 +18,29 @@ _FLOAT16 = 65552
 
 
 class CoreML:
-    """One compiled model in Core ML, on the compute units that its attention is laid out for.
+    """One compiled model in Core ML, or one function of it, on the compute units that its attention
+    is laid out for.
 
     Source:
         The pairing that apps apply: original to CPU and GPU, the split layouts to CPU and Neural
         Engine; see `docs/formats/bundle.md`.
     """
 
-    def __init__(self, path: Path, attention: str) -> None:
+    def __init__(self, path: Path, attention: str, function: str | None) -> None:
         import coremltools as ct
 
-        model = read_model(path)
-        self.shapes = model.input_shapes
+        features = read_model(path).described(function)
+        self.shapes = input_shapes(features)
         self._types = {
-            name: np.float16 if feature.type.multiArrayType.dataType == _FLOAT16 else np.float32
-            for name, feature in model.inputs.items()
+            feature.name:
+                np.float16 if feature.type.multiArrayType.dataType == _FLOAT16 else np.float32
+            for feature in features.input
         }
         units = ct.ComputeUnit.CPU_AND_GPU if attention == "original" else ct.ComputeUnit.CPU_AND_NE
         self._name = path.stem
         with translated(f"{self._name}: Core ML cannot load it on {units.name}"):
-            self._model = ct.models.CompiledMLModel(str(path), compute_units=units)
+            self._model = ct.models.CompiledMLModel(
+                str(path), compute_units=units, function_name=function)
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the outputs for some inputs, cast to the types that the model declares."""
@@ -62,7 +66,9 @@ def translated(what: str) -> Iterator[None]:
                           hint="predictor=portable runs it without Core ML") from error
 
 
-def load(path: Path, attention: str, weight_bytes: int | None) -> CoreML:
+def load(
+    path: Path, attention: str, weight_bytes: int | None, function: str | None
+) -> CoreML:
     """Returns the model at `path`; what it keeps of weights is Core ML's affair.
 
     Raises:
@@ -72,4 +78,4 @@ def load(path: Path, attention: str, weight_bytes: int | None) -> CoreML:
         raise ToolMissing(
             "predictor=coreml: Core ML is only on a Mac", hint="use predictor=portable"
         )
-    return CoreML(path, attention)
+    return CoreML(path, attention, function)

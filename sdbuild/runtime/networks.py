@@ -93,7 +93,7 @@ class Networks:
             raise BundleError(f"{bundle.folder}: no {component}, which generating needs",
                               hint=f"build it with components={wanted}")
         chain = load(bundle.models[component], self._predictor, bundle.attention,
-                     self._weight_bytes)
+                     self._weight_bytes, bundle.functions.get(component))
         found = {name: len(shape) for name, shape in chain.shapes.items()}
         needed = _RANKS[component.partition("/")[0]]
         if not needed.items() <= found.items():

@@ -63,9 +63,11 @@ def chosen(predictor: str) -> str:
 
 
 def load(
-    paths: Sequence[Path], predictor: str, attention: str, weight_bytes: int | None = None
+    paths: Sequence[Path], predictor: str, attention: str, weight_bytes: int | None = None,
+    function: str | None = None,
 ) -> Chain:
-    """Returns the models at `paths` in a row; `auto` is Core ML on a Mac.
+    """Returns the models at `paths` in a row, one function of each, the default one if None; `auto`
+    is Core ML on a Mac.
 
     Raises:
         ToolMissing: Core ML is asked for where there is none.
@@ -76,4 +78,4 @@ def load(
     """
     module = importlib.import_module(f"sdbuild.runtime.{chosen(predictor)}")
     share = None if weight_bytes is None else weight_bytes // len(paths)
-    return Chain([module.load(path, attention, share) for path in paths])
+    return Chain([module.load(path, attention, share, function) for path in paths])

@@ -56,12 +56,15 @@ class MakeBundle(BundleStage):
                 c.label: {
                     "models": [name + COMPILED for name in recipe.packaging.model_names(c)],
                     "nbits": recipe.packaging.nbits_of(c),
+                    **({"has_sizes": True} if recipe.network.sizes_of(c) else {}),
                 }
                 for c in recipe.components
             },
             "draw": recipe.draw.settings(),
             **({"recipe": recipe.model} if recipe.found else {}),
             **({"lower": recipe.packaging.lower} if recipe.is_of_packages else {}),
+            **({"sizes": [list(size) for size in recipe.network.sizes]}
+               if recipe.network.sizes else {}),
         }
 
     def facts(self, recipe: Recipe) -> dict[str, Any]:

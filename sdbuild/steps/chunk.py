@@ -16,7 +16,7 @@ from sdbuild.recipe.recipe import Recipe
 class Chunk(ComponentStage):
     """Cuts a denoiser's program."""
 
-    version = 1
+    version = 2
     summary = "cut the U-Net into programs that run in a row"
     memory = Memory(60_000_000)  # copies blobs
     time = Time(0.3, billion=2)

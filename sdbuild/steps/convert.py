@@ -30,6 +30,7 @@ class Convert(ComponentStage):
     time = Time(0.4, billion=12)
     tools = ("coremltools", "numpy")
     gives = "package"
+    is_sized = True
 
     def memory_of(self, params: Mapping[str, Any]) -> Memory:
         """More by far where coremltools converts, which copies every weight in fp32."""

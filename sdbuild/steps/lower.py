@@ -18,6 +18,7 @@ class Lower(ComponentStage):
     time = Time(4.5, tensor=0.02)
     tools = ("torch", "coremltools", "numpy")
     gives = "lowered"
+    is_sized = True
 
     def applies(self, recipe: Recipe, component: Component) -> bool:
         """Whether it is a network, and not converted directly."""

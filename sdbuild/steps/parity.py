@@ -50,6 +50,7 @@ class Parity(ComponentStage):
     time = Time(5, billion=30)
     tools = ("torch", "diffusers", "transformers", "numpy")
     gives = "parity"
+    is_sized = True
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
         """Returns the artifacts that are compared."""
@@ -57,10 +58,12 @@ class Parity(ComponentStage):
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
         """Returns the settings that determine the samples, besides the architecture."""
+        function = recipe.network.function_of(component)
         return {
             "family": recipe.family.name, "component": component.name,
             **recipe.network.params_of(component), "seed": _SEED,
             **({"lower": recipe.packaging.lower} if recipe.is_of_packages else {}),
+            **({"function": function} if function else {}),
         }
 
     def run(self, job: Job) -> None:
@@ -74,7 +77,8 @@ class Parity(ComponentStage):
         of_kind = _of_package if "lower" in job.params else _of_checkpoint
         samples, originals = of_kind(component, job)
         models = contents(job.inputs["compiled"], COMPILED)
-        chain = load(models, "portable", "original", weight_bytes(job))
+        function = job.params.get("function")
+        chain = load(models, "portable", "original", weight_bytes(job), function)
         found: list[dict[str, Any]] = []
         nonfinite: list[str] = []
         component = component.with_ports(len(samples[0]), len(originals[0]))
@@ -86,7 +90,7 @@ class Parity(ComponentStage):
                 for port, array in zip(component.outputs, wanted, strict=True)
             ]
             if not all(np.isfinite(array).all() for array in made.values()):
-                nonfinite.append(_first_nonfinite(models, given))
+                nonfinite.append(_first_nonfinite(models, given, function))
         report = {"samples": found, "nonfinite": nonfinite}
         (job.output / PARITY).write_text(json.dumps(report, indent=1), "utf-8")
 
@@ -155,19 +159,22 @@ def weight_bytes(job: Job) -> int | None:
     return max(0, job.resources["memory_bytes"] - _WORKING_BYTES)
 
 
-def _first_nonfinite(models: Sequence[Path], inputs: dict[str, np.ndarray]) -> str:
+def _first_nonfinite(
+    models: Sequence[Path], inputs: dict[str, np.ndarray], function: str | None
+) -> str:
     """Returns the first operation that made NaN or infinity, in models that run in a row."""
     from sdbuild.mil.execute.execute import Executor, first_nonfinite
+    from sdbuild.mil.files.package import input_shapes
     from sdbuild.mil.files.read import read_model
 
     values = dict(inputs)
     for path in models:
         model = read_model(path)
-        needed = {name: values[name] for name in model.inputs}
-        found = first_nonfinite(model, needed)
+        needed = {name: values[name] for name in input_shapes(model.described(function))}
+        found = first_nonfinite(model, needed, function=function)
         if found is not None:
             return f"{path.name}: {found}"
-        values |= Executor(model).predict(needed)
+        values |= Executor(model, function=function).predict(needed)
     return "no operation made NaN or infinity: the inputs hold some"
 
 

@@ -28,6 +28,7 @@ class Trace(ComponentStage):
     time = Time(5.5, tensor=0.017)  # as many operations as tensors, about
     tools = ("torch", "diffusers", "transformers")
     gives = "graph"
+    is_sized = True
 
     def time_of(self, params: Mapping[str, Any]) -> Time:
         """Three times as much for layouts that split attention by heads."""

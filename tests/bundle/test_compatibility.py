@@ -44,6 +44,8 @@ CASES = [
     (XL, says(scale_factor=0.18215), MOCHI, "no", "scaled by 0.18215, and it takes 0.13025"),
     (XL, says(draw={"steps": 1}), MOCHI, "no", "crashes at one step"),
     (REFINER, nothing, SWIFT, "partly", "UnetRefiner takes over after 80 % of the steps"),
+    (SD, says(sizes=[[512, 512], [512, 768]]), MOCHI, "partly",
+     "images of 512x512 alone, the first of 2 sizes: it selects no function of a model"),
     (SD, remove("VAEEncoder"), MOCHI, "partly", "no image to image: there is no VAEEncoder"),
     (SD, flexible("VAEEncoder", "x"), MOCHI, "no", "VAEEncoder.mlmodelc x: found a flexible"),
     (CN, nothing, SWIFT, "yes", ""),

@@ -62,6 +62,43 @@ def test_the_plan_of_a_recipe_is_this():
     assert show(words) == FULL
 
 
+SIZES = {"size": "128x128,128x192", "target": "iOS18", "quant": "6", "chunk": "2",
+         "components": "text_encoder,unet"}
+OF_SIZES = """\
+download:unet
+trace:unet <- download:unet/architecture.json
+trace:unet@128x192 <- download:unet/architecture.json
+lower:unet <- trace:unet
+lower:unet@128x192 <- trace:unet@128x192
+convert:unet <- lower:unet, download:unet
+convert:unet@128x192 <- lower:unet@128x192, download:unet
+unite:unet <- convert:unet, convert:unet@128x192
+palettize:unet <- unite:unet
+chunk:unet <- palettize:unet
+compile:unet <- chunk:unet
+parity:unet <- compile:unet, download:unet
+parity:unet@128x192 <- compile:unet, download:unet
+"""
+
+
+def test_of_several_sizes_programs_are_made_for_each_and_palettes_once():
+    lines = show(SIZES).splitlines(keepends=True)
+
+    assert "".join(line for line in lines if ":unet" in line.split(" <- ")[0]) == OF_SIZES
+    assert not [line for line in lines if "text_encoder@" in line or "unite:text" in line]
+
+
+def test_a_step_of_one_size_is_the_same_in_a_bundle_of_several():
+    several, one, other = (plan(load(SIZES | words)).steps for words in (
+        {}, {"size": "128x128"}, {"size": "128x192"}))
+
+    for kind in ("trace", "lower", "convert"):
+        assert several[f"{kind}:unet"] == one[f"{kind}:unet"]
+        assert several[f"{kind}:unet@128x192"].params == other[f"{kind}:unet"].params
+    assert several["parity:unet@128x192"].params["function"] == "size_128x192"
+    assert "function" not in one["parity:unet"].params
+
+
 def test_stages_that_a_recipe_does_not_ask_for_are_not_in_its_plan():
     steps = plan(load({"quant": "none", "chunk": "1"})).steps
 

@@ -28,6 +28,10 @@ MISTAKES = {
         "on the command line: size is '100', expected 512 or WIDTHxHEIGHT in pixels, "
         "multiples of 8 from 64 to 2048", "size",
     ),
+    "size=128,128": ("on the command line: size is '128,128', expected one to 16 sizes, each once",
+                     "size"),
+    "size=128,128x192": ("size=128x128,128x192 with target=iOS16: models that have a function for "
+                         "each size came with iOS 18", "build a bundle for each size"),
     "size=64x": ("on the command line: size is '64x', expected 512 or WIDTHxHEIGHT", "size"),
     "config=/none": (
         "config=/none: it says what a single file does not, and none is read",

@@ -13,7 +13,14 @@ import click
 
 from sdbuild.base.errors import RecipeError
 from sdbuild.cli.options import OutsidePath, as_command, json_option, print_json, recipe_variables
-from sdbuild.recipe.fields import DRAW_FIELDS, INPUT_FIELDS, VARIABLES, VARIANT_FIELD
+from sdbuild.recipe.fields import (
+    DRAW_FIELDS,
+    IMAGE_SIZE_FIELD,
+    INPUT_FIELDS,
+    VARIABLES,
+    VARIANT_FIELD,
+    parse,
+)
 from sdbuild.recipe.tables import values_of
 
 if TYPE_CHECKING:
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
     from sdbuild.bundle.request import Request
 
 _OF_IMAGE = (*DRAW_FIELDS, *INPUT_FIELDS)
-_OF_BUNDLE = (VARIANT_FIELD, VARIABLES["prediction_type"])
+_OF_BUNDLE = (VARIANT_FIELD, VARIABLES["prediction_type"], IMAGE_SIZE_FIELD)
 _OTHERS = ("out", "report", "trace", "predictor")
 
 
@@ -74,13 +81,28 @@ def _of_recipe(
     from sdbuild.cli.reporter import Before
     from sdbuild.recipe.recipe import load
 
+    size = _size_of_several(words)
+    words = {name: word for name, word in words.items() if size is None or name != "size"}
     with redirect_stdout(sys.stderr if is_json else sys.stdout):
         built = run(words, ("build",), 1, Before())
     if is_json and built.error is not None:
         raise built.error
     if not built.status:
-        draw(load_bundle(built.bundle), load(words).request)
+        bundle = load_bundle(built.bundle)
+        draw(bundle.at(size) if size else bundle, load(words).request)
     return built.status
+
+
+def _size_of_several(words: dict[str, str]) -> tuple[int, int] | None:
+    """Returns the size that is asked for, if it is one of several that the recipe has; None if it
+    is for a bundle of that size alone."""
+    from sdbuild.recipe.recipe import load
+
+    if "size" not in words or "source" in words:
+        return None
+    asked = parse(VARIABLES["size"], words["size"], "on the command line")
+    own = load({name: word for name, word in words.items() if name != "size"}).network.sizes
+    return asked[0] if len(asked) == 1 and asked[0] in own else None
 
 
 def _of_finished(
@@ -95,6 +117,7 @@ def _of_finished(
     with opened(place, own["variant"], own["prediction_type"]) as (made, notes):
         for note in notes:
             click.echo(f"{made.name}: {note}", err=True)
+        made = made.at(own["size"]) if own["size"] else made
         of_image = {field.name for field in _OF_IMAGE}
         draw(made, Opened(made).request({n: v for n, v in words.items() if n in of_image}))
     return 0

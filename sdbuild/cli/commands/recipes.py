@@ -14,6 +14,7 @@ from sdbuild.cli.options import as_command, json_option, print_json
 def command(is_json: bool) -> int:
     """List the recipes: the project's own, and the built-in ones."""
     from sdbuild.base.paths import real_path
+    from sdbuild.families.nouns import size_text
     from sdbuild.recipe.project import BUILT_IN, Project
     from sdbuild.recipe.recipe import load
 
@@ -23,7 +24,7 @@ def command(is_json: bool) -> int:
         recipe = load({"model": name}, project)
         found.append({
             "name": name, "summary": recipe.summary, "family": recipe.family.name,
-            "size": f"{recipe.network.width_px}x{recipe.network.height_px}",
+            "size": ",".join(map(size_text, recipe.network.all_sizes)),
             "source": list(recipe.sources.checkpoint.places),
             "file": str(project.recipe(name)), "is_built_in": not (
                 path := project.recipe(name)) or real_path(path.parent) == real_path(BUILT_IN),

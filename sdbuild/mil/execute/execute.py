@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdbuild.base.errors import InvalidProgram, MILError
+from sdbuild.base.errors import MILError
 from sdbuild.mil.execute.executable import Argument, Observation, fits, tensors
 from sdbuild.mil.execute.fusion import fuse_chains
 from sdbuild.mil.execute.ops._values import CARRIERS, ROUNDED, carry, rounded
 from sdbuild.mil.execute.planner import Planner, Precision, refuse_unsupported, tensor_type
 from sdbuild.mil.files.package import Model
-from sdbuild.mil.ir.program import Function, NamedType, Operation, StateType, TensorType
+from sdbuild.mil.ir.program import NamedType, Operation, StateType, TensorType
 
 _NUMPY = {"fp16": np.float16, "uint16": np.uint16, "uint32": np.uint32, "uint64": np.uint64}
 """The numpy types of values whose carrier has another one."""
@@ -44,7 +44,7 @@ class NonFinite:
 
 
 class Executor:
-    """Runs one function of a model; may be called many times.
+    """Runs one function of a model, the default one if none is named; may be called many times.
 
     `observe` sees every operation that runs, in order; constants and `constexpr` operations are
     worked out before. With `precision="fp32"` nothing is rounded to fp16, so that the difference
@@ -65,7 +65,7 @@ class Executor:
         observe: Callable[[Observation], None] | None = None, precision: Precision = "declared",
         weight_bytes: int | None = None, is_fast: bool = True,
     ) -> None:
-        chosen = _function(model, function)
+        chosen = model.function(function)
         refuse_unsupported(chosen.block, str(model.source))
         self._inputs = {item.name: tensor_type(item.type) for item in chosen.inputs
                         if not isinstance(item.type, StateType)}
@@ -154,15 +154,6 @@ def _ranges(inputs: Mapping[str, Argument]) -> dict[str, tuple[float, float]]:
             found[name] = (min(t.min().item() for t in filled),
                            max(t.max().item() for t in filled))
     return found
-
-
-def _function(model: Model, name: str | None) -> Function:
-    if name is None:
-        return model.program.main
-    if name not in model.program.functions:
-        raise InvalidProgram(f"{model.source}: no function {name!r}; "
-                             f"found: {', '.join(model.program.functions)}")
-    return model.program.functions[name]
 
 
 def _zeros(item: NamedType) -> Tensor:

@@ -22,7 +22,7 @@ from sdbuild.base.parsing import Malformed, json_object
 from sdbuild.mil.files.blob import BlobReader
 from sdbuild.mil.ir.decode import decode_program, located
 from sdbuild.mil.ir.encode import encode_program
-from sdbuild.mil.ir.program import Blob, Program
+from sdbuild.mil.ir.program import Blob, Function, Program
 from sdbuild.mil.ir.proto import Message, messages, serialize
 
 MANIFEST_FILE = "Manifest.json"
@@ -81,20 +81,56 @@ class Model:
         """Returns the packed bytes of `blob`, mapped."""
         return self.reader(blob.file).data(blob.offset)
 
+    def described(self, function: str | None = None) -> Message:
+        """Returns the description of a function's features: a `FunctionDescription`, or that of the
+        model if it has one function. None is the default function.
+
+        Raises:
+            InvalidProgram: it is not described.
+        """
+        if not self.description.functions:
+            return self.description
+        wanted = self.description.defaultFunctionName if function is None else function
+        for features in self.description.functions:
+            if features.name == wanted:
+                return features
+        names = ", ".join(features.name for features in self.description.functions)
+        raise InvalidProgram(f"{self.source}: the function {wanted!r} is not described; "
+                             f"found: {names}")
+
+    def function(self, name: str | None = None) -> Function:
+        """Returns a function of the program, the default one if `name` is None.
+
+        Raises:
+            InvalidProgram: there is none.
+        """
+        name = name or self.description.defaultFunctionName
+        if not name:
+            return self.program.main
+        if name not in self.program.functions:
+            raise InvalidProgram(f"{self.source}: no function {name!r}; "
+                                 f"found: {', '.join(self.program.functions)}")
+        return self.program.functions[name]
+
     @cached_property
     def inputs(self) -> Mapping[str, Message]:
-        """The `FeatureDescription` of each input, by name."""
-        return {feature.name: feature for feature in self.description.input}
+        """The `FeatureDescription` of each input of the default function, by name."""
+        return {feature.name: feature for feature in self.described().input}
 
     @cached_property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shape that each multi-array input declares, by name."""
-        return {n: tuple(f.type.multiArrayType.shape) for n, f in self.inputs.items()}
+        """The shape that each multi-array input of the default function declares, by name."""
+        return input_shapes(self.described())
 
     @cached_property
     def outputs(self) -> Mapping[str, Message]:
-        """The `FeatureDescription` of each output, by name."""
-        return {feature.name: feature for feature in self.description.output}
+        """The `FeatureDescription` of each output of the default function, by name."""
+        return {feature.name: feature for feature in self.described().output}
+
+
+def input_shapes(features: Message) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each multi-array input in the description of a function."""
+    return {f.name: tuple(f.type.multiArrayType.shape) for f in features.input}
 
 
 def _inside(file: str, source: Path) -> PurePosixPath:
