@@ -132,6 +132,7 @@ def test_the_same_package_in_another_place_has_the_same_identity(packages, tmp_p
     ({"lora": "ink.safetensors"}, "lora: it changes what is converted"),
     ({"vae": "other"}, "vae: it changes what is converted"),
     ({"controlnet": "canny"}, "controlnet: it changes what is converted"),
+    ({"size": "64,128"}, "size: several, and each of the finished packages"),
     ({"distilled_guidance": "8"}, "distilled_guidance: it changes what is converted"),
     ({"prediction_type": "v_prediction"}, "cannot be turned to predict noise"),
 ])
