@@ -120,6 +120,18 @@ class Variable(click.Option):
         self.group = group
 
 
+class OptionalValue(click.Option):
+    """An option that may also stand without a value, which is the empty text then.
+
+    Args:
+        takes: tells whether the argument after it is its value.
+    """
+
+    def __init__(self, *args: Any, takes: Callable[[str], bool], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.takes = takes
+
+
 class Command(click.Command):
     """A command whose variables may also be given as `name=value`.
 
@@ -150,10 +162,14 @@ class Command(click.Command):
         options = {name: param for param in self.params if isinstance(param, click.Option)
                    for name in param.opts}
         is_value = is_literal = False
-        for arg in args:
+        for arg, following in zip(args, [*args[1:], ""], strict=False):
             if not is_value and not is_literal:
                 _check_typography(arg)
             word = _WORD.fullmatch(arg)
+            optional = None if is_value or is_literal else options.get(arg)
+            if isinstance(optional, OptionalValue) and not optional.takes(following):
+                yield f"{arg}="
+                continue
             if is_value or is_literal or arg.startswith("-") or word is None:
                 yield arg
             elif word[1].replace("-", "_") in self._variables:

@@ -27,6 +27,10 @@ BUILD: Keys = {
 }
 
 
+OVER_VARIANTS = ("build", "check", "contract", "generate", "why")
+"""The commands that `--matrix` runs for each variant."""
+
+
 def outputs() -> dict[str, Keys]:
     """Returns the keys that each command prints beside `schema`, by its name."""
     from sdbuild.bundle.compatibility import Verdict
@@ -72,11 +76,15 @@ def outputs() -> dict[str, Keys]:
 def schema(name: str) -> Schema:
     """Returns the schema of what a command prints: what it found, or an error."""
     version: Schema = {"schema": {"const": 1}}
-    found, error = _object(outputs()[name]), _object({"error": ERROR})
-    for each in (found, error):
+    forms = [_object(outputs()[name]), _object({"error": ERROR})]
+    if name in OVER_VARIANTS:
+        forms.append(_object({"variants": [{
+            "name": str, "variables": Mapping[str, str], "status": int,
+            "output": Mapping[str, Any]}]}))
+    for each in forms:
         each["properties"] |= version
         each["required"] = ["schema", *each["required"]]
-    return {"$schema": DRAFT, "title": f"sdbuild {name} --json", "anyOf": [found, error]}
+    return {"$schema": DRAFT, "title": f"sdbuild {name} --json", "anyOf": forms}
 
 
 def keys_of(kind: Any) -> Keys:

@@ -11,6 +11,7 @@ from typing import Any
 from sdbuild.bundle.schedulers import SCHEDULERS
 from sdbuild.families import FAMILIES
 from sdbuild.recipe import values
+from sdbuild.recipe.catalogue import ENTRY_FIELDS
 from sdbuild.recipe.fields import (
     CHECK_FIELDS,
     DRAW_FIELDS,
@@ -82,8 +83,34 @@ def recipe() -> Schema:
                                                           "reason": ["accepts"]}},
         "floors": {"type": "object", "propertyNames": _COMPONENT, "additionalProperties": floors},
         "lock": {"type": "object", "additionalProperties": digests},
+        "matrix": _matrix(),
     }
-    return {"$schema": DRAFT, "title": "A recipe of sdbuild", **found}
+    return {"$schema": DRAFT, "title": "A recipe of sdbuild",
+            "definitions": _values(RECIPE_FIELDS), **found}
+
+
+def catalogue() -> Schema:
+    """Returns the schema of a catalogue."""
+    entry = _table(ENTRY_FIELDS)
+    entry["properties"]["matrix"] = _matrix()
+    entry |= {"required": [], "anyOf": [{"required": ["model"]}, {"required": ["source"]}]}
+    return {"$schema": DRAFT, "title": "A catalogue of sdbuild", "type": "object",
+            "additionalProperties": False, "required": ["recipe"],
+            "definitions": _values(RECIPE_FIELDS), "properties": {
+                "summary": _TEXT, "matrix": _matrix(),
+                "recipe": {"type": "array", "minItems": 1, "items": entry}}}
+
+
+def _matrix() -> Schema:
+    """Returns the schema of a matrix: for each field a list of its values, which are defined at the
+    root of the schema."""
+    values_of = {field.name: {"$ref": f"#/definitions/{field.name}"} for field in RECIPE_FIELDS}
+    lists = {name: {"type": "array", "items": value, "minItems": 1, "uniqueItems": True}
+             for name, value in values_of.items()}
+    rows = {"type": "array", "items": {"type": "object", "minProperties": 1,
+                                       "additionalProperties": False, "properties": values_of}}
+    return {"type": "object", "minProperties": 1, "additionalProperties": False,
+            "properties": {**lists, "exclude": rows, "include": rows}}
 
 
 def project() -> Schema:
@@ -97,8 +124,12 @@ def _table(fields: Iterable[Field]) -> Schema:
     return {
         "type": "object", "additionalProperties": False,
         "required": [field.name for field in fields if field.default is REQUIRED],
-        "properties": {field.name: _value(field) for field in fields},
+        "properties": _values(fields),
     }
+
+
+def _values(fields: Iterable[Field]) -> Schema:
+    return {field.name: _value(field) for field in fields}
 
 
 def _value(field: Field) -> Schema:

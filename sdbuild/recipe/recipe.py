@@ -29,13 +29,14 @@ from sdbuild.recipe.fields import (
 from sdbuild.recipe.finding import Found, find_recipe
 from sdbuild.recipe.finished import check_fields
 from sdbuild.recipe.lockfile import Lock, parsed
+from sdbuild.recipe.matrix import Matrix
 from sdbuild.recipe.network import Network
 from sdbuild.recipe.packaging import Packaging
 from sdbuild.recipe.project import BUILT_IN, Project
 from sdbuild.recipe.sources import ELSEWHERE, Sources
 from sdbuild.recipe.tables import check_keys, read, table_in, values_of
 
-_TABLES = ("check", "draw", "floors", "lock")
+_TABLES = ("check", "draw", "floors", "lock", "matrix")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +154,20 @@ def _check_functions(network: Network, packaging: Packaging) -> None:
             "size came with iOS 18",
             hint="use target=iOS18, or build a bundle for each size: they share their weight files "
                  "on the disk")
+
+
+def matrix_of(
+    words: Mapping[str, str], project: Project, facts: MutableMapping[str, Any]
+) -> Matrix:
+    """Returns the matrix of the recipe that `load` would take, empty if it has none.
+
+    Raises:
+        RecipeError: no such recipe, or its matrix is not what it may be; says where.
+        SourceError: a source without a model cannot be read.
+    """
+    path, table = _base(words, project, _found(words, project, facts))
+    return Matrix.of(table["matrix"], path.parent, f"{path}: [matrix]") \
+        if "matrix" in table else Matrix()
 
 
 def _found(

@@ -13,8 +13,10 @@ from sdbuild.checkpoints import is_hub, resolve_place
 from sdbuild.checkpoints.single_file import SUFFIX
 from sdbuild.families import Component
 from sdbuild.recipe.components import controlnet_name
+from sdbuild.recipe.fields import Field
 from sdbuild.recipe.lockfile import Lock
 from sdbuild.recipe.project import BUILT_IN
+from sdbuild.recipe.values import as_word, loras, named_path, places
 
 ELSEWHERE = ("vae", "refiner_source")
 """The fields of what may come from another place than the checkpoint."""
@@ -144,3 +146,27 @@ def _absolute(name: str, place: str, folder: Path) -> str:
         return str(BUILT_IN / place.removeprefix("builtin:"))
     found = resolve_place(place, folder)
     return found if is_hub(found) else str(outside_path(found, name))
+
+
+def word_of(field: Field, value: Any, folder: Path) -> str:
+    """Returns a value that a file in `folder` has for a field as the command line has it, from
+    which paths are relative to the current folder.
+
+    Raises:
+        RecipeError: no text stands for it.
+    """
+    if field.parse is loras:
+        found = field.parse(value)
+        return ",".join(f"{_seen_from_here(place, folder)}:{strength}" for place, strength in found)
+    if field.parse is places:
+        return ",".join(_seen_from_here(place, folder) for place in field.parse(value))
+    if field.parse is named_path:
+        return _seen_from_here(field.parse(value), folder)
+    return as_word(field.name, value)
+
+
+def _seen_from_here(place: str, folder: Path) -> str:
+    if place.startswith("builtin:") or is_hub(place):
+        return place
+    found, here = Path(resolve_place(place, folder)), Path.cwd()
+    return str(found.relative_to(here)) if found.is_relative_to(here) else str(found)

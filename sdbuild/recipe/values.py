@@ -253,3 +253,20 @@ def controls(value: Any) -> tuple[Control, ...]:
             raise ValueError("NAME:IMAGE or NAME:IMAGE:SCALE, several with commas between them")
         found.append(Control(name, image(place if colon else rest), strength))
     return tuple(found)
+
+
+def as_word(name: str, value: Any) -> str:
+    """Returns a value of a field as the command line has it.
+
+    Raises:
+        RecipeError: no text stands for it.
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str | int | float | Path):
+        return str(value)
+    if isinstance(value, tuple) and name == "size" and all(isinstance(n, int) for n in value):
+        return "x".join(map(str, value))
+    if isinstance(value, list | tuple):
+        return ",".join(as_word(name, part) for part in value)
+    raise RecipeError(f"{name} is {type(value).__name__}, expected text, a number or a list")

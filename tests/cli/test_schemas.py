@@ -10,6 +10,7 @@ from sdbuild.base.errors import RecipeError
 from sdbuild.cli import output
 from sdbuild.cli.main import main, names
 from sdbuild.recipe import json_schema
+from sdbuild.recipe.catalogue import catalogue
 from sdbuild.recipe.fields import CHECK_FIELDS, DRAW_FIELDS, RECIPE_FIELDS, SETTING_FIELDS
 from sdbuild.recipe.project import BUILT_IN, Project
 from sdbuild.recipe.recipe import load
@@ -18,8 +19,8 @@ from tests.test_rules import PACKAGE, ROOT
 TEMPLATES = PACKAGE / "cli" / "templates"
 FILES = {"recipe.schema.json": json_schema.recipe, "project.schema.json": json_schema.project}
 RECIPES = [*BUILT_IN.glob("*.toml"), TEMPLATES / "recipe.toml"]
-WITHOUT_JSON = {"completion", "mil", "schema"}
-"""A script, commands with tables of their own, and JSON anyway."""
+WITHOUT_JSON = {"completion", "matrix", "mil", "schema"}
+"""A script, GitHub's form, commands with tables of their own, and JSON anyway."""
 
 
 def problems(schema, value):
@@ -64,6 +65,7 @@ components = ["text_encoder", "unet"]
     'palettize = []', 'lora = ["a.safetensors:0.8"]', "[draw]\nsteps = 20\nguidance = 7.5",
     '[draw]\nscheduler = "DPM++ 2M Karras"', '[check]\naccepts = "broken"\nreason = "two bits"',
     '[floors.unet]\nreason = "small"\n6 = 30.5',
+    '[matrix]\nquant = [4, "none"]\nexclude = [{quant = 4}]\ninclude = [{chunk = 2}]',
 ])
 def test_what_a_recipe_may_hold_is_valid_and_loads(line, tmp_path):
     text = GOOD if not line.startswith("size") else GOOD.replace('size = "512x768"\n', "")
@@ -138,7 +140,15 @@ def test_every_command_prints_json_and_has_a_schema_of_it():
 
     has_json = {name for name in names() if any(
         "--json" in param.opts for param in cli.get_command(None, name).params)}
-    assert has_json == set(names()) - WITHOUT_JSON == set(output.outputs())
+    assert has_json - {"matrix"} == set(names()) - WITHOUT_JSON == set(output.outputs())
+
+
+def test_the_commands_that_take_a_matrix_have_a_schema_of_all_variants():
+    from sdbuild.cli.main import cli
+
+    takes = {name for name in names() if any(
+        "--matrix" in param.opts for param in cli.get_command(None, name).params)}
+    assert takes - {"matrix"} == set(output.OVER_VARIANTS)
 
 
 @pytest.fixture
@@ -158,7 +168,8 @@ COMMANDS = [
     ("info bundle", 1), ("init new", 0), ("list --all", 0), ("lock tiny-emoji", 0),
     ("push remote=shared download:resources", 0), ("push", 2), ("recipes", 0), ("refresh", 0),
     ("relink none unet", 1), ("verify", 0), ("weight tiny-emoji unet no.such", 1), ("why", 0),
-    ("why quant=5", 2),
+    ("why quant=5", 2), ("why --matrix quant=4,6", 0), ("build --matrix quant=4,5", 2),
+    ("build --matrix quant=4,6 download:resources", 0),
 ]
 
 
@@ -175,7 +186,46 @@ def test_what_a_command_prints_as_json_fits_its_schema(words, status, places, ca
     assert ("error" in printed) == (status != 0 and words not in ("find step=x", "info bundle"))
 
 
-@pytest.mark.parametrize("name", ["recipe", "project", "why"])
+MATRICES = ["quant = []", "quant = 4", "quant = [5]", "quant = [4, 4]", "qaunt = [4]", "seed = [1]",
+            "exclude = {quant = 4}", "exclude = [{}]", "include = [{seed = 1}]", ""]
+
+
+@pytest.mark.parametrize("line", MATRICES)
+def test_what_no_matrix_may_hold_is_not_valid_and_is_refused(line, tmp_path):
+    path = tmp_path / "catalogue.toml"
+    path.write_text(f'[[recipe]]\nmodel = "tiny-emoji"\n[matrix]\n{line}\n')
+
+    assert problems(json_schema.catalogue(), tomllib.loads(path.read_text())) != []
+    with pytest.raises(RecipeError):
+        catalogue(path)
+
+
+@pytest.mark.parametrize("text", [
+    '[[recipe]]\nmodel = "sd-1-5"', '[[recipe]]\nsource = "hub:owner/name"\nseed = 3',
+    '[matrix]\nquant = [4]\n[[recipe]]\nmodel = "a.toml"\n[recipe.matrix]\nchunk = [1, 2]',
+])
+def test_what_a_catalogue_may_hold_is_valid_and_is_read(text, tmp_path):
+    path = tmp_path / "catalogue.toml"
+    path.write_text(text)
+
+    assert problems(json_schema.catalogue(), tomllib.loads(text)) == []
+    assert len(catalogue(path)) == 1
+
+
+@pytest.mark.parametrize("text", [
+    "", "recipe = []", '[recipe]\nmodel = "a"', "[[recipe]]\nquant = 4", '[[recipes]]\nmodel = "a"',
+    '[[recipe]]\nmodel = 3', '[[recipe]]\nmodel = "a"\ncache = "c"', "recipe = [3]",
+])
+def test_what_no_catalogue_may_hold_is_not_valid_and_is_refused(text, tmp_path):
+    path = tmp_path / "catalogue.toml"
+    path.write_text(text)
+
+    assert problems(json_schema.catalogue(), tomllib.loads(text)) != []
+    with pytest.raises(RecipeError):
+        catalogue(path)
+
+
+@pytest.mark.parametrize("name", ["recipe", "catalogue", "project", "why"])
 def test_a_schema_is_printed(name, capsys):
     assert main(["schema", name]) == 0
     jsonschema.Draft7Validator.check_schema(json.loads(capsys.readouterr().out))

@@ -9,9 +9,11 @@ import click
 
 from sdbuild.base.errors import RecipeError
 from sdbuild.cli.options import as_command, json_option, open_store, print_json, recipe_variables
+from sdbuild.cli.variants import for_each_variant
 
 
 @as_command()
+@for_each_variant
 @click.argument("tasks", nargs=-1, metavar="[STEP]...")
 @click.option("-n", "--jobs", type=click.IntRange(min=1), default=1, metavar="N",
               help="Steps to run at a time.")

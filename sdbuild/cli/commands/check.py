@@ -14,9 +14,11 @@ from sdbuild.cli.options import (
     printed_lines,
     recipe_variables,
 )
+from sdbuild.cli.variants import for_each_variant
 
 
 @as_command()
+@for_each_variant
 @click.option("-n", "--jobs", type=click.IntRange(min=1), default=1, metavar="N",
               help="Steps to run at a time.")
 @recipe_variables()

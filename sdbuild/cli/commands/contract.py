@@ -8,9 +8,11 @@ from pathlib import Path
 import click
 
 from sdbuild.cli.options import OutsidePath, as_command, json_option, print_json, recipe_variables
+from sdbuild.cli.variants import for_each_variant
 
 
 @as_command()
+@for_each_variant
 @click.argument("bundle", type=OutsidePath(), required=False)
 @recipe_variables()
 @json_option

@@ -13,6 +13,7 @@ import click
 
 from sdbuild.base.errors import RecipeError
 from sdbuild.cli.options import OutsidePath, as_command, json_option, print_json, recipe_variables
+from sdbuild.cli.variants import for_each_variant
 from sdbuild.recipe.fields import (
     DRAW_FIELDS,
     IMAGE_SIZE_FIELD,
@@ -33,6 +34,7 @@ _OTHERS = ("out", "report", "trace", "predictor")
 
 
 @as_command()
+@for_each_variant
 @click.argument("bundle", type=OutsidePath(), required=False)
 @click.option("--weight-bytes", type=click.IntRange(min=0), metavar="N",
               help="Decoded weights that the portable executor keeps of each component.  "

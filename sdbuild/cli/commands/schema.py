@@ -16,12 +16,13 @@ from sdbuild.cli.options import as_command
 def command(name: str) -> int:
     """Print a JSON Schema.
 
-    NAME is recipe, project (of sdbuild.toml), or a command, of whose --json it is.
+    NAME is recipe, catalogue, project (of sdbuild.toml), or a command, of whose --json it is.
     """
     from sdbuild.cli import output
     from sdbuild.recipe import json_schema
 
-    known = {"recipe": json_schema.recipe, "project": json_schema.project}
+    known = {"recipe": json_schema.recipe, "catalogue": json_schema.catalogue,
+             "project": json_schema.project}
     names = [*known, *output.outputs()]
     if name not in names:
         raise RecipeError(f"there is no schema {name!r}{did_you_mean(name, names)}",

@@ -7,9 +7,11 @@ from dataclasses import asdict
 import click
 
 from sdbuild.cli.options import as_command, json_option, print_json, recipe_variables
+from sdbuild.cli.variants import for_each_variant
 
 
 @as_command()
+@for_each_variant
 @click.argument("task", default="build", metavar="[STEP]")
 @recipe_variables()
 @json_option

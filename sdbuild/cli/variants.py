@@ -1,0 +1,193 @@
+"""`--matrix`: a command for each variant of a matrix or a catalogue, one after the other.
+
+    @as_command()
+    @for_each_variant
+    @recipe_variables()
+    @json_option
+    def command(words, is_json): ...
+
+The command itself knows of one bundle. Without `--matrix` it runs as it is; with it once for each
+variant, with that one's variables. What variants share is made by the first of them, for the store
+has it then.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdbuild.base.errors import RecipeError, SDBuildError
+from sdbuild.base.parsing import Malformed, json_object, shown
+from sdbuild.base.units import counted
+from sdbuild.cli.options import OptionalValue, print_json
+from sdbuild.recipe.fields import VARIABLES
+
+if TYPE_CHECKING:
+    from sdbuild.recipe.catalogue import Variant
+
+_MATRIX = "--matrix"
+
+
+def _is_of_matrix(word: str) -> bool:
+    """Whether a word is what `--matrix` is of, and not the command's own."""
+    from sdbuild.recipe.matrix import FIELDS
+
+    name = word.partition("=")[0].replace("-", "_")
+    return ("=" in word and (name in FIELDS or name == "model")) or word.endswith(".toml")
+
+
+matrix_option = click.option(
+    _MATRIX, "asked", multiple=True, cls=OptionalValue, takes=_is_of_matrix,
+    metavar="[NAME=VALUE,…]", help="Build every combination of values, repeatable; a catalogue "
+    "with FILE.toml; the recipe's own [matrix] without a value.")
+only_option = click.option(
+    "--only", multiple=True, metavar="VARIANT",
+    help="Of a matrix only the variants of this name, or pattern.")
+
+
+def for_each_variant(function: Callable[..., int]) -> Callable[..., int]:
+    """Adds `--matrix` to a command, which then runs for each variant."""
+    @functools.wraps(function)
+    def run(
+        *, asked: tuple[str, ...], only: tuple[str, ...], words: dict[str, str], is_json: bool,
+        **options: Any,
+    ) -> int:
+        if not asked and not only:
+            return function(words=words, is_json=is_json, **options)
+        _refuse_finished(options)
+        variants = found_variants(words, asked, only)
+        outcomes = []
+        for number, variant in enumerate(variants, 1):
+            if not is_json:
+                click.echo(f"== {number}/{len(variants)} {variant.name}")
+            outcomes.append(_outcome(variant, is_json, function, options))
+        if is_json:
+            print_json(variants=[outcome.as_json() for outcome in outcomes])
+        else:
+            click.echo("\n".join(_summary(outcomes)), err=any(o.status for o in outcomes))
+        return 1 if any(outcome.status for outcome in outcomes) else 0
+
+    return only_option(matrix_option(run))
+
+
+def found_variants(
+    words: Mapping[str, str], asked: Sequence[str], only: Sequence[str]
+) -> list[Variant]:
+    """Returns the variants that a command line asks for, those that share the most side by side.
+
+    Raises:
+        RecipeError: a value that is not allowed, two variants of one name, or none at all.
+    """
+    from sdbuild.engine.graph import graph, in_build_order
+    from sdbuild.engine.plan import plan
+    from sdbuild.recipe.catalogue import Asked, variants
+    from sdbuild.recipe.project import Project
+    from sdbuild.recipe.settings import store_folder
+    from sdbuild.store import Store
+    from sdbuild.store.json_cache import Notes
+
+    facts = Notes(Store(store_folder(dict(words))), "hub")
+    found = {each.name: each
+             for each in variants(words, Asked.of(asked), only, Project.here(), facts)}
+    plans = {name: plan(each.recipe) for name, each in found.items() if each.recipe is not None}
+    order = in_build_order(graph(plans, lambda each: ("bundle",)))
+    return [*(found[name] for name in order), *(v for v in found.values() if v.error)]
+
+
+def _refuse_finished(options: Mapping[str, Any]) -> None:
+    """Refuses a matrix of a bundle that is finished.
+
+    Raises:
+        RecipeError: the command line names one.
+    """
+    if options.get("bundle") is not None:
+        raise RecipeError(f"{_MATRIX}: {shown(str(options['bundle']))} is one bundle",
+                          hint="leave it away, or leave --matrix away")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """What became of the command for one variant: its status, its JSON, and the error if any."""
+
+    variant: Variant
+    status: int
+    output: Mapping[str, Any]
+    error: SDBuildError | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns it as it is printed."""
+        found = {"name": self.variant.name, "variables": self.variant.row, "status": self.status}
+        error = {} if self.error is None else {"error": {
+            "type": type(self.error).__name__, "message": self.error.message,
+            "hint": self.error.hint}}
+        return found | {"output": dict(self.output)} | error
+
+
+def _outcome(
+    variant: Variant, is_json: bool, function: Callable[..., int], options: Mapping[str, Any]
+) -> _Outcome:
+    """Runs the command for one variant; its errors end nothing else."""
+    from sdbuild.cli.api import FAILURES
+
+    failures: list[SDBuildError] = []
+    token = FAILURES.set(failures)
+    printed = io.StringIO()
+    status = 1
+    try:
+        if variant.error is not None:
+            raise variant.error
+        with redirect_stdout(printed if is_json else sys.stdout):
+            status = function(words=_apart(variant), is_json=is_json, **options)
+    except SDBuildError as error:
+        failures.append(error)
+        if not is_json:
+            click.echo(f"ERROR: {error}", err=True)
+    finally:
+        FAILURES.reset(token)
+    return _Outcome(variant=variant, status=status, output=_output(printed.getvalue()),
+                    error=failures[0] if failures else None)
+
+
+def _output(text: str) -> dict[str, Any]:
+    try:
+        return json_object(text, "the command's output", Malformed, has_infinities=True)
+    except Malformed:
+        return {}
+
+
+def _apart(variant: Variant) -> dict[str, str]:
+    """Returns the variables of one variant, in whose places no other puts anything."""
+    from sdbuild.recipe.project import Project
+
+    words, project = dict(variant.words), Project.here()
+    words.setdefault("out", str(project.path(VARIABLES["out"], words)
+                                or Path("images", "image.png")))
+    for name, place in _places(words, project):
+        words[name] = str(place / variant.name if name in ("bundle", "trace")
+                          else place.with_stem(f"{place.stem}-{variant.name}"))
+    return words
+
+
+def _places(words: Mapping[str, str], project: Any) -> Iterator[tuple[str, Path]]:
+    for name in ("bundle", "trace", "out", "report"):
+        place = project.path(VARIABLES[name], words)
+        if place is not None:
+            yield name, place
+
+
+def _summary(outcomes: Sequence[_Outcome]) -> Iterator[str]:
+    """Yields how many variants are done, and each that is not with its error."""
+    failed = [outcome for outcome in outcomes if outcome.status]
+    yield f"{counted(len(outcomes), 'variant')}: {len(outcomes) - len(failed)} done" + (
+        f", {len(failed)} failed" if failed else "")
+    for outcome in failed:
+        said = str(outcome.error) if outcome.error else f"ended with status {outcome.status}"
+        yield f"ERROR in {outcome.variant.name}:\n" + said
