@@ -12,7 +12,7 @@ USER developer
 FROM python:3.11-slim
 ARG PIP_EXTRA_INDEX_URL
 COPY . /src
-RUN pip install --no-cache-dir --constraint /src/constraints.txt "/src[s3]" \
+RUN pip install --no-cache-dir --constraint /src/constraints.txt "/src[networks,s3]" \
     && useradd --create-home --uid 1000 builder \
     && install --directory --owner=builder /project
 USER builder

@@ -39,7 +39,8 @@ def constraints(project: Path) -> str:
     found = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))
     pins = (project / "constraints.txt").read_text("utf-8").splitlines()
     lines = ["# The oldest versions that pyproject.toml allows: python scripts/oldest.py",
-             *oldest(found["project"]["dependencies"], pins)]
+             *oldest([*found["project"]["dependencies"],
+                      *found["project"]["optional-dependencies"]["networks"]], pins)]
     return "\n".join(lines) + "\n"
 
 

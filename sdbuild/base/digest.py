@@ -39,6 +39,11 @@ def digest(tag: str, value: object) -> Digest:
     return Digest(xxhash.xxh3_128_hexdigest(canonical([tag, value])))
 
 
+def digest_bytes(content: bytes) -> Digest:
+    """Returns the digest of bytes, as a file of them has it."""
+    return Digest(xxhash.xxh3_128_hexdigest(content))
+
+
 def check_openable(path: Path) -> None:
     """Makes sure that opening a file does not wait, as a pipe's or a device's may forever.
 

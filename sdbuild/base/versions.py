@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from sdbuild.base.errors import ToolMissing
+
 
 def public(version: str) -> str:
     """Returns a version without its local part.
@@ -45,6 +47,21 @@ def _changes() -> tuple[tuple[str, int], ...]:
     runs."""
     return tuple((folder, Path(folder).stat().st_mtime_ns)
                  for folder in sys.path if Path(folder).is_dir())
+
+
+NETWORKS = ("torch", "coremltools", "diffusers", "transformers", "tokenizers", "regex", "PIL",
+            "pillow")
+"""Packages of the extra `networks`, and modules: what converts a network of which no program ships,
+and what computes images."""
+
+
+def package_missing(what: str, package: str) -> ToolMissing:
+    """Returns the error of `what` needs a package that is not installed."""
+    hint = f"pip install {package}"
+    if package in NETWORKS:
+        hint = "pip install 'sdbuild[networks]' installs what only networks of an architecture " \
+               "that sdbuild does not know need, and images"
+    return ToolMissing(f"{what}: the package {package} is not installed.", hint=hint)
 
 
 @contextlib.contextmanager

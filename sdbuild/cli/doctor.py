@@ -35,6 +35,9 @@ BAD = "bad"
 _CONSTRAINTS = IMPORT_ROOT / "constraints.txt"
 _OLDEST = IMPORT_ROOT / "constraints-oldest.txt"
 
+_NETWORKS = "networks"
+"""The extra that the usual install has, too; known architectures are built without it."""
+
 _ENOUGH_MEMORY = 2_000_000_000
 """The U-Net of Stable Diffusion 2.1 takes 0.8 GB at most; mapped libraries and files the rest."""
 _LEAST_DISK = 200_000_000
@@ -87,11 +90,13 @@ def _versions() -> Iterator[Finding]:
     yield _python(str(own["Requires-Python"]))
     newest, oldest = _pins(_CONSTRAINTS), _pins(_OLDEST)
     for requirement in map(Requirement, own.get_all("Requires-Dist") or ()):
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        extra = next((extra for extra in ("", _NETWORKS) if requirement.marker is None
+                      or requirement.marker.evaluate({"extra": extra})), None)
+        if extra is not None:
             name = canonicalize_name(requirement.name)
             pins = (oldest.get(name), newest.get(name))
             yield _package(requirement.name, str(requirement.specifier),
-                           " and ".join(dict.fromkeys(filter(None, pins))))
+                           " and ".join(dict.fromkeys(filter(None, pins))), extra)
 
 
 def _python(bounds: str) -> Finding:
@@ -103,13 +108,16 @@ def _python(bounds: str) -> Finding:
     )
 
 
-def _package(name: str, bounds: str, tested: str) -> Finding:
+def _package(name: str, bounds: str, tested: str, extra: str) -> Finding:
     expected = f"in {bounds or 'any version'}" + (f", tested {tested}" if tested else "")
     fix = f"pip install '{name}{bounds}'" + (" -c constraints.txt" if tested else "")
     try:
         found = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Finding(name=name, state=BAD, found="missing", expected=expected, hint=fix)
+        if extra:
+            fix = f"for images, and architectures that do not ship: pip install 'sdbuild[{extra}]'"
+        return Finding(name=name, state=NOTE if extra else BAD, found="missing",
+                       expected=expected, hint=fix)
     if not is_within(found, bounds):
         return Finding(name=name, state=BAD, found=found, expected=expected, hint=fix)
     return Finding(name=name, state=OK, found=found, expected=expected)

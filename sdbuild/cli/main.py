@@ -17,6 +17,7 @@ from sdbuild.base.errors import RecipeError, SDBuildError, StoreError
 from sdbuild.base.parsing import shown
 from sdbuild.base.printable import any_locale, printed_safely
 from sdbuild.base.suggestions import did_you_mean
+from sdbuild.base.versions import NETWORKS, package_missing
 from sdbuild.cli import commands
 from sdbuild.cli.options import CONTEXT, print_json
 
@@ -96,6 +97,12 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             return 130
+        except ModuleNotFoundError as error:  # of what a light install leaves out
+            package = (error.name or "").partition(".")[0]
+            if package not in NETWORKS:
+                raise
+            _report(package_missing(ctx.invoked_subcommand or "sdbuild", package), ctx)
+            return 1
         except OSError as error:  # a file or folder that no reader or writer looked at first
             place = f"{error.filename}: " if error.filename else ""
             _report(StoreError(f"{place}{error.strerror or error}"), ctx)

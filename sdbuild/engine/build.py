@@ -29,11 +29,12 @@ from sdbuild.engine.cost import Costs
 from sdbuild.engine.memory_budget import Ram, refuse_too_large
 from sdbuild.engine.plan import Plan, plan
 from sdbuild.engine.process import Watch, run_step
+from sdbuild.engine.shipped import shipped_for
 from sdbuild.engine.sources import Checkpoints
 from sdbuild.engine.stage import From
-from sdbuild.engine.step import Step, ingredients
+from sdbuild.engine.step import Step, ingredients, tool_versions
 from sdbuild.recipe.settings import Settings
-from sdbuild.store import UNSIGNED, Record, Store, key
+from sdbuild.store import SHIPPED, UNSIGNED, Record, Store, key
 from sdbuild.store.remote.remote import Remote, remote_at, secret
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ class Builder:
         self.plan = plan
         self.store = store
         self.remote = remote
+        self.shipped = shipped_for(plan.recipe)
         self._has_secret = bool(secret())
         self.ram = Ram(store, usable_bytes() if ram_bytes is None else ram_bytes)
         self.checkpoints = Checkpoints(store)
@@ -125,12 +127,18 @@ class Builder:
         }
         if step.stage.needs_provenance:
             inputs["provenance"] = digest("provenance", self.provenance(step, before))
-        found = ingredients(step, inputs, self.checkpoints.digests(step))
+        source = self.checkpoints.digests(step)
+        shipped = self._shipped(ingredients(step, inputs, source, {}))
+        tools = shipped.ingredients["tools"] if shipped else tool_versions(step)
+        found = ingredients(step, inputs, source, tools)
         made = key(found)
-        record = self._believed(made)
+        record = self._believed(made) or shipped
         if record is None and self.remote is not None:
             record = self.remote.find(made, found)
         return State(step=step, ingredients=found, key=made, record=record)
+
+    def _shipped(self, ingredients: Mapping[str, Any]) -> Record | None:
+        return self.shipped.find(ingredients) if self.shipped else None
 
     def _believed(self, key: Key) -> Record | None:
         """Returns the record of a key in the store, unless nobody vouches for it.
@@ -139,6 +147,8 @@ class Builder:
         they were checked against the digests that whoever wrote the record chose.
         """
         record = self.store.find(key)
+        if record is not None and record.origin == SHIPPED and self.shipped is None:
+            return None  # it is to be made here
         if record is None or not self._has_secret or record.origin != UNSIGNED:
             return record
         with contextlib.suppress(StoreError):  # it cannot be written to: it is not believed
@@ -187,6 +197,11 @@ class Builder:
                 if state.key is not None or not cost.is_measured:
                     refuse_too_large(state.step, cost, self.ram.limit)
 
+    def may_fetch(self, record: Record | None) -> bool:
+        """Whether content that the store lacks may be had elsewhere."""
+        is_shipped = record is not None and record.origin == SHIPPED
+        return is_shipped or self.remote is not None
+
     def is_made(self, name: str) -> bool:
         """Whether the step has a record, so that it need not run."""
         return self.state(name).record is not None
@@ -206,6 +221,7 @@ class Builder:
             raise StepError(f"{name}: not made yet: {', '.join(state.waits_for)}",
                             hint=f"doit {name} makes it with everything that it needs")
         with self.store.in_use(name):
+            self._keep_shipped(states)
             if not self._is_here(state.record, path):
                 try:
                     return self._make(state, states, path)
@@ -219,11 +235,21 @@ class Builder:
             record = self._believed(state.known_key)  # another build may just have made it
             if self._is_here(record, path) or self._is_fetched(record, path):
                 return record
+            if record is not None and record.origin == SHIPPED:
+                raise StepError(f"{state.step.name}: it does not ship with sdbuild, only what is "
+                                "made of it", hint="lower=here makes it on this machine")
             self._tell_flaws(state, path)
             record = self._run(state, states)
             if self.remote is not None:
                 self.remote.push(record)
             return record
+
+    def _keep_shipped(self, states: Mapping[str, State]) -> None:
+        """Takes the records of shipped programs into the store, for who asks what was made how."""
+        for state in states.values():
+            record = state.record
+            if record and record.origin == SHIPPED and self.store.find(record.key) is None:
+                self.store.add_remote_record(record)
 
     def _tell_flaws(self, state: State, path: str) -> None:
         """Says why a step runs that was made before."""
@@ -237,9 +263,9 @@ class Builder:
         Raises:
             MissingArtifact: nobody has it.
         """
-        if not self.store.has_content(record, path) and self.remote is not None:
+        if not self.store.has_content(record, path):
             with self.store.in_use(record.step), self.store.locked(record.key, record.step):
-                self.remote.fetch(record, path)
+                self._is_fetched(record, path)
         return self.store.file(record, path)
 
     def adopt(self, name: str, record: Record) -> None:
@@ -253,8 +279,11 @@ class Builder:
         return record is not None and self.store.has_content(record, path)
 
     def _is_fetched(self, record: Record | None, path: str) -> TypeGuard[Record]:
-        return (record is not None and self.remote is not None
-                and self.remote.fetch(record, path))
+        if record is None:
+            return False
+        if self.shipped and self.shipped.fetch(record, self.store, path):
+            return True
+        return self.remote is not None and self.remote.fetch(record, path)
 
     def make_all(self, name: str, path: str = "") -> Record:
         """Returns the record of a step, after making everything that it is made from."""

@@ -16,9 +16,7 @@ from math import inf, prod
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
-from sdbuild.base.digest import Digest
+from sdbuild.base.digest import digest_bytes
 from sdbuild.base.errors import MissingArtifact, SDBuildError
 from sdbuild.base.parsing import Malformed, json_object
 from sdbuild.checkpoints import RESOURCES, normalize, normalized
@@ -28,7 +26,7 @@ from sdbuild.engine.plan import Plan
 from sdbuild.engine.sources import Checkpoints
 from sdbuild.engine.stage import NetworkSize
 from sdbuild.engine.step import Step
-from sdbuild.store import Record, Store
+from sdbuild.store import SHIPPED, Record, Store
 from sdbuild.store.record import Entry, tree_digest
 
 _LARGEST_HEADER = 100_000_000
@@ -82,7 +80,8 @@ class Costs:
         self._sizes: dict[str, NetworkSize] = {}
         paths = {source.path for step in plan.steps.values() for source in step.inputs.values()}
         for record in store.records():
-            self._of_step.setdefault(record.step, []).append(record)
+            if record.origin != SHIPPED:  # which ran nowhere
+                self._of_step.setdefault(record.step, []).append(record)
             for path in {"", *paths}:
                 if record.part(path):
                     self._by_output.setdefault(record.digest(path), []).append(record)
@@ -147,8 +146,7 @@ class Costs:
             return None
         content = normalized.encode(
             normalize.architecture_of(checkpoint, step.reads, step.params))
-        digest = Digest(xxhash.xxh3_128_hexdigest(content))
-        return tree_digest((Entry(ARCHITECTURE, digest, len(content)),))
+        return tree_digest((Entry(ARCHITECTURE, digest_bytes(content), len(content)),))
 
     def _local_files(self, step: Step) -> list[Path]:
         """Returns the files of the checkpoint that the step would read, those that are on this

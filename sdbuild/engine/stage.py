@@ -160,8 +160,12 @@ class Stage(ABC):
         """Returns what a step with these parameters takes."""
         return self.time
 
+    def tools_of(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns the tools of a step with these parameters."""
+        return self.tools
+
     def other_tools(self, params: Mapping[str, Any]) -> Mapping[str, str]:
-        """Returns the versions of tools that are no packages, or that only some parameters use.
+        """Returns the versions of tools that are no packages.
 
         Raises:
             ToolMissing: one is not installed.

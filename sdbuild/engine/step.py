@@ -8,8 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from sdbuild.base.digest import Digest
-from sdbuild.base.errors import ToolMissing
-from sdbuild.base.versions import installed
+from sdbuild.base.versions import installed, package_missing
 from sdbuild.engine.stage import BundleStage, ComponentStage, From, stage
 from sdbuild.recipe.sources import Source
 
@@ -55,18 +54,16 @@ def tool_versions(step: Step) -> dict[str, str]:
         ToolMissing: one of them is not installed.
     """
     versions = {}
-    for tool in step.stage.tools:
+    for tool in step.stage.tools_of(step.params):
         try:
             versions[tool] = installed(tool)
         except metadata.PackageNotFoundError as error:
-            raise ToolMissing(
-                f"{step.name}: the package {tool} is not installed.", hint=f"pip install {tool}"
-            ) from error
+            raise package_missing(step.name, tool) from error
     return versions | dict(step.stage.other_tools(step.params))
 
 
 def ingredients(
-    step: Step, inputs: Mapping[str, Digest], source: Mapping[str, str]
+    step: Step, inputs: Mapping[str, Digest], source: Mapping[str, str], tools: Mapping[str, str]
 ) -> dict[str, Any]:
     """Returns all that determines the step's bytes: the pre-image of its key, and what `why`
     compares.
@@ -76,6 +73,7 @@ def ingredients(
     Args:
         inputs: the digest of each input's content.
         source: the digest of each file that is read from outside, or that is locked.
+        tools: the version of each tool.
     """
     found = {
         "schema": SCHEMA,
@@ -84,6 +82,6 @@ def ingredients(
         "params": dict(step.params),
         "inputs": dict(inputs),
         "source": dict(source),
-        "tools": tool_versions(step),
+        "tools": dict(tools),
     }
     return found | ({"reads": list(step.reads)} if step.reads else {})

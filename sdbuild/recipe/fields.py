@@ -29,7 +29,7 @@ PACKAGES = "packages"
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 PREDICTIONS = ("epsilon", "checkpoint")
-LOWERS = ("once", "direct", PACKAGES)
+LOWERS = ("once", "here", "direct", PACKAGES)
 COMPILERS = ("auto", "portable", "apple")
 
 REQUIRED = object()
@@ -107,8 +107,9 @@ RECIPE_FIELDS = (
     Field(name="target", parse=values.choice(*TARGETS), default="iOS16", choices=tuple(TARGETS),
           meaning="the minimum deployment target"),
     Field(name="lower", parse=values.choice(*LOWERS), default="once", choices=LOWERS,
-          meaning="whether programs are lowered once for all checkpoints of an architecture, "
-          "converted directly, or taken from a source of finished packages"),
+          meaning="whether programs are lowered once for all checkpoints of an architecture (here, "
+          "even if sdbuild ships one), converted directly, or taken from a source of finished "
+          "packages"),
     Field(name="compiler", parse=values.choice(*COMPILERS), default="auto", choices=COMPILERS,
           meaning="the compiler of the models"),
 )

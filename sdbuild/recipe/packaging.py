@@ -54,6 +54,12 @@ class Packaging:
             )
         return found
 
+    @property
+    def is_lowered_once(self) -> bool:
+        """Whether a program is lowered for all checkpoints of an architecture, here or by whoever
+        built sdbuild."""
+        return self.lower in ("once", "here")
+
     def nbits_of(self, component: Component) -> int | None:
         """Returns the bits of the component's weights, or None for fp16."""
         like = "unet" if component.name == CONTROLLED else component.name  # the same weights

@@ -167,7 +167,7 @@ def _flaws(
     found: dict[str, tuple[str, ...]] = {}
     for name, state in reversed(list(states.items())):
         paths = sorted(needed.get(name, ())) if state.record else [""]
-        if state.key is not None and builder.remote is None:
+        if state.key is not None and not builder.may_fetch(state.record):
             flaws = (flaw for path in paths for flaw in builder.store.flaws(state.key, path))
             found[name] = tuple(dict.fromkeys(flaws))
         if state.record is None or found.get(name):

@@ -17,6 +17,7 @@ from typing import Any
 
 from sdbuild.base.errors import OutOfMemory, SDBuildError
 from sdbuild.base.progress import listening, sender
+from sdbuild.base.versions import NETWORKS, package_missing
 from sdbuild.engine.memory_budget import hint
 from sdbuild.engine.process import read_job, write_result
 from sdbuild.engine.stage import Job, stage
@@ -54,12 +55,22 @@ def _result(kind: str, job: Job) -> dict[str, Any]:
     except MemoryError:
         found = OutOfMemory(f"{kind}: the system gave no more memory",
                             hint=hint(kind, job.params))
+    except ModuleNotFoundError as error:
+        found = _missing(kind, error)
     except OSError as error:  # a full disk, most likely: what a stage expects, it handles itself
         found = file_error(error, Path(error.filename or job.output))
     return {"error": {
         "type": type(found).__name__, "message": found.message, "hint": found.hint,
         "facts": found.facts,
     }}
+
+
+def _missing(kind: str, error: ModuleNotFoundError) -> SDBuildError:
+    """Returns the error of a package that is not installed; a module of ours is one of ours."""
+    package = (error.name or "").partition(".")[0]
+    if package not in NETWORKS:
+        raise error
+    return package_missing(kind, package)
 
 
 def _end_with_parent() -> None:

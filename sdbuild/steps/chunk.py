@@ -20,7 +20,6 @@ class Chunk(ComponentStage):
     summary = "cut the U-Net into programs that run in a row"
     memory = Memory(60_000_000)  # copies blobs
     time = Time(0.3, billion=2)
-    tools = ("coremltools",)
     gives = "package"
 
     def applies(self, recipe: Recipe, component: Component) -> bool:

@@ -23,7 +23,6 @@ class Compile(ComponentStage):
     summary = ".mlpackage to .mlmodelc"
     memory = Memory(80_000_000)  # links blobs
     time = Time(0.3)
-    tools = ("coremltools",)
     gives = "compiled"
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:

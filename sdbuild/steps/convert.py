@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sdbuild.base.versions import installed
 from sdbuild.checkpoints.normalized import WEIGHTS
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import FAMILIES, Component
@@ -28,7 +27,7 @@ class Convert(ComponentStage):
     summary = "program and weights to an .mlpackage in fp16"
     memory = Memory(80_000_000, largest=8)  # streams; a transposed tensor is held whole
     time = Time(0.4, billion=12)
-    tools = ("coremltools", "numpy")
+    tools = ("numpy",)
     gives = "package"
     is_sized = True
 
@@ -44,23 +43,24 @@ class Convert(ComponentStage):
         """Returns its inputs, by the way it converts."""
         if recipe.is_of_packages:
             return {"checkpoint": Need("checkpoint")}
-        role = "lowered" if recipe.packaging.lower == "once" else "graph"
+        role = "lowered" if recipe.packaging.is_lowered_once else "graph"
         return {role: Need(role), "checkpoint": Need("checkpoint")}
 
-    def other_tools(self, params: Mapping[str, Any]) -> dict[str, str]:
-        """torch, where it is used."""
-        return {"torch": installed("torch")} if params["lower"] == "direct" else {}
+    def tools_of(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Those of the converter, too, where it is used."""
+        return (*self.tools, "torch", "coremltools") if params["lower"] == "direct" else self.tools
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
         """Returns the settings that determine the package, besides program and weights."""
         packaging = recipe.packaging
         found = {
-            "family": recipe.family.name, "component": component.name, "lower": packaging.lower,
+            "family": recipe.family.name, "component": component.name,
+            "lower": "once" if packaging.is_lowered_once else packaging.lower,
             "attention": recipe.network.attention_of(component),
         }
         if recipe.is_of_packages:
             found |= {name: getattr(recipe.network, name) for name in component.sizes}
-        return found | ({"target": packaging.target} if packaging.lower != "once" else {})
+        return found | ({"target": packaging.target} if not packaging.is_lowered_once else {})
 
     def run(self, job: Job) -> dict[str, Any]:
         """Writes `<bundle name>.mlpackage`."""

@@ -22,7 +22,7 @@ class Lower(ComponentStage):
 
     def applies(self, recipe: Recipe, component: Component) -> bool:
         """Whether it is a network, and not converted directly."""
-        return bool(component.folder) and recipe.packaging.lower == "once"
+        return bool(component.folder) and recipe.packaging.is_lowered_once
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
         """Returns the graph alone: no checkpoint."""

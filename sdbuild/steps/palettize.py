@@ -26,7 +26,7 @@ class Palettize(ComponentStage):
     memory = Memory(120_000_000, largest=8)  # one tensor at a time; numba compiles
     most_memory = Memory(120_000_000, largest=12 * processors())  # a tensor for each processor
     time = Time(1.2, tensor=0.008, billion=8)
-    tools = ("coremltools", "numpy")
+    tools = ("numpy",)
     gives = "package"
 
     def applies(self, recipe: Recipe, component: Component) -> bool:

@@ -5,7 +5,7 @@
 """
 
 from sdbuild.store.location import check_place
-from sdbuild.store.record import SIGNED, UNSIGNED, Entry, Record, key
+from sdbuild.store.record import SHIPPED, SIGNED, UNSIGNED, Entry, Record, key
 from sdbuild.store.store import Store
 
-__all__ = ["SIGNED", "UNSIGNED", "Entry", "Record", "Store", "check_place", "key"]
+__all__ = ["SHIPPED", "SIGNED", "UNSIGNED", "Entry", "Record", "Store", "check_place", "key"]

@@ -23,6 +23,8 @@ UNSIGNED = "unsigned"
 """The `origin` of a record from a shared store that was read without a secret."""
 SIGNED = "signed"
 """The `origin` of a record from a shared store that bore this machine's signature."""
+SHIPPED = "shipped"
+"""The `origin` of a record that came with sdbuild."""
 
 
 _DIGEST = re.compile(r"[0-9a-f]{32}")
@@ -61,8 +63,8 @@ class Entry:
 class Record:
     """The record of an artifact: what it was made of, what came out, what it cost.
 
-    `origin`: how it came into this store: empty if it was made here, else UNSIGNED or SIGNED, from
-    a shared store. It is no part of what the artifact is.
+    `origin`: how it came into this store: empty if it was made here, UNSIGNED or SIGNED if it is
+    from a shared store, SHIPPED if it came with sdbuild. It is no part of what the artifact is.
 
     Units:
         seconds: wall clock; peak_bytes: the most anonymous memory that its process held.
@@ -115,12 +117,23 @@ def decoded(content: bytes, key: Key) -> Record:
     Raises:
         ValueError, TypeError, KeyError, AttributeError: there is none.
     """
-    found = json_object(content, key, Malformed, most_bytes=_LARGEST_BYTES, has_infinities=True,
-                        has_controls=True)
-    tree = tuple(Entry(*row) for row in found.pop("tree"))
-    record = Record(tree=tree, **found)
-    if record.key != key or not _is_sound(record):
+    found = record_of(json_object(content, key, Malformed, most_bytes=_LARGEST_BYTES,
+                                  has_infinities=True, has_controls=True))
+    if found.key != key:
         raise ValueError(f"not a record of {key}")
+    return found
+
+
+def record_of(fields: Mapping[str, Any]) -> Record:
+    """Returns the record in the fields of a file.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: there is none.
+    """
+    tree = tuple(Entry(*row) for row in fields["tree"])
+    record = Record(**{**fields, "tree": tree})
+    if not _is_sound(record):
+        raise ValueError(f"not a record: {record.key}")
     return record
 
 
@@ -134,7 +147,7 @@ def _is_sound(record: Record) -> bool:
     return (
         all(isinstance(getattr(record, name), str) for name in _TEXT)
         and all(type(getattr(record, name)) in (int, float) for name in _NUMBERS)
-        and record.origin in ("", UNSIGNED, SIGNED)
+        and record.origin in ("", UNSIGNED, SIGNED, SHIPPED)
         and isinstance(record.facts, dict) and isinstance(record.ingredients, dict)
         and all(isinstance(record.ingredients.get(name, {}), dict) for name in _TABLES)
         and all(isinstance(entry.path, str) and stays_inside(entry.path)

@@ -4,7 +4,9 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections import namedtuple
+from email.message import Message
 from importlib import metadata
 
 import pytest
@@ -31,18 +33,42 @@ def pretend(monkeypatch, versions):
     monkeypatch.setattr(metadata, "version", version)
 
 
+@pytest.fixture(autouse=True)
+def as_in_pyproject(monkeypatch):
+    """The requirements of this tree, whenever it was installed."""
+    project = tomllib.loads((doctor.IMPORT_ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    message = Message()
+    message["Requires-Python"] = project["requires-python"]
+    for requirement in project["dependencies"]:
+        message["Requires-Dist"] = requirement
+    for requirement in project["optional-dependencies"]["networks"]:
+        message["Requires-Dist"] = f'{requirement} ; extra == "networks"'
+    monkeypatch.setattr(metadata, "metadata", lambda name: message)
+
+
 def test_this_machine_can_build(tmp_path, capsys):
     assert main(["doctor", "--cache", str(tmp_path)]) == 0
     assert capsys.readouterr().out.endswith("can build.\n")
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):
-    pretend(monkeypatch, {"torch": None})
+    pretend(monkeypatch, {"click": None})
+
+    click = found(tmp_path, "click")
+
+    assert (click.state, click.found) == ("bad", "missing")
+    assert click.hint == "pip install 'click>=8.1' -c constraints.txt"
+
+
+def test_without_the_networks_known_architectures_can_be_built(tmp_path, monkeypatch, capsys):
+    pretend(monkeypatch, dict.fromkeys((
+        "torch", "coremltools", "diffusers", "transformers", "tokenizers", "regex", "Pillow")))
 
     torch = found(tmp_path, "torch")
 
-    assert (torch.state, torch.found) == ("bad", "missing")
-    assert torch.hint == "pip install 'torch<2.15,>=2.7' -c constraints.txt"
+    assert (torch.state, torch.found) == ("note", "missing")
+    assert torch.hint.endswith("pip install 'sdbuild[networks]'")
+    assert main(["doctor", "--cache", str(tmp_path)]) == 0
 
 
 def test_a_package_out_of_its_range_ends_with_status_1(tmp_path, monkeypatch, capsys):

@@ -196,8 +196,8 @@ def test_a_build_that_is_interrupted_is_followed_by_a_good_one(built, tmp_path, 
 def test_a_step_whose_parent_is_gone_ends_too(built, tmp_path):
     project = type(built)(tmp_path)
     process = subprocess.Popen(
-        [sys.executable, "-m", "doit", *project.command("trace:vae_encoder")], cwd=ROOT,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "doit", *project.command("trace:vae_encoder", "lower=here")],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )
     wait_for(lambda: running(project.cache) and list(project.cache.glob("work/*/in/architecture")),
              process)

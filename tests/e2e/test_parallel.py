@@ -48,8 +48,9 @@ def test_a_step_that_fails_beside_others_is_reported(project, own_checkpoint, st
 
 def test_ctrl_c_ends_steps_that_run_side_by_side(new_project, start_method):
     process = subprocess.Popen(
-        [sys.executable, "-m", "doit", "-n", "2", *new_project.command("trace")], cwd=ROOT,
-        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [sys.executable, "-m", "doit", "-n", "2", *new_project.command("trace", "lower=here")],
+        cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
     )
     wait_for(lambda: list(new_project.cache.glob("work/*/in/architecture")), process)
 

@@ -249,7 +249,7 @@ def test_the_way_of_a_weight_is_followed_through_what_another_machine_made(
     assert "bundle" in {stop["step"] for stop in there["stops"]}
 
 
-def test_a_weight_whose_binding_is_in_no_store_is_followed_no_further(project, second, tmp_path):
+def test_a_weight_whose_package_is_in_no_store_is_followed_no_further(project, second, tmp_path):
     """As on a machine that fetched a bundle, and no longer reaches the shared store."""
     shared = tmp_path / "shared"
     pushed(project, shared)
@@ -259,5 +259,5 @@ def test_a_weight_whose_binding_is_in_no_store_is_followed_no_further(project, s
 
     *_, last = printed.splitlines()
     assert last.split(maxsplit=1) == [
-        "lower:unet", "made, but its files are not in the store; to make them again: "
-                      "doit forget lower:unet, then doit lower:unet"]
+        "convert:unet", "made, but its files are not in the store; to make them again: "
+                        "doit forget convert:unet, then doit convert:unet"]

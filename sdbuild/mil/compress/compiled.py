@@ -7,13 +7,13 @@ import sys
 from types import ModuleType
 
 _WORTH = 1 << 20
-"""Elements of a tensor: of fewer, numpy is done before numba is imported."""
+"""Elements that are looked at: of fewer, numpy is done before numba is imported."""
 
 _KERNELS = "sdbuild.mil.compress.kernels"
 
 
 def kernels(elements: float) -> ModuleType | None:
-    """Returns the kernels, for a tensor of so many elements; None if numpy shall do."""
+    """Returns the kernels, to look at so many elements; None if numpy or Python shall do."""
     if _KERNELS not in sys.modules and elements < _WORTH:
         return None
     if importlib.util.find_spec("numba") is None:

@@ -12,6 +12,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from sdbuild.mil.compress import every_cut
+
 _COARSE = 4  # a stride at which all places between the neighbours are looked at in no time
 _NEAR, _FAR = 8, 1 << 40  # strides
 _MOST_ROUNDS = 16  # at one stride: then fewer are left at the next
@@ -39,6 +41,9 @@ def _compiled(*types: Any) -> Callable[[Any], Any]:
             return numba.njit(types, nogil=True)(function)
 
     return decorate
+
+
+cuts_by_errors = _compiled(_SUMS, _SUMS, _INT)(every_cut.cuts_by_errors)
 
 
 @_compiled(_PATTERNS, numba.int64[:, ::1])

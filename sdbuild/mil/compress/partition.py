@@ -9,26 +9,24 @@ Compiled, moves are cheap, and we start from cuts that a formula gives: the best
 on where they were looked for.
 
 Where a few points lie very far from all others, the gain of setting them apart drowns what the
-other cuts differ in. There the library does it all: it adds up errors, which stay small.
+other cuts differ in. There `every_cut.py` does it all: it adds up errors, which stay small.
 """
 
 from __future__ import annotations
 
-import ctypes
-import importlib
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
 
+from sdbuild.mil.compress import every_cut
 from sdbuild.mil.compress.compiled import kernels
-from sdbuild.mil.ir.proto import borrowed
 
-_FEW_RUNS = 8  # up to here the library alone is as fast
+_FEW_RUNS = 8  # up to here all cuts are looked at as fast
 _COARSER, _LEAST_COARSER = 16, 4  # points that the first cuts take together
 _STRIDES = 64, 16, 4, 1  # that compiled rounds begin with, where there are points enough
 _FAN = 8  # rows looked at between two whose best columns are known
+_ELEMENTS = 32  # that numpy looks at while Python looks at a point for a run
 _MOST_RATIO = 1e9  # of gain to error; beyond it sums of 53 bits do not tell which cuts are better
 
 
@@ -58,10 +56,10 @@ def best_cuts(values: np.ndarray, weights: np.ndarray, runs: int) -> np.ndarray:
     count = len(values)
     every = count // max(4 * runs, count // _COARSER)
     if runs <= _FEW_RUNS or every < _LEAST_COARSER:
-        return _cuts_by_library(values, weights, runs)
+        return _cuts_by_errors(values, weights, runs)
     sums = _sums(values, weights)
     is_mirrored = np.array_equal(weights, weights[::-1])  # then two ends are as good, mirrored
-    compiled = None if is_mirrored else kernels(weights.sum())
+    compiled = None if is_mirrored else kernels(max(weights.sum(), _work(values, runs)))
     if compiled:
         stride = next(s for s in _STRIDES if count >= 8 * runs * s)
         start = _likely_cuts(values, weights, runs, stride)
@@ -69,7 +67,7 @@ def best_cuts(values: np.ndarray, weights: np.ndarray, runs: int) -> np.ndarray:
     else:
         cuts = _cuts_from_coarser(values, weights, sums, runs, every)
     if _gain(sums, cuts) > _MOST_RATIO * _error(values, weights, cuts):
-        return _cuts_by_library(values, weights, runs)
+        return _cuts_by_errors(values, weights, runs)
     return cuts
 
 
@@ -100,36 +98,21 @@ def _cuts_from_coarser(
     starts = np.arange(0, count, every)
     coarse = np.add.reduceat(weights, starts)
     means = np.add.reduceat(values * weights, starts) / coarse
-    cuts = np.minimum(_cuts_by_library(means, coarse, runs) * every, count)
+    cuts = np.minimum(_cuts_by_errors(means, coarse, runs) * every, count)
     while _gain(sums, moved := _best_nearby(sums, cuts)) > _gain(sums, cuts):
         cuts = moved
     return cuts
 
 
-def _cuts_by_library(values: np.ndarray, weights: np.ndarray, runs: int) -> np.ndarray:
-    """Returns the best cuts by dynamic programming over all points for each run.
-
-    Source:
-        Wu, Optimal Quantization by Matrix Searching (1991): dynamic programming over prefixes whose
-        matrix is totally monotone, as in kmeans1d 0.4.0 (MIT), which coremltools carries.
-    """
-    count = len(values)
-    labels, centroids = np.empty(count, ctypes.c_ulong), np.empty(runs)
-    values_at, weights_at, labels_at, centroids_at = (
-        ctypes.c_void_p(a.ctypes.data) for a in (values, weights, labels, centroids)
-    )
-    _library().cluster_with_weights(values_at, weights_at, ctypes.c_ulong(count),
-                                    ctypes.c_ulong(runs), labels_at, centroids_at)
-    return np.concatenate(([0], np.flatnonzero(np.diff(labels)) + 1, [count]))
+def _cuts_by_errors(values: np.ndarray, weights: np.ndarray, runs: int) -> np.ndarray:
+    """Returns the best cuts by dynamic programming over all points for each run."""
+    compiled = kernels(_work(values, runs))
+    return (compiled or every_cut).cuts_by_errors(values, weights, runs)
 
 
-@cache
-def _library() -> ctypes.CDLL:
-    """coremltools' kmeans1d, to be called with pointers: its wrapper copies lists by element."""
-    alias = "sdbuild.mil._kmeans1d"
-    borrowed("_deps/kmeans1d", alias)
-    library: ctypes.CDLL = importlib.import_module(f"{alias}.core")._DLL
-    return library
+def _work(values: np.ndarray, runs: int) -> int:
+    """Returns the work of a dynamic program, in elements that numpy looks at meanwhile."""
+    return _ELEMENTS * len(values) * runs
 
 
 def _sums(values: np.ndarray, weights: np.ndarray) -> _Sums:

@@ -1,52 +1,47 @@
 """Protobuf messages of the Core ML specification.
 
-coremltools carries the generated modules, but importing it costs seconds and pulls its converters
-in. A package of ours that borrows the path of its `proto` folder loads the modules alone.
+Their descriptors lie beside this file, so that nothing of coremltools is needed to read and write
+models. They are in a pool of their own: whoever imports coremltools as well has both.
 Programs are made of messages in `decode.py`, and messages of programs in `encode.py`.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
-from sdbuild.base.errors import ToolMissing
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
 from sdbuild.mil.ir.dtype import DTYPES
 from sdbuild.mil.ir.program import Dim
 
 Message = Any
 """A protobuf message; the generated classes carry no types."""
 
+DESCRIPTORS = Path(__file__).parent / "coreml" / "messages.binpb"
+
 _TYPE_CODES = {"floats": "f", "doubles": "d", "longInts": "q", "bools": "b"}
 
 
-def borrowed(folder: str, alias: str) -> ModuleType:
-    """Returns a package named `alias` whose modules are those in coremltools' `folder`.
-
-    Raises:
-        ToolMissing: coremltools is not installed.
-    """
-    if alias not in sys.modules:
-        spec = importlib.util.find_spec("coremltools")
-        if spec is None or spec.origin is None:
-            raise ToolMissing("coremltools is not installed.", hint="pip install coremltools")
-        package = ModuleType(alias)
-        package.__path__ = [str(Path(spec.origin).parent / folder)]
-        sys.modules[alias] = package
-    return sys.modules[alias]
+@cache
+def messages(name: str) -> SimpleNamespace:
+    """Returns the classes of the messages in the file `name`, one of `MIL`, `Model`,
+    `FeatureTypes`."""
+    found = _pool().FindFileByName(f"{name}.proto")
+    return SimpleNamespace(**{
+        kind: message_factory.GetMessageClass(descriptor)
+        for kind, descriptor in found.message_types_by_name.items()
+    })
 
 
 @cache
-def messages(name: str) -> ModuleType:
-    """Returns the generated module `name`, one of `MIL`, `Model`, `FeatureTypes`."""
-    alias = "sdbuild.mil._coreml_proto"
-    borrowed("proto", alias)
-    return importlib.import_module(f"{alias}.{name}_pb2")
+def _pool() -> descriptor_pool.DescriptorPool:
+    pool = descriptor_pool.DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file:
+        pool.Add(file)
+    return pool
 
 
 def serialize(message: Message) -> bytes:

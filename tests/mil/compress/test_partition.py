@@ -63,7 +63,7 @@ def test_the_cuts_are_those_of_a_search_over_all_points(spread, runs):
 def test_no_other_cuts_of_few_points_have_a_smaller_error(spread, runs, seed):
     values, weights = points(spread, 60, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partition, "_FEW_RUNS", 1)  # else the library cuts so few points alone
+        patch.setattr(partition, "_FEW_RUNS", 1)  # else so few points are cut by their errors alone
         patch.setattr(partition, "_LEAST_COARSER", 2)
 
         cuts = best_cuts(values, weights, runs)
@@ -86,7 +86,7 @@ def test_the_best_cuts_are_found_from_far_away(start):
     while partition._gain(sums, moved) > partition._gain(sums, cuts):
         cuts, moved = moved, partition._best_nearby(sums, moved)
 
-    best = error(values, weights, partition._cuts_by_library(values, weights, 32))
+    best = error(values, weights, partition._cuts_by_errors(values, weights, 32))
     assert best == pytest.approx(error(values, weights, cuts), rel=1e-9)
 
 
