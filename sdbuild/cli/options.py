@@ -24,6 +24,7 @@ from sdbuild.recipe.fields import (
     DRAW_FIELDS,
     INPUT_FIELDS,
     MODEL_FIELD,
+    PREVIEWS_FIELD,
     RECIPE_FIELDS,
     REQUIRED,
     SETTING_FIELDS,
@@ -50,7 +51,8 @@ _WIDEST = 22
 """Characters of the values that stand beside an option's name; more stand in its help."""
 
 _GROUPS = (("Recipe (default: the recipe's own values)", (MODEL_FIELD, *RECIPE_FIELDS)),
-           ("Image", (*DRAW_FIELDS, *INPUT_FIELDS, VARIANT_FIELD)), ("Settings", SETTING_FIELDS))
+           ("Image", (*DRAW_FIELDS, *INPUT_FIELDS, VARIANT_FIELD, PREVIEWS_FIELD)),
+           ("Settings", SETTING_FIELDS))
 
 
 class _Value(click.ParamType):

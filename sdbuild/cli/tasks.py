@@ -20,11 +20,11 @@ from doit.action import PythonAction
 from doit.exceptions import TaskFailed
 
 from sdbuild.base.errors import SDBuildError, SourceError
+from sdbuild.base.machine import PATIENT
 from sdbuild.base.printable import any_locale, printable
 from sdbuild.bundle.install import check_replaceable, install, install_problem, remove
 from sdbuild.cli.format import relative
 from sdbuild.engine.build import Builder
-from sdbuild.engine.process import PATIENT
 from sdbuild.engine.stage import stage
 from sdbuild.engine.step import Step
 from sdbuild.recipe.project import IMPORT_ROOT

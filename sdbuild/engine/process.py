@@ -19,7 +19,7 @@ from typing import Any
 
 from sdbuild.base import errors
 from sdbuild.base.errors import OutOfMemory, SDBuildError, StepError
-from sdbuild.base.machine import wait
+from sdbuild.base.machine import PATIENT, wait
 from sdbuild.base.parsing import Malformed, json_file
 from sdbuild.base.progress import Channel, Progress
 from sdbuild.base.units import size
@@ -27,9 +27,6 @@ from sdbuild.engine.memory_budget import hint
 from sdbuild.engine.stage import Job
 from sdbuild.recipe.project import IMPORT_ROOT
 from sdbuild.store.disk import file_error
-
-PATIENT = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
-"""Lets torch's idle threads sleep. Spinning, they cost a busy machine ten times the work."""
 
 _JOB = "job.json"
 _RESULT = "result.json"

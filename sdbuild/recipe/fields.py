@@ -164,6 +164,8 @@ VARIANT_FIELD = Field(name="variant", parse=values.text, default=None, unit="FOL
                       "split_einsum/compiled")
 IMAGE_SIZE_FIELD = Field(name="size", parse=values.size, default=None, unit="WxH",
                          meaning="the size of images, of those that a finished bundle has")
+PREVIEWS_FIELD = Field(name="previews", parse=values.integer(1, 500), default=None, unit="N",
+                       meaning="write a preview beside the image every N steps")
 PLACE_FIELDS = (
     Field(name="cache", parse=values.path, unit="FOLDER", meaning="the folder of the store"),
     Field(name="bundle", parse=values.path, unit="FOLDER",
@@ -187,7 +189,8 @@ SETTING_FIELDS = (*PLACE_FIELDS, REMOTE_FIELD, RAM_FIELD, PREDICTOR_FIELD)
 """Fields that no bundle depends on: `SDBUILD_CACHE` and `sdbuild.toml` set them too."""
 FLOOR_FIELD = Field(name="floor", parse=values.number(0, 200), meaning="the least PSNR in dB")
 VARIABLES = {f.name: f for f in (
-    MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS, *INPUT_FIELDS, VARIANT_FIELD, *SETTING_FIELDS,
+    MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS, *INPUT_FIELDS, VARIANT_FIELD, PREVIEWS_FIELD,
+    *SETTING_FIELDS,
 )}
 
 

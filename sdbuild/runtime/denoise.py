@@ -47,9 +47,11 @@ class Denoiser:
     guides: Sequence[Guide] = ()
 
     def run(
-        self, start: Start, progress: Callable[[int], object], trace: Trace
+        self, start: Start, progress: Callable[[int], object], trace: Trace,
+        show: Callable[[int, torch.Tensor], object],
     ) -> torch.Tensor:
-        """Returns the latents of a picture.
+        """Returns the latents of a picture; after each step but the last, `show` takes its number
+        and what the clean latents look like by then.
 
         Shapes:
             returns (1, C, h, w).
@@ -64,6 +66,8 @@ class Denoiser:
             if start.mask is not None:
                 sample = start.mask.kept(schedule, index, sample)
             progress(len(schedule.timesteps))
+            if index + 1 < len(schedule.timesteps):
+                show(index + 1, schedule.clean(sample))
         return schedule.result(sample)
 
     def _trace_start(self, start: Start, trace: Trace) -> None:

@@ -9,7 +9,8 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -34,12 +35,16 @@ LOG = logging.getLogger(__name__)
 def generate(
     bundle: Bundle, request: Request, out: Path, report: Path | None = None,
     predictor: str = "auto", weight_bytes: int | None = None, trace: Path | None = None,
+    previews: int | None = None,
 ) -> Iterator[Path]:
     """Draws a request and gives the files of its pictures, each as soon as it is written.
 
     Several pictures go to `<out>-1.png`, `<out>-2.png`, …, and `out`, given last, is their contact
     sheet. Those that the bundle's safety checker flags are black, and named on the standard error.
 
+    Args:
+        previews: of a picture that is not finished, `<out>-preview.png` is written every so many
+            steps, and gone once it is.
     Raises:
         BundleError, MILError: the bundle cannot draw.
         SDBuildError: a file cannot be written.
@@ -54,9 +59,11 @@ def generate(
     results: list[Result] = []
     written: list[Path] = []
     started = time.monotonic()
-    for result in _drawn(pipeline, request, trace):
+    preview = out.with_stem(f"{out.stem}-preview")
+    for result in _drawn(pipeline, request, trace, _Previews(preview, previews)):
         path = out if request.count == 1 else out.with_stem(f"{out.stem}-{len(results) + 1}")
         _save(bundle, request, path, [result])
+        preview.unlink(missing_ok=True)
         if result.is_flagged:
             LOG.warning("%s: black, as the bundle's safety checker flags it", path)
         results.append(result)
@@ -71,14 +78,29 @@ def generate(
         LOG.warning("on a Mac, the same image (55 dB or more): %s", line)
 
 
-def _drawn(pipeline: Pipeline, request: Request, trace: Path | None) -> Iterator[Result]:
+@dataclass(frozen=True, slots=True)
+class _Previews:
+    """Writes a picture as it is every so many steps, over the one before."""
+
+    path: Path
+    every: int | None
+
+    def __call__(self, step: int, picture: Callable[[], Image.Image]) -> None:
+        if self.every is not None and step % self.every == 0:
+            files.save(picture(), self.path, {}, "")
+
+
+def _drawn(
+    pipeline: Pipeline, request: Request, trace: Path | None, previews: _Previews
+) -> Iterator[Result]:
     """Yields the pictures, with a bar on the terminal that `sys.__stderr__` is."""
     with tqdm(unit="step", disable=not sys.stderr.isatty(), leave=False,
               file=sys.__stderr__) as bar:
         def progress(steps: int) -> None:
             bar.total = steps * request.count
             bar.update()
-        yield from pipeline.draw(request, progress, to_folder(trace) if trace else None)
+        yield from pipeline.draw(request, progress, to_folder(trace) if trace else None,
+                                 previews)
 
 
 def _save(bundle: Bundle, request: Request, path: Path, results: Sequence[Result]) -> None:

@@ -29,6 +29,9 @@ from sdbuild.runtime.safety_checker import SafetyChecker
 from sdbuild.runtime.starts import Masked, Moments, Start, starts
 from sdbuild.runtime.trace import Trace
 
+Watch = Callable[[int, Callable[[], Image.Image]], object]
+"""Takes the number of a step, and what gives the picture as it is after it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
@@ -85,13 +88,15 @@ class Pipeline:
 
     def draw(
         self, request: Request, progress: Callable[[int], object] = lambda steps: None,
-        trace: Trace | None = None,
+        trace: Trace | None = None, watch: Watch = lambda step, picture: None,
     ) -> Iterator[Result]:
         """Returns the pictures of a request one by one.
 
         Args:
             progress: called after each step, with the number of all.
             trace: takes what the first picture is made of.
+            watch: called after each step but the last, with its number from 1, and with what gives
+                the picture as it is.
         """
         self.load(request)
         started = time.monotonic()
@@ -99,7 +104,7 @@ class Pipeline:
         encode_s = time.monotonic() - started
         for start in self.starts(request):
             started = time.monotonic()
-            latents = self.denoise(conditions, start, request, progress, trace)
+            latents = self.denoise(conditions, start, request, progress, trace, watch)
             trace = None
             denoised = time.monotonic()
             image = self.decode(latents)
@@ -107,15 +112,12 @@ class Pipeline:
             seconds = {
                 "encode": encode_s, "denoise": denoised - started, "decode": decoded - denoised,
             }
-            is_flagged = None
-            if self._is_checked:
-                checker = SafetyChecker(self._networks.part("safety_checker"), self.bundle.name)
-                is_flagged = checker.flags(image, HOSTS[request.host].checks)
+            image, is_flagged = self._checked(image, request)
+            if is_flagged is not None:
                 seconds["check"] = time.monotonic() - decoded
             yield Result(
-                image=Image.new("RGB", image.size) if is_flagged else image,
-                is_flagged=is_flagged, seed=start.seed, steps=len(start.schedule.timesteps),
-                seconds=seconds,
+                image=image, is_flagged=is_flagged, seed=start.seed,
+                steps=len(start.schedule.timesteps), seconds=seconds,
             )
 
     def truncated_part(self, request: Request, prompt: str) -> str:
@@ -210,6 +212,7 @@ class Pipeline:
     def denoise(
         self, conditions: Mapping[str, Condition], start: Start, request: Request,
         progress: Callable[[int], object] = lambda steps: None, trace: Trace | None = None,
+        watch: Watch = lambda step, picture: None,
     ) -> torch.Tensor:
         """Returns the latents of a picture.
 
@@ -218,7 +221,20 @@ class Pipeline:
         """
         denoiser = Denoiser(bundle=self.bundle, networks=self._networks, request=request,
                             conditions=conditions, guides=self._guides(request))
-        return denoiser.run(start, progress, trace or (lambda name, array: None))
+        def show(step: int, latents: torch.Tensor) -> None:
+            watch(step, lambda: self._checked(self.decode(latents), request)[0])
+
+        return denoiser.run(start, progress, trace or (lambda name, array: None), show)
+
+    def _checked(
+        self, image: Image.Image, request: Request
+    ) -> tuple[Image.Image, bool | None]:
+        """Returns a picture, black if the bundle's safety checker flags it, and what that says."""
+        if not self._is_checked:
+            return image, None
+        checker = SafetyChecker(self._networks.part("safety_checker"), self.bundle.name)
+        is_flagged = checker.flags(image, HOSTS[request.host].checks)
+        return Image.new("RGB", image.size) if is_flagged else image, is_flagged
 
     def decode(self, latents: torch.Tensor) -> Image.Image:
         """Returns the picture of some latents.

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import metadata
 
 from sdbuild.recipe.project import BUILT_IN
 
@@ -39,6 +40,21 @@ def test_what_was_kept_away_can_be_imported_afterwards():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.splitlines()[-1] == "diffusers.schedulers.scheduling_lms_discrete"
+
+
+def test_installed_packages_are_not_listed_for_a_picture_and_can_be_afterwards():
+    """Which takes half of the time that diffusers' import takes."""
+    code = (
+        "from importlib import metadata\n"
+        "calls, real = [], metadata.packages_distributions\n"
+        "metadata.packages_distributions = lambda: calls.append(1) or real()\n"
+        f"{CODE}\n"
+        "from diffusers.utils.import_utils import _is_package_available\n"
+        "print(len(calls), *_is_package_available('PIL', get_dist_name=True))")
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == f"0 True {metadata.version('pillow')}"
 
 
 def test_lms_computes_after_another_scheduler_was_made_in_the_same_process():

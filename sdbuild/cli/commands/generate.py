@@ -18,6 +18,7 @@ from sdbuild.recipe.fields import (
     DRAW_FIELDS,
     IMAGE_SIZE_FIELD,
     INPUT_FIELDS,
+    PREVIEWS_FIELD,
     VARIABLES,
     VARIANT_FIELD,
     parse,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 _OF_IMAGE = (*DRAW_FIELDS, *INPUT_FIELDS)
 _OF_BUNDLE = (VARIANT_FIELD, VARIABLES["prediction_type"], IMAGE_SIZE_FIELD)
-_OTHERS = ("out", "report", "trace", "predictor")
+_OTHERS = ("out", "report", "trace", "previews", "predictor")
 
 
 @as_command()
@@ -49,7 +50,7 @@ def command(
     BUNDLE is a finished bundle, whoever made it: a folder, a zip, or hub:owner/name; the recipe's
     own, which is built if needed, if it is left out.
     """
-    from sdbuild.engine.process import PATIENT
+    from sdbuild.base.machine import PATIENT
 
     os.environ.update(PATIENT)  # before torch starts its threads
 
@@ -63,8 +64,10 @@ def command(
         out = project.path(VARIABLES["out"], words) or Path("images", f"{made.name}.png")
         report = project.path(VARIABLES["report"], words)
         trace = project.path(VARIABLES["trace"], words)
+        previews = values_of((PREVIEWS_FIELD,), {}, words, "")["previews"]
         paths = []
-        for path in generate(made, request, out, report, predictor, weight_bytes, trace):
+        for path in generate(made, request, out, report, predictor, weight_bytes, trace,
+                             previews):
             paths.append(str(path))
             if not is_json:
                 click.echo(path)

@@ -48,6 +48,10 @@ class Schedule(Protocol):
         """Returns the sample after a step."""
         ...
 
+    def clean(self, sample: torch.Tensor) -> torch.Tensor:
+        """Returns the last step's prediction of the clean sample, or the sample if it gave none."""
+        ...
+
     def result(self, sample: torch.Tensor) -> torch.Tensor:
         """Returns the latents to decode, after the last step."""
         ...

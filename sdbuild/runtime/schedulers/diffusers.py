@@ -12,6 +12,11 @@ from sdbuild.bundle.schedulers import SCHEDULERS, SIGMAS
 from sdbuild.runtime.schedulers import Asked
 from sdbuild.runtime.schedulers.lightly import made
 
+_CLEAN = ("pred_original_sample", "denoised")
+_SOLVERS = ("dpmsolver++", "sde-dpmsolver++", "data_prediction")
+"""The methods whose `model_outputs` are predictions of the clean sample, as those with
+`predict_x0`."""
+
 
 class Diffusers:
     """A scheduler of diffusers; the noise of its steps comes from `generator`."""
@@ -20,6 +25,7 @@ class Diffusers:
                  generator: torch.Generator) -> None:
         self._scheduler = scheduler
         self.timesteps = scheduler.timesteps
+        self._clean: torch.Tensor | None = None
         self.is_cut = strength is not None and strength < 1
         if strength is not None:
             self.timesteps = _left(scheduler, strength, steps)
@@ -46,9 +52,20 @@ class Diffusers:
 
     def step(self, prediction: torch.Tensor, index: int, sample: torch.Tensor) -> torch.Tensor:
         """Returns the sample after a step."""
-        found: torch.Tensor = self._scheduler.step(
-            prediction, self.timesteps[index], sample, return_dict=False, **self._more)[0]
-        return found
+        found = self._scheduler.step(prediction, self.timesteps[index], sample, **self._more)
+        self._clean = next((value for name in _CLEAN if (value := getattr(found, name, None))
+                            is not None), None)
+        stepped: torch.Tensor = found.prev_sample
+        return stepped
+
+    def clean(self, sample: torch.Tensor) -> torch.Tensor:
+        """Returns the last step's prediction of the clean sample, or the sample if it gave none:
+        solvers keep it, the others return it."""
+        config = self._scheduler.config
+        if config.get("algorithm_type") in _SOLVERS or config.get("predict_x0"):
+            kept: torch.Tensor | None = self._scheduler.model_outputs[-1]
+            return sample if kept is None else kept
+        return sample if self._clean is None else self._clean
 
     def result(self, sample: torch.Tensor) -> torch.Tensor:
         """Returns the last sample."""

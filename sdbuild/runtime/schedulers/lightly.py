@@ -1,7 +1,8 @@
 """diffusers' schedulers, made without the compiler of PyTorch and without scipy.
 
 diffusers imports `torch._dynamo` for a decorator of networks, and `scipy.stats` for sigmas that are
-not offered here: both take longer than a small picture.
+not offered here: both take longer than a small picture. It also lists the files of all installed
+packages, to know by which name each is imported: half of what its own import takes.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import Any
 
 _COMPILER = "torch._dynamo"
+_AVAILABLE = "diffusers.utils.import_utils"
 _NEED_SCIPY = {"LMSDiscreteScheduler": "integrate"}
 """The schedulers that compute with scipy, and its module that theirs imports."""
 
@@ -25,7 +27,7 @@ def made(kind: str, config: Mapping[str, Any]) -> Any:
     Raises:
         ImportError: it needs a package that is not installed.
     """
-    with _without(_COMPILER):
+    with _without(_COMPILER), _without_listing():
         import diffusers
         import diffusers.schedulers  # while it may see scipy: it lists its classes once
         from diffusers.utils import import_utils
@@ -42,6 +44,23 @@ def made(kind: str, config: Mapping[str, Any]) -> Any:
     if name := _NEED_SCIPY.get(kind):  # its module may have been imported for another's config
         setattr(sys.modules[type(found).__module__], name, import_module(f"scipy.{name}"))
     return found
+
+
+@contextmanager
+def _without_listing() -> Iterator[None]:
+    """Lets diffusers be imported without a list of installed packages, which it makes when it first
+    needs it where there is none."""
+    if _AVAILABLE in sys.modules:
+        yield
+        return
+    known = metadata.packages_distributions
+    metadata.packages_distributions = dict
+    try:
+        yield
+    finally:
+        metadata.packages_distributions = known
+        if hasattr(found := sys.modules.get(_AVAILABLE), "_package_map"):
+            found._package_map = None  # type: ignore[union-attr]
 
 
 @contextmanager

@@ -80,9 +80,11 @@ class Steps:
         """Returns the sample itself."""
         return sample
 
-    def result(self, sample: torch.Tensor) -> torch.Tensor:
+    def clean(self, sample: torch.Tensor) -> torch.Tensor:
         """Returns the last step's prediction of the clean sample."""
         return sample if self.denoised is None else self.denoised
+
+    result = clean  # what the package decodes
 
 
 def weighted(weights: Sequence[float], values: Sequence[torch.Tensor]) -> torch.Tensor:
