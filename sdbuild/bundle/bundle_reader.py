@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,14 @@ class Opened:
                 yield model
 
     def denoiser(self, name: str) -> tuple[Compiled, ...]:
-        """Returns a denoiser as hosts run it, both chunks before the whole; none if it cannot be
-        read."""
-        both = (f"{name}Chunk1", f"{name}Chunk2")
-        chunks = tuple(self.each(*both))
-        has_both = set(both) <= self.models.keys()
-        return (chunks if len(chunks) == 2 else ()) if has_both else tuple(self.each(name))
+        """Returns a denoiser as hosts run it, two chunks or more before the whole; none if it
+        cannot be read."""
+        numbered = (f"{name}Chunk{number}" for number in count(1))
+        names = tuple(takewhile(self.models.__contains__, numbered))
+        if len(names) < 2:
+            return tuple(self.each(name))
+        chunks = tuple(self.each(*names))
+        return chunks if len(chunks) == len(names) else ()
 
     @property
     def unet(self) -> tuple[Compiled, ...]:

@@ -30,6 +30,7 @@ PACKAGES = "packages"
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 PREDICTIONS = ("epsilon", "checkpoint")
 LOWERS = ("once", "here", "direct", PACKAGES)
+MOST_CHUNKS = 8
 COMPILERS = ("auto", "portable", "apple")
 
 REQUIRED = object()
@@ -102,8 +103,9 @@ RECIPE_FIELDS = (
     Field(name="palettize", parse=values.optional_names, default=None,
           unit="NAME,…", is_tagged=True,
           meaning="the components to palettize (default: text encoders and U-Nets)"),
-    Field(name="chunk", parse=values.integer(1, 2), default=1, choices=("1", "2"),
-          meaning="how many models the U-Net is split into"),
+    Field(name="chunk", parse=values.integer(1, MOST_CHUNKS), default=1,
+          choices=tuple(map(str, range(1, MOST_CHUNKS + 1))),
+          meaning="how many models the U-Net is split into; hosts run 1 or 2"),
     Field(name="target", parse=values.choice(*TARGETS), default="iOS16", choices=tuple(TARGETS),
           meaning="the minimum deployment target"),
     Field(name="lower", parse=values.choice(*LOWERS), default="once", choices=LOWERS,

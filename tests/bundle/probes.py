@@ -31,6 +31,10 @@ def write(name, content):
     return lambda b: b.files.update({name: content})
 
 
+def weighs(model, size):
+    return lambda bundle: bundle.weights.update({model: size})
+
+
 def lose(name):
     return lambda b: b.files.pop(name)
 

@@ -44,7 +44,7 @@ class SmallBundle:
     def __init__(self, scenario="", models=None):
         self.models = copy.deepcopy(models or DECLARED[scenario])
         self.flexible, self.optional = set(), set()
-        self.folders, self.ruined = [], {}
+        self.folders, self.ruined, self.weights = [], {}, {}
         self.files = {"vocab.json": json.dumps(VOCABULARY), "merges.txt": MERGES}
         if "TextEncoderT5" in self.models:
             self.files |= {name: json.dumps(found) for name, found in T5_FILES.items()}
@@ -99,6 +99,11 @@ class SmallBundle:
             path.mkdir(parents=True)
             for file, content in self.compiled(name, ports).items():
                 (path / file).write_bytes(content)
+        for name, size in self.weights.items():
+            path = folder / f"{name}.mlmodelc" / "weights"
+            path.mkdir()
+            with (path / "weight.bin").open("wb") as file:
+                file.truncate(size)
         return folder
 
     def compiled(self, name, ports):

@@ -25,6 +25,7 @@ from tests.bundle.probes import (
     says,
     t5_tokenizer,
     vocabulary,
+    weighs,
     write,
 )
 from tests.bundle.small_bundles import SmallBundle, ruined
@@ -36,6 +37,8 @@ MORE = {
     "has_a_unet": (SD, remove("Unet")),
     "has_a_unet_for_pictures_without_controlnets": (CN, remove("Unet")),
     "chunks_are_two": ("sd-chunks", copy("UnetChunk2", "UnetChunk3")),
+    "models_fit_the_neural_engine": (
+        SD, all_of(says(attention="split_einsum"), weighs("Unet", 1_000_000_001))),
     "holds_no_packages": (SD, lambda b: b.folders.append("Unet.mlpackage")),
     "programs_are_there": (SD, ruined("Unet", "model.mil")),
     "weights_are_there": (SD, ruined("Unet", "model.mil", b"// \"@model_path/weights/w.bin\"")),
@@ -82,6 +85,23 @@ MORE = {
     "t5_has_its_tokenizer": (SD3, lose("tokenizer.json")),
     "residuals_meet": (CN, add("controlnet/NetA", "outputs", "more", [2, 4, 8, 8])),
 }
+
+
+@pytest.mark.parametrize(("attention", "size", "found"), [
+    ("split_einsum_v2", 2_586_000_000, ["UnetChunk2.mlmodelc/weights/weight.bin: found 2.6 GB, "
+     "expected 1.0 GB or less, with more chunks (chunk=) or fewer bits (quant=)"]),
+    ("split_einsum", 1_000_000_000, []), ("original", 2_586_000_000, []),
+])
+def test_chunks_that_are_too_large_for_the_neural_engine_are_a_warning(
+    attention, size, found, tmp_path,
+):
+    bundle = SmallBundle("sd-chunks")
+    all_of(says(attention=attention), weighs("UnetChunk2", size))(bundle)
+
+    said = [str(each) for each in violations(bundle.write(tmp_path / "bundle"))
+            if each.rule == "models_fit_the_neural_engine"]
+
+    assert [line.splitlines()[0] for line in said] == [f"warning: {line}" for line in found]
 
 
 def broken(scenario, change, folder):

@@ -23,7 +23,7 @@ MISTAKES = {
         'split_einsum, split_einsum_v2; did you mean "split_einsum"?',
         "attention is the layout of attention",
     ),
-    "chunk=3": ("on the command line: chunk is '3', expected an integer from 1 to 2", "chunk"),
+    "chunk=9": ("on the command line: chunk is '9', expected an integer from 1 to 8", "chunk"),
     "size=100": (
         "on the command line: size is '100', expected 512 or WIDTHxHEIGHT in pixels, "
         "multiples of 8 from 64 to 2048", "size",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sdbuild.base.paths import is_file
+from sdbuild.base.units import size
 from sdbuild.bundle.bundle_reader import (
     REFINER,
     SD,
@@ -20,6 +21,7 @@ from sdbuild.bundle.bundle_reader import (
 from sdbuild.bundle.rules.rule import (
     APPS,
     ERROR,
+    NEURAL_ENGINE,
     PYTHON,
     SWIFT,
     TWO_ENCODERS,
@@ -34,6 +36,8 @@ TRANSFORMER = "MultiModalDiffusionTransformer"
 CHUNKABLE = ("Unet", "ControlledUnet", "UnetRefiner")
 _WEIGHTS = re.compile(rb'"@model_path/([^"]+)"')
 _WEIGHT_FILE = "weights/weight.bin"
+_LARGEST_OF_ENGINE_BYTES = 1_000_000_000
+"""Source: apple/ml-stable-diffusion, README: chunks of less than 1 GB for iPhones and iPads."""
 _POINTER = b"version https://git-lfs"
 _NEEDED = {
     SD: ("TextEncoder", "VAEDecoder"),
@@ -96,6 +100,23 @@ def chunks_are_two(bundle: Opened) -> Iterator[Finding]:
         form, cut, number = name.partition("Chunk")
         if form in CHUNKABLE and cut and number.isdecimal() and name not in _chunks(form):
             yield Finding(f"{name}{SUFFIX}", "a third chunk", names(_chunks(form)))
+
+
+@rule(WARNING, NEURAL_ENGINE, "of an iPhone or iPad loads none that is larger, and that of a Mac "
+      "none near 2 GB: it is run elsewhere or not at all.", families=UNETS)
+def models_fit_the_neural_engine(bundle: Opened) -> Iterator[Finding]:
+    """The weights of a model that is laid out for the Neural Engine take 1 GB at most."""
+    if not str(bundle.manifest.get("attention", "original")).startswith("split_einsum"):
+        return
+    for model in bundle.models.values():
+        path = model.path / _WEIGHT_FILE
+        weights = path.stat().st_size if is_file(path) else 0
+        if weights > _LARGEST_OF_ENGINE_BYTES:
+            form = model.file.partition("Chunk")[0].removesuffix(SUFFIX)
+            ways = "more chunks (chunk=) or " if form in CHUNKABLE else ""
+            yield Finding(f"{model.file}/{_WEIGHT_FILE}", size(weights),
+                          f"{size(_LARGEST_OF_ENGINE_BYTES)} or less, with {ways}fewer bits "
+                          "(quant=)")
 
 
 @rule(ERROR, SWIFT, "never opens it: a picture that it would refuse is returned.",
@@ -239,6 +260,7 @@ FILES = (
     chunks_come_in_pairs,
     chunks_never_stand_beside_the_whole,
     chunks_are_two,
+    models_fit_the_neural_engine,
     only_sd_has_a_safety_checker,
     only_sd_has_controlnets,
     controlnets_have_a_unet,

@@ -21,6 +21,7 @@ WARNING = "warning"
 SWIFT = "Apple's Swift package"
 PYTHON = "Apple's Python pipeline"
 APPS = "MochiDiffusion"
+NEURAL_ENGINE = "The Neural Engine"
 
 
 @dataclass(frozen=True, slots=True)

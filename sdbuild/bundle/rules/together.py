@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 
 from sdbuild.bundle.bundle_reader import REFINER, SD, SD3, SDXL, Compiled, Feature, Opened
 from sdbuild.bundle.rules.files import TRANSFORMER
@@ -121,8 +122,8 @@ def pooled_embeddings_fit(bundle: Opened) -> Iterator[Finding]:
 
 def _chunks(bundle: Opened) -> Iterator[tuple[str, Compiled, Compiled]]:
     for form, models in forms(bundle):
-        if len(models) == 2:
-            yield form, models[0], models[1]
+        for first, second in pairwise(models):
+            yield form, first, second
 
 
 def _embeddings(bundle: Opened, form: str) -> Iterator[tuple[str, int, int]]:

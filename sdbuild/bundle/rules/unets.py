@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
 from sdbuild.bundle.bundle_reader import REFINER, SD, Compiled, Feature, Opened
 from sdbuild.bundle.rules.rule import ERROR, SWIFT, UNETS, WARNING, XL, Finding, names, rule
@@ -53,11 +54,12 @@ def forms(bundle: Opened) -> Iterator[tuple[str, tuple[Compiled, ...]]]:
 
 
 def inputs(models: tuple[Compiled, ...]) -> dict[str, Feature]:
-    """Returns the inputs that a U-Net is fed: those of its chunks, without those that the first
-    one gives."""
-    given = set(models[0].outputs) if len(models) > 1 else set()
+    """Returns the inputs that a U-Net is fed: those of its chunks, without those that chunks before
+    them give."""
+    given: set[str] = set()
     found = dict(models[0].inputs)
-    for model in models[1:]:
+    for before, model in pairwise(models):
+        given |= before.outputs.keys()
         found |= {n: f for n, f in model.inputs.items() if n not in given and n not in found}
     return found
 
