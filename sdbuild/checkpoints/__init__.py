@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints import links
+from sdbuild.checkpoints.beside import Beside
 from sdbuild.checkpoints.folder import DigestOf, Folder
 from sdbuild.checkpoints.hub import hub
 from sdbuild.checkpoints.hub.hub import is_hub
@@ -70,11 +71,14 @@ class Checkpoint(Protocol):
         """Returns the files that are no networks, by their paths in diffusers' layout."""
 
 
-def open_checkpoint(places: Sequence[str], facts: Facts, config: str = "") -> Checkpoint:
+def open_checkpoint(
+    places: Sequence[str], facts: Facts, config: str = "", beside: Sequence[str] = ()
+) -> Checkpoint:
     """Returns the checkpoint at the first of the places that has one.
 
     Args:
         config: a folder that says what a single file does not.
+        beside: where the checkpoint may be that a network alone is used with.
 
     Raises:
         SourceError: none of them has; says of each why not.
@@ -82,7 +86,8 @@ def open_checkpoint(places: Sequence[str], facts: Facts, config: str = "") -> Ch
     problems = []
     for place in places:
         try:
-            return _opened(place, facts, config)
+            found = _opened(place, facts, config)
+            return Beside(found, open_checkpoint(beside, facts, config)) if beside else found
         except SourceError as error:
             problems.append(error)
     raise combine_errors(problems)

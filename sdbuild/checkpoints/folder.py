@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from sdbuild.base.errors import SourceError
 from sdbuild.base.filenames import contents
 from sdbuild.base.parsing import read_file, shown
 from sdbuild.checkpoints import layout, links
+from sdbuild.checkpoints.pipelines import refused_by_name
 from sdbuild.checkpoints.resources import LARGEST_BYTES, Resources
 
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ class Folder:
         Raises:
             SourceError: one of its files is not there, or its weights are pickles.
         """
-        names = layout.part_files(self.place, part, self._names(), self._shards)
+        with self._refused_by_name():
+            names = layout.part_files(self.place, part, self._names(), self._shards)
         return {name: digest_of(self._file(name)) for name in names}
 
     def has(self, part: str) -> bool:
@@ -64,7 +67,8 @@ class Folder:
         Raises:
             SourceError: there is none, or it is no JSON object.
         """
-        [name] = layout.config_files(self.place, part, self._names())
+        with self._refused_by_name():
+            [name] = layout.config_files(self.place, part, self._names())
         return layout.config(str(self.path / name), read_file(self._file(name), SourceError))
 
     def tensors(self, part: str) -> dict[str, Tensor]:
@@ -107,6 +111,10 @@ class Folder:
     def _read(self, names: Sequence[str]) -> Resources:
         return Resources(self.place, names, lambda name: read_file(
             self._file(name), SourceError, most_bytes=LARGEST_BYTES))
+
+    def _refused_by_name(self) -> AbstractContextManager[None]:
+        return refused_by_name(self.place, self._names(),
+                               lambda name: read_file(self._file(name), SourceError))
 
     def _file(self, name: str) -> Path:
         return links.inside(self.path, name)

@@ -42,7 +42,9 @@ ShardsOf = Callable[[str], list[str]]
 
 
 def has(part: str, names: Collection[str]) -> bool:
-    """Whether a checkpoint with these files has a folder for the component."""
+    """Whether a checkpoint with these files has a folder for the component, or the resources."""
+    if part == RESOURCES:
+        return SCHEDULER in names and any(_has_folder(t.folder, names) for t in TOKENIZERS)
     return f"{part}/config.json" in names
 
 

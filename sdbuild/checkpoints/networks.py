@@ -26,6 +26,7 @@ _OTHERS = {
     "AutoencoderTiny": "a small autoencoder (TAESD), which previews are made with",
     "AsymmetricAutoencoderKL": "an autoencoder for inpainting",
     "CLIPTextModelWithProjection": "the second text encoder of Stable Diffusion XL",
+    "ChatGLMModel": "the text encoder of Kolors",
     "ControlNetModel": "a ControlNet",
     "FluxTransformer2DModel": "a transformer, as FLUX has",
     "SD3Transformer2DModel": "a transformer, as Stable Diffusion 3 has",
@@ -69,7 +70,7 @@ _UNET = {
     "dual_cross_attention": only(False, otherwise="it is Versatile Diffusion"),
     "encoder_hid_dim": only(None, otherwise="it projects prompts first"),
     "encoder_hid_dim_type": only(None, otherwise="it projects prompts or pictures first, as "
-                                                  "IP-Adapter and Kandinsky do"),
+                                                  "IP-Adapter and Kandinsky, or Kolors, do"),
     "flip_sin_to_cos": _FLAG,
     "freq_shift": number(0, 1),
     "in_channels": only(4, 9, otherwise=_INPUTS),

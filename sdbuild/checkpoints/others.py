@@ -24,6 +24,9 @@ _KINDS = tuple((re.compile(pattern), kind, hint) for pattern, kind, hint in (
     (r"(control_model\.)?(task_embedding|control_add_embedding\.|transformer_layes\.)",
      "is a ControlNet for several kinds of pictures (union)", ""),
     (r"(adapter\.)?body\.\d+\.(in_conv|resnets|block1)\b", "is a T2I adapter", ""),
+    (_UNET + r"single_transformer_blocks\.", "is of FLUX, by diffusers' names", ""),
+    (_UNET + r"adaln_single\.", "is of PixArt", ""),
+    (_UNET + r"encoder_hid_proj\.", "projects its prompts first, as Kolors and IP-Adapter do", ""),
     (_UNET + r"class_embedding\.", "needs more than a prompt, as unCLIP does", ""),
     (_UNET + r".*\.(to_[kv]_ip|motion_modules|temporal_transformer|fuser)\.|" + _UNET +
      r"position_net\.", "has layers that Stable Diffusion has not, as IP-Adapter, AnimateDiff and "

@@ -16,6 +16,7 @@ from sdbuild.checkpoints import (
     normalize,
     open_checkpoint,
 )
+from sdbuild.checkpoints.beside import Beside
 from sdbuild.checkpoints.files import Files
 from sdbuild.checkpoints.packages import expect_packages
 from sdbuild.engine.stage import FINISHED
@@ -114,7 +115,7 @@ class Checkpoints:
     def _open(self, source: Source) -> Checkpoint | Files:
         if source.are_files:
             return Files(source.places)
-        return open_checkpoint(source.places, self._facts, source.config)
+        return open_checkpoint(source.places, self._facts, source.config, source.beside)
 
     def commit(self, place: str) -> str:
         """Returns the commit that a place is known to be at; empty if it has none, or was never
@@ -159,13 +160,15 @@ class Checkpoints:
         """
         if step.source is None:
             return {}
-        places = step.source.places
+        places, beside = step.source.places, step.source.beside
         found = None if step.locked else self.resolve(step.source)
         if found is not None:
             places = found.places if isinstance(found, Files) else (found.place,)
+        if isinstance(found, Beside):
+            beside = (found.other.place,)
         return {
-            "places": places, "config": step.source.config, "facts": dict(self._facts),
-            "reads": step.reads, "locked": dict(step.locked),
+            "places": places, "beside": beside, "config": step.source.config,
+            "facts": dict(self._facts), "reads": step.reads, "locked": dict(step.locked),
         }
 
 

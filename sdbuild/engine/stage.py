@@ -112,9 +112,10 @@ class Time:
 class Job:
     """The job of a step's process: where its inputs are, and where its output goes.
 
-    `places` are where the checkpoint may be, for the stage that reads one, `config` the folder
-    that says what a single file does not, `facts` what is known of them, `reads` the parts, and
-    `locked` the digests that its output must have, if any.
+    `places` are where the checkpoint may be, for the stage that reads one, `beside` where that is
+    which a network alone is used with, `config` the folder that says what a single file does not,
+    `facts` what is known of them, `reads` the parts, and `locked` the digests that its output must
+    have, if any.
     `resources` are what it may use, which never changes its bytes: `memory_bytes`.
     """
 
@@ -122,6 +123,7 @@ class Job:
     inputs: Mapping[str, Path]
     output: Path
     places: Sequence[str] = ()
+    beside: Sequence[str] = ()
     config: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     reads: Sequence[str] = ()

@@ -26,8 +26,8 @@ def controlnet(unet: Component) -> Component:
     """Returns a network that sees what the U-Net sees, and a picture to guide by."""
     return replace(
         unet, name="controlnet", bundle_name="ControlNet", network="controlnet",
-        folder="controlnet", sidecars=(), settings=frozenset({"attention"}), is_palettized=False,
-        comes_with="controlnet",
+        source="source", folder="controlnet", sidecars=(), settings=frozenset({"attention"}),
+        is_palettized=False, comes_with="controlnet",
         inputs=(
             *unet.inputs,
             Port(name="controlnet_cond", shape=("B", 3, "H", "W"), dtype="fp16",

@@ -20,6 +20,7 @@ _UNET = Component(
     name="unet",
     bundle_name="Unet",
     network="unet",
+    source="unet",
     folder="unet",
     sidecars=("scheduler",),
     inputs=(

@@ -68,6 +68,10 @@ RECIPE_FIELDS = (
     Field(name="config", parse=values.named_path, default=None, unit="FOLDER", is_tagged=True,
           is_of_checkpoint=True, meaning="a folder in diffusers' layout that says what a "
           ".safetensors file does not: configs, tokenizer, scheduler"),
+    Field(name="unet", parse=values.places, default=None, unit="LOCATION", is_tagged=True,
+          is_of_checkpoint=True, meaning="the U-Net, from another location than the checkpoint, as "
+          "few-step ones are published: a folder, a .safetensors file, or "
+          "hub:owner/name[@revision]"),
     Field(name="vae", parse=values.places, default=None, unit="LOCATION", is_tagged=True,
           is_of_checkpoint=True, meaning="the autoencoder, from another location than the "
           "checkpoint: a folder, a .safetensors file, or hub:owner/name[@revision]"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from sdbuild.recipe.lockfile import Lock
 from sdbuild.recipe.project import BUILT_IN
 from sdbuild.recipe.values import as_word, loras, named_path, places
 
-ELSEWHERE = ("vae", "refiner_source")
+ELSEWHERE = ("unet", "vae", "refiner_source")
 """The fields of what may come from another place than the checkpoint."""
 
 
@@ -27,12 +27,14 @@ class Source:
     """The location of a checkpoint: candidates in the order in which they are tried.
 
     `config` is a folder that says what a single file does not, or empty. If it is of plain files,
-    all of them are read.
+    all of them are read. `beside` is where the checkpoint may be that a network is used with which
+    is published alone.
     """
 
     places: tuple[str, ...]
     config: str = ""
     are_files: bool = False
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,9 @@ class Sources:
         """Returns the source of the component's checkpoint."""
         if component.instance:
             return self.controlnets[component.instance]
-        return self.elsewhere.get(component.source, self.checkpoint)
+        found = self.elsewhere.get(component.source, self.checkpoint)
+        is_used_with = component.source == "unet" and found is not self.checkpoint
+        return replace(found, beside=self.checkpoint.places) if is_used_with else found
 
     def check_places(self, components: Iterable[Component]) -> None:
         """Makes sure that what does not come with the checkpoint comes from somewhere.

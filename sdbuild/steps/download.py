@@ -62,8 +62,9 @@ class Download(ComponentStage):
         lock = recipe.sources.lock
         if lock is None:
             return Reading(source=source, reads=reads)
-        return Reading(source=replace(source, places=lock.pinned(source.places)), reads=reads,
-                       locked=lock.of(component.label))
+        pinned = replace(source, places=lock.pinned(source.places),
+                         beside=lock.pinned(source.beside))
+        return Reading(source=pinned, reads=reads, locked=lock.of(component.label))
 
     def run(self, job: Job) -> dict[str, Any]:
         """Writes the component's architecture and weights, or the resources, from the first place
@@ -87,7 +88,7 @@ STAGE = Download()
 
 
 def _download_from(place: str, job: Job) -> dict[str, Any]:
-    checkpoint = open_checkpoint([place], dict(job.facts), job.config)
+    checkpoint = open_checkpoint([place], dict(job.facts), job.config, job.beside)
     facts: dict[str, Any] = {}
     with named(checkpoint.place, job.config):
         if RESOURCES in job.reads:

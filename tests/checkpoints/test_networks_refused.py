@@ -1,12 +1,16 @@
 """Networks that are not built, and configs that make none, are refused by name before any work."""
 
+import json
 import re
 
 import pytest
 import torch
 
+from sdbuild.base.digest import digest_file
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints import normalize
+from sdbuild.checkpoints.folder import Folder
+from sdbuild.checkpoints.networks import NO_MORE
 from tests.checkpoints.test_single_file import download
 from tests.single_files import write
 
@@ -24,6 +28,8 @@ VAE = {"_class_name": "AutoencoderKL", "block_out_channels": [32, 32, 32, 64],
     ("unet", UNET | {"in_channels": 5}, "it is for depth to image"),
     ("unet", UNET | {"dual_cross_attention": True}, "Versatile Diffusion"),
     ("unet", UNET | {"encoder_hid_dim_type": "image_proj"}, "IP-Adapter and Kandinsky"),
+    ("unet", UNET | {"encoder_hid_dim_type": "text_proj"}, "or Kolors"),
+    ("text_encoder", {"architectures": ["ChatGLMModel"]}, "the text encoder of Kolors"),
     ("unet", UNET | {"attention_type": "gated"}, "GLIGEN"),
     ("unet", UNET | {"resnet_time_scale_shift": "scale_shift"}, "DeepFloyd"),
     ("unet", {"_class_name": "UNetMotionModel"}, "AnimateDiff"),
@@ -38,6 +44,37 @@ def test_a_network_that_is_not_built_is_refused_by_name(part, config, what):
         normalize.architecture(part, config)
     assert f"{part}/config.json" in error.value.message
     assert "lower=direct" not in error.value.hint
+
+
+@pytest.mark.parametrize(("kind", "title"), [
+    ("FluxPipeline", "FLUX"), ("Flux2KleinPipeline", "FLUX.2"), ("PixArtSigmaPipeline", "PixArt"),
+    ("KolorsPipeline", "Kolors"), ("SanaPipeline", "Sana"), ("IFPipeline", "DeepFloyd IF"),
+    ("HunyuanDiTPipeline", "Hunyuan-DiT"), ("StableVideoDiffusionPipeline", "Stable Video"),
+])
+@pytest.mark.parametrize("read", ["config", "identity"])
+def test_a_pipeline_of_another_model_is_refused_by_its_name(tmp_path, kind, title, read):
+    for name in ("transformer", "text_encoder", "vae", "scheduler"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": kind}))
+    folder = Folder(tmp_path)
+
+    with pytest.raises(SourceError, match=f"it is {title}") as error:
+        folder.config("unet") if read == "config" else folder.identity("unet", digest_file)
+
+    assert error.value.hint == NO_MORE
+    assert f"model_index.json names {kind!r}" in error.value.message
+
+
+@pytest.mark.parametrize("index", [
+    {"_class_name": "StableDiffusionPipeline"}, {"_class_name": ["Flux"]}, {}])
+def test_a_pipeline_of_a_known_model_lacks_a_part_as_before(tmp_path, index):
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text("{}")
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+
+    with pytest.raises(SourceError, match="no unet, only vae"):
+        Folder(tmp_path).config("unet")
 
 
 @pytest.mark.parametrize(("part", "config"), [

@@ -123,8 +123,8 @@ def test_the_configs_of_a_folder_decide(tmp_path, model, predicts, sample_size, 
 @pytest.mark.parametrize(("model", "unet", "recipe", "why"), [
     (V1, {"in_channels": 9}, "sd-1-5-inpaint", "it takes a mask"),
     (V1, {"time_cond_proj_dim": 256}, "sd-1-5-lcm", "it takes its guidance as an input"),
-    (V2, {"in_channels": 9}, "defaults", "it takes a mask"),
-    (XL, {"in_channels": 9}, "defaults", "it takes a mask"),
+    (V2, {"in_channels": 9, "sample_size": 64}, "sd-2-inpaint", "it takes a mask"),
+    (XL, {"in_channels": 9}, "sdxl-inpaint", "it takes a mask"),
 ])
 def test_what_a_unet_takes_beside_a_prompt_decides_too(tmp_path, model, unet, recipe, why):
     folder = folder_of(tmp_path / "mine", model, {"prediction_type": "epsilon"}, **unet)

@@ -23,6 +23,7 @@ def name_of(**words):
     ({"source": "some folder/Dreamy v1.5"}, "-Dreamy_v1.5"),
     ({"source": "hub:owner/Dreamy-XL@0123abc"}, "-Dreamy-XL"),
     ({"source": "a.safetensors,hub:owner/b"}, "-a"),
+    ({"unet": "hub:latent-consistency/lcm-sdxl"}, "-unet-lcm-sdxl"),
     ({"vae": "hub:stabilityai/sd-vae-ft-mse"}, "-vae-sd-vae-ft-mse"),
     ({"lora": "ink.safetensors:0.8,light.safetensors,dark.safetensors:-1"},
      "-lora-ink_0.8-light-dark_-1"),

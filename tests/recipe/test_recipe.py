@@ -274,6 +274,15 @@ def test_places_in_a_recipe_are_beside_it(tmp_path):
     assert recipe.sources.prediction_type == "v_prediction"
 
 
+def test_a_unet_from_elsewhere_is_used_with_the_checkpoint_and_others_stay(tmp_path):
+    recipe = load({"model": "sdxl-lcm", "unet": str(tmp_path / "mine")})
+    of = {c.name: recipe.sources.of_component(c) for c in recipe.components}
+
+    assert of["unet"].places == (str(tmp_path / "mine"),)
+    assert of["unet"].beside == recipe.sources.checkpoint.places
+    assert of["text_encoder"] == of["vae_decoder"] == recipe.sources.checkpoint
+
+
 def loras(value):
     return [(lora.place, lora.strength) for lora in load({"lora": value}).sources.loras]
 

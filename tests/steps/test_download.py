@@ -27,12 +27,14 @@ def checkpoint(tmp_path):
     return Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
 
 
-def download(checkpoint, tmp_path, part="unet", prefixes=("",), name="out", sidecars=()):
+def download(
+    checkpoint, tmp_path, part="unet", prefixes=("",), name="out", sidecars=(), beside=(),
+):
     output = tmp_path / name
     output.mkdir()
     facts = stage("download").run(Job(
         params={"prefixes": list(prefixes)}, inputs={}, output=output, places=[str(checkpoint)],
-        reads=[part, *sidecars],
+        reads=[part, *sidecars], beside=[str(place) for place in beside],
     ))
     return {p.name: p.read_bytes() for p in output.iterdir()}, facts
 
@@ -379,3 +381,48 @@ def test_of_places_that_are_not_there_one_may_have_a_comma_in_its_name(tmp_path)
     with pytest.raises(SourceError, match="the checkpoint was not found") as error:
         open_checkpoint([str(tmp_path / "a"), str(tmp_path / "b.safetensors")], {})
     assert "commas separate several" in error.value.hint
+
+
+def predicts(checkpoint, kind):
+    path = checkpoint / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": kind}))
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_a_unet_alone_predicts_what_the_checkpoint_says_that_it_is_used_with(
+    checkpoint, tmp_path, kind,
+):
+    predicts(checkpoint, kind)
+    alone = Path(shutil.move(checkpoint / "unet", tmp_path / "lightning"))
+
+    found, _ = download(alone, tmp_path, sidecars=["scheduler"], beside=[checkpoint])
+
+    shutil.copytree(alone, checkpoint / "unet")
+    wanted, _ = download(checkpoint, tmp_path, name="whole", sidecars=["scheduler"])
+    assert found == wanted
+    assert ("prediction" in json.loads(found["architecture.json"])) == (kind == "v_prediction")
+
+
+def test_a_unet_from_a_whole_pipeline_predicts_what_its_own_scheduler_says(checkpoint, tmp_path):
+    other = Path(shutil.copytree(checkpoint, tmp_path / "other"))
+    predicts(checkpoint, "v_prediction")
+
+    found, _ = download(checkpoint, tmp_path, sidecars=["scheduler"], beside=[other])
+
+    assert json.loads(found["architecture.json"])["prediction"]["type"] == "v_prediction"
+
+
+def test_what_a_unet_alone_is_made_of_is_its_files_and_the_checkpoints_scheduler(
+    checkpoint, tmp_path,
+):
+    alone = Path(shutil.copytree(checkpoint / "unet", tmp_path / "lightning"))
+    opened = open_checkpoint([str(alone)], {}, beside=[str(checkpoint)])
+
+    found = {**opened.identity("unet", digest_file), **opened.identity("scheduler", digest_file)}
+
+    assert found == {
+        "config.json": digest_file(alone / "config.json"),
+        f"{UNET}.safetensors": digest_file(alone / f"{UNET}.safetensors"),
+        "beside/scheduler/scheduler_config.json": digest_file(
+            checkpoint / "scheduler" / "scheduler_config.json"),
+    }

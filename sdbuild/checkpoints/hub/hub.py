@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.errors import SourceError, Unreachable
 from sdbuild.base.parsing import read_file
 from sdbuild.checkpoints import layout
+from sdbuild.checkpoints.pipelines import refused_by_name
 from sdbuild.checkpoints.resources import LARGEST_BYTES, Resources
 
 if TYPE_CHECKING:
@@ -129,7 +131,8 @@ class Hub:
         Raises:
             SourceError: the repository lacks one of them, or has only pickles.
         """
-        names = layout.part_files(self._where, part, self._files, self._shards)
+        with self._refused_by_name():
+            names = layout.part_files(self._where, part, self._files, self._shards)
         return {name: self._files[name] for name in names}
 
     def has(self, part: str) -> bool:
@@ -142,7 +145,8 @@ class Hub:
         Raises:
             SourceError: there is none, it is no JSON object, or it cannot be had.
         """
-        [name] = layout.config_files(self._where, part, self._files)
+        with self._refused_by_name():
+            [name] = layout.config_files(self._where, part, self._files)
         return layout.config(f"{self.place}: {name}", read_file(self._fetch(name), SourceError))
 
     def tensors(self, part: str) -> dict[str, Tensor]:
@@ -166,6 +170,10 @@ class Hub:
         names = layout.part_files(self._where, layout.RESOURCES, self._files, self._shards)
         return Resources(self._where, names, lambda name: read_file(
             self._fetch(name), SourceError, most_bytes=LARGEST_BYTES))
+
+    def _refused_by_name(self) -> AbstractContextManager[None]:
+        return refused_by_name(self._where, self._files,
+                               lambda name: read_file(self._fetch(name), SourceError))
 
     def _shards(self, index: str) -> list[str]:
         """Returns the files that an index names, a fact since the index belongs to a commit."""
