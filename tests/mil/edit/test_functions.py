@@ -20,15 +20,19 @@ SIZES = {"size_8x8": (8, 8), "size_12x8": (8, 12), "size_8x12": (12, 8)}
 """Height and width, by the name of the function: the default one is not the first by name."""
 
 
-def network(path, height, width, target=IOS18):
-    """Convolutions, a transposed embedding that all of them take, and a skip."""
+def network(path, height, width, target=IOS18, pieces=1):
+    """Convolutions, a transposed embedding that all of them take, and a skip; the means of the
+    embedding are computed in so many pieces, as `split_einsum_v2` has more of them at larger
+    sizes."""
     def body(sample, prompt):
         words = mb.transpose(x=prompt, perm=[0, 2, 1], name="words")
 
         def layer(x, seed):
-            scale = mb.reduce_mean(x=mb.linear(x=words, weight=half(16, 6, seed=20 + seed)),
-                                   axes=[1], keep_dims=True)
-            scale = mb.reshape(x=scale, shape=[1, 16, 1, 1])
+            found = mb.linear(x=words, weight=half(16, 6, seed=20 + seed))
+            each = [mb.slice_by_index(x=found, begin=[0, 0, 16 // pieces * i],
+                                      end=[1, 5, 16 // pieces * (i + 1)]) for i in range(pieces)]
+            means = [mb.reduce_mean(x=piece, axes=[1], keep_dims=True) for piece in each]
+            scale = mb.reshape(x=mb.concat(values=means, axis=2), shape=[1, 16, 1, 1])
             x = mb.conv(x=x, weight=half(16, 16, 3, 3, seed=seed), pad_type="same")
             return mb.add(x=x, y=scale)
 
@@ -147,6 +151,27 @@ def test_palettized_cut_and_compiled_functions_share_files_and_stay_bit_for_bit(
             values |= Executor(model, function=name).predict(needed)
         whole = Executor(read_package(tmp_path / "many.mlpackage"), function=name)
         np.testing.assert_array_equal(values["out"], whole.predict(example(name))["out"])
+
+
+def test_functions_with_other_operations_are_cut_at_the_same_weights(sources, tmp_path):
+    longer = network(tmp_path / "longer.mlpackage", 8, 12, pieces=4)
+    unite({"size_8x8": sources["size_8x8"], "size_12x8": longer}, tmp_path / "both.mlpackage")
+    paths = [tmp_path / f"{number}.mlpackage" for number in range(3)]
+
+    report = chunk(tmp_path / "both.mlpackage", paths)
+
+    models = [read_package(path) for path in paths]
+    whole = read_package(tmp_path / "both.mlpackage")
+    lengths = {len(function.block.operations) for function in whole.program.functions.values()}
+    assert len(lengths) == 2
+    weights = sum(record.size_bytes for record in whole.reader(WEIGHT_FILE).records())
+    assert sum(each.blob_bytes for each in report.chunks) == weights  # none is in two chunks
+    values = example("size_12x8")
+    for model in models:
+        given = {port: values[port] for port in input_shapes(model.described("size_12x8"))}
+        values |= Executor(model, function="size_12x8").predict(given)
+    expected = Executor(whole, function="size_12x8").predict(example("size_12x8"))
+    np.testing.assert_array_equal(values["out"], expected["out"])
 
 
 def test_what_is_only_another_form_of_an_input_does_not_cross_a_cut(sources, tmp_path):
