@@ -17,7 +17,8 @@ from sdbuild.recipe.fields import PACKAGES, TARGETS
 if TYPE_CHECKING:
     from sdbuild.mil.files.package import Model
 
-_OF_CHECKPOINTS = ("config", "vae", "refiner_source", "lora", "controlnet", "distilled_guidance")
+_OF_CHECKPOINTS = ("config", "unet", "vae", "refiner_source", "lora", "controlnet",
+                   "distilled_guidance")
 """Fields that change what is converted."""
 
 

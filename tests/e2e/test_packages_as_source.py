@@ -131,6 +131,7 @@ def test_the_same_package_in_another_place_has_the_same_identity(packages, tmp_p
 @pytest.mark.parametrize(("words", "problem"), [
     ({"lora": "ink.safetensors"}, "lora: it changes what is converted"),
     ({"vae": "other"}, "vae: it changes what is converted"),
+    ({"unet": "other"}, "unet: it changes what is converted"),
     ({"controlnet": "canny"}, "controlnet: it changes what is converted"),
     ({"size": "64,128"}, "size: several, and each of the finished packages"),
     ({"distilled_guidance": "8"}, "distilled_guidance: it changes what is converted"),
