@@ -19,7 +19,7 @@ from tests.pages import PAGES, ROOT, mentioned, printed
 from tests.test_rules import LAYERS
 
 COMMANDS = list(printed())
-TASKS = {"build", "check", "contract", "generate"}
+TASKS = {"build", "check", "contract", "generate", "report"}
 OF_DOIT = {"list", "info", "clean", "forget", "run", "help"}
 OF_OTHERS = {"cd", "docker", "export", "git", "mkdir", "pip", "pipx", "pre-commit", "source", "uvx"}
 TAKE_STEPS = {"build", "why", "push", "history", "export", "clean", "forget", "info"}

@@ -22,7 +22,7 @@ from sdbuild.cli import commands
 from sdbuild.cli.options import CONTEXT, print_json
 
 SECTIONS = {
-    "Build": ("build", "generate", "check", "contract", "why", "matrix", "export"),
+    "Build": ("build", "generate", "check", "report", "contract", "why", "matrix", "export"),
     "Project": ("init", "recipes", "lock", "refresh", "doctor", "schema", "completion"),
     "Bundles and models": ("relink", "weight", "mil"),
     "Store": ("du", "gc", "verify", "history", "find", "push"),

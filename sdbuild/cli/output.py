@@ -38,6 +38,7 @@ def outputs() -> dict[str, Keys]:
     from sdbuild.cli.doctor import Finding
     from sdbuild.reports.du import Usage
     from sdbuild.reports.gc import Garbage
+    from sdbuild.reports.page.report import Report
     from sdbuild.reports.verify import Verified
     from sdbuild.reports.weight import Stop
     from sdbuild.reports.why import Reason, Standing
@@ -65,6 +66,7 @@ def outputs() -> dict[str, Keys]:
                  "commits": Mapping[str, str]},
         "push": {"steps": [{"step": str, "state": str}]},
         "recipes": {"recipes": [recipe]},
+        "report": {"page": str, "report": keys_of(Report, "pictures") | {"verdict": str}},
         "refresh": {"moves": [{"place": str, "before": str, "after": str}], "is_locked": bool},
         "relink": {"bundle": str, "warnings": [str], "artifact": ARTIFACT},
         "verify": keys_of(Verified) | {"is_whole": bool},
@@ -87,10 +89,10 @@ def schema(name: str) -> Schema:
     return {"$schema": DRAFT, "title": f"sdbuild {name} --json", "anyOf": forms}
 
 
-def keys_of(kind: Any) -> Keys:
-    """Returns the keys of a dataclass as JSON has it."""
+def keys_of(kind: Any, *without: str) -> Keys:
+    """Returns the keys of a dataclass as JSON has it, without some."""
     hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}
+    return {field.name: hints[field.name] for field in fields(kind) if field.name not in without}
 
 
 def _object(keys: Keys) -> Schema:

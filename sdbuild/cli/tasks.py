@@ -1,6 +1,7 @@
 """A plan as doit tasks.
 
-One task a step (`convert:unet`), and `build`, `contract`, `check` and `generate` above them. The
+One task a step (`convert:unet`), and `build`, `contract`, `check`, `generate` and `report`
+above them. The
 store says what is up to date; doit's own database may be deleted at any time.
 """
 
@@ -81,7 +82,7 @@ def _tell_interrupt(kind: type[BaseException], error: BaseException, trace: Any)
 
 
 def tasks(builder: Builder, found: Settings) -> Iterator[dict[str, Any]]:
-    """Yields a task for each step, and `build`, `contract`, `check` and `generate`."""
+    """Yields a task for each step, and `build`, `contract`, `check`, `generate` and `report`."""
     for kind in dict.fromkeys(step.kind for step in builder.plan.steps.values() if step.component):
         yield {"basename": kind, "name": None, "doc": stage(kind).summary}
     for step in builder.plan.steps.values():
@@ -90,6 +91,7 @@ def tasks(builder: Builder, found: Settings) -> Iterator[dict[str, Any]]:
     yield _contract_task(found)
     yield _check_task(builder, found)
     yield _generate_task(found)
+    yield _report_task(builder, found)
 
 
 def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
@@ -165,9 +167,15 @@ def _contract_task(found: Settings) -> dict[str, Any]:
     }
 
 
+def measurements(builder: Builder) -> tuple[list[str], list[str]]:
+    """Returns the steps that measure parity, and the one that draws pictures if there is one."""
+    steps = builder.plan.steps
+    return [name for name in steps if name.startswith("parity:")], [n for n in steps
+                                                                    if n == "pictures"]
+
+
 def _check_task(builder: Builder, found: Settings) -> dict[str, Any]:
-    names = [name for name in builder.plan.steps if name.startswith("parity:")]
-    drawn = [name for name in ("pictures",) if name in builder.plan.steps]
+    names, drawn = measurements(builder)
 
     def run() -> TaskFailed | None:
         records = {name.partition(":")[2]: builder.make(name) for name in names}
@@ -195,6 +203,19 @@ def _generate_task(found: Settings) -> dict[str, Any]:
         "actions": [_command("generate", str(found.bundle), *words)],
         "task_dep": ["build"],
         "doc": "generate images with the bundle",
+        "verbosity": 2,
+        "io": {"capture": False},
+    }
+
+
+def _report_task(builder: Builder, found: Settings) -> dict[str, Any]:
+    names, drawn = measurements(builder)
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in found.words.items()]
+    return {
+        "basename": "report",
+        "actions": [_command("report", *words)],
+        "task_dep": ["build", *names, *drawn],
+        "doc": "write a page on the bundle: images, sizes, quality, costs, provenance",
         "verbosity": 2,
         "io": {"capture": False},
     }

@@ -178,7 +178,8 @@ PLACE_FIELDS = (
           meaning="the folder for the finished bundle"),
     Field(name="out", parse=values.picture, unit="FILE.png",
           meaning="the image to write: .png, .jpg or .webp"),
-    Field(name="report", parse=values.path, unit="FILE", meaning="a file for timings, as JSON"),
+    Field(name="report", parse=values.path, unit="FILE", meaning="a file: of generate for timings, "
+          "as JSON; of report the page, .html"),
     Field(name="trace", parse=values.path, unit="FOLDER",
           meaning="a folder for the arrays of each step of an image, as .npy"),
 )

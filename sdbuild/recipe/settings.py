@@ -23,7 +23,8 @@ _PLACES = {field.name: field for field in PLACE_FIELDS}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A recipe, its places, and the memory that steps may hold together.
+    """A recipe, its places, and the memory that steps may hold together; `words` are those of the
+    command line.
 
     `report`, `trace` and `remote` are None if none is asked for; the URL of `remote` may hold
     credentials.
@@ -37,6 +38,7 @@ class Settings:
     trace: Path | None
     ram_bytes: int
     predictor: str
+    words: Mapping[str, str] = field(default_factory=dict)
     remote: str | None = field(default=None, repr=False)
 
 
@@ -61,6 +63,7 @@ def settings(words: Mapping[str, str]) -> Settings:
         trace=places["trace"],
         ram_bytes=ram[0] if ram else usable_bytes(),
         predictor=predictor(project, words),
+        words=dict(words),
         remote=_remote(project, words),
     )
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-from sdbuild.base.errors import CheckFailed, StepError
-from sdbuild.base.parsing import Fields, json_value, read_file
+from sdbuild.base.errors import CheckFailed
 from sdbuild.recipe.recipe import Recipe
+from sdbuild.reports.measured import drawn_pictures, nonfinite, worst_parity
 from sdbuild.reports.verdict import Picture, verdict
-from sdbuild.steps.parity import PARITY
-from sdbuild.steps.pictures import PICTURES
 from sdbuild.store import Record, Store
 
 _COLUMNS = 80
@@ -35,7 +31,7 @@ def report(
             the recipe does not accept it; the tables are in the message.
     """
     table, failed = _parity(records, store, recipe)
-    drawn = [] if pictures is None else _pictures(pictures, store)
+    drawn = [] if pictures is None else drawn_pictures(pictures, store)
     is_accepted = recipe.packaging.is_palettized(recipe.components) and bool(recipe.check.reason)
     is_broken = bool(drawn) and verdict(drawn) == "broken" and not is_accepted
     shown = f"{table}\n\n{_quality(drawn, recipe, is_accepted)}"
@@ -60,14 +56,13 @@ def _parity(
     floors."""
     lines, failed = [f"{'component':<16}{'output':<20}{'PSNR':>9}{'floor':>9}"], []
     for name, record in records.items():
-        found = _fields(record, store, PARITY)
         component = recipe.component(name.partition("@")[0])  # of several sizes each has one
         floor = recipe.check.floors[component.name].at(recipe.packaging.nbits_of(component))
-        for output, worst in _worst(found).items():
-            lines.append(f"{name:<16}{output:<20}{_db(worst):>9}{_db(floor):>9}")
+        for output, worst in worst_parity(record, store).items():
+            lines.append(f"{name:<16}{output:<20}{decibels(worst):>9}{decibels(floor):>9}")
             if worst != worst or (floor is not None and worst < floor):
                 failed.append(f"{name}.{output}")
-        lines += [f"  {text}" for text in found.listed("nonfinite", str)]
+        lines += [f"  {text}" for text in nonfinite(record, store)]
     lines.append(f"parity: {'below the floor' if failed else 'the same program'}")
     return "\n".join(lines), failed
 
@@ -79,7 +74,8 @@ def _quality(pictures: Sequence[Picture], recipe: Recipe, is_accepted: bool) -> 
     lines = [f"{'picture':<{_PROMPT}}{'seed':>5}{'PSNR':>9}  verdict"]
     for each in pictures:
         prompt = textwrap.shorten(each.prompt, _PROMPT - 1, placeholder="…")
-        lines.append(f"{prompt:<{_PROMPT}}{each.seed:>5}{_db(each.psnr_db):>9}  {each.verdict}")
+        psnr = decibels(each.psnr_db)
+        lines.append(f"{prompt:<{_PROMPT}}{each.seed:>5}{psnr:>9}  {each.verdict}")
     word = verdict(pictures)
     accepted = f", as the recipe accepts: {recipe.check.reason}" if is_accepted else ""
     lines += textwrap.wrap(f"quality: {word}{accepted if word == 'broken' else ''}", _COLUMNS,
@@ -95,50 +91,8 @@ def _hint(recipe: Recipe) -> str:
             "network is not made for fp16; the table of components says which")
 
 
-def _pictures(record: Record, store: Store) -> list[Picture]:
-    return [
-        Picture(prompt=found.text("prompt", default=""), seed=found.integer("seed", high=2**64),
-                psnr_db=_psnr(found))
-        for found in _each(_fields(record, store, PICTURES), "pictures")
-    ]
-
-
-def _fields(record: Record, store: Store, name: str) -> Fields:
-    """Returns the content of a file of an artifact, which a shared store may have given; a list
-    is the field that the file is named after."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = store.checkout(record, Path(folder) / name, name)
-        found = json_value(read_file(path, StepError), f"{record.step}: {name}", StepError,
-                           has_infinities=True)
-    values = found if isinstance(found, dict) else {Path(name).stem: found}
-    return Fields(values, f"{record.step}: {name}", StepError)
-
-
-def _each(found: Fields, name: str) -> Iterator[Fields]:
-    return (Fields(entry, f"{found.where}: {name}", StepError)
-            for entry in found.listed(name, dict))
-
-
-def _worst(found: Fields) -> dict[str, float]:
-    """Returns the least PSNR of each output in dB: NaN if it is not finite, infinity if nothing
-    differs."""
-    worst: dict[str, float] = {}
-    for sample in _each(found, "samples"):
-        output, psnr = sample.text("output"), _psnr(sample)
-        before = worst.get(output, psnr)
-        worst[output] = psnr if psnr != psnr else min(before, psnr)
-    return worst
-
-
-def _psnr(measured: Fields) -> float:
-    """Returns a PSNR in dB as its step wrote it: NaN if it is not finite, infinity if nothing
-    differs."""
-    if not measured.flag("is_finite"):
-        return float("nan")
-    return measured.number("psnr_db", default=float("inf"))
-
-
-def _db(value: float | None) -> str:
+def decibels(value: float | None) -> str:
+    """Returns a PSNR as it is printed; None where there is no floor."""
     if value is None:
         return "-"
     return "NaN" if value != value else f"{value:.1f} dB"

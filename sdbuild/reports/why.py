@@ -22,7 +22,7 @@ from sdbuild.store.json_cache import Notes
 
 UP_TO_DATE = "up to date"
 WOULD_RUN = "would run"
-_OF_BUNDLE = ("build", "contract", "generate")
+_OF_BUNDLE = ("build", "contract", "generate", "report")
 """The tasks that need the bundle in its place."""
 
 
@@ -78,7 +78,8 @@ def why(task: str, words: Mapping[str, str]) -> list[Reason]:
     states = builder.states(steps_of(task, builder))
     record = builder.state("bundle").record if task in _OF_BUNDLE else None
     what = install_problem(record, builder.store, found.bundle) if record else "not installed"
-    given = steps_of(task, builder) if task == "check" or (task in _OF_BUNDLE and what) else []
+    is_given = task in ("check", "report") or (task in _OF_BUNDLE and what)
+    given = steps_of(task, builder) if is_given else []
     flaws = _flaws(states, given, builder)
     lineage = Lineage(builder.store.records())
     reasons: dict[str, Reason] = {}
@@ -143,6 +144,7 @@ def steps_of(task: str, builder: Builder) -> list[str]:
     steps = list(builder.plan.steps)
     known = {name: ["bundle"] for name in _OF_BUNDLE}
     known["check"] = [name for name in steps if name.startswith(("parity:", "pictures"))]
+    known["report"] = ["bundle", *known["check"]]
     known |= {name: [name] for name in steps}
     for name in steps:
         known.setdefault(name.partition(":")[0], []).append(name)

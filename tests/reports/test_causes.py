@@ -257,7 +257,8 @@ def test_a_time_that_nobody_measured_is_said_to_be_an_estimate():
     assert lines[3].startswith("3 steps would run (1 estimated by the size of the network): about")
 
 
-@pytest.mark.parametrize("task", ["build", "contract", "check", "generate", "convert:unet"])
+@pytest.mark.parametrize("task", [
+    "build", "contract", "check", "generate", "report", "convert:unet"])
 def test_why_tells_of_the_steps_that_doit_would_run(task, tmp_path):
     words = {"cache": str(tmp_path / "store"), "bundle": str(tmp_path / "bundle")}
     found = settings(words)
@@ -271,4 +272,4 @@ def test_why_tells_of_the_steps_that_doit_would_run(task, tmp_path):
         left += needs[name]
 
     printed = {reason.step for reason in why(task, words)}
-    assert printed == wanted - {"contract", "check", "generate"}
+    assert printed == wanted - {"contract", "check", "generate", "report"}

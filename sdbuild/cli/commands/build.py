@@ -22,8 +22,8 @@ from sdbuild.cli.variants import for_each_variant
 def command(tasks: tuple[str, ...], jobs: int, words: dict[str, str], is_json: bool) -> int:
     """Build the bundle, or single steps.
 
-    STEP is a step such as convert:unet, a stage such as convert, or build, check, contract or
-    generate; sdbuild list --all lists them. Steps that are up to date do not run.
+    STEP is a step such as convert:unet, a stage such as convert, or build, check, contract,
+    generate or report; sdbuild list --all lists them. Steps that are up to date do not run.
     """
     from sdbuild.cli.api import run
     from sdbuild.cli.format import build_as_json
@@ -32,7 +32,7 @@ def command(tasks: tuple[str, ...], jobs: int, words: dict[str, str], is_json: b
     if not is_json:
         return run(words, tasks or ("build",), jobs, Reporter()).status
     for task in tasks:
-        if task in ("check", "contract", "generate"):
+        if task in ("check", "contract", "generate", "report"):
             raise RecipeError(f"build {task} --json: it prints JSON of its own",
                               hint=f"sdbuild {task} --json")
     with redirect_stdout(sys.stderr):

@@ -1,0 +1,143 @@
+"""`report`: a page on bundles, with its figures as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdbuild.base.errors import RecipeError, SDBuildError, StoreError
+from sdbuild.cli.options import (
+    SCHEMA,
+    OutsidePath,
+    as_command,
+    json_option,
+    open_store,
+    print_json,
+    recipe_variables,
+)
+from sdbuild.recipe.fields import DRAW_FIELDS, INPUT_FIELDS, VARIABLES, VARIANT_FIELD
+from sdbuild.recipe.project import Project
+from sdbuild.recipe.tables import values_of
+
+if TYPE_CHECKING:
+    from sdbuild.bundle.manifest import Bundle
+    from sdbuild.bundle.request import Request
+    from sdbuild.cli.api import BuildResult
+    from sdbuild.reports.page.report import Report
+    from sdbuild.store import Store
+
+_OF_IMAGE = {field.name for field in (*DRAW_FIELDS, *INPUT_FIELDS)}
+_LOSSES = 5
+
+
+@as_command()
+@click.argument("bundles", type=OutsidePath(), nargs=-1, metavar="[BUNDLE]...")
+@click.option("--losses", type=click.IntRange(min=0), default=_LOSSES, metavar="N",
+              help="How many operations of each component to list that lose precision in fp16.")
+@click.option("--weight-bytes", type=click.IntRange(min=0), metavar="N",
+              help="Decoded weights that the portable executor keeps of each component.  "
+              "[default: all]")
+@recipe_variables(with_image=True)
+@json_option
+def command(
+    bundles: tuple[Path, ...], losses: int, weight_bytes: int | None, words: dict[str, str],
+    is_json: bool,
+) -> int:
+    """Write an HTML page on bundles, and its figures as JSON beside it.
+
+    BUNDLE is a finished bundle, whoever made it: a folder, a zip, or hub:owner/name; the recipe's
+    own, which is built and measured if needed, if none is named. report=FILE.html says where the
+    page goes.
+    """
+    from sdbuild.engine.process import PATIENT
+    from sdbuild.reports.page.bundles import Options, report_on
+
+    os.environ.update(PATIENT)  # before torch starts its threads
+    command = shlex.join(["sdbuild", "report", *map(str, bundles),
+                          *(f"{name}={value}" for name, value in words.items())])
+    options: dict[str, Any] = {
+        "ask": lambda bundle: _request(bundle, words), "losses": losses, "command": command,
+        "weight_bytes": weight_bytes,
+    }
+    if bundles:
+        own = values_of((VARIANT_FIELD, VARIABLES["prediction_type"]), {}, words, "")
+        made = report_on(bundles, Options(**options, store=_store(words)), own["variant"],
+                         own["prediction_type"])
+        name = bundles[0].name if len(bundles) == 1 else "report"
+    else:
+        with redirect_stdout(sys.stderr if is_json else sys.stdout):
+            built, more = _measured(words)
+        if built.error is not None and is_json:
+            raise built.error
+        if built.status:
+            return built.status
+        made = report_on([built.bundle], Options(**options, **more))
+        name = built.bundle.name
+    path = _write(made, Project.here().path(VARIABLES["report"], words)
+                  or Path("reports", f"{name}.html"))
+    if is_json:
+        print_json(page=str(path), report=made.to_json())
+    else:
+        click.echo(path)
+    return 0
+
+
+def _measured(words: dict[str, str]) -> tuple[BuildResult, dict[str, Any]]:
+    """Builds the recipe's bundle and measures it; returns the build, and what the recipe says of
+    the measurements."""
+    from sdbuild.bundle.request import Request
+    from sdbuild.cli.api import run
+    from sdbuild.cli.reporter import Before
+    from sdbuild.cli.tasks import measurements, prepared
+
+    builder, found = prepared(words)
+    names, drawn = measurements(builder)
+    built = run(words, ("build", *names, *drawn), 1, Before())
+    recipe = found.recipe
+    return built, {
+        "store": builder.store, "floors": recipe.check.floors, "accepted": recipe.check.reason,
+        "requests": tuple(Request(**each) for each in recipe.checked_requests()),
+    }
+
+
+def _store(words: dict[str, str]) -> Store | None:
+    """Returns the store, if there is one."""
+    try:
+        return open_store(words)
+    except StoreError:
+        return None
+
+
+def _request(bundle: Bundle, words: dict[str, str]) -> Request:
+    """Returns what is asked of a finished bundle, with the settings that it has itself where none
+    are given."""
+    from sdbuild.cli.api import Bundle as Opened
+
+    return Opened(bundle).request({n: v for n, v in words.items() if n in _OF_IMAGE})
+
+
+def _write(report: Report, path: Path) -> Path:
+    """Writes the page and its figures, and returns the page's path.
+
+    Raises:
+        RecipeError: it is not the name of a page.
+        SDBuildError: a file cannot be written.
+    """
+    if path.suffix not in (".html", ".htm"):
+        raise RecipeError(f"report={path}: expected the name of a page, FILE.html",
+                          hint="its figures go beside it, to FILE.json")
+    figures = json.dumps({"schema": SCHEMA, **report.to_json()}, indent=2)
+    for file, text in ((path, report.to_html()), (path.with_suffix(".json"), figures + "\n")):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, "utf-8")
+        except OSError as error:
+            raise SDBuildError(f"{file}: cannot be written: {error.strerror}") from error
+    return path

@@ -1,0 +1,214 @@
+"""A report made from finished bundles: what the store knows of each is read, the rest generated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdbuild import __version__
+from sdbuild.base.errors import BundleError
+from sdbuild.bundle.manifest import Bundle
+from sdbuild.bundle.places import opened
+from sdbuild.bundle.request import Request
+from sdbuild.families import Floor
+from sdbuild.reports.lineage import Lineage
+from sdbuild.reports.page.facts import facts_of
+from sdbuild.reports.page.labels import labels
+from sdbuild.reports.page.pictures import Album, generated, psnrs, singles
+from sdbuild.reports.page.records import Judged, Known, known
+from sdbuild.reports.page.report import (
+    NOT_JUDGED,
+    REFERENCE,
+    Image,
+    Loss,
+    Original,
+    Report,
+    Sheet,
+    Variant,
+)
+from sdbuild.reports.verdict import Picture, verdict
+from sdbuild.store import Store
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """Images to compare with, what they were asked by, and where they are from."""
+
+    name: str
+    requests: tuple[Request, ...]
+    images: tuple[Pixels | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a report is made.
+
+    Attributes:
+        ask: gives what is asked of a bundle of which no images are known.
+        reference: what all are compared with; None for each one's own original, or else the first.
+        requests: those that the images of a bundle must be of; None for any.
+        store: where its records are looked for.
+        floors: of components, where they are not their family's.
+        accepted: why broken images of palettes are accepted.
+        command: what makes the report again.
+        losses: how many operations of a component are told that lose precision.
+    Units:
+        weight_bytes: of decoded weights that the executor keeps of a component, all if None.
+    """
+
+    ask: Callable[[Bundle], Request]
+    reference: Reference | None = None
+    requests: tuple[Request, ...] | None = None
+    store: Store | None = None
+    floors: Mapping[str, Floor] | None = None
+    accepted: str = ""
+    command: str = ""
+    losses: int = 5
+    predictor: str = "auto"
+    weight_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """A bundle, where it was said to be, what is assumed of it, and what the store knows."""
+
+    place: str
+    bundle: Bundle
+    notes: tuple[str, ...]
+    known: Known | None
+    judged: Judged | None
+
+
+def report_on(
+    places: Sequence[Path], options: Options, variant: str | None = None,
+    prediction_type: str | None = None,
+) -> Report:
+    """Returns the report on the bundles at some places: folders, zips, or `hub:owner/name`.
+
+    Raises:
+        BundleError, MILError: one is none, or cannot draw.
+        SourceError: the Hub does not have it.
+        StepError: a record of it is not what a step writes.
+    """
+    store = options.store
+    lineage = Lineage(store.records()) if store else None
+    with ExitStack() as stack:
+        found = []
+        for place in places:
+            bundle, notes = stack.enter_context(opened(place, variant, prediction_type))
+            record = known(bundle.folder, store, lineage) if store and lineage else None
+            judged = record.judged(store) if store and record else None
+            found.append(_Opened(place=str(place), bundle=bundle, notes=tuple(notes), known=record,
+                                 judged=_fitting(judged, options)))
+        return _Maker(options).report(found)
+
+
+def _fitting(judged: Judged | None, options: Options) -> Judged | None:
+    """Returns the images that are known if they are of what is asked for."""
+    is_other = judged and options.requests is not None and judged.requests != options.requests
+    return None if options.reference or is_other else judged
+
+
+class _Maker:
+    """Makes a report: its sheets grow as originals are met."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._album = Album()
+        self._sheets: dict[str, tuple[Reference, Sheet]] = {}
+
+    def report(self, bundles: Sequence[_Opened]) -> Report:
+        """Returns the report on the bundles, in their order."""
+        if self._options.reference:
+            self._sheet("", self._options.reference)
+        for each in bundles:
+            if each.judged:
+                self._sheet(each.judged.key, Reference(
+                    name=f"{each.bundle.name} in PyTorch, fp32", requests=each.judged.requests,
+                    images=each.judged.originals))
+        variants = [self._variant(each) for each in bundles]
+        named = labels([variant.name for variant in variants])
+        return Report(
+            title=", ".join(dict.fromkeys(variant.series for variant in variants)),
+            sheets=tuple(sheet for _, sheet in self._sheets.values()),
+            variants=tuple(replace(v, label=n) for v, n in zip(variants, named, strict=True)),
+            command=self._options.command, software=f"sdbuild {__version__}",
+            pictures=self._album.pictures,
+        )
+
+    def _sheet(self, key: str, reference: Reference) -> None:
+        if key in self._sheets:
+            return
+        originals = tuple(
+            Original(prompt=request.prompt, seed=request.seed, settings=request.settings(),
+                     image=self._album.add(image))
+            for request, image in zip(reference.requests, reference.images, strict=True))
+        self._sheets[key] = (reference, Sheet(name=reference.name, originals=originals))
+
+    def _variant(self, each: _Opened) -> Variant:
+        facts = facts_of(each.bundle, each.known, self._options.store, self._options.floors)
+        number, images, word, notes = self._images(each)
+        accepted = self._options.accepted if word == "broken" and facts.is_palettized else ""
+        return Variant(
+            name=facts.name, label=facts.name, series=each.bundle.name, place=each.place,
+            verdict=word, accepted=accepted, size_bytes=facts.size_bytes, sheet=number,
+            images=images, parts=facts.parts, violations=facts.violations, hosts=facts.hosts,
+            losses=self._losses(each.bundle) if images and self._options.losses else (),
+            costs=each.known.costs() if each.known else (),
+            licence=facts.licence, sources=facts.sources, tools=facts.tools,
+            command=facts.command, notes=(*each.notes, *notes),
+        )
+
+    def _images(self, each: _Opened) -> tuple[int | None, tuple[Image, ...], str, list[str]]:
+        """Returns the number of a bundle's sheet, its images, the verdict, and what there is to
+        note."""
+        if each.judged:
+            number = list(self._sheets).index(each.judged.key)
+            pictures, made = each.judged.pictures, each.judged.images
+            return number, self._of(pictures, made), verdict(pictures), []
+        try:
+            return self._compared(each)
+        except BundleError as error:
+            return None, (), NOT_JUDGED, [f"no images: {error.message}"]
+
+    def _compared(self, each: _Opened) -> tuple[int | None, tuple[Image, ...], str, list[str]]:
+        """Generates the images of the first sheet with a bundle; without one, they are the
+        sheet."""
+        options, word = self._options, ""
+        if not self._sheets:
+            requests = options.requests or singles(options.ask(each.bundle))
+            first = generated(each.bundle, requests, options.predictor, options.weight_bytes)
+            self._sheet(each.place, Reference(name=each.bundle.description, requests=requests,
+                                              images=tuple(first)))
+            made, word = first, REFERENCE
+        (reference, _), *_ = self._sheets.values()
+        if not word:
+            made = generated(each.bundle, reference.requests, options.predictor,
+                             options.weight_bytes)
+        pictures = [
+            Picture(prompt=request.prompt, seed=request.seed, psnr_db=found)
+            for request, found in zip(reference.requests, psnrs(made, reference.images),
+                                      strict=True)]
+        return 0, self._of(pictures, made), word or verdict(pictures), []
+
+    def _of(self, pictures: Sequence[Picture], made: Sequence[Pixels | None]) -> tuple[Image, ...]:
+        return tuple(
+            Image(prompt=p.prompt, seed=p.seed, is_finite=image is not None, verdict=p.verdict,
+                  psnr_db=p.psnr_db if math.isfinite(p.psnr_db) else None,
+                  image=self._album.add(image))
+            for p, image in zip(pictures, made, strict=True))
+
+    def _losses(self, bundle: Bundle) -> tuple[Loss, ...]:
+        """Returns where a bundle that can draw loses precision."""
+        from sdbuild.reports.page.precision import precision
+
+        options = self._options
+        request = next(iter(options.requests or ()), None) or options.ask(bundle)
+        return tuple(precision(bundle, request, options.losses, options.weight_bytes))

@@ -1,0 +1,122 @@
+"""What a finished bundle says of itself: its parts, its rules and hosts, its provenance."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdbuild.base.errors import BundleError
+from sdbuild.base.parsing import Fields
+from sdbuild.bundle.bundle_reader import open_bundle
+from sdbuild.bundle.compatibility import Verdict, verdicts
+from sdbuild.bundle.contract import violations
+from sdbuild.bundle.manifest import MANIFEST, Bundle, read_manifest
+from sdbuild.bundle.rules.rule import Violation
+from sdbuild.families import FAMILIES, Floor
+from sdbuild.mil.files.suffixes import COMPILED
+from sdbuild.reports.lineage import variant
+from sdbuild.reports.page.records import Known
+from sdbuild.reports.page.report import Output, Part
+from sdbuild.store import Store
+from sdbuild.store.scan import files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """The facts of a bundle that need no images."""
+
+    name: str
+    size_bytes: int
+    parts: tuple[Part, ...]
+    violations: tuple[Violation, ...]
+    hosts: tuple[Verdict, ...]
+    licence: str
+    sources: Mapping[str, str]
+    tools: Mapping[str, str]
+    command: str
+
+    @property
+    def is_palettized(self) -> bool:
+        """Whether a part of it has palettes."""
+        return any(part.nbits for part in self.parts)
+
+
+def facts_of(
+    bundle: Bundle, known: Known | None, store: Store | None,
+    floors: Mapping[str, Floor] | None = None,
+) -> Facts:
+    """Returns the facts of a bundle.
+
+    Args:
+        known: its records in the store, which tell its parity.
+        floors: of its components; those of its family where they are None.
+
+    Raises:
+        BundleError: a field of its manifest is not what it must be.
+    """
+    has_manifest = (bundle.folder / MANIFEST).is_file()
+    manifest = read_manifest(bundle.folder) if has_manifest else Fields(
+        {}, str(bundle.folder), BundleError)
+    is_compiled = all(path.suffix == COMPILED for paths in bundle.models.values() for path in paths)
+    if floors is None:
+        family = FAMILIES.get(bundle.family)
+        floors = {c.name: c.floor for c in family.components} if family else {}
+    parity = known.parity(store) if known and store else {}
+    return Facts(
+        name=variant(known.bundle) if known else bundle.folder.name,
+        size_bytes=_size(bundle.folder),
+        parts=tuple(_parts(bundle, manifest, parity, floors)),
+        violations=violations(bundle.folder) if is_compiled else (),
+        hosts=verdicts(open_bundle(bundle.folder)) if is_compiled else (),
+        licence=str(manifest.values.get("licence") or ""),
+        sources=dict(_made_from(manifest, "source")), tools=dict(_made_from(manifest, "tools")),
+        command=_command(bundle, manifest) if has_manifest else "",
+    )
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in files(folder))
+
+
+def _parts(
+    bundle: Bundle, manifest: Fields, parity: Mapping[str, Mapping[str, float]],
+    floors: Mapping[str, Floor],
+) -> Iterator[Part]:
+    said = manifest.fields("components", default={})
+    for name, models in bundle.models.items():
+        entry = said.fields(name, default={})
+        nbits = entry.integer("nbits", low=1, high=16, default=0) or None
+        floor = floors.get(name.partition("/")[0])
+        yield Part(
+            name=name, models=tuple(path.name for path in models), nbits=nbits,
+            size_bytes=sum(map(_size, models)),
+            outputs=tuple(
+                Output(name=output, psnr_db=worst if math.isfinite(worst) else None,
+                       is_finite=not math.isnan(worst), floor_db=floor.at(nbits) if floor else None)
+                for output, worst in parity.get(name, {}).items()))
+
+
+def _made_from(manifest: Fields, name: str) -> Iterator[tuple[str, str]]:
+    """Yields the files, or the tools, that the steps of a bundle name, each with its digest or
+    version."""
+    for entry in manifest.listed("made_from", dict, default=[]):
+        found = Fields(entry, f"{manifest.where}: made_from", BundleError).fields(name, default={})
+        for key in sorted(found.values):
+            yield key, found.text(key)
+
+
+def _command(bundle: Bundle, manifest: Fields) -> str:
+    """Returns the command that builds a bundle like this one, by what its manifest says."""
+    components = manifest.fields("components", default={})
+    each = [components.fields(name) for name in components.values]
+    nbits = max((entry.integer("nbits", low=1, high=16, default=0) for entry in each), default=0)
+    unet = bundle.models.get("unet", ())
+    words = {
+        "model": bundle.name, "size": f"{bundle.width_px}x{bundle.height_px}",
+        "attention": bundle.attention, "quant": nbits or "none", "chunk": len(unet) or 1,
+        "target": manifest.text("target", default="iOS16"),
+    }
+    return shlex.join(["sdbuild", "build", *(f"{k}={v}" for k, v in words.items())])
