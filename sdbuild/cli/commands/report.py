@@ -56,7 +56,7 @@ def command(
     own, which is built and measured if needed, if none is named. report=FILE.html says where the
     page goes.
     """
-    from sdbuild.engine.process import PATIENT
+    from sdbuild.base.machine import PATIENT
     from sdbuild.reports.page.bundles import Options, report_on
 
     os.environ.update(PATIENT)  # before torch starts its threads
