@@ -1,13 +1,15 @@
-"""A Hub on this machine: the HTTP that huggingface_hub speaks when it reads a model repository.
+"""A Hub on this machine: the HTTP that huggingface_hub speaks with model repositories.
 
 Two servers, as there are two in the world: the Hub, which answers about repositories and hands out
 small files, and a CDN at another address, where the Hub sends whoever asks for a file in LFS.
 
 Source:
     huggingface_hub 2.4.0 (Apache 2.0): `hf_api.py` (model_info, auth_check), `file_download.py`
-    (HEAD and GET of /resolve/), `utils/_http.py` (X-Error-Code, redirects, Retry-After).
+    (HEAD and GET of /resolve/), `utils/_http.py` (X-Error-Code, redirects, Retry-After),
+    `_commit_api.py` and `lfs.py` (preupload, the batches of LFS, uploads, commits).
 """
 
+import base64
 import dataclasses
 import hashlib
 import http.server
@@ -19,6 +21,8 @@ import urllib.parse
 
 API = re.compile(r"/api/models/([^/]+/[^/]+)(/auth-check|/revision/([^/]+))?")
 RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+WRITE = re.compile(r"/api/models/([^/]+/[^/]+)/(preupload|commit|xet-write-token)/([^/]+)")
+BATCH = re.compile(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 
 
 @dataclasses.dataclass
@@ -56,7 +60,8 @@ class Fault:
 
 class Hub:
     """The two servers. `requests` are those so far, as (method, path, whether with a token);
-    `ranges` what the CDN was asked for."""
+    `ranges` what the CDN was asked for, and `uploads` what was put there. With `offers_xet`, it
+    names a store of chunks, which refuses what comes."""
 
     token = "hf_only_for_tests"
 
@@ -65,6 +70,8 @@ class Hub:
         self.faults = []
         self.requests = []
         self.ranges = []
+        self.uploads = {}
+        self.offers_xet = False
         self.closed = threading.Event()
         self.servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind)
                         for kind in (HubHandler, CDNHandler)]
@@ -102,11 +109,11 @@ class Hub:
     def objects(self):
         """The content of every file in LFS, by its digest."""
         return {hashlib.sha256(content).hexdigest(): content for r in self.repositories.values()
-                for files in r.commits.values() for content in files.values()}
+                for files in r.commits.values() for content in files.values()} | self.uploads
 
 
 def is_lfs(path):
-    return path.endswith((".safetensors", ".bin", ".ckpt"))
+    return path.endswith((".safetensors", ".bin", ".ckpt", ".zip", ".png"))
 
 
 def blob_id(content):
@@ -129,7 +136,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.answer()
 
+    def do_POST(self):
+        self.answer()
+
+    def do_PUT(self):
+        self.answer()
+
+    def body(self):
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        found = b""
+        while size := int(self.rfile.readline().strip() or b"0", 16):
+            found += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return found
+
     def answer(self):
+        self.content = self.body() if self.command in ("POST", "PUT") else b""
         path = self.path.partition("?")[0]  # quoted: a branch may have a / in its name
         authorization = self.headers.get("authorization")
         self.hub.requests.append((self.command, path, authorization is not None))
@@ -148,7 +172,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for name, value in ({"Content-Length": str(len(content))} | (headers or {})).items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "GET":
+        if self.command == "HEAD":
             return
         cut = self.fault.cut_after if self.fault else None
         self.wfile.write(content if cut is None else content[:cut])
@@ -170,8 +194,83 @@ class HubHandler(Handler):
             self.about(found[1], found[2] or "", urllib.parse.unquote(found[3] or "main"))
         elif found := RESOLVE.fullmatch(path):
             self.resolve(*map(urllib.parse.unquote, found.groups()))
+        elif found := WRITE.fullmatch(path):
+            self.write(*map(urllib.parse.unquote, found.groups()))
+        elif found := BATCH.fullmatch(path):
+            self.batch(found[1])
+        elif path == "/api/repos/create":
+            self.create(json.loads(self.content))
+        elif path == "/api/validate-yaml":
+            self.send_json({"errors": [], "warnings": []})
         else:
             self.send(404)
+
+    def send_json(self, content, status=200):
+        self.send(status, {"Content-Type": "application/json"}, json.dumps(content).encode())
+
+    def create(self, asked):
+        name = "/".join(filter(None, (asked["organization"], asked["name"])))
+        if not self.has_token:
+            self.refuse(401, "", "Invalid username or password.")
+        elif name in self.hub.repositories:
+            self.send_json({"error": "You already created this model repo",
+                            "url": f"{self.hub.url}/{name}"}, 409)
+        else:
+            self.hub.add(name, {".gitattributes": b"*.bin filter=lfs\n"},
+                         is_private=asked.get("visibility") == "private")
+            self.send_json({"url": f"{self.hub.url}/{name}", "name": name, "id": name})
+
+    def write(self, name, what, revision):
+        repository = self.repository(name)
+        if repository is None:
+            return
+        if not self.has_token:
+            self.refuse(403, "", "You don't have the rights to write.")
+        elif what == "preupload":
+            files = repository.commits[repository.commit_of(revision)]
+            self.send_json({"files": [
+                {"path": f["path"], "uploadMode": "lfs" if is_lfs(f["path"]) else "regular",
+                 "shouldIgnore": False, "oid": oid(f["path"], files)}
+                for f in json.loads(self.content)["files"]]})
+        elif what == "commit":
+            self.commit(name, repository, revision)
+        elif self.hub.offers_xet:
+            self.send_json({"casUrl": f"{self.hub.cdn_url}/cas", "accessToken": "of-xet",
+                            "exp": 1 << 33}, 200)
+        else:
+            self.refuse(404, "", "This repository has no xet storage.")
+
+    def batch(self, name):
+        if self.repository(name) is None:
+            return
+        if not self.has_token:
+            self.refuse(403, "", "You don't have the rights to write.")
+            return
+        objects = self.hub.objects()
+        href = f"{self.hub.cdn_url}/upload/"
+        self.send_json({"transfer": "basic", "objects": [
+            {"oid": each["oid"], "size": each["size"]} | ({} if each["oid"] in objects else {
+                "actions": {"upload": {"href": href + each["oid"]}}})
+            for each in json.loads(self.content)["objects"]]})
+
+    def commit(self, name, repository, revision):
+        files = dict(repository.commits[repository.commit_of(revision)])
+        objects = self.hub.objects()
+        for line in self.content.splitlines():
+            key, value = (json.loads(line)[part] for part in ("key", "value"))
+            parent = value.get("parentCommit", repository.branches[revision])
+            if key == "header" and parent != repository.branches[revision]:
+                self.refuse(412, "", "A commit has happened since.")
+                return
+            if key == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif key == "lfsFile":
+                files[value["path"]] = objects[value["oid"]]
+            elif key == "deletedFile":
+                del files[value["path"]]
+        commit = self.hub.commit(name, files, revision)
+        self.send_json({"commitUrl": f"{self.hub.url}/{name}/commit/{commit}",
+                        "commitOid": commit, "pullRequestUrl": None})
 
     def repository(self, name):
         """The repository, unless nobody may know that it is there."""
@@ -238,6 +337,17 @@ class HubHandler(Handler):
 
 class CDNHandler(Handler):
     def respond(self, path):
+        if path.startswith("/cas"):
+            self.send(403)
+            return
+        if self.command == "PUT":
+            digest = hashlib.sha256(self.content).hexdigest()
+            if digest != path.rpartition("/")[2]:
+                self.send(400)
+                return
+            self.hub.uploads[digest] = self.content
+            self.send(200, {"ETag": f'"{digest}"'})
+            return
         content = self.hub.objects()[path.strip("/")]
         if self.fault and self.fault.swap is not None:
             content = self.fault.swap
@@ -251,6 +361,13 @@ class CDNHandler(Handler):
         rest = content[start:]
         self.send(206, headers | {
             "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}, rest)
+
+
+def oid(path, files):
+    """What the Hub calls a file: the digest of its content, or of git's blob."""
+    if path not in files:
+        return None
+    return hashlib.sha256(files[path]).hexdigest() if is_lfs(path) else blob_id(files[path])
 
 
 def sibling(path, content):

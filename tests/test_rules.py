@@ -19,7 +19,8 @@ GOLDEN = ROOT / "tests" / "golden" / "step_code.json"
 HEAVY = {"numpy", "torch", "coremltools", "diffusers", "transformers", "huggingface_hub", "PIL",
          "google", "safetensors", "numba", "fsspec", "s3fs", "paramiko", "httpx"}
 LAYERS = ("base", "families", "safetensors", "store", "mil", "checkpoints", "bundle", "recipe",
-          "engine", "models", "lowering", "runtime", "steps", "reports", "cli")
+          "engine", "models", "lowering", "runtime", "steps", "reports", "publish",
+          "cli")
 """The folders of the package. Each imports itself and those before it, and nothing else."""
 
 ONLY = {

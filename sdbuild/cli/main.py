@@ -24,13 +24,20 @@ from sdbuild.cli.options import CONTEXT, print_json
 SECTIONS = {
     "Build": ("build", "generate", "check", "report", "contract", "why", "matrix", "export"),
     "Project": ("init", "recipes", "lock", "refresh", "doctor", "schema", "completion"),
-    "Bundles and models": ("relink", "weight", "mil"),
+    "Bundles and models": ("relink", "diff", "weight", "mil"),
+    "Hub": ("publish", "pull", "reproduce"),
+    "Apple's command lines": (
+        "torch2coreml", "pipeline", "chunk", "mixed-bit-compression-pre-analysis",
+        "mixed-bit-compression-apply"),
     "Store": ("du", "gc", "verify", "history", "find", "push"),
     "Tasks": ("list", "info", "forget", "clean"),
 }
 """The commands as the help text lists them; any other comes last."""
 
 _DOIT = ("run", "ignore", "dumpdb", "strace", "tabcompletion", "reset-dep", "help")
+
+_ALSO = {"chunk_mlprogram": "chunk"}
+"""What a command is called in the package whose flags it takes."""
 
 
 def names() -> list[str]:
@@ -59,9 +66,10 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Finds the command that the first argument names, or says what may be meant."""
-        name = args[0]
+        name = _ALSO.get(args[0], args[0].replace("_", "-"))
         if name in names():
-            return super().resolve_command(ctx, args)
+            return super().resolve_command(ctx, [name, *args[1:]])
+        name = args[0]
         if name in _DOIT:
             hint = "sdbuild --help lists the commands" if name == "help" else f"doit {name}"
         elif ":" in name:

@@ -166,7 +166,7 @@ class Command(click.Command):
         is_value = is_literal = False
         for arg, following in zip(args, [*args[1:], ""], strict=False):
             if not is_value and not is_literal:
-                _check_typography(arg)
+                check_typography(arg)
             word = _WORD.fullmatch(arg)
             optional = None if is_value or is_literal else options.get(arg)
             if isinstance(optional, OptionalValue) and not optional.takes(following):
@@ -209,7 +209,7 @@ class Command(click.Command):
                 formatter.write_dl(records, col_max=30)
 
 
-def _check_typography(arg: str) -> None:
+def check_typography(arg: str) -> None:
     """Refuses an argument that was copied from a page which replaced dashes or quotes.
 
     Raises:
@@ -255,6 +255,11 @@ def recipe_variables(*, with_image: bool = False) -> Any:
 
 _OF_IMAGE = (*_GROUPS[1][1], VARIABLES["out"], VARIABLES["report"], VARIABLES["trace"],
              VARIABLES["predictor"])
+
+def variables(group: str, *fields: Field) -> Any:
+    """Adds some variables."""
+    return _adds(((group, fields),), lambda field: True)
+
 
 store_variables = _adds((("Settings", (VARIABLES["cache"],)),), lambda field: True)
 """Adds `--cache`."""

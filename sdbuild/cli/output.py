@@ -36,6 +36,7 @@ def outputs() -> dict[str, Keys]:
     from sdbuild.bundle.compatibility import Verdict
     from sdbuild.bundle.rules.rule import Violation
     from sdbuild.cli.doctor import Finding
+    from sdbuild.publish.changes import Changed
     from sdbuild.reports.du import Usage
     from sdbuild.reports.gc import Garbage
     from sdbuild.reports.page.report import Report
@@ -51,6 +52,7 @@ def outputs() -> dict[str, Keys]:
         "check": BUILD | {"report": str},
         "clean": {"lines": [str]},
         "contract": {"rules": int, "violations": [Violation], "hosts": [Verdict]},
+        "diff": {"components": [Changed], "bytes": int, "whole_bytes": int},
         "doctor": {"findings": [Finding]},
         "du": keys_of(Usage),
         "export": {"path": str, "artifact": ARTIFACT},
@@ -64,11 +66,17 @@ def outputs() -> dict[str, Keys]:
         "list": {"tasks": [steps]},
         "lock": {"recipe": str, "is_written": bool, "parts": Mapping[str, Mapping[str, str]],
                  "commits": Mapping[str, str]},
+        "publish": {"repository": str, "folder": str, "page": str, "is_dry_run": bool,
+                    "files": [{"path": str, "bytes": int, "sha256": str}],
+                    "added": [str], "gone": [str]},
+        "pull": {"bundle": str},
         "push": {"steps": [{"step": str, "state": str}]},
         "recipes": {"recipes": [recipe]},
         "report": {"page": str, "report": keys_of(Report, "pictures") | {"verdict": str}},
         "refresh": {"moves": [{"place": str, "before": str, "after": str}], "is_locked": bool},
         "relink": {"bundle": str, "warnings": [str], "artifact": ARTIFACT},
+        "reproduce": {"repository": str, "folder": str, "is_same": bool, "same": int,
+                      "different": [{"path": str, "what": str}], "why": [str]},
         "verify": keys_of(Verified) | {"is_whole": bool},
         "weight": {"component": str, "tensor": str, "stops": [Stop]},
         "why": {"steps": [Reason], "places": [Standing], "recipe": str},

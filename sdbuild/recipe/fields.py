@@ -87,6 +87,9 @@ RECIPE_FIELDS = (
     Field(name="prediction_type", parse=values.choice(*PREDICTION_TYPES), default=None,
           choices=PREDICTION_TYPES, is_tagged=True, is_of_checkpoint=True,
           meaning="what the U-Net predicts, where the checkpoint does not say or is wrong"),
+    Field(name="licence", parse=values.licence, default=None, unit="NAME",
+          meaning="the checkpoint's licence as the Hub names it, for publish, where its model card "
+          "does not say or is wrong"),
     Field(name="size", parse=values.sizes, unit="WxH,…",
           meaning="sizes of images in pixels, WIDTHxHEIGHT; of several the first is that of hosts "
           "which choose none"),

@@ -57,6 +57,7 @@ _OF_PARSERS: dict[Any, Schema] = {
     values.attention: {"enum": [*values.ATTENTIONS, *map(str.upper, values.ATTENTIONS)]},
     values.scheduler: {"anyOf": [{"enum": list(SCHEDULERS)},
                                  {"type": "string", "pattern": "[A-Z]"}]},
+    values.licence: {"type": "string", "pattern": r"^\s*[A-Za-z0-9][A-Za-z0-9.+-]{0,63}\s*$"},
     values.yes: {"anyOf": [{"type": "boolean"}, {"enum": ["yes", "no"]}]},
     values.prompts: {"type": "array", "items": _FILLED, "minItems": 1, "maxItems": 16},
     values.memory: {"anyOf": [{"type": "integer", "minimum": 100_000_000},

@@ -44,9 +44,10 @@ class Recipe:
     """A wanted bundle, and the pictures to draw with it.
 
     `asked` is what tells it from others of its name beside what all variants have: another source,
-    other components, a recipe from elsewhere. `model` is the name of its file, or that of a family
-    whose defaults hold for a checkpoint that no recipe is for. `found` says which recipe was taken
-    and why, where none was asked for; such a bundle has the name of its checkpoint. `draw` holds
+    other components, a recipe from elsewhere. `file` is where it stands, None if it has none, and
+    `model` its name, or that of a family whose defaults hold for a checkpoint that no recipe is
+    for. `found` says which recipe was taken and why, where none was asked for; such a bundle has
+    the name of its checkpoint. `draw` holds
     the settings that the recipe names, which go into the bundle; `request` is what the command
     line makes of them, which does not.
     """
@@ -56,6 +57,7 @@ class Recipe:
     family: Family
     components: tuple[Component, ...]
     model: str
+    file: Path | None
     found: str
     asked: Mapping[str, Any]
     sources: Sources
@@ -135,6 +137,7 @@ def load(
         family=family,
         components=components,
         model=path.stem,
+        file=None if found and not found.model else path,
         found=found.because if found else "",
         asked=naming.asked(fields, sources, words, elsewhere),
         sources=sources,
@@ -178,7 +181,8 @@ def _found(
         return None
     given = tuple(field for field in RECIPE_FIELDS if field.name in words)
     fields: dict[str, Any] = dict.fromkeys(
-        ("config", *ELSEWHERE, "lora", "controlnet", "prediction_type", "size", "attention"))
+        ("config", *ELSEWHERE, "lora", "controlnet", "prediction_type", "licence", "size",
+         "attention"))
     fields |= values_of(given, {}, words, "")
     source = Sources.of(fields, words, Path.cwd()).checkpoint
     sizes = fields["size"] or (None,)

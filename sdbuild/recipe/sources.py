@@ -51,7 +51,8 @@ class Sources:
 
     `elsewhere` holds what does not come from the checkpoint, by the field that says where it lies.
     `lock` holds for the recipe's own checkpoint only. `prediction_type` stands in the place of what
-    the checkpoint says of itself. `controlnets` are called as hosts call them.
+    the checkpoint says of itself, and `licence` in that of what its card says.
+    `controlnets` are called as hosts call them.
     """
 
     checkpoint: Source
@@ -60,6 +61,7 @@ class Sources:
     loras: tuple[Lora, ...]
     lock: Lock | None
     prediction_type: str | None
+    licence: str | None
 
     @classmethod
     def of(
@@ -92,6 +94,7 @@ class Sources:
                         for place, strength in fields["lora"] or ()),
             lock=lock,
             prediction_type=fields["prediction_type"],
+            licence=fields["licence"],
         )
         found._check_config()
         return found

@@ -7,6 +7,7 @@ list) or from the command line (text); both go through the same parser, so that 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,14 @@ def _filled(value: Any) -> str:
     if not text(value).strip():
         raise ValueError("text that is not empty")
     return value
+
+
+def licence(value: Any) -> str:
+    """Returns the name of a licence, as the Hub writes it: `creativeml-openrail-m`."""
+    found = _filled(value).strip().lower()
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,63}", found):
+        raise ValueError("a licence as the Hub names it, such as creativeml-openrail-m or other")
+    return found
 
 
 def names(value: Any) -> tuple[str, ...]:

@@ -19,8 +19,9 @@ from tests.test_rules import PACKAGE, ROOT
 TEMPLATES = PACKAGE / "cli" / "templates"
 FILES = {"recipe.schema.json": json_schema.recipe, "project.schema.json": json_schema.project}
 RECIPES = [*BUILT_IN.glob("*.toml"), TEMPLATES / "recipe.toml"]
-WITHOUT_JSON = {"completion", "matrix", "mil", "schema"}
-"""A script, GitHub's form, commands with tables of their own, and JSON anyway."""
+WITHOUT_JSON = {"completion", "matrix", "mil", "schema", "torch2coreml", "pipeline", "chunk",
+                "mixed-bit-compression-pre-analysis", "mixed-bit-compression-apply"}
+"""A script, GitHub's form, commands with tables of their own, JSON anyway, and flags of others."""
 
 
 def problems(schema, value):

@@ -1,0 +1,41 @@
+"""A program of Apple's package as a command of ours, which leaves its arguments to argparse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from sdbuild.cli.apple.flags import Given, Program
+from sdbuild.cli.options import check_typography
+
+
+class ProgramCommand(click.Command):
+    """A command whose arguments a program reads."""
+
+    def __init__(self, program: Program, run: Callable[[Given], int]) -> None:
+        super().__init__(program.command, help=run.__doc__, add_help_option=False)
+        self._program = program
+        self._run = run
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keeps the arguments, or shows what they may be."""
+        if any(arg in ("-h", "--help") for arg in args):
+            click.echo(self._program.help())
+            ctx.exit()
+        ctx.args = args
+        return args
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Reads the arguments and runs the command."""
+        for arg in ctx.args:
+            check_typography(arg)
+        return self._run(self._program.read(ctx.args))
+
+
+def as_program(program: Program) -> Callable[[Callable[[Given], int]], ProgramCommand]:
+    """Makes a command of a function that takes what a program's flags say."""
+    def decorate(function: Callable[[Given], int]) -> ProgramCommand:
+        return ProgramCommand(program, function)
+    return decorate

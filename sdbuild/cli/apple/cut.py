@@ -1,0 +1,72 @@
+"""`sdbuild chunk`: a package of any name, cut in two."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sdbuild.base.errors import MILError
+from sdbuild.base.paths import outside_path
+from sdbuild.base.units import size
+from sdbuild.cli.apple.flags import Given
+from sdbuild.mil.files.suffixes import PACKAGE
+
+_LEAST_PSNR_DB = 55.0
+"""Chunks compute the same in fp32, with a value recast where they are cut."""
+
+
+def cut(flags: Given, say: Callable[[str], None]) -> int:
+    """Writes the chunks of a package; the exit status is 1 if they do not give what it gives.
+
+    Raises:
+        MILError: it cannot be cut, or a chunk is there already.
+    """
+    from sdbuild.mil.edit.chunk import chunk
+    from sdbuild.mil.edit.pipeline import chunk_into_pipeline
+
+    source = outside_path(flags.mlpackage_path, "--mlpackage-path")
+    folder = outside_path(flags.o, "-o")
+    if not source.is_dir():
+        raise MILError(f"{source}: there is no such package")
+    stem = source.name.removesuffix(PACKAGE)
+    if flags.merge_chunks_in_pipeline_model:
+        made = [folder / f"{stem}_chunked_pipeline{PACKAGE}"]
+        report = chunk_into_pipeline(source, made[0], 2)
+    else:
+        made = [folder / f"{stem}_chunk{number}{PACKAGE}" for number in (1, 2)]
+        report = chunk(source, made)
+    for number, part in enumerate(report.chunks):
+        say(f"{made[min(number, len(made) - 1)]}  {size(part.blob_bytes)}")
+    status = 0
+    if flags.check_output_correctness:
+        psnr = _psnr(source, made)
+        say(f"{psnr:.1f} dB between the package and its chunks")
+        status = 0 if psnr >= _LEAST_PSNR_DB else 1
+    if flags.remove_original and status == 0:
+        shutil.rmtree(source)
+        say(f"{source}: removed")
+    return status
+
+
+def _psnr(source: Path, chunks: Sequence[Path]) -> float:
+    """Returns the least PSNR, over the outputs, of what chunks give against their package, in dB;
+    infinity if it is the same."""
+    import numpy as np
+
+    from sdbuild.mil.cli.run import predict
+    from sdbuild.mil.inspect.summary import read_models
+
+    def outputs(paths: Sequence[Path]) -> dict[str, np.ndarray]:
+        models = [model for path in paths for model in read_models(path)]
+        *_, last = predict(models, {})
+        return dict(last.outputs)
+
+    wanted, found = outputs([source]), outputs(chunks)
+    worst = float("inf")
+    for name, one in wanted.items():
+        error = float(np.mean((one.astype(np.float64) - found[name].astype(np.float64)) ** 2))
+        if error:
+            peak = float(np.abs(one).max())
+            worst = min(worst, float(20 * np.log10(peak) - 10 * np.log10(error)))
+    return worst

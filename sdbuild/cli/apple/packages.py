@@ -1,0 +1,173 @@
+"""What Apple's converter does with packages that lie in its folder: palettes, chunks, compiling.
+
+It takes packages as they are, whoever made them; so does this, but what it makes is never stale.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdbuild.base.apple import compiler
+from sdbuild.base.errors import RecipeError
+from sdbuild.cli.apple import names
+from sdbuild.cli.apple.flags import Given
+from sdbuild.cli.apple.layout import FOREIGN, OURS, Output
+from sdbuild.families.model_names import NAMES
+from sdbuild.mil.files.suffixes import PACKAGE
+
+if TYPE_CHECKING:
+    from sdbuild.mil.files.package import Model
+
+
+def check_fits(path: Path, flags: Given) -> None:
+    """Makes sure that a package which is used as it is, is what flags ask for.
+
+    Raises:
+        RecipeError: it is of another layout, size, batch or number of bits.
+        MILError: it cannot be read.
+    """
+    from sdbuild.mil.files.read import read_model
+
+    model = read_model(path)
+    for flag, found, expected in _claims(model, flags):
+        if found != expected:
+            raise RecipeError(
+                f"{path}: it is there already and was not made by sdbuild; {flag} asks for "
+                f"{expected}, and it has {found}",
+                hint="move it away, so that it is converted again")
+
+
+def _claims(model: Model, flags: Given) -> Iterator[tuple[str, object, object]]:
+    """Yields what flags that are there ask of a package: the flag, what it has, what it should."""
+    shape = model.input_shapes.get("sample", ())
+    if len(shape) != 4:
+        return
+    batch, _, rows, columns = shape
+    if flags.latent_h is not None:
+        yield "--latent-h", rows, flags.latent_h
+    if flags.latent_w is not None:
+        yield "--latent-w", columns, flags.latent_w
+    if flags.unet_batch_one:
+        yield "--unet-batch-one", f"a batch of {batch}", "a batch of 1"
+    if "attention_implementation" in flags.explicit:
+        block = next(iter(model.program.functions.values())).block
+        has_einsum = any(op.type == "einsum" for op in block.operations)
+        is_split = flags.attention_implementation != "ORIGINAL"
+        words = {True: "split attention", False: "original attention"}
+        yield "--attention-implementation", words[has_einsum], words[is_split]
+
+
+def palettize(output: Output, name: str, nbits: int) -> bool:
+    """Gives a package that is there palettes of so many bits; says whether it did: one that has
+    them stays.
+
+    Raises:
+        RecipeError: it has palettes of other bits, which are not undone.
+    """
+    from sdbuild.mil.compress.palettize import palettize as compress
+    from sdbuild.mil.inspect.summary import read_models, weights
+
+    path = output.path(name)
+    own = {weight.bits for model in read_models(path) for weight in weights(model)
+           if weight.bits < 16}
+    if own == {nbits}:
+        return False
+    if own:
+        raise RecipeError(
+            f"{path}: its weights have {', '.join(map(str, sorted(own)))} bits, and what they were "
+            f"is lost, so they cannot get {nbits}",
+            hint="convert it again with --convert-… beside --quantize-nbits")
+    source = output.path(f".{name}.fp16")
+    path.rename(source)
+    try:
+        output.put(name, "", lambda new: compress(source, new, nbits=nbits))
+    except BaseException:
+        if not path.exists():
+            source.rename(path)
+        raise
+    shutil.rmtree(source)
+    return True
+
+
+def chunk(output: Output, model: str, component: str) -> bool:
+    """Cuts the package of a denoiser in two; says whether the chunks are new."""
+    from sdbuild.mil.edit.chunk import chunk as cut
+
+    whole = names.package(model, component)
+    parts = [names.package(model, component, number) for number in (1, 2)]
+    made_from = output.digest(whole)
+    if all(output.source(part) == made_from for part in parts):
+        return False
+    for part in parts:
+        output.refuse_foreign(part)
+    made = [output.path(f".{part}") for part in parts]
+    for path in made:
+        shutil.rmtree(path, ignore_errors=True)
+    try:
+        cut(output.path(whole), made)
+        for part, path in zip(parts, made, strict=True):
+            output.put(part, made_from, path.rename)
+    finally:
+        for path in made:
+            shutil.rmtree(path, ignore_errors=True)
+    return True
+
+
+def drop_stale_chunks(output: Output, model: str, component: str) -> list[str]:
+    """Removes chunks that were cut from another package than the one that is there now, which
+    hosts would run in its place; their names."""
+    whole = names.package(model, component)
+    stale = [part for part in (names.package(model, component, n) for n in (1, 2))
+             if output.path(part).exists() and output.source(part) != output.digest(whole)]
+    for part in stale:
+        output.remove(part)
+    return stale
+
+
+def bundle(output: Output, model: str, nets: tuple[str, ...], wanted: str) -> list[str]:
+    """Compiles every package of the model that is there, and the ControlNets, into `Resources`;
+    the names of what is new there.
+
+    Raises:
+        BundleError: a compiled model would be replaced that sdbuild did not make.
+    """
+    pairs = [(names.package(model, component, chunk), names.compiled(component, chunk))
+             for component in NAMES for chunk in (0, 1, 2)]
+    pairs += [(names.controlnet_package(net), names.compiled_controlnet(net)) for net in nets]
+    made = []
+    for source, target in pairs:
+        if not output.path(source).exists():
+            if output.state(target) == OURS:
+                output.remove(target)
+            continue
+        made_from = output.digest(source)
+        if output.source(target) == made_from or (
+                output.state(source) == output.state(target) == FOREIGN):
+            continue
+        output.refuse_foreign(target)
+        output.put(target, made_from, partial(
+            _compile, output.path(source), name=Path(target).stem, wanted=wanted,
+            is_linked=output.state(source) == OURS))
+        made.append(target)
+    return made
+
+
+def _compile(source: Path, target: Path, *, name: str, wanted: str, is_linked: bool) -> None:
+    """Writes the compiled model, by Apple's compiler where that is wanted and there."""
+    from sdbuild.engine.stage import Job, stage
+    from sdbuild.mil.compile.compile import compile_package
+
+    chosen = compiler(wanted)
+    if chosen == "portable":
+        compile_package(source, target, name=name, is_linked=is_linked)
+        return
+    work = target.parent / "apple"
+    shutil.copytree(source, work / "in" / f"{name}{PACKAGE}")
+    (work / "out").mkdir()
+    stage("compile").run(Job(params={"compiler": chosen}, inputs={"package": work / "in"},
+                             output=work / "out"))
+    next((work / "out").iterdir()).rename(target)

@@ -1,0 +1,1 @@
+"""Finished bundles on the Hub: names, zips, model cards, uploads, and the way back."""
