@@ -21,6 +21,7 @@ from sdbuild.store.scan import files
 SCHEMA = 1
 _LARGEST_PX = 1 << 14
 _LEAST_SCALE = 1e-3
+_MOST_LAYERS = 100
 _LONGEST_NAME = 200
 """In bytes: file systems have 255, and a number and a suffix come after it."""
 
@@ -36,6 +37,7 @@ class Bundle:
         defaults: the settings that the bundle draws best with.
         tokenizer: the folder of its files, the bundle's own if None.
         pad_token_2: that of the second text encoder.
+        clip_skip: the layer of the text encoder that gives the embedding, from the last one, 1.
         zeroes_empty: diffusers gives a negative prompt that is left out an embedding of zeros.
         sizes: those of a bundle that has several, the first one that of hosts which choose none.
         functions: the function to run of each component whose models have one for each size.
@@ -57,6 +59,7 @@ class Bundle:
     tokenizer: Path | None = None
     pad_token_2: str = "!"
     zeroes_empty: bool = True
+    clip_skip: int = 1
     sizes: tuple[tuple[int, int], ...] = ()
     functions: Mapping[str, str] = field(default_factory=dict)
 
@@ -107,6 +110,7 @@ def load_bundle(folder: Path) -> Bundle:
         models={name: _models(folder, entry) for name, entry in components.items()},
         defaults=fields.fields("draw").values,
         description=_describe(fields, components),
+        clip_skip=fields.integer("clip_skip", low=1, high=_MOST_LAYERS, default=1),
         pad_token_2=fields.text("pad_token_2", default="!"),
         zeroes_empty=fields.flag("force_zeros_for_empty_prompt", default=True),
         sizes=sizes,

@@ -54,13 +54,25 @@ def read_architecture(path: Path, params: Mapping[str, Any]) -> Architecture:
                 for name in ("prediction", "padding")}
     padding, prediction = optional["padding"], optional["prediction"]
     is_converted = params.get("prediction") == "epsilon"
+    config = found.fields("config").values
+    if "clip_skip" in params and "num_hidden_layers" in config:
+        config = _without_layers(config, params["clip_skip"] - 1)
     return Architecture(
-        class_name=found.text("class"), config=found.fields("config").values,
+        class_name=found.text("class"), config=config,
         padding={name: padding.integer(name) for name in padding.values} if padding else None,
         prediction=prediction.values if prediction and is_converted else None,
         force_upcast=found.flag("force_upcast", default=True),
         distilled_guidance=params.get("distilled_guidance"),
     )
+
+
+def _without_layers(config: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Returns the config of an encoder without so many of its last layers."""
+    layers = config["num_hidden_layers"]
+    if not isinstance(layers, int) or layers <= count:
+        raise SourceError(f"clip_skip={count + 1}: the text encoder has {layers} layers",
+                          hint=f"use clip_skip from 1 to {layers}")
+    return {**config, "num_hidden_layers": layers - count}
 
 
 def read_latents(path: Path) -> dict[str, Any]:

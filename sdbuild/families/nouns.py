@@ -20,9 +20,10 @@ SIZES = {"B": "batch", "H": "height_px", "h": "height_px", "W": "width_px", "w":
 Precision = Literal["fp16", "fp32"]
 """What a network computes in."""
 
-Setting = Literal["prediction", "attention", "chunk", "lora"]
+Setting = Literal["prediction", "attention", "chunk", "lora", "clip_skip"]
 """A field of a recipe that holds for some components and not for others: what a denoiser predicts,
-how attention is laid out, in how many chunks hosts load it, and which LoRAs change it."""
+how attention is laid out, in how many chunks hosts load it, which LoRAs change it, and how many of
+its last layers are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

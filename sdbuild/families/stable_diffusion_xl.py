@@ -12,7 +12,7 @@ _UNET = STABLE_DIFFUSION.component("unet")
 def _text_encoder(component: Component) -> Component:
     """Returns a text encoder with the ports that XL's U-Net wants to be fed from."""
     return replace(
-        component, network="text_encoder_xl",
+        component, network="text_encoder_xl", settings=component.settings - {"clip_skip"},
         outputs=(
             Port(name="hidden_embeds", shape=(1, "S", "D"), dtype="fp32",
                  meaning="The embedding of each token, from the last layer but one."),

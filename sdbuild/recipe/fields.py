@@ -103,6 +103,9 @@ RECIPE_FIELDS = (
     Field(name="distilled_guidance", parse=values.number(1, 100), default=None, unit="X",
           is_tagged=True, meaning="the guidance that a U-Net is built for which was distilled to "
           "take it as an input, as LCMs are (default: 8.5)"),
+    Field(name="clip_skip", parse=values.integer(1, 24), default="1", unit="N", is_tagged=True,
+          meaning="the layer of the text encoder that gives the embedding: 1 the last, 2 the one "
+          "before it"),
     Field(name="attention", parse=values.attention, default="original", choices=ATTENTIONS,
           meaning="the layout of attention"),
     Field(name="quant", parse=values.nbits, default="none", choices=QUANTS,

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from sdbuild.mil.files.package import Model
 
 _OF_CHECKPOINTS = ("config", "unet", "vae", "refiner_source", "lora", "controlnet",
-                   "distilled_guidance")
+                   "distilled_guidance", "clip_skip")
 """Fields that change what is converted."""
+_NOTHING = (None, (), 1)
+"""What they are where they change nothing."""
 
 
 def check_fields(
@@ -35,7 +37,7 @@ def check_fields(
     if fields["lower"] != PACKAGES:
         return
     for name in _OF_CHECKPOINTS:
-        if fields[name]:
+        if fields[name] not in _NOTHING:
             raise RecipeError(
                 f"{name}: it changes what is converted, and the source is finished packages",
                 hint=f"leave {name} out, or build from the checkpoint that they were made from")

@@ -18,6 +18,7 @@ class Network:
     `sizes` are those of a bundle that has several, in which each model has a function for each;
     empty for one of a single size. `width_px` and `height_px` are the first of them.
     `distilled_guidance` is for U-Nets that were trained to take it as an input, None for the usual.
+    `clip_skip` is the layer of the text encoder that gives the embedding, from the last one, 1.
     """
 
     width_px: int
@@ -26,6 +27,7 @@ class Network:
     prediction: str
     attention: str
     distilled_guidance: float | None
+    clip_skip: int = 1
     sizes: tuple[tuple[int, int], ...] = ()
 
     @classmethod
@@ -40,11 +42,16 @@ class Network:
                 f"batch={fields['batch']} for {family.title}, expected "
                 f"{' or '.join(map(str, family.batches))}",
                 hint="hosts send its U-Net two samples at a time, whatever the guidance")
+        if fields["clip_skip"] > 1 and not any(c.takes("clip_skip") for c in family.components):
+            raise RecipeError(
+                f"clip_skip={fields['clip_skip']} for {family.title}, expected 1",
+                hint="its U-Net takes the embedding of the last layer but one, always")
         sizes = fields["size"]
         width_px, height_px = sizes[0]
         return cls(width_px=width_px, height_px=height_px, batch=fields["batch"],
                    prediction=fields["prediction"], attention=fields["attention"],
                    distilled_guidance=fields["distilled_guidance"],
+                   clip_skip=fields["clip_skip"],
                    sizes=sizes if len(sizes) > 1 else ())
 
     def at(self, size: tuple[int, int]) -> Network:
@@ -68,7 +75,14 @@ class Network:
         """Returns the settings that determine the component's network; others are left out,
         so that variants which differ in it share the network's steps."""
         found: dict[str, Any] = {name: getattr(self, name) for name in component.sizes}
+        if component.takes("clip_skip"):
+            found |= self.encoder_params
         return found | (self.denoiser_params if component.takes("prediction") else {})
+
+    @property
+    def encoder_params(self) -> dict[str, Any]:
+        """Returns what decides what a text encoder computes, where it is not as usual."""
+        return {"clip_skip": self.clip_skip} if self.clip_skip > 1 else {}
 
     @property
     def denoiser_params(self) -> dict[str, Any]:

@@ -108,6 +108,7 @@ def parameters(bundle: Bundle, request: Request, seed: int) -> str:
     found: dict[str, object] = {
         "Steps": request.steps, "Sampler": sampler, "CFG scale": f"{request.guidance:g}",
         "Seed": seed, "Size": f"{bundle.width_px}x{bundle.height_px}", "Model": bundle.name,
+        "Clip skip": bundle.clip_skip if bundle.clip_skip > 1 else None,
         "Denoising strength": None if request.image is None else request.strength,
         "RNG": {"torch": "CPU", "nvidia": "NV"}.get(request.rng or ""),
         "Version": f"sdbuild {__version__}",

@@ -61,6 +61,7 @@ class MakeBundle(BundleStage):
                 for c in recipe.components
             },
             "draw": recipe.draw.settings(),
+            **recipe.network.encoder_params,
             **({"recipe": recipe.model} if recipe.found else {}),
             **({"lower": recipe.packaging.lower} if recipe.is_of_packages else {}),
             **({"sizes": [list(size) for size in recipe.network.sizes]}

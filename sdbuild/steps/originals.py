@@ -61,6 +61,7 @@ class DrawingStage(BundleStage):
         return {
             "family": recipe.family.name, "width_px": recipe.network.width_px,
             "height_px": recipe.network.height_px, **recipe.network.denoiser_params,
+            **recipe.network.encoder_params,
             "requests": recipe.checked_requests(),
             **({"lower": recipe.packaging.lower} if recipe.is_of_packages else {}),
         }

@@ -135,6 +135,7 @@ def test_the_same_package_in_another_place_has_the_same_identity(packages, tmp_p
     ({"controlnet": "canny"}, "controlnet: it changes what is converted"),
     ({"size": "64,128"}, "size: several, and each of the finished packages"),
     ({"distilled_guidance": "8"}, "distilled_guidance: it changes what is converted"),
+    ({"clip_skip": "2"}, "clip_skip: it changes what is converted"),
     ({"prediction_type": "v_prediction"}, "cannot be turned to predict noise"),
 ])
 def test_what_only_holds_for_a_checkpoint_is_refused(packages, words, problem):

@@ -5,8 +5,9 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from sdbuild.base.errors import SourceError
+from sdbuild.checkpoints.normalized import encode, read_architecture
 from sdbuild.families import FAMILIES
-from sdbuild.models.network import Architecture
+from sdbuild.models.network import Architecture, unwrapped
 from sdbuild.models.text_encoder import TextEncoder, build, end_token, samples
 from tests.tiny_checkpoints import STYLES, TOKENIZER
 
@@ -88,3 +89,42 @@ def test_an_end_token_that_a_config_names_is_the_one():
 
 def test_an_architecture_without_padding_is_that_of_old_ones():
     assert Architecture(class_name="CLIPTextModel", config={}).padding is None
+
+
+def architecture_file(folder, style="sd1"):
+    config = STYLES[style]["text_encoder"]
+    path = folder / "architecture.json"
+    path.write_bytes(encode({"class": "CLIPTextModel", "config": config}))
+    return path, config["num_hidden_layers"]
+
+
+@pytest.mark.parametrize("skip", [1, 2])
+def test_clip_skip_gives_an_earlier_layer_normalized(tmp_path, skip):
+    """As diffusers' pipelines and the web UI have it: the last layer's normalization, of another
+    layer's states."""
+    net, (path, _) = encoder("sd1"), architecture_file(tmp_path)
+    ours = build(FAMILIES["sd"].component("text_encoder"),
+                 read_architecture(path, {"clip_skip": skip})).eval()
+    ours.net.load_state_dict(net.state_dict(), strict=False)
+    tokens = padded("a red fox", "<|endoftext|>")
+
+    with torch.inference_mode():
+        states = net(tokens, output_hidden_states=True).hidden_states
+        wanted = unwrapped(net, "text_model").final_layer_norm(states[-skip])
+        found, _ = ours(tokens.float())
+
+    assert torch.allclose(found, wanted, atol=1e-6)
+
+
+def test_more_layers_than_there_are_cannot_be_left_out(tmp_path):
+    path, layers = architecture_file(tmp_path)
+
+    with pytest.raises(SourceError, match=f"the text encoder has {layers} layers"):
+        read_architecture(path, {"clip_skip": layers + 1})
+
+
+def test_other_networks_have_no_layers_to_leave_out(tmp_path):
+    path = tmp_path / "architecture.json"
+    path.write_bytes(encode({"class": "UNet2DConditionModel", "config": {"layers_per_block": 2}}))
+
+    assert read_architecture(path, {"clip_skip": 2}).config == {"layers_per_block": 2}

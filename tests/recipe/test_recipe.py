@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sdbuild.base.errors import RecipeError
+from sdbuild.engine.plan import plan
 from sdbuild.recipe.project import BUILT_IN, Project
 from sdbuild.recipe.recipe import load
 
@@ -333,3 +334,18 @@ def test_a_network_is_keyed_only_by_what_it_depends_on():
         "text_encoder": {}, "vae_decoder": size, "vae_encoder": size,
         "unet": {"batch": 1, **size, "prediction": "epsilon"},
     }
+
+
+def test_clip_skip_changes_the_text_encoder_and_what_is_generated():
+    usual, skipping = (plan(load({"model": "tiny-emoji"} | words)).steps
+                       for words in ({}, {"clip_skip": "2"}))
+
+    changed = {name for name, step in skipping.items() if step.params != usual[name].params}
+    assert changed == {"trace:text_encoder", "parity:text_encoder", "bundle", "originals",
+                       "pictures"}
+    assert plan(load({"model": "tiny-emoji", "clip_skip": "1"})).steps == usual
+
+
+def test_clip_skip_is_refused_where_the_layer_is_always_the_same():
+    with pytest.raises(RecipeError, match="clip_skip=2 for Stable Diffusion XL, expected 1"):
+        load({"model": "sdxl-base", "clip_skip": "2"})
