@@ -305,8 +305,6 @@ def test_a_lora_that_is_none_is_refused(value):
 
 @pytest.mark.parametrize("name", Project.here().names())
 def test_every_recipe_can_be_planned_without_its_checkpoint(name):
-    from sdbuild.engine.plan import plan
-
     recipe = load({"model": name})
 
     assert recipe.sources.checkpoint.places
@@ -343,7 +341,8 @@ def test_clip_skip_changes_the_text_encoder_and_what_is_generated():
     changed = {name for name, step in skipping.items() if step.params != usual[name].params}
     assert changed == {"trace:text_encoder", "parity:text_encoder", "bundle", "originals",
                        "pictures"}
-    assert plan(load({"model": "tiny-emoji", "clip_skip": "1"})).steps == usual
+    said = plan(load({"model": "tiny-emoji", "clip_skip": "1"})).steps
+    assert all(step.params == usual[name].params for name, step in said.items())
 
 
 def test_clip_skip_is_refused_where_the_layer_is_always_the_same():
