@@ -21,6 +21,7 @@ from sdbuild.checkpoints.hub.hub import is_hub
 from sdbuild.checkpoints.layout import COMMAS, RESOURCES
 from sdbuild.checkpoints.packages import LocalPlace, Packages, are_packages
 from sdbuild.checkpoints.single_file import SUFFIX, SingleFile
+from sdbuild.mil.files.suffixes import COMPILED, PACKAGE
 from sdbuild.safetensors.pickles import PICKLES, UNPICKLE
 
 if TYPE_CHECKING:
@@ -156,6 +157,9 @@ def _opened(place: str, facts: Facts, config: str) -> Checkpoint:
             f"{place} is a pickle, which can run code when it is read; expected {SUFFIX}",
             hint=UNPICKLE,
         )
+    if path.suffix in (PACKAGE, COMPILED):
+        raise SourceError(f"{place}: a single model, expected the folder with all models of a "
+                          "bundle", hint=f"source={path.parent}")
     if path.is_file():
         raise SourceError(f"{place}: expected a folder or a {SUFFIX} file")
     folder = Folder(path)

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from sdbuild.base.errors import SourceError
+from sdbuild.base.errors import MILError, SourceError
 from sdbuild.base.filenames import contents, is_system_file
-from sdbuild.base.parsing import read_file
+from sdbuild.base.parsing import looks_like, read_file
 from sdbuild.checkpoints import layout, links
 from sdbuild.checkpoints.resources import LARGEST_BYTES, SCHEDULER, TOKENIZER
 from sdbuild.checkpoints.single_file import CLIP, SD_SCHEDULER, XL_SCHEDULER
@@ -35,6 +37,7 @@ LAYOUTS = ("split_einsum_v2", "split_einsum", "original")
 
 _DEEPEST = 2
 """Folders between that of a user's and models."""
+_HEAD_BYTES = 1024
 _WEIGHTS = "weights"
 _VARIANTS = (*LAYOUTS, "packages", "compiled", "resources")
 _NOT_A_CHECKPOINT = ("lower=packages uses them as they are, and without model= the recipe is found")
@@ -177,7 +180,7 @@ class Packages:
             named = {**self._tokenizer(), **{name: name for name in self._cards()}}
             return {n: self._where.digest(name, digest_of) for n, name in named.items()} or {
                 n: digest_of(CLIP / n) for n in ("vocab.json", "merges.txt")}
-        model = self._model(part)
+        model = self.model(part)
         return {name: self._where.digest(f"{model.path}/{name}", digest_of)
                 for name in model.files}
 
@@ -209,13 +212,9 @@ class Packages:
                for name in self._cards()},
         }
 
-    def fetch(self, part: str, target: Path, has_weights: bool = True) -> Path:
-        """Returns a copy of the model of a part, in the folder `target`.
-
-        Raises:
-            SourceError: there is none, or a file of it cannot be had.
-        """
-        model = self._model(part)
+    def _fetch(self, part: str, target: Path, has_weights: bool) -> Path:
+        """Returns a copy of the model of a part, in the folder `target`."""
+        model = self.model(part)
         folder = target / PurePosixPath(model.path).name
         for name in model.files:
             if has_weights or _WEIGHTS not in PurePosixPath(name).parts:
@@ -228,7 +227,35 @@ class Packages:
         found = [model for model in self.models if model.layout == attention]
         return found or [model for model in self.models if not model.layout]
 
-    def _model(self, part: str) -> FoundModel:
+    @contextmanager
+    def reading(
+        self, part: str, has_weights: bool = True, beside: Path | None = None
+    ) -> Iterator[Path]:
+        """A copy of the model of a part, in a folder that is gone afterwards.
+
+        Args:
+            beside: a folder on the disk that has room for it, the system's own for such if None.
+        Raises:
+            SourceError: there is none, a file of it cannot be had, or what reads it finds that it
+                is no model.
+        """
+        with tempfile.TemporaryDirectory(prefix="sdbuild-", dir=beside) as made:
+            copy = self._fetch(part, Path(made), has_weights)
+            try:
+                yield copy
+            except MILError as error:
+                what, hint = _looks_like(copy)
+                path = f"{self.place}/{self.model(part).path}"
+                said = f"{path}: {what}, expected a model" if what else \
+                    error.message.replace(str(copy), path)
+                raise SourceError(said, hint=hint or error.hint) from error
+
+    def model(self, part: str) -> FoundModel:
+        """Returns the model of a part.
+
+        Raises:
+            SourceError: there is none that is whole.
+        """
         attention, _, component = part.partition("/")
         found = [model for model in self._of(attention) if model.component == component]
         whole = [model for model in found if not model.chunk]
@@ -262,6 +289,18 @@ class Packages:
     def _finished(self, part: str) -> SourceError:
         return SourceError(f"{self.place}: finished models, expected a checkpoint to convert "
                            f"{part} from", hint=_NOT_A_CHECKPOINT, part=part)
+
+
+def _looks_like(model: Path) -> tuple[str, str]:
+    """Returns what the files of a model are that are none of it, such as pointers of Git LFS, and
+    what helps; empty if they may be its."""
+    for path in sorted(model.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                what, hint = looks_like(file.read(_HEAD_BYTES))
+            if what:
+                return f"{path.name} is {what}", hint
+    return "", ""
 
 
 def are_packages(names: Iterable[str]) -> bool:

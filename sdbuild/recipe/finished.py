@@ -4,12 +4,11 @@ that do not hold for them.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdbuild.base.errors import BundleError, MILError, RecipeError, SourceError
+from sdbuild.base.errors import BundleError, RecipeError, SourceError
 from sdbuild.checkpoints.packages import Packages
 from sdbuild.families import FAMILIES, Component
 from sdbuild.recipe.fields import PACKAGES, TARGETS
@@ -77,10 +76,7 @@ def fields_of(packages: Packages, attention: str | None) -> dict[str, Any]:
     layouts = packages.layouts
     chosen = attention or next(iter(layouts), "")
     models = _models(packages, chosen)
-    if "unet" not in models:
-        raise SourceError(f"{packages.place}: no U-Net in one piece, found "
-                          f"{', '.join(models) or 'none'}",
-                          hint="a source of packages has Unet.mlpackage, or one that ends in _unet")
+    packages.model(f"{chosen}/unet")
     try:
         unet, folder = models["unet"], Path(packages.place)
         family = FAMILIES[inferred.family_of(unet, folder)]
@@ -102,14 +98,9 @@ def _models(packages: Packages, attention: str) -> dict[str, Model]:
     from sdbuild.mil.files.read import read_model
 
     found = {}
-    with tempfile.TemporaryDirectory(prefix="sdbuild-") as made:
-        for component in packages.components(attention):
-            path = packages.fetch(f"{attention}/{component}", Path(made), has_weights=False)
-            try:
-                found[component] = read_model(path)
-            except MILError as error:
-                raise SourceError(f"{packages.place}: {component}: {error.message}",
-                                  hint=error.hint) from error
+    for component in packages.components(attention):
+        with packages.reading(f"{attention}/{component}", has_weights=False) as path:
+            found[component] = read_model(path)
     return found
 
 

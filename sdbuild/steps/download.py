@@ -6,9 +6,7 @@ Its artifact is what `sdbuild.checkpoints.normalized` says, or the files besides
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.digest import sha256_file
@@ -140,8 +138,7 @@ def _package(job: Job, packages: Packages) -> None:
     from sdbuild.mil.files.read import read_model
 
     [part] = job.reads
-    with tempfile.TemporaryDirectory(dir=job.output.parent) as made:
-        model = packages.fetch(part, Path(made))
+    with packages.reading(part, beside=job.output.parent) as model:
         write_same(read_model(model), job.output / f"{job.params[FINISHED]}{PACKAGE}")
     if part.partition("/")[2].startswith("vae_"):
         usual = latents("vae", {"_class_name": "AutoencoderKL"}, job.params["family"])

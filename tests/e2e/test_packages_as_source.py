@@ -200,8 +200,41 @@ def test_what_no_recipe_can_say_is_left_as_it_is(packages, tmp_path):
 def test_a_u_net_in_chunks_alone_is_no_source(built, tmp_path):
     shutil.copytree(built.bundle, tmp_path / "chunks")
 
-    with pytest.raises(SourceError, match="no U-Net in one piece"):
+    with pytest.raises(SourceError, match=r"UnetChunk1\.mlmodelc is a chunk, expected all of unet"):
         of(tmp_path / "chunks")
+
+
+def test_a_layout_that_is_not_there_is_refused_with_those_that_are(packages, tmp_path):
+    shutil.copytree(packages, tmp_path / "original" / "packages")
+
+    with pytest.raises(SourceError, match="no model of unet with attention=split_einsum") as found:
+        of(tmp_path, attention="split_einsum")
+    assert "called after original" in found.value.hint
+
+
+def test_a_single_package_is_refused_with_its_folder(packages):
+    with pytest.raises(SourceError, match="a single model, expected the folder") as refused:
+        of(packages / f"{MODEL}_unet.mlpackage")
+
+    assert refused.value.hint == f"source={packages}"
+
+
+@pytest.mark.parametrize("content, what", [
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS"),
+    (b"<!DOCTYPE html>", "a web page"), (b"", "an empty file"), (b"\0" * 2000, "zeros")])
+@pytest.mark.parametrize("file", ["model.mlmodel", "weights/weight.bin"])
+def test_a_file_that_did_not_come_is_told_from_a_broken_model(
+    packages, tmp_path, content, what, file,
+):
+    """apple/coreml-* cloned without Git LFS, or saved from the page of a file."""
+    shutil.copytree(packages, tmp_path / "cut")
+    (folder,) = (tmp_path / "cut").glob("*_unet.mlpackage/Data/com.apple.CoreML")
+    (folder / file).write_bytes(content)
+
+    with pytest.raises(SourceError, match=f"_unet.mlpackage: .*{what}.*expected a model") as found:
+        Steps(of(tmp_path / "cut", components="unet"), tmp_path)["download:unet"]
+
+    assert "/tmp/sdbuild-" not in str(found.value)
 
 
 def test_a_recipe_of_a_checkpoint_says_what_packages_are(packages):
