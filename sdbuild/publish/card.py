@@ -95,6 +95,7 @@ def _is_inside(path: str) -> bool:
 def with_section(card: str, facts: Facts, header: Mapping[str, Any]) -> str:
     """Returns the card with the section of a variant, in place of the one that it had, and with
     what it lacks of the header."""
+    card = card.removeprefix("\ufeff").replace("\r\n", "\n")  # as the Hub reads it
     section = "\n".join(_section(facts)) + "\n"
     found = next((m for m in _SECTION.finditer(card) if m[1] == facts.folder), None)
     if found is not None:

@@ -176,6 +176,18 @@ def test_what_an_owner_wrote_into_a_card_stays():
     assert card.sections(again)["split_einsum/compiled"].recipe == facts().recipe
 
 
+def test_a_card_that_notepad_saved_keeps_its_one_header():
+    import yaml
+
+    own = "\ufeff---\r\nlicense: openrail++\r\n---\r\n# Mine\r\n"
+
+    text = card.with_section(own, facts(), HEADER)
+
+    assert text.count("\n---\n") == 1
+    assert yaml.safe_load(text.split("---\n")[1])["license"] == "openrail++"
+    assert "\n# Mine\n" in text
+
+
 @pytest.mark.parametrize("text", [
     "<!-- sdbuild variant a b -->\n<!-- end of variant -->\n",
     "<!-- sdbuild variant a b -->\n```toml\n# a.toml\nx = 1\n```\n" + "0" * 64
