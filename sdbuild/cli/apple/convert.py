@@ -18,7 +18,6 @@ from sdbuild.cli.apple.programs import PARTS
 from sdbuild.cli.apple.wanted import Wanted, refuse_unsupported, wanted
 from sdbuild.cli.reporter import Before
 from sdbuild.engine.build import Builder
-from sdbuild.families.model_names import NAMES
 from sdbuild.recipe.components import CONTROLLED
 from sdbuild.recipe.settings import settings, store_folder
 from sdbuild.recipe.text import text_of
@@ -67,7 +66,7 @@ def _kept(output: Output, flags: Given, asked: Sequence[str]) -> list[str]:
     found = []
     for flag in asked:
         component = _component(flag, flags)
-        name = names.package(flags.model_version, component) if component in NAMES else ""
+        name = names.package(flags.model_version, component) if component in names.NAMES else ""
         if name and output.state(name) == FOREIGN:
             packages.check_fits(output.path(name), flags)
             found.append(flag)

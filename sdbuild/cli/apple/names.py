@@ -11,11 +11,16 @@ import re
 from sdbuild.base.errors import RecipeError
 from sdbuild.base.parsing import shown
 from sdbuild.checkpoints import check_place, expand_user, is_hub
-from sdbuild.families.model_names import NAMES
+from sdbuild.families import model_names
 from sdbuild.mil.files.suffixes import COMPILED, PACKAGE
 
+NAMES = {
+    "transformer": ("MultiModalDiffusionTransformer", "mmdit"),
+    "text_encoder_3": ("TextEncoderT5", "text_encoder_t5"),
+} | model_names.NAMES
+"""What each component is called in `Resources`, and in packages; T5 has no package there."""
+
 RESOURCES = "Resources"
-CHUNKABLE = ("unet", "refiner", "controlled_unet")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 

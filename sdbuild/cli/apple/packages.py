@@ -16,7 +16,6 @@ from sdbuild.base.errors import RecipeError
 from sdbuild.cli.apple import names
 from sdbuild.cli.apple.flags import Given
 from sdbuild.cli.apple.layout import FOREIGN, OURS, Output
-from sdbuild.families.model_names import NAMES
 from sdbuild.mil.files.suffixes import PACKAGE
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def bundle(output: Output, model: str, nets: tuple[str, ...], wanted: str) -> li
         BundleError: a compiled model would be replaced that sdbuild did not make.
     """
     pairs = [(names.package(model, component, chunk), names.compiled(component, chunk))
-             for component in NAMES for chunk in (0, 1, 2)]
+             for component in names.NAMES for chunk in (0, 1, 2)]
     pairs += [(names.controlnet_package(net), names.compiled_controlnet(net)) for net in nets]
     made = []
     for source, target in pairs:

@@ -20,7 +20,8 @@ PARTS = {
     "convert_vae_encoder": ("vae_encoder",),
     "convert_unet": ("unet",),
     "convert_safety_checker": ("safety_checker",),
-    "convert_mmdit": ("mmdit",),
+    "convert_mmdit": ("transformer",),
+    "include_t5": ("text_encoder_3",),
 }
 """The components that each flag converts, of those that the family has."""
 
