@@ -19,7 +19,7 @@ GOLDEN = ROOT / "tests" / "golden" / "step_code.json"
 HEAVY = {"numpy", "torch", "coremltools", "diffusers", "transformers", "huggingface_hub", "PIL",
          "google", "safetensors", "numba", "fsspec", "s3fs", "paramiko", "httpx"}
 LAYERS = ("base", "families", "safetensors", "store", "mil", "checkpoints", "bundle", "recipe",
-          "engine", "models", "lowering", "runtime", "steps", "reports", "publish",
+          "engine", "models", "lowering", "runtime", "quality", "steps", "reports", "publish",
           "cli")
 """The folders of the package. Each imports itself and those before it, and nothing else."""
 
@@ -33,7 +33,8 @@ MIL_LAYERS = ("ir", "text", "files", "edit", "compress", "compile", "execute", "
 LIGHT = {"base", "families", "store", "recipe", "engine", "reports", "cli", "steps"}
 """Folders that import nothing heavy before it is used."""
 
-MAKE_BYTES = ("safetensors", "mil", "checkpoints", "bundle", "models", "lowering", "runtime")
+MAKE_BYTES = ("safetensors", "mil", "checkpoints", "bundle", "models", "lowering", "runtime",
+              "quality")
 ALL_MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from sdbuild.engine.stage import STAGES, BundleStage, ComponentStage, From, Need, stage
 from sdbuild.engine.step import Step
@@ -33,43 +34,64 @@ class Plan:
 
 def plan(recipe: Recipe) -> Plan:
     """Returns the steps that make the recipe's bundle."""
-    steps: list[Step] = []
+    steps: dict[str, list[Step]] = {}
     made: dict[str, dict[str, str]] = {}
-    for component in (*recipe.components, RESOURCES):
-        made[component.label] = {}
-        steps += _of_component(recipe, component, made[component.label])
-    steps += _of_bundle(recipe, made)
-    return Plan(recipe=recipe, steps={step.name: step for step in steps})
-
-
-def _of_component(recipe: Recipe, component: Component, made: dict[str, str]) -> Iterator[Step]:
-    """Yields the steps of one component; `made` maps each role to the step that last gave it, of
-    all sizes but the first with the size behind it."""
-    first, *others = recipe.network.sizes_of(component) or (None,)
+    components = (*recipe.components, RESOURCES)
+    for component in components:
+        made[component.label], steps[component.label] = {}, []
     for kind in STAGES:
-        found = stage(kind)
-        if not isinstance(found, ComponentStage) or not found.applies(recipe, component):
-            continue
-        for size in (first, *others) if found.is_sized else (first,):
-            suffix = "" if size == first or size is None else f"@{size_text(size)}"
-            step = _step(kind, recipe.at(size) if size else recipe, component, made, suffix)
-            made[found.gives + suffix] = step.name
-            yield step
+        for component in components:
+            steps[component.label] += _of_component(recipe, component, kind, made)
+    found = [*chain.from_iterable(steps.values()), *_of_bundle(recipe, made)]
+    return Plan(recipe=recipe, steps=_ordered({step.name: step for step in found}))
+
+
+def _ordered(steps: Mapping[str, Step]) -> dict[str, Step]:
+    """Returns the steps in their order, but each after those that it needs."""
+    found: dict[str, Step] = {}
+
+    def add(step: Step) -> None:
+        if step.name not in found:
+            for source in step.inputs.values():
+                add(steps[source.step])
+            found[step.name] = step
+
+    for step in steps.values():
+        add(step)
+    return found
+
+
+def _of_component(
+    recipe: Recipe, component: Component, kind: str, made: Mapping[str, dict[str, str]]
+) -> Iterator[Step]:
+    """Yields the steps of a stage for one component; `made` maps each role of each component to the
+    step that last gave it, of all sizes but the first with the size behind it."""
+    found = stage(kind)
+    if not isinstance(found, ComponentStage) or not found.applies(recipe, component):
+        return
+    first, *others = recipe.network.sizes_of(component) or (None,)
+    for size in (first, *others) if found.is_sized else (first,):
+        suffix = "" if size == first or size is None else f"@{size_text(size)}"
+        step = _step(kind, recipe.at(size) if size else recipe, component, made, suffix)
+        made[component.label][found.gives + suffix] = step.name
+        yield step
 
 
 def _step(
-    kind: str, recipe: Recipe, component: Component, made: Mapping[str, str], suffix: str
+    kind: str, recipe: Recipe, component: Component, made: Mapping[str, Mapping[str, str]],
+    suffix: str,
 ) -> Step:
     """Returns the step of a stage for a component, `suffix` for a size that is not the first."""
     found = stage(kind)
     assert isinstance(found, ComponentStage)
     reading = found.reading(recipe, component)
+    needs = {**found.needs(recipe), **found.borrows(recipe, component)}
     return Step(
         kind=kind,
         component=component.label + suffix,
         params=found.params(recipe, component),
-        inputs={name: From(_maker(made, need, suffix), need.path)
-                for name, need in found.needs(recipe).items()},
+        inputs={name: From(_maker(made[need.component or component.label], need, suffix), need.path)
+                for name, need in needs.items()},
         source=reading.source, reads=reading.reads, locked=reading.locked,
     )
 

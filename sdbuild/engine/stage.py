@@ -23,6 +23,10 @@ STAGES = (
     "lower",      # so is this, the last stage that needs torch and coremltools' converter
     "convert",    # weights come in here, streamed
     "unite",      # before palettize, so that weights of several sizes are palettized once
+    "calibrate",  # of the original network, so that every budget shares it
+    "rate",       # so does this
+    "allocate",   # a budget, which costs no more than the palettes after it
+    "assign",     # palettes that are allocated, in the place of equal ones
     "palettize",  # before chunk, so that chunks are balanced by the bytes that ship
     "chunk",      # copies blobs, so that another cut costs no palette
     "compile",    # per program, so after the cut
@@ -48,12 +52,14 @@ class From:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """An input of a stage from its component: the artifact that last played `role`, or one path of
-    it. `size` is that of a network where it is not the stage's own."""
+    """An input of a stage: the artifact that last played `role` for its component, or for another
+    one of the recipe by its label; or one path of it. `size` is that of a network where it is not
+    the stage's own."""
 
     role: str
     path: str = ""
     size: tuple[int, int] | None = None
+    component: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +203,10 @@ class ComponentStage(Stage):
 
     def needs(self, recipe: Recipe) -> Mapping[str, Need]:
         """Returns its inputs, by the names that `run` has for them."""
+        return {}
+
+    def borrows(self, recipe: Recipe, component: Component) -> Mapping[str, Need]:
+        """Returns its inputs from other components, by the names that `run` has for them."""
         return {}
 
     def reading(self, recipe: Recipe, component: Component) -> Reading:

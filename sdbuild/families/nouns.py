@@ -126,6 +126,11 @@ class Component:
         return tensor.removeprefix(self.drop)
 
     @property
+    def reads_tokens(self) -> bool:
+        """Whether it is a text encoder."""
+        return any(port.name == "input_ids" for port in self.inputs)
+
+    @property
     def sizes(self) -> tuple[str, ...]:
         """The fields of a recipe that the shapes of its ports depend on."""
         letters = {d for port in (*self.inputs, *self.outputs) for d in port.shape}

@@ -109,7 +109,17 @@ RECIPE_FIELDS = (
     Field(name="attention", parse=values.attention, default="original", choices=ATTENTIONS,
           meaning="the layout of attention"),
     Field(name="quant", parse=values.nbits, default="none", choices=QUANTS,
-          meaning="bits of a palettized weight"),
+          meaning="bits of a palettized weight; with a point, 4.0, on average: how many each gets "
+          "is found by calibration"),
+    Field(name="size_mb", parse=values.number(1, 100_000), default=None, unit="MB", is_tagged=True,
+          meaning="the size of the U-Net's weights in megabytes: bits are found by calibration"),
+    Field(name="quality", parse=values.decibels, default=None, unit="DB", is_tagged=True,
+          meaning="the least signal-to-noise ratio that calibration is to expect of the U-Net's "
+          "noise: bits are as few as have it"),
+    Field(name="bits", parse=values.named_path, default=None, unit="FILE", is_tagged=True,
+          meaning="a bit recipe: how many bits each weight gets, by the names of parameters"),
+    Field(name="calibrate", parse=values.named_path, default=None, unit="FILE", is_tagged=True,
+          meaning="the prompts of calibration, a text file with one on each line"),
     Field(name="palettize", parse=values.optional_names, default=None,
           unit="NAME,…", is_tagged=True,
           meaning="the components to palettize (default: text encoders and U-Nets)"),

@@ -10,6 +10,8 @@ from sdbuild.base import apple
 from sdbuild.base.errors import RecipeError
 from sdbuild.families import Component, Family
 from sdbuild.families.nouns import chunk_names
+from sdbuild.recipe.allotment import Allotment
+from sdbuild.recipe.bits import PALETTE_BITS
 from sdbuild.recipe.components import CONTROLLED, known_components
 from sdbuild.recipe.fields import TARGETS
 
@@ -18,11 +20,13 @@ from sdbuild.recipe.fields import TARGETS
 class Packaging:
     """The settings with which networks of a bundle are converted, compressed, cut and compiled.
 
-    `nbits` are those of the weights of the components in `palettized`, None for fp16. `notes` say
-    what came of a choice that was left to this machine.
+    `nbits` are those of the weights of the components in `palettized`, None for fp16; `allotment`
+    says which of these give each weight bits of its own. `notes` say what came of a choice that was
+    left to this machine.
     """
 
     nbits: int | None
+    allotment: Allotment
     palettized: frozenset[str]
     chunks: int
     target: str
@@ -31,7 +35,9 @@ class Packaging:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any], family: Family) -> Packaging:
+    def of(
+        cls, fields: Mapping[str, Any], family: Family, allotment: Allotment
+    ) -> Packaging:
         """Returns the packaging in a recipe's fields.
 
         Raises:
@@ -41,13 +47,15 @@ class Packaging:
         wanted = fields["palettize"]
         palettized = [c for c in family.components if c.is_palettized] if wanted is None \
             else known_components(wanted, family)
+        quant = fields["quant"]
         found = cls(
-            nbits=fields["quant"], palettized=frozenset(c.name for c in palettized),
+            nbits=None if quant is None else int(quant), allotment=allotment,
+            palettized=frozenset(c.name for c in palettized),
             chunks=fields["chunk"], target=TARGETS[fields["target"]], lower=fields["lower"],
             compiler=apple.compiler(fields["compiler"]),
             notes=apple.compiler_notes(fields["compiler"]),
         )
-        if found.nbits == 3 and found.target != "iOS18":
+        if quant == 3 and not isinstance(quant, float) and found.target != "iOS18":
             raise RecipeError(
                 f"quant=3 with target={found.target}: palettes of 3 bits came with iOS 18",
                 hint="use target=iOS18, or quant=4",
@@ -60,10 +68,49 @@ class Packaging:
         built sdbuild."""
         return self.lower in ("once", "here")
 
+    def check_allotted(self, components: Collection[Component], sizes: int) -> None:
+        """Makes sure that weights can have bits of their own, where they are to have them.
+
+        Args:
+            sizes: how many the models have functions for.
+
+        Raises:
+            RecipeError: names the component whose weights cannot.
+        """
+        for component in components:
+            if self.budget_of(component) is None:
+                continue
+            if sizes > 1:
+                raise RecipeError(
+                    f"{self.allotment} with {sizes} sizes: weights of united models have equal "
+                    "bits", hint="use quant=6, or build a bundle for each size")
+            if not self.is_lowered_once:
+                raise RecipeError(f"{self.allotment} with lower={self.lower}: which parameter a "
+                                  "weight is, only a lowered program says", hint="use lower=once")
+            if self.is_calibrated(component) and not (
+                    component.reads_tokens or component.name == "unet"):
+                raise RecipeError(
+                    f"{self.allotment}: {component.name} cannot be calibrated",
+                    hint="use equal bits, quant=6, or bits=FILE with the bit recipe of another "
+                         "bundle")
+
     def nbits_of(self, component: Component) -> int | None:
-        """Returns the bits of the component's weights, or None for fp16."""
-        like = "unet" if component.name == CONTROLLED else component.name  # the same weights
-        return self.nbits if like in self.palettized else None
+        """Returns the bits of the component's weights, or None for fp16. Of one whose weights have
+        bits of their own, the whole ones on average where these are known, else the most."""
+        if _weights(component) not in self.palettized:
+            return None
+        budget = self.allotment.budget_of(component, _weights(component))
+        return self.nbits if budget is None or "average_bits" in budget else max(PALETTE_BITS)
+
+    def budget_of(self, component: Component) -> dict[str, Any] | None:
+        """Returns what the bits of the component's weights are allotted by; None if they all have
+        the same."""
+        budget = self.allotment.budget_of(component, _weights(component))
+        return budget if self.nbits_of(component) else None
+
+    def is_calibrated(self, component: Component) -> bool:
+        """Whether the component's palettes are chosen by calibration."""
+        return self.budget_of(component) is not None and self.allotment.is_calibrated
 
     def chunks_of(self, component: Component) -> int:
         """Returns the number of models that the component is split into."""
@@ -81,9 +128,15 @@ class Packaging:
     @property
     def quant_word(self) -> str:
         """The word for its weights in its variant's name."""
-        return f"{self.nbits}bit" if self.nbits and self.palettized else "fp16"
+        bits = self.allotment.average_bits or self.nbits
+        return f"{bits}bit" if bits and self.palettized else "fp16"
 
     @property
     def chunks_word(self) -> str:
         """The word for its chunks in its variant's name; empty if it has none."""
         return f"-{self.chunks}chunks" if self.chunks > 1 else ""
+
+
+def _weights(component: Component) -> str:
+    """Returns the name of the component whose weights it has."""
+    return "unet" if component.name == CONTROLLED else component.name

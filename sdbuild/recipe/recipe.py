@@ -14,6 +14,8 @@ from sdbuild.bundle.request import Request
 from sdbuild.families import FAMILIES, Component, Family
 from sdbuild.families.nouns import size_text
 from sdbuild.recipe import naming
+from sdbuild.recipe.allotment import Allotment
+from sdbuild.recipe.calibration import FIRST_SEED, prompts_in
 from sdbuild.recipe.checking import Check
 from sdbuild.recipe.components import known_components, with_controlnets
 from sdbuild.recipe.fields import (
@@ -49,7 +51,8 @@ class Recipe:
     for. `found` says which recipe was taken and why, where none was asked for; such a bundle has
     the name of its checkpoint. `draw` holds
     the settings that the recipe names, which go into the bundle; `request` is what the command
-    line makes of them, which does not.
+    line makes of them, which does not. `calibration` are the prompts of calibration, none where
+    there is none.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Recipe:
     draw: Request
     request: Request
     check: Check
+    calibration: tuple[str, ...]
 
     def at(self, size: tuple[int, int]) -> Recipe:
         """Returns the same recipe, its networks of one of its sizes."""
@@ -84,6 +88,12 @@ class Recipe:
     def is_of_packages(self) -> bool:
         """Whether its source is finished models, of which nothing is converted."""
         return self.packaging.lower == PACKAGES
+
+    def calibration_requests(self) -> list[dict[str, Any]]:
+        """Returns the images on whose way palettes are calibrated, made as the recipe makes
+        them."""
+        return [replace(self.draw, prompt=prompt, seed=seed, count=1).settings()
+                for seed, prompt in enumerate(self.calibration, FIRST_SEED)]
 
     def with_lock(self, lock: Lock | None) -> Recipe:
         """Returns the same recipe with another lock."""
@@ -129,8 +139,11 @@ def load(
     check_fields(fields, components, found.fields if found else {})
     sources.check_places(components)
     elsewhere = None if found or project.finds(path) else path
-    network, packaging = Network.of(fields, family), Packaging.of(fields, family)
+    network, packaging = Network.of(fields, family), Packaging.of(
+        fields, family, Allotment.of(fields, words, path.parent))
     _check_functions(network, packaging)
+    packaging.check_allotted(components, len(network.sizes))
+    calibrated = any(packaging.is_calibrated(component) for component in components)
     return Recipe(
         name=normalized((found and naming.source(sources.checkpoint.places)) or path.stem),
         summary=str(table.get("summary", "")),
@@ -146,6 +159,8 @@ def load(
         draw=_request(table, {}, path),
         request=_request(table, words, path),
         check=Check.of(table, family, path),
+        calibration=prompts_in(fields["calibrate"], words, path.parent)
+        if calibrated else (),
     )
 
 

@@ -179,10 +179,24 @@ def size(value: Any) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def nbits(value: Any) -> int | None:
-    """Returns the bits of a palettized weight; None for `none`."""
+def nbits(value: Any) -> int | float | None:
+    """Returns the bits of a palettized weight; None for `none`. With a point it is a float, of bits
+    on average."""
+    text = str(value)
+    if "." in text:
+        try:
+            return number(1, 8)(text)
+        except ValueError:
+            raise ValueError("1.0 to 8.0 bits on average, or equal bits: "
+                             f"{', '.join(QUANTS)}") from None
     text = choice(*QUANTS)(value)
     return None if text == "none" else int(text)
+
+
+def decibels(value: Any) -> float:
+    """Returns a ratio in dB, from `40` or `40dB`."""
+    text = str(value)
+    return number(0, 120)(text[:-2] if text.lower().endswith("db") else value)
 
 
 def memory(value: Any) -> int:

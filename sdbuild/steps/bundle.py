@@ -20,6 +20,7 @@ from sdbuild.checkpoints.resources import SCHEDULER, TOKENIZER, file_name
 from sdbuild.checkpoints.sidecar_configs import END_TOKEN
 from sdbuild.engine.stage import BundleStage, From, Job, Memory, Time
 from sdbuild.mil.files.suffixes import COMPILED
+from sdbuild.recipe.bits import BITS, encoded, read_bits
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.store.disk import link_out
 
@@ -38,6 +39,8 @@ class MakeBundle(BundleStage):
         found = {"resources": From(made["resources"]["checkpoint"])}
         found |= {c.label: From(made[c.label]["compiled"]) for c in recipe.components}
         vae = next((c.name for c in recipe.components if c.folder == "vae"), None)
+        found |= {f"bits/{c.label}": From(made[c.label]["bits"], BITS)
+                  for c in recipe.components if "bits" in made[c.label]}
         return found | (
             {"latents": From(made[vae]["checkpoint"], LATENTS)} if vae else {})
 
@@ -127,8 +130,18 @@ def _manifest(job: Job, resources: Path) -> dict[str, Any]:
         "scale_factor": _scale_factor(job),
         "scheduler": {k: v for k, v in scheduler.items() if k != "_diffusers_version"},
         "components": job.params["components"],
+        **_bits(job),
         "made_from": _json(job.inputs["provenance"]),
     }
+
+
+def _bits(job: Job) -> dict[str, Any]:
+    """Returns the bit recipe of all components whose weights have bits of their own."""
+    found: dict[str, dict[str, int]] = {}
+    for name, path in job.inputs.items():
+        if name.startswith("bits/"):
+            found |= read_bits(path)
+    return {"bits": encoded(found)} if found else {}
 
 
 def _scale_factor(job: Job) -> float:

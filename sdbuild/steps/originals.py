@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from sdbuild.bundle.manifest import Bundle
     from sdbuild.runtime.predictor import Predictor
 
 
@@ -133,22 +134,32 @@ def drawn(job: Job, load: Callable[[str], Predictor]) -> Iterator[Image.Image | 
     Raises:
         SourceError: the checkpoint's scheduler cannot be used.
     """
-    from sdbuild.bundle.manifest import Bundle
     from sdbuild.runtime.drawing import draw_each
+
+    bundle = drawing_bundle(job, scaling_factor(job.inputs["latents"]))
+    return draw_each(bundle, [Request(**request) for request in job.params["requests"]], load)
+
+
+def drawing_bundle(job: Job, scale_factor: float) -> Bundle:
+    """Returns the bundle, of no models, that the original's images are made from.
+
+    Raises:
+        SourceError: the checkpoint's scheduler cannot be used.
+    """
+    from sdbuild.bundle.manifest import Bundle
 
     resources, given = job.inputs["resources"], job.params
     path = resources / file_name(SCHEDULER)
     scheduler = json_file(path, SourceError, has_infinities=True)
     check_schedule(scheduler, path.name, SourceError)
     own = scheduler.get("prediction_type", "epsilon")
-    bundle = Bundle(
+    return Bundle(
         folder=resources, name="original", family=given["family"], width_px=given["width_px"],
         height_px=given["height_px"], attention="original",
-        scale_factor=scaling_factor(job.inputs["latents"]), pad_token=END_TOKEN,
+        scale_factor=scale_factor, pad_token=END_TOKEN,
         prediction_type=own if given["prediction"] == "checkpoint" else "epsilon",
         scheduler=scheduler, models={}, defaults={}, description="",
     )
-    return draw_each(bundle, [Request(**request) for request in given["requests"]], load)
 
 
 class Original:

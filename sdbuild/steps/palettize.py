@@ -30,8 +30,10 @@ class Palettize(ComponentStage):
     gives = "package"
 
     def applies(self, recipe: Recipe, component: Component) -> bool:
-        """Whether the recipe gives the component's weights a number of bits."""
-        return recipe.packaging.nbits_of(component) is not None
+        """Whether the recipe gives all of the component's weights one number of bits."""
+        packaging = recipe.packaging
+        return (packaging.nbits_of(component) is not None
+                and packaging.budget_of(component) is None)
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
         """Returns the package with fp16 weights."""
@@ -56,7 +58,7 @@ class Palettize(ComponentStage):
             return {"tensors": []}
         reports = palettize(
             source, job.output / source.name, nbits=job.params["nbits"],
-            skip_types=job.params.get("skip_types", ()), workers=_workers(job, source),
+            skip_types=job.params.get("skip_types", ()), workers=workers(job, source),
         )
         return {"tensors": [asdict(report) for report in reports]}
 
@@ -64,7 +66,7 @@ class Palettize(ComponentStage):
 STAGE = Palettize()
 
 
-def _workers(job: Job, source: Path) -> int:
+def workers(job: Job, source: Path) -> int:
     """As many threads as there are processors, and as have room for the largest weight."""
     from sdbuild.mil.files.blob import BlobReader
     from sdbuild.mil.files.package import WEIGHT_FILE, read_package

@@ -289,3 +289,36 @@ def test_a_key_does_not_depend_on_the_place_of_the_checkpoint():
 def test_steps_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         step_of().kind = "chunk"
+
+
+def test_bits_on_average_are_allocated_from_one_calibration_whatever_their_number():
+    def params(words):
+        return {name: step.params for name, step in plan(load(words)).steps.items()}
+
+    four, three = params({"quant": "4.0"}), params({"quant": "3.0"})
+
+    assert list(four) == list(three)
+    assert {name for name in four if four[name] != three[name]} == {
+        "allocate:text_encoder", "allocate:unet", "bundle"}
+    assert not {"palettize:unet", "palettize:text_encoder"} & four.keys()
+    assert {"calibrate:unet", "rate:unet", "assign:unet", "calibrate:text_encoder"} <= four.keys()
+
+
+def test_a_denoiser_is_calibrated_on_the_embeddings_of_its_text_encoders():
+    steps = plan(load({"quant": "4.0", "model": "sdxl-base"})).steps
+
+    assert {i.step for i in steps["calibrate:unet"].inputs.values()} == {
+        "download:unet", "download:text_encoder", "download:text_encoder_2", "download:resources"}
+    assert {i.step for i in steps["calibrate:text_encoder_2"].inputs.values()} == {
+        "download:text_encoder_2", "download:resources"}
+
+
+def test_equal_bits_know_nothing_of_calibration():
+    words = {"quant": "6"}
+
+    before = {name: step.params for name, step in plan(load(words)).steps.items()}
+
+    assert before["palettize:unet"] == {"nbits": 6}
+    assert before["bundle"]["components"]["unet"]["nbits"] == 6
+    assert not [name for name in before if name.partition(":")[0] in (
+        "calibrate", "rate", "allocate", "assign")]

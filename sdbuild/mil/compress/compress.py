@@ -169,7 +169,7 @@ def _program(
         for name, function in model.program.functions.items()
         for opset, block in function.blocks.items()
     }
-    chosen = {at: _tasks(block, selection, as_argument=opset_number(at[1]) >= ARGUMENT_OPSET)
+    chosen = {at: tasks(block, selection, as_argument=opset_number(at[1]) >= ARGUMENT_OPSET)
               for at, block in blocks.items()}
     unique = {t.key: t for t in chain.from_iterable(tasks.values() for tasks in chosen.values())}
     done = _in_order(partial(_pack, model, method), unique.values(), workers)
@@ -183,7 +183,7 @@ def _program(
     })
 
 
-def _tasks(block: Block, selection: Selection, *, as_argument: bool) -> dict[str, Task]:
+def tasks(block: Block, selection: Selection, *, as_argument: bool) -> dict[str, Task]:
     """Returns the constants of `block` to pack, by name, in order; none that a block gives out."""
     kept = set(block.outputs)
     for operation in walk(block):

@@ -113,10 +113,10 @@ def _pack(group_size: int | None, is_scaled: bool, task: Task, array: np.ndarray
     others = tuple(i for i in range(array.ndim) if i != axis)
     if not is_scaled and groups == 1:
         tables, packed, lost = _palette(array, task.bits)
-        operations = _unscaled(task, tables, packed, axis)
+        operations = unscaled(task, tables, packed, axis)
     elif not is_scaled:
         tables, found, lost = _palettes(array, None, task.bits, groups, axis)
-        operations = _unscaled(task, tables, pack_bits(found, task.bits), axis)
+        operations = unscaled(task, tables, pack_bits(found, task.bits), axis)
     else:
         scales = magnitudes(array, others)
         tables, found, _ = _palettes(array, scales, task.bits, groups, axis)
@@ -206,7 +206,7 @@ def _dense(
     return dense.reshape(found.swapaxes(0, axis).shape).swapaxes(0, axis)
 
 
-def _unscaled(
+def unscaled(
     task: Task, tables: np.ndarray, packed: bytes | memoryview, axis: int
 ) -> tuple[Unpacking, ...]:
     """Tables and packed indices in the form of the opset.

@@ -1,0 +1,84 @@
+"""What a rating leaves: `ratings.json`, the elements of each parameter and the cost of each width,
+and `tables/NAME.npy`, the tables of all widths, one after another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sdbuild.base.errors import StepError
+from sdbuild.base.parsing import Fields, json_file
+from sdbuild.base.progress import each
+from sdbuild.mil.compress.compiled import kernels
+from sdbuild.mil.compress.ratings import ratings
+from sdbuild.mil.ir.dtype import PALETTE_BITS
+from sdbuild.quality.allocate import Weight
+from sdbuild.quality.calibration import Calibration
+from sdbuild.safetensors.decode import to_array
+from sdbuild.safetensors.tensors import Tensor
+
+_RATINGS, _TABLES = "ratings.json", "tables"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratings:
+    """The parameters of a network, by name, with the cost of each width; and where their tables
+    are. `energy` is the mean sum of squares of what the network gives, in the costs' unit."""
+
+    folder: Path
+    energy: float
+    weights: Mapping[str, Weight]
+
+    def table(self, name: str, bits: int) -> np.ndarray:
+        """Returns the table of a width.
+
+        Shapes:
+            returns: (2**bits,), ascending, fp16
+        """
+        found = np.load(self.folder / _TABLES / f"{name}.npy", allow_pickle=False)
+        start = sum(1 << width for width in PALETTE_BITS if width < bits)
+        return found[start:start + (1 << bits)]
+
+
+def write_ratings(
+    folder: Path, tensors: Mapping[str, Tensor], calibration: Calibration
+) -> int:
+    """Writes the ratings of all parameters that were calibrated; returns how many.
+
+    Raises:
+        MILError: a parameter holds NaN or infinity.
+    """
+    (folder / _TABLES).mkdir()
+    costs = {}
+    kernels(len(PALETTE_BITS) * sum(tensors[name].size_bytes for name in calibration.means))
+    for name, mean in each(calibration.means.items(), "tensors", len(calibration.means)):
+        array = to_array(tensors[name]).astype(np.float16)
+        found = ratings(array, np.asarray(calibration.sensitivity(name)), PALETTE_BITS)
+        np.save(folder / _TABLES / f"{name}.npy", np.concatenate([r.table for r in found]))
+        costs[name] = {"elements": array.size,
+                       "costs": {str(r.bits): r.cost * mean for r in found}}
+    summary = {"energy": calibration.energy, "weights": costs}
+    (folder / _RATINGS).write_text(json.dumps(summary, indent=0), "utf-8")
+    return len(costs)
+
+
+def read_ratings(folder: Path) -> Ratings:
+    """Returns the ratings in a folder.
+
+    Raises:
+        StepError: they are not what `write_ratings` writes.
+    """
+    found = Fields(json_file(folder / _RATINGS, StepError), _RATINGS, StepError)
+    weights = found.fields("weights")
+    return Ratings(folder=folder, energy=found.number("energy"),
+                   weights={name: _weight(weights.fields(name)) for name in weights.values})
+
+
+def _weight(fields: Fields) -> Weight:
+    costs = fields.fields("costs")
+    return Weight(elements=fields.integer("elements", low=1),
+                  costs={bits: costs.number(str(bits), low=0) for bits in PALETTE_BITS})

@@ -1,0 +1,122 @@
+"""allocate: the bits of each weight, so that all together lose least in so many bytes.
+
+Writes a bit recipe, which holds for every checkpoint of the architecture.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdbuild.base.errors import StepError
+from sdbuild.base.filenames import contents
+from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
+from sdbuild.families import Component
+from sdbuild.mil.files.suffixes import PACKAGE
+from sdbuild.models.parameters import NET
+from sdbuild.recipe.bits import BITS, PALETTE_BITS, encoded
+from sdbuild.recipe.recipe import Recipe
+
+
+class Allocate(ComponentStage):
+    """Divides a budget among weights."""
+
+    version = 1
+    summary = "the bits of each weight within a budget"
+    memory = Memory(150_000_000)
+    time = Time(1.5)
+    tools = ("numpy",)
+    gives = "bits"
+
+    def applies(self, recipe: Recipe, component: Component) -> bool:
+        """Whether the component's weights have bits of their own."""
+        return recipe.packaging.budget_of(component) is not None
+
+    def needs(self, recipe: Recipe) -> dict[str, Need]:
+        """Returns the package, what its places hold, and what widths cost."""
+        roles = ["package", "lowered"]
+        if recipe.packaging.allotment.bits is None:
+            roles += ["ratings"]
+        return {role: Need(role) for role in roles}
+
+    def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
+        """Returns the budget, and the weights that are left out."""
+        skipped = component.never_palettized
+        return {"component": component.name, "budget": recipe.packaging.budget_of(component),
+                **({"skip_types": list(skipped)} if skipped else {})}
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Writes `bits.json`; the facts say what it takes and, by the ratings, loses.
+
+        Raises:
+            StepError: no allocation is within the budget, or a bit recipe lacks a weight.
+        """
+        from sdbuild.quality.places import Places, weights_of
+
+        (package,) = contents(job.inputs["package"], PACKAGE)
+        opset, tasks = weights_of(package, job.params.get("skip_types", ()))
+        places, budget = Places.of(job.inputs["lowered"]), job.params["budget"]
+        names = {places.name(task).removeprefix(NET): task.type.elements for task in tasks}
+        facts: dict[str, Any] = {}
+        if "bits" in budget:
+            bits = _given(names, budget["bits"])
+        else:
+            bits, facts = _allocated(job, names, opset, package)
+        recipe = encoded({job.params["component"]: bits})
+        (job.output / BITS).write_text(json.dumps(recipe, indent=1), "utf-8")
+        return facts
+
+
+STAGE = Allocate()
+
+
+def _given(names: Mapping[str, int], bits: Mapping[str, int]) -> dict[str, int]:
+    """Returns the bits of a bit recipe for these weights."""
+    lost = [name for name in names if name not in bits]
+    if lost:
+        raise StepError(f"bits: the recipe lacks {len(lost)} of {len(names)} weights, the first is "
+                        f"{lost[0]}", hint="it is of another architecture: allocate bits for this "
+                        "one, with quant=4.0")
+    return {name: bits[name] for name in names}
+
+
+def _allocated(
+    job: Job, names: Mapping[str, int], opset: int, package: Path
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """Returns the bits that the ratings say are best within the budget, and what they take."""
+    from sdbuild.mil.compress.assigned import widths
+    from sdbuild.quality.allocate import Weight, allocate, total_bytes
+    from sdbuild.quality.rated import read_ratings
+
+    ratings, budget = read_ratings(job.inputs["ratings"]), job.params["budget"]
+    weights = {name: Weight(elements=elements, costs={
+        bits: ratings.weights[NET + name].costs[bits] for bits in widths(opset)})
+        for name, elements in names.items()}
+    size = _bytes(budget, names, package)
+    most_cost = ratings.energy / 10 ** (budget["quality_db"] / 10) if "quality_db" in budget \
+        else None
+    bits = allocate(weights, size, most_cost)
+    if bits is None:
+        least = total_bytes(weights, dict.fromkeys(weights, min(widths(opset))))
+        raise StepError(f"{job.params['component']}: no bits are within the budget: weights take "
+                        f"{least} bytes at least, and may take {size}",
+                        hint="allow more bits, more bytes, or less quality")
+    lost = sum(weights[name].costs[found] for name, found in bits.items())
+    return bits, {"bytes": total_bytes(weights, bits), "budget_bytes": size,
+                  "expected_db": round(10 * math.log10(ratings.energy / lost), 2)
+                  if lost else None}
+
+
+def _bytes(budget: Mapping[str, Any], names: Mapping[str, int], package: Path) -> int:
+    """Returns the bytes that indices and tables may take."""
+    from sdbuild.mil.files.package import WEIGHT_FILE, read_package
+    from sdbuild.quality.allocate import packed_bytes
+
+    if "size_bytes" in budget:
+        whole = read_package(package).weight_path(WEIGHT_FILE).stat().st_size
+        return max(0, budget["size_bytes"] - (whole - 2 * sum(names.values())))
+    average = budget.get("average_bits", max(PALETTE_BITS))
+    return sum(packed_bytes(elements, average) for elements in names.values())

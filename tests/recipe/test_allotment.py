@@ -1,0 +1,132 @@
+"""Budgets and bit recipes: what a recipe may ask for, and what is refused."""
+
+import json
+
+import pytest
+
+from sdbuild.base.errors import RecipeError
+from sdbuild.recipe import json_schema
+from sdbuild.recipe.recipe import load
+
+BITS = {"schema": 1, "components": {"unet": {"conv_in.weight": 8, "conv_out.weight": 6}}}
+
+
+def budgets(words):
+    recipe = load(words)
+    return {c.name: recipe.packaging.budget_of(c) for c in recipe.components
+            if recipe.packaging.nbits_of(c)}
+
+
+@pytest.fixture
+def bits(tmp_path):
+    """Writes a bit recipe."""
+    def write(content):
+        path = tmp_path / "bits.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+        return str(path)
+
+    return write
+
+
+def test_a_point_makes_bits_an_average():
+    assert budgets({"quant": "4"}) == {"text_encoder": None, "unet": None}
+    assert budgets({"quant": "4.0"}) == {
+        "text_encoder": {"average_bits": 4.0}, "unet": {"average_bits": 4.0}}
+
+
+def test_a_size_and_a_quality_are_of_the_u_net_alone():
+    assert budgets({"size_mb": "1.5"}) == {
+        "text_encoder": None, "unet": {"size_bytes": 1_500_000}}
+    assert budgets({"quality": "40dB", "quant": "4.5"}) == {
+        "text_encoder": {"average_bits": 4.5}, "unet": {"quality_db": 40.0}}
+
+
+def test_names_tell_averages_from_equal_bits_and_budgets_from_each_other():
+    names = [load(words).variant for words in (
+        {"quant": "4"}, {"quant": "4.0"}, {"quant": "4.5"}, {"size_mb": "2"}, {"quality": "40"})]
+
+    assert len(set(names)) == len(names)
+    assert "-4bit-" in names[0]
+    assert "-4.0bit-" in names[1]
+
+
+def test_a_bit_recipe_is_read_from_a_file_or_a_manifest(bits):
+    wanted = {"unet": {"bits": BITS["components"]["unet"]}, "text_encoder": None}
+
+    assert budgets({"bits": bits(BITS)}) == wanted
+    assert budgets({"bits": bits({"components": {"unet": {}}, "bits": BITS})}) == wanted
+
+
+def test_a_bit_recipe_needs_no_prompts_unless_tables_are_calibrated(bits):
+    assert load({"bits": bits(BITS)}).calibration == ()
+    assert len(load({"bits": bits(BITS), "quant": "4.0"}).calibration) >= 32
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    ({"schema": 2, "components": {}}, "schema is 2, expected an integer from 1 to 1"),
+    ({"schema": 1, "components": {"unet": {"a": 5}}}, "a is 5, expected one of 1, 2, 3, 4, 6, 8"),
+    ({"schema": 1, "components": {"unet": {"a": "4"}}}, "expected an integer"),
+    ({"schema": 1, "components": {"unet": [4]}}, "expected an object"),
+    ("[1, 2]", "a list, expected a JSON object"),
+    ("{", "bits.json"),
+])
+def test_what_is_no_bit_recipe_is_refused(bits, content, said):
+    with pytest.raises(RecipeError, match=r"bits\.json") as refused:
+        load({"bits": bits(content)})
+
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    ({"quant": "9.5"}, "1.0 to 8.0 bits on average"),
+    ({"quant": "0.5"}, "1.0 to 8.0 bits on average"),
+    ({"quant": "4."}, None),
+    ({"quant": "nan.0"}, "1.0 to 8.0 bits on average"),
+    ({"quality": "loud"}, "a number from 0 to 120"),
+    ({"size_mb": "-1"}, "a number from 1 to"),
+    ({"size_mb": "2", "quality": "40"}, "size_mb and quality: expected one of them"),
+    ({"quant": "4.0", "size": "128,192", "target": "iOS18"}, "quant=4 with 2 sizes"),
+    ({"quant": "4.0", "lower": "direct"}, "quant=4 with lower=direct"),
+    ({"quant": "4.0", "palettize": "unet,vae_decoder"}, "vae_decoder cannot be calibrated"),
+    ({"quant": "4.0", "calibrate": "no-such-file.txt"}, "no-such-file.txt: no such file"),
+])
+def test_what_cannot_be_allotted_is_refused(words, said):
+    if said is None:
+        assert load(words).packaging.allotment.average_bits == 4.0
+        return
+    with pytest.raises(RecipeError) as refused:
+        load(words)
+
+    assert said in f"{refused.value}"
+
+
+def test_prompts_are_lines_each_once(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("\ufeffa cat\n\n  a dog \na cat\n", "utf-8")
+
+    recipe = load({"quant": "4.0", "calibrate": str(path)})
+
+    assert recipe.calibration == ("a cat", "a dog")
+    path.write_text("\n", "utf-8")
+    with pytest.raises(RecipeError, match="0 prompts, expected 1 to 1024"):
+        load({"quant": "4.0", "calibrate": str(path)})
+
+
+def test_calibration_and_evaluation_have_no_prompt_in_common():
+    from sdbuild.recipe.project import BUILT_IN
+
+    for folder in ("prompts", "tiny-emoji"):
+        lists = [(BUILT_IN / folder / f"{name}.txt").read_text("utf-8").splitlines()
+                 for name in ("calibration", "evaluation")]
+        assert min(map(len, lists)) >= 32
+        assert not set(lists[0]) & set(lists[1])
+
+
+def test_editors_accept_averages():
+    import jsonschema
+
+    schema = json_schema.recipe()["properties"]["quant"]
+    for value in (4, 4.5, "none"):
+        jsonschema.validate(value, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(9.5, schema)
