@@ -55,7 +55,8 @@ _OF_PARSERS: dict[Any, Schema] = {
          "items": {"anyOf": [_PIXELS, {"type": "string", "pattern": f"^{_SIZE}$"}]}}]},
     values.nbits: {"anyOf": [
         {"enum": [int(word) if word.isdigit() else word for word in values.QUANTS]},
-        {"type": "number", "minimum": 1, "maximum": 8}]},
+        {"type": "number", "minimum": 1, "maximum": 8, "not": {"enum": [5, 7]}},
+        {"type": "string", "pattern": r"^[1-7]\.[0-9]+$"}]},  # "5.0": JSON has one 5
     values.attention: {"enum": [*values.ATTENTIONS, *map(str.upper, values.ATTENTIONS)]},
     values.scheduler: {"anyOf": [{"enum": list(SCHEDULERS)},
                                  {"type": "string", "pattern": "[A-Z]"}]},
