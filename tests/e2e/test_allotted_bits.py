@@ -27,7 +27,7 @@ def test_another_budget_costs_palettes_only_and_a_bit_recipe_no_calibration(proj
     bits = json.loads((project.bundle / "manifest.json").read_text("utf-8"))["bits"]
     sizes = {"4.0": size(project.bundle)}
 
-    assert first == AFTER | {"calibrate:unet", "rate:unet", "compile:text_encoder", "bundle"}
+    assert first == AFTER | {"calibrate:unet", "rate:unet", "bundle"}
     assert set(bits["components"]) == {"unet"}
     assert len(set(bits["components"]["unet"].values())) > 2
     assert set(bits["components"]["unet"].values()) <= {1, 2, 4, 6, 8}
