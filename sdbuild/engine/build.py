@@ -32,7 +32,7 @@ from sdbuild.engine.process import Watch, run_step
 from sdbuild.engine.shipped import shipped_for
 from sdbuild.engine.sources import Checkpoints
 from sdbuild.engine.stage import From
-from sdbuild.engine.step import Step, ingredients, tool_versions
+from sdbuild.engine.step import Step, ingredients
 from sdbuild.recipe.settings import Settings
 from sdbuild.store import SHIPPED, UNSIGNED, Record, Store, key
 from sdbuild.store.remote.remote import Remote, remote_at, secret
@@ -129,7 +129,7 @@ class Builder:
             inputs["provenance"] = digest("provenance", self.provenance(step, before))
         source = self.checkpoints.digests(step)
         shipped = self._shipped(ingredients(step, inputs, source, {}))
-        tools = shipped.ingredients["tools"] if shipped else tool_versions(step)
+        tools = shipped.ingredients["tools"] if shipped else None
         found = ingredients(step, inputs, source, tools)
         made = key(found)
         record = self._believed(made) or shipped

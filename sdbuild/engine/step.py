@@ -63,7 +63,8 @@ def tool_versions(step: Step) -> dict[str, str]:
 
 
 def ingredients(
-    step: Step, inputs: Mapping[str, Digest], source: Mapping[str, str], tools: Mapping[str, str]
+    step: Step, inputs: Mapping[str, Digest], source: Mapping[str, str],
+    tools: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Returns all that determines the step's bytes: the pre-image of its key, and what `why`
     compares.
@@ -73,7 +74,7 @@ def ingredients(
     Args:
         inputs: the digest of each input's content.
         source: the digest of each file that is read from outside, or that is locked.
-        tools: the version of each tool.
+        tools: the version of each tool; by default those that are installed.
     """
     found = {
         "schema": SCHEMA,
@@ -82,6 +83,6 @@ def ingredients(
         "params": dict(step.params),
         "inputs": dict(inputs),
         "source": dict(source),
-        "tools": dict(tools),
+        "tools": tool_versions(step) if tools is None else dict(tools),
     }
     return found | ({"reads": list(step.reads)} if step.reads else {})
