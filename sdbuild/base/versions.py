@@ -56,11 +56,11 @@ and what computes images."""
 
 
 def package_missing(what: str, package: str) -> ToolMissing:
-    """Returns the error of `what` needs a package that is not installed."""
+    """Returns the error that `what` needs a package that is not installed."""
     hint = f"pip install {package}"
     if package in NETWORKS:
-        hint = "pip install 'sdbuild[networks]' installs what only networks of an architecture " \
-               "that sdbuild does not know need, and images"
+        hint = "pip install 'sdbuild[networks]'; images need it, and networks of which no " \
+               "program ships with sdbuild"
     return ToolMissing(f"{what}: the package {package} is not installed.", hint=hint)
 
 
