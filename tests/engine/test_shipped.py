@@ -17,6 +17,8 @@ from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import plan
 from sdbuild.engine.shipped import PROGRAMS, Shipped
 from sdbuild.engine.stage import stage
+from sdbuild.lowering.lowered import read_lowered
+from sdbuild.mil.ir.decode import decode_program
 from sdbuild.recipe.recipe import load
 from sdbuild.store import SHIPPED, Entry, Store
 from sdbuild.store.record import tree_digest
@@ -174,6 +176,23 @@ def test_the_folder_holds_the_files_of_its_records_and_no_others():
         assert path.stem == xxhash.xxh3_128_hexdigest(content)
 
 
+def test_every_program_has_a_place_for_each_parameter_exactly_once(tmp_path):
+    shipped = Shipped()
+    for record in shipped.records.values():
+        if not record.step.startswith("lower:"):
+            continue
+        folder = tmp_path / record.key
+        folder.mkdir()
+        for entry in record.tree:
+            content = lzma.decompress(shipped.object(entry.digest).read_bytes())
+            (folder / entry.path).write_bytes(content)
+        program = read_lowered(folder)
+
+        bound = [b.parameter for b in program.bindings if b.parameter is not None]
+        assert sorted(bound) == sorted(program.parameters)
+        assert decode_program(program.spec.mlProgram).functions["main"].block.operations
+
+
 def test_every_program_is_of_a_graph_whose_record_is_there():
     records = list(Shipped().records.values())
     graphs = {r.digest() for r in records if r.step.startswith("trace:")}
@@ -185,12 +204,14 @@ def test_every_program_is_of_a_graph_whose_record_is_there():
 @pytest.mark.parametrize(("model", "part"), [
     ("stable-diffusion-v1-5", "text_encoder"), ("stable-diffusion-v1-5", "unet"),
     ("stable-diffusion-v1-5", "vae"), ("stable-diffusion-2-1", "unet"),
-    ("stable-diffusion-2-1", "vae"),
+    ("stable-diffusion-2-1", "vae"), ("stable-diffusion-xl-base-1.0", "unet"),
+    ("stable-diffusion-xl-base-1.0", "text_encoder"),
 ])
 def test_a_published_config_has_the_architecture_of_a_program(model, part):
     """The configs as the Hub has them; what else tells of a network is as in the base models."""
     config = json.loads((CONFIGS / model / part / "config.json").read_text("utf-8"))
-    content = encode(normalize.architecture(part, config))
+    family = "sdxl" if "xl" in model else "sd"
+    content = encode(normalize.architecture(part, config, family))
     known = {r.ingredients["inputs"]["architecture"] for r in Shipped().records.values()
              if r.step.startswith("trace:")}
 
