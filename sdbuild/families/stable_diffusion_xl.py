@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from sdbuild.families.controlnet import controlled, controlnet
 from sdbuild.families.nouns import Component, Family, Port
 from sdbuild.families.stable_diffusion import STABLE_DIFFUSION
 
@@ -59,7 +60,8 @@ made for the base model, and do not fit it."""
 STABLE_DIFFUSION_XL = Family(
     name="sdxl",
     title="Stable Diffusion XL",
-    components=(_ENCODER_1, _ENCODER_2, _BASE, *_VAE, _BESIDE_BASE),
+    components=(_ENCODER_1, _ENCODER_2, _BASE, *_VAE, _BESIDE_BASE, controlled(_BASE),
+                controlnet(_BASE)),
     drawing=("text_encoder", "text_encoder_2", "unet", "vae_decoder"),
     batches=(2,),
 )

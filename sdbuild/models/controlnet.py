@@ -43,13 +43,24 @@ def build(component: Component, architecture: Architecture) -> nn.Module:
     Raises:
         SourceError: it gives something that no U-Net of a bundle takes.
     """
+    return built(ControlNet, component, architecture)
+
+
+def built(
+    wrapper: type[Conditioned], component: Component, architecture: Architecture
+) -> nn.Module:
+    """Returns a wrapped network on the current default device.
+
+    Raises:
+        SourceError: it gives something that no U-Net of a bundle takes.
+    """
     expect_class(architecture, "ControlNetModel")
     if architecture.config.get("global_pool_conditions"):
         raise SourceError(
             f"{component.name}: global_pool_conditions is true, as of a ControlNet that shuffles: "
             "its residuals are averaged, which hosts do not do",
             hint="choose another ControlNet")
-    return ControlNet(ControlNetModel.from_config(dict(architecture.config)))
+    return wrapper(ControlNetModel.from_config(dict(architecture.config)))
 
 
 def dims(

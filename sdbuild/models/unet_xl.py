@@ -50,16 +50,25 @@ def dims(
     Raises:
         SourceError: what the network adds to the timestep has no room for the component's numbers.
     """
+    found = unet.dims(component, config, batch=batch, width_px=width_px, height_px=height_px)
+    return {**found, "P": pooled_width(component, config)}
+
+
+def pooled_width(component: Component, config: Mapping[str, Any]) -> int:
+    """Returns the width of the pooled embedding that a network of XL takes.
+
+    Raises:
+        SourceError: what the network adds to the timestep has no room for the component's numbers.
+    """
     whole, each = (config["projection_class_embeddings_input_dim"],
                    config["addition_time_embed_dim"])
-    pooled = whole - _numbers(component) * each
+    pooled = int(whole - _numbers(component) * each)
     if pooled < 1:
         raise SourceError(
             f"{component.name}: projection_class_embeddings_input_dim is {whole}, expected more "
             f"than {_numbers(component)} numbers about the picture of {each} each",
             hint="the base model takes six, the refiner five: is it the other one?")
-    found = unet.dims(component, config, batch=batch, width_px=width_px, height_px=height_px)
-    return {**found, "P": pooled}
+    return pooled
 
 
 def _numbers(component: Component) -> int:

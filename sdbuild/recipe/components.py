@@ -48,9 +48,9 @@ def with_controlnets(
     if not names:
         return components
     if CONTROLNET not in {component.name for component in family.components}:
-        raise RecipeError(f"controlnet: hosts run no ControlNets of {family.title}",
-                          hint="leave controlnet out, or build a model of Stable Diffusion 1.x "
-                               "or 2.x")
+        raise RecipeError(f"controlnet: there are no ControlNets of {family.title}",
+                          hint="leave controlnet out, or build a model of Stable Diffusion 1.x, "
+                               "2.x or XL")
     net = family.component(CONTROLNET)
     nets = tuple(replace(net, instance=name, bundle_name=f"{CONTROLNET}/{name}") for name in names)
     wanted = {component.name for component in components} | {CONTROLLED}

@@ -6,8 +6,14 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints.normalized import Architecture
-from sdbuild.families import STABLE_DIFFUSION
-from sdbuild.models import controlled_unet, controlnet, network
+from sdbuild.families import STABLE_DIFFUSION, STABLE_DIFFUSION_XL
+from sdbuild.models import (
+    controlled_unet,
+    controlled_unet_xl,
+    controlnet,
+    controlnet_xl,
+    network,
+)
 from sdbuild.models.residuals import shapes
 from tests.tiny_checkpoints import STYLES, randomized
 
@@ -98,3 +104,43 @@ def test_a_controlnet_that_averages_its_residuals_is_refused():
 
     with pytest.raises(SourceError, match="averaged"):
         network.weightless(NET, found)
+
+
+XL = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8,
+      "projection_class_embeddings_input_dim": 40 + 6 * 8}
+
+
+def test_a_controlnet_of_xl_gives_what_diffusers_gives():
+    net = of(net_config(**XL))
+    component = STABLE_DIFFUSION_XL.component("controlnet")
+    found = architecture(net)
+    dims = network.dims(component, found, PARAMS)
+    inputs = next(controlnet_xl.samples(
+        component, found.config, dims, torch.Generator().manual_seed(0)))
+    sample, timestep, embeddings, time_ids, text_embeds, picture = inputs
+    with torch.inference_mode():
+        down, mid = net(sample, timestep, embeddings[:, :, 0].mT, picture, return_dict=False,
+                        added_cond_kwargs={"time_ids": time_ids, "text_embeds": text_embeds})
+        made = controlnet_xl.ControlNetXL(net)(*inputs)
+
+    assert text_embeds.shape == (2, 40)
+    assert all(torch.equal(a, b) for a, b in zip(made, (*down, mid), strict=True))
+    assert [tuple(each.shape) for each in made] == controlnet_xl.residuals(found.config, dims)
+
+
+def test_the_controlled_unet_of_xl_adds_what_diffusers_adds():
+    net = of(unet_config(**XL), UNet2DConditionModel)
+    component = STABLE_DIFFUSION_XL.component("controlled_unet")
+    found = architecture(net)
+    dims = network.dims(component, found, PARAMS)
+    inputs = next(controlled_unet_xl.samples(
+        component, found.config, dims, torch.Generator().manual_seed(0)))
+    sample, timestep, embeddings, time_ids, text_embeds, *residuals = inputs
+    with torch.inference_mode():
+        wanted = net(sample, timestep, embeddings[:, :, 0].mT,
+                     added_cond_kwargs={"time_ids": time_ids, "text_embeds": text_embeds},
+                     down_block_additional_residuals=tuple(residuals[:-1]),
+                     mid_block_additional_residual=residuals[-1], return_dict=False)[0]
+        made = controlled_unet_xl.ControlledUNetXL(net)(*inputs)
+
+    assert torch.equal(made, wanted)

@@ -67,10 +67,9 @@ def test_controlnets_that_cannot_be_are_refused(words, said):
         load({"model": "sd-1-5", **words})
 
 
-def test_a_family_whose_controlnets_no_host_runs_has_none(tmp_path):
-    recipe = tmp_path / "xl.toml"
-    recipe.write_text('family = "sdxl"\nsource = "hub:a/xl"\nsize = "1024"\n'
-                      'components = ["unet"]\n')
+def test_xl_has_controlnets_and_its_refiner_has_none():
+    steps = plan(load({"model": "sdxl-base", "controlnet": "hub:diffusers/canny"})).steps
 
-    with pytest.raises(RecipeError, match="no ControlNets of Stable Diffusion XL"):
-        load({"model": str(recipe), "controlnet": "hub:a/b"})
+    assert {"convert:controlled_unet", "convert:controlnet/DiffusersCanny"} <= steps.keys()
+    with pytest.raises(RecipeError, match="no ControlNets of Stable Diffusion XL's refiner"):
+        load({"model": "sdxl-refiner", "controlnet": "hub:a/b"})

@@ -41,10 +41,7 @@ def unet(model, cells, length=77, batch=2, numbers=None, residuals=()):
     config = model.config
     shapes = {"sample": (batch, config.in_channels, *cells), "timestep": (batch,),
               "encoder_hidden_states": (batch, config.cross_attention_dim, 1, length)}
-    if numbers:
-        numbered = numbers * config.addition_time_embed_dim
-        width = config.projection_class_embeddings_input_dim - numbered
-        shapes |= {"time_ids": (batch, numbers), "text_embeds": (batch, width)}
+    shapes |= _added(config, batch, numbers)
     shapes |= {f"additional_residual_{i}": shape for i, shape in enumerate(residuals)}
 
     def run(sample, timestep, encoder_hidden_states, **more):
@@ -57,14 +54,23 @@ def unet(model, cells, length=77, batch=2, numbers=None, residuals=()):
     return Part(shapes, run)
 
 
-def controlnet(model, cells, pixels, length=77, batch=2):
+def _added(config, batch, numbers):
+    """The shapes of what XL's networks are given beside a prompt; none of others."""
+    if not numbers:
+        return {}
+    width = config.projection_class_embeddings_input_dim - numbers * config.addition_time_embed_dim
+    return {"time_ids": (batch, numbers), "text_embeds": (batch, width)}
+
+
+def controlnet(model, cells, pixels, length=77, batch=2, numbers=None):
     shapes = {"sample": (batch, 4, *cells), "timestep": (batch,),
               "encoder_hidden_states": (batch, model.config.cross_attention_dim, 1, length),
-              "controlnet_cond": (batch, 3, *pixels)}
+              "controlnet_cond": (batch, 3, *pixels), **_added(model.config, batch, numbers)}
 
-    def run(sample, timestep, encoder_hidden_states, controlnet_cond):
+    def run(sample, timestep, encoder_hidden_states, controlnet_cond, **more):
+        given = {"added_cond_kwargs": more} if more else {}
         down, mid = model(sample, timestep, _rows(encoder_hidden_states), controlnet_cond,
-                          return_dict=False)
+                          return_dict=False, **given)
         return {f"additional_residual_{i}": value for i, value in enumerate((*down, mid))}
     return Part(shapes, run)
 
@@ -78,9 +84,9 @@ def vae_encoder(model, pixels):
                 lambda x: {"latent": model.encode(x).latent_dist.parameters})
 
 
-def residual_shapes(model, cells, length=77, batch=2):
+def residual_shapes(model, cells, length=77, batch=2, numbers=None):
     """The shapes of what a ControlNet gives."""
     pixels = tuple(8 * side for side in cells)
-    part = controlnet(model, cells, pixels, length, batch)
+    part = controlnet(model, cells, pixels, length, batch, numbers)
     found = part.predict({k: np.zeros(v, np.float32) for k, v in part.shapes.items()})
     return [found[f"additional_residual_{i}"].shape for i in range(len(found))]

@@ -147,17 +147,20 @@ def test_the_masked_part_of_an_image_is_drawn_anew_as_in_diffusers(
     assert psnr_db(found, wanted) > 50
 
 
+def guiding(network, seed):
+    """A ControlNet of a U-Net whose residuals are not zero."""
+    net = diffusers.ControlNetModel.from_unet(network)
+    torch.manual_seed(seed)
+    for block in (*net.controlnet_down_blocks, net.controlnet_mid_block):
+        torch.nn.init.normal_(block.weight, std=0.05)
+    torch.nn.init.normal_(net.controlnet_cond_embedding.conv_out.weight, std=0.05)
+    return net.eval()
+
+
 @pytest.mark.parametrize("scales", [(1.0,), (0.6, 0.9)])
 def test_control_nets_guide_as_in_diffusers(small, picture, scales):
     components, theirs = small
-    nets = []
-    for seed in range(len(scales)):
-        net = diffusers.ControlNetModel.from_unet(theirs["unet"])
-        torch.manual_seed(seed)
-        for block in (*net.controlnet_down_blocks, net.controlnet_mid_block):
-            torch.nn.init.normal_(block.weight, std=0.05)
-        torch.nn.init.normal_(net.controlnet_cond_embedding.conv_out.weight, std=0.05)
-        nets.append(net.eval())
+    nets = [guiding(theirs["unet"], seed) for seed in range(len(scales))]
     components = components | {"controlled_unet": parts.unet(
         theirs["unet"], CELLS, residuals=parts.residual_shapes(nets[0], CELLS))}
     components |= {f"controlnet/Net{i}": parts.controlnet(net, CELLS, PIXELS)
@@ -207,6 +210,25 @@ def test_stable_diffusion_xl_draws_as_in_diffusers(large, negative):
     found = drawn(ours(components, "sdxl"), negative=negative)
 
     assert psnr_db(found, wanted) > 50
+
+
+def test_xl_is_guided_by_a_controlnet_as_in_diffusers(large, picture):
+    components, theirs = large
+    net = guiding(theirs["unet"], 0)
+    shapes = parts.residual_shapes(net, CELLS, numbers=6)
+    components = components | {
+        "controlled_unet": parts.unet(theirs["unet"], CELLS, numbers=6, residuals=shapes),
+        "controlnet/Net": parts.controlnet(net, CELLS, PIXELS, numbers=6)}
+    pipeline = quiet(diffusers.StableDiffusionXLControlNetPipeline(
+        **theirs, controlnet=net, add_watermarker=False))
+    lines = picture / "lines.png"
+
+    wanted = pipeline(FOX["prompt"], image=Image.open(lines), generator=seeded(),
+                      controlnet_conditioning_scale=0.8, **GIVEN).images[0]
+    found = drawn(ours(components, "sdxl"), control=(Control("Net", str(lines), 0.8),))
+
+    assert psnr_db(found, wanted) > 50
+    assert psnr_db(drawn(ours(components, "sdxl")), wanted) < 50, "it changes the picture"
 
 
 def test_xl_draws_an_image_anew_as_in_diffusers(large, picture):
