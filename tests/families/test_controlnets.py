@@ -47,10 +47,13 @@ def originals():
             UNet2DConditionModel.from_pretrained(BUILT_IN / "tiny-emoji" / "unet").float().eval())
 
 
+TIMESTEPS = (981.0, 741.0, 501.0, 21.0, 1.0)
+
+
 def inputs(seed):
     rng = torch.Generator().manual_seed(seed)
     return {"sample": torch.randn(2, 4, 16, 16, generator=rng),
-            "timestep": torch.full((2,), (981.0, 501.0, 1.0)[seed]),
+            "timestep": torch.full((2,), TIMESTEPS[seed]),
             "encoder_hidden_states": torch.randn(2, 64, 1, 77, generator=rng)}
 
 
@@ -60,10 +63,10 @@ def rows(given):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attention, least_db", [
-    ("original", 68), ("split_einsum", 62), ("split_einsum_v2", 62)])
+    ("original", 70), ("split_einsum", 62), ("split_einsum_v2", 62)])
 def test_residuals_in_fp16_are_those_of_diffusers(steps, originals, attention, least_db):
     compiled = steps(quant="none", attention=attention)[f"compile:{NET}"]
-    for seed in range(3):
+    for seed in range(len(TIMESTEPS)):
         given = inputs(seed)
         picture = torch.rand(2, 3, SIDE_PX, SIDE_PX, generator=torch.Generator().manual_seed(seed))
         with torch.inference_mode():
@@ -81,7 +84,7 @@ def test_residuals_in_fp16_are_those_of_diffusers(steps, originals, attention, l
 @pytest.mark.parametrize("chunk", ["1", "2"])
 def test_the_controlled_unet_in_fp16_is_that_of_diffusers(steps, originals, chunk):
     compiled = steps(quant="none", chunk=chunk)["compile:controlled_unet"]
-    for seed in range(3):
+    for seed in range(len(TIMESTEPS)):
         given = inputs(seed)
         rng = torch.Generator().manual_seed(seed)
         with torch.inference_mode():
@@ -95,7 +98,7 @@ def test_the_controlled_unet_in_fp16_is_that_of_diffusers(steps, originals, chun
 
         found = predicted(compiled, given | added)
 
-        assert psnr(found["noise_pred"], wanted.numpy()) > 62
+        assert psnr(found["noise_pred"], wanted.numpy()) > 75
 
 
 @pytest.mark.slow
