@@ -170,8 +170,8 @@ def _check_functions(network: Network, packaging: Packaging) -> None:
         raise RecipeError(
             f"size={sizes} with target={packaging.target}: models that have a function for each "
             "size came with iOS 18",
-            hint="use target=iOS18, or build a bundle for each size: they share their weight files "
-                 "on the disk")
+            hint=f"use target=iOS18, or build a bundle for each size, --matrix size={sizes}: they "
+                 "share their weight files on the disk")
 
 
 def matrix_of(
