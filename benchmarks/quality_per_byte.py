@@ -21,6 +21,7 @@ import numpy as np
 
 from sdbuild.base.filenames import contents
 from sdbuild.bundle.request import Request
+from sdbuild.checkpoints.normalized import Latents
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import plan
 from sdbuild.engine.stage import Job
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with TemporaryDirectory() as folder:
         load, requests, job = original(Path(folder), options.prompts)
-        given = moments(drawing_bundle(job, scale_factor=1.0), requests, load, "unet", 1)
+        given = moments(drawing_bundle(job, Latents(scaling_factor=1.0)), requests, load, "unet", 1)
         unet, scale = load("unet"), requests[0].guidance
         wanted = [guided(unet.predict(moment)["noise_pred"], scale) for moment in given]
         print("| bits | equal | bytes | own | bytes |\n| ---: | ---: | ---: | ---: | ---: |")

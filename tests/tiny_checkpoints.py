@@ -9,8 +9,16 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
+from tokenizers.models import Unigram
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+)
 
 ROOT = Path(__file__).parent.parent
 TOKENIZER = ROOT / "recipes" / "tiny-emoji" / "tokenizer"
@@ -95,18 +103,47 @@ STYLES |= {
         "pad_token_2": "!",
     },
 }
-_PIPELINES = {"sdxl": "StableDiffusionXLPipeline",
+_SD3_CLIP = _CLIP | {"hidden_act": "quick_gelu", "hidden_size": 48, "intermediate_size": 96,
+                     "num_hidden_layers": 3, "projection_dim": 48}
+_SD3_TRANSFORMER = {
+    "num_layers": 3, "num_attention_heads": 2, "attention_head_dim": 16, "sample_size": 16,
+    "caption_projection_dim": 32, "joint_attention_dim": 96, "pooled_projection_dim": 72,
+    "pos_embed_max_size": 12, "in_channels": 16, "out_channels": 16, "patch_size": 2,
+}
+_SD3 = {
+    "text_encoder": _SD3_CLIP,
+    "text_encoder_2": _SD3_CLIP | {"hidden_act": "gelu", "hidden_size": 32, "projection_dim": 24},
+    "text_encoder_3": {
+        "vocab_size": 320, "d_model": 96, "d_kv": 16, "d_ff": 128, "num_heads": 4, "num_layers": 2,
+        "feed_forward_proj": "gated-gelu", "relative_attention_num_buckets": 32,
+    },
+    "transformer": _SD3_TRANSFORMER,
+    "vae": {"latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609,
+            "use_quant_conv": False, "use_post_quant_conv": False, "force_upcast": True},
+    "scheduler": {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000,
+                  "shift": 3.0},
+    "pad_token": "<|endoftext|>",
+    "pad_token_2": "!",
+}
+STYLES |= {
+    "sd3": _SD3,
+    "sd3.5-medium": _SD3 | {"transformer": _SD3_TRANSFORMER | {
+        "qk_norm": "rms_norm", "dual_attention_layers": [0, 1], "pos_embed_max_size": 24}},
+    "sd3.5-large": _SD3 | {"transformer": _SD3_TRANSFORMER | {"qk_norm": "rms_norm"}},
+}
+_PIPELINES = dict.fromkeys((name for name in STYLES if name.startswith("sd3")),
+                           "StableDiffusion3Pipeline") | {"sdxl": "StableDiffusionXLPipeline",
               "sdxl-refiner": "StableDiffusionXLImg2ImgPipeline"}
 
 
-def write_checkpoint(folder, style, **changes):
+def write_checkpoint(folder, style, seed=1, **changes):
     """Writes a checkpoint of a style as diffusers does; `changes` to the configs of its parts."""
-    torch.manual_seed(7)
+    torch.manual_seed(6 + seed)
     parts = {k: v | changes.get(k, {}) if isinstance(v, dict) else changes.get(k, v)
              for k, v in ({"vae": {}} | STYLES[style]).items()}
     index = {"_class_name": _PIPELINES.get(style, "StableDiffusionPipeline"),
              "scheduler": ["diffusers", parts["scheduler"]["_class_name"]]}
-    for part, network in networks(parts).items():
+    for part, network in networks(parts, seed).items():
         network.save_pretrained(folder / part)
         index[part] = [type(network).__module__.partition(".")[0], type(network).__name__]
     _write_json(folder / "scheduler" / "scheduler_config.json", parts["scheduler"])
@@ -114,20 +151,31 @@ def write_checkpoint(folder, style, **changes):
         if pad in parts:
             _write_tokenizer(folder / tokenizer, parts[pad])
             index[tokenizer] = ["transformers", "CLIPTokenizer"]
+    if "text_encoder_3" in parts:
+        _write_t5_tokenizer(folder / "tokenizer_3", parts["text_encoder_3"]["vocab_size"])
+        index["tokenizer_3"] = ["transformers", "T5TokenizerFast"]
     _write_json(folder / "model_index.json", dict(sorted(index.items())))
     return folder
 
 
-def networks(parts):
+def networks(parts, seed=1):
     """The networks of a checkpoint with these configs, by their folders, with random weights."""
     made = {}
     if "text_encoder" in parts:
-        made["text_encoder"] = CLIPTextModel(CLIPTextConfig(**parts["text_encoder"]))
+        kind = CLIPTextModelWithProjection if "projection_dim" in parts["text_encoder"] \
+            else CLIPTextModel
+        made["text_encoder"] = kind(CLIPTextConfig(**parts["text_encoder"]))
     if "text_encoder_2" in parts:
         made["text_encoder_2"] = CLIPTextModelWithProjection(
             CLIPTextConfig(**parts["text_encoder_2"]))
-    return made | {"unet": randomized(UNet2DConditionModel(**parts["unet"])),
-                   "vae": randomized(AutoencoderKL(**_VAE | parts["vae"]))}
+    if "text_encoder_3" in parts:
+        made["text_encoder_3"] = randomized(
+            T5EncoderModel(T5Config(**parts["text_encoder_3"])), seed)
+    if "transformer" in parts:
+        made["transformer"] = randomized(SD3Transformer2DModel(**parts["transformer"]), seed)
+    else:
+        made["unet"] = randomized(UNet2DConditionModel(**parts["unet"]))
+    return made | {"vae": randomized(AutoencoderKL(**_VAE | parts["vae"]))}
 
 
 def randomized(network, seed=1):
@@ -152,6 +200,32 @@ def _write_tokenizer(folder, pad_token):
         "tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True,
         "errors": "replace", **special,
     })
+
+
+def t5_tokenizer(count):
+    """A tokenizer of the kind that T5 has, with so many pieces: single letters and pairs."""
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ,.!?'-0123456789"
+    words = [*("\u2581" + letter for letter in letters), *letters,
+             *(a + b for a in letters[:26] for b in letters[:26])]
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0)]
+    pieces += [(word, -3.0 - number / 100) for number, word in enumerate(words)]
+    made = Tokenizer(Unigram(pieces[:count], unk_id=2, byte_fallback=False))
+    made.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.WhitespaceSplit(),
+        pre_tokenizers.Metaspace(prepend_scheme="always", split=True)])
+    made.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)])
+    made.decoder = decoders.Metaspace(prepend_scheme="always", split=True)
+    made.add_special_tokens(["<pad>", "</s>", "<unk>"])
+    return made
+
+
+def _write_t5_tokenizer(folder, count):
+    folder.mkdir()
+    t5_tokenizer(count).save(str(folder / "tokenizer.json"))
+    _write_json(folder / "tokenizer_config.json", {
+        "tokenizer_class": "T5Tokenizer", "model_max_length": 512, "eos_token": "</s>",
+        "pad_token": "<pad>", "unk_token": "<unk>", "extra_ids": 0})
 
 
 def _write_json(path, content):

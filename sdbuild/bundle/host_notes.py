@@ -68,7 +68,9 @@ def _words(scene: Scene) -> str:
 
 def _velocity(scene: Scene) -> str:
     found = scene.bundle.prediction_type
-    return "" if found == "epsilon" else f"takes the network's {found} for noise: a poor image"
+    if found == "epsilon" or scene.bundle.family == "sd3":
+        return ""
+    return f"takes the network's {found} for noise: a poor image"
 
 
 def _schedule(scene: Scene) -> str:
@@ -156,6 +158,7 @@ def command_line(bundle: Bundle, request: Request) -> str:
     }
     words = [str(word) for name, value in options.items() if value is not None
              for word in (name, value)]
-    family = ["--xl"] if bundle.family.startswith("sdxl") else []
+    family = ["--sd3"] if bundle.family == "sd3" else \
+        ["--xl"] if bundle.family.startswith("sdxl") else []
     prompt = ["--", request.prompt] if request.prompt.startswith("-") else [request.prompt]
     return shlex.join(["swift", "run", "StableDiffusionSample", *family, *words, *prompt])

@@ -22,6 +22,7 @@ SCHEMA = 1
 _LARGEST_PX = 1 << 14
 _LEAST_SCALE = 1e-3
 _MOST_LAYERS = 100
+_LARGEST_SHIFT = 1e3
 _LONGEST_NAME = 200
 """In bytes: file systems have 255, and a number and a suffix come after it."""
 
@@ -36,6 +37,8 @@ class Bundle:
             another than the bundle's.
         defaults: the settings that the bundle draws best with.
         tokenizer: the folder of its files, the bundle's own if None.
+        tokenizer_3: the name of the file of T5's tokenizer, in the bundle's folder.
+        shift_factor: is subtracted from latents before they are scaled.
         pad_token_2: that of the second text encoder.
         clip_skip: the layer of the text encoder that gives the embedding, from the last one, 1.
         zeroes_empty: diffusers gives a negative prompt that is left out an embedding of zeros.
@@ -57,6 +60,8 @@ class Bundle:
     defaults: Mapping[str, Any]
     description: str
     tokenizer: Path | None = None
+    tokenizer_3: str = "tokenizer.json"
+    shift_factor: float = 0.0
     pad_token_2: str = "!"
     zeroes_empty: bool = True
     clip_skip: int = 1
@@ -111,6 +116,8 @@ def load_bundle(folder: Path) -> Bundle:
         defaults=fields.fields("draw").values,
         description=_describe(fields, components),
         clip_skip=fields.integer("clip_skip", low=1, high=_MOST_LAYERS, default=1),
+        shift_factor=fields.number("shift_factor", low=-_LARGEST_SHIFT, high=_LARGEST_SHIFT,
+                                   default=0.0),
         pad_token_2=fields.text("pad_token_2", default="!"),
         zeroes_empty=fields.flag("force_zeros_for_empty_prompt", default=True),
         sizes=sizes,

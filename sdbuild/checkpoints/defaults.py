@@ -4,8 +4,9 @@ Older configs lack the fields that came after them. Filled in here, an architect
 defines it, and stays what it is when a library changes a default.
 
 Source:
-    diffusers 0.42.1, `UNet2DConditionModel`, `ControlNetModel` and `AutoencoderKL`; transformers
-    5.23.0, `CLIPTextConfig` and `CLIPVisionConfig` (both Apache-2.0).
+    diffusers 0.42.1, `UNet2DConditionModel`, `ControlNetModel`, `SD3Transformer2DModel` and
+    `AutoencoderKL`; transformers 5.23.0, `CLIPTextConfig`, `CLIPVisionConfig` and `T5Config` (both
+    Apache-2.0).
 """
 
 from __future__ import annotations
@@ -122,14 +123,44 @@ _CLIP_VISION: dict[str, Any] = {
     "patch_size": 32,
 }
 
-SCALES = {"sdxl": 0.13025, "sdxl-refiner": 0.13025}
-"""What latents are multiplied with in families where it is not the default of the class.
-Source: stabilityai/stable-diffusion-xl-base-1.0, `vae/config.json`."""
+_SD3_TRANSFORMER: dict[str, Any] = {
+    "attention_head_dim": 64,
+    "caption_projection_dim": 1152,
+    "dual_attention_layers": [],
+    "in_channels": 16,
+    "joint_attention_dim": 4096,
+    "num_attention_heads": 18,
+    "num_layers": 18,
+    "out_channels": 16,
+    "patch_size": 2,
+    "pooled_projection_dim": 2048,
+    "pos_embed_max_size": 96,
+    "qk_norm": None,
+}
+_T5: dict[str, Any] = {
+    "d_ff": 2048,
+    "d_kv": 64,
+    "d_model": 512,
+    "feed_forward_proj": "relu",
+    "layer_norm_epsilon": 1e-06,
+    "num_heads": 8,
+    "num_layers": 6,
+    "relative_attention_max_distance": 128,
+    "relative_attention_num_buckets": 32,
+    "vocab_size": 32128,
+}
+
+SCALES = {"sdxl": 0.13025, "sdxl-refiner": 0.13025, "sd3": 1.5305}
+SHIFTS = {"sd3": 0.0609}
+"""What latents are multiplied with, after this is subtracted, in families where it is not the
+default of the class. Source: `vae/config.json` of stabilityai/stable-diffusion-xl-base-1.0 and
+stable-diffusion-3-medium-diffusers."""
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "UNet2DConditionModel": _UNET, "ControlNetModel": _CONTROLNET, "AutoencoderKL": _AUTOENCODER,
     "CLIPTextModel": _CLIP_TEXT,
     "CLIPTextModelWithProjection": _CLIP_TEXT | {"projection_dim": 512},
-    "CLIPVisionModel": _CLIP_VISION,
+    "CLIPVisionModel": _CLIP_VISION, "SD3Transformer2DModel": _SD3_TRANSFORMER,
+    "T5EncoderModel": _T5,
 }
 """The default of each field that defines a network, by class."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sdbuild.checkpoints import layout, ldm
+from sdbuild.checkpoints import layout, ldm, mmdit
 
 if TYPE_CHECKING:
     from sdbuild.safetensors.tensors import Tensor
@@ -32,7 +32,15 @@ class Home:
                 for name, tensor in found.items() if name.startswith(self.prefix)}
 
 
+_SD3 = "model.diffusion_model."
+
 HOMES: Mapping[str, tuple[Home, ...]] = {
+    "transformer": (
+        Home(prefix=_SD3, mark=f"{_SD3}{mmdit.MARK}", named=mmdit.named),
+        Home(prefix="diffusion_model.", mark=f"diffusion_model.{mmdit.MARK}", named=mmdit.named),
+        Home(mark=mmdit.MARK, named=mmdit.named),
+        Home(mark=mmdit.OWN_MARK, named=ldm.renamed),
+    ),
     "unet": (
         Home(prefix="model.diffusion_model.", named=ldm.unet),
         Home(prefix="diffusion_model.", named=ldm.unet),
@@ -49,7 +57,11 @@ HOMES: Mapping[str, tuple[Home, ...]] = {
         Home(prefix="first_stage_model.", named=ldm.vae),
         Home(mark="decoder.conv_in.weight", named=ldm.vae),
     ),
+    "text_encoder_3": (
+        Home(prefix="text_encoders.t5xxl.transformer.", named=ldm.renamed),
+    ),
     "text_encoder": (
+        Home(prefix="text_encoders.clip_l.transformer.", named=ldm.renamed),
         Home(prefix="cond_stage_model.transformer.", named=ldm.renamed),
         Home(prefix="cond_stage_model.model.", named=ldm.open_clip),
         Home(prefix="conditioner.embedders.0.transformer.", named=ldm.renamed),
@@ -58,6 +70,7 @@ HOMES: Mapping[str, tuple[Home, ...]] = {
         Home(mark="token_embedding.weight", named=ldm.open_clip),
     ),
     "text_encoder_2": (
+        Home(prefix="text_encoders.clip_g.transformer.", named=ldm.renamed),
         Home(prefix="conditioner.embedders.1.model.", named=ldm.projected_open_clip),
         Home(prefix="conditioner.embedders.0.model.", named=ldm.projected_open_clip),  # refiner's
     ),
@@ -65,12 +78,16 @@ HOMES: Mapping[str, tuple[Home, ...]] = {
 """The first that has tensors is taken."""
 
 TITLES = {"unet": "a U-Net", "vae": "an autoencoder", "text_encoder": "a text encoder",
-          "text_encoder_2": "a second text encoder", "controlnet": "a ControlNet"}
+          "text_encoder_2": "a second text encoder", "text_encoder_3": "T5",
+          "transformer": "a transformer", "controlnet": "a ControlNet"}
 LACKING = {
     "unet": "source=FILE is a complete checkpoint; vae=FILE is an autoencoder alone",
     "vae": layout.FROM_ELSEWHERE,
     "text_encoder": "components=unet,vae_decoder builds what the file has",
     "text_encoder_2": "components=unet,vae_decoder builds what the file has",
+    "text_encoder_3": "components=text_encoder,text_encoder_2,transformer,vae_decoder builds "
+                      "without T5; a folder of diffusers has it",
+    "transformer": "source=FILE is a complete checkpoint; vae=FILE is an autoencoder alone",
     "controlnet": "the file of a ControlNet has its tensors by the names of its first code, or of "
                   "diffusers",
 }

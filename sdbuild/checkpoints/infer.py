@@ -17,13 +17,14 @@ _CONFIG_HINT = (
 )
 _IN_CHANNELS = {5: "for depth to image", 7: "an upscaler", 8: "InstructPix2Pix"}
 FIRST, SECOND = "Stable Diffusion 1", "Stable Diffusion 2"
+THIRD = "Stable Diffusion 3"
 XL, REFINER = "Stable Diffusion XL", "Stable Diffusion XL's refiner"
 _MODELS = {768: FIRST, 1024: SECOND, 2048: XL, 1280: REFINER}
 """The models, by the width of the prompts that their U-Nets take."""
 
 _EXPECTED = ", ".join(f"{width} ({model})" for width, model in _MODELS.items())
 _SCALE = DEFAULTS["AutoencoderKL"]["scaling_factor"]
-_SCALES = {XL: SCALES["sdxl"], REFINER: SCALES["sdxl-refiner"]}
+_SCALES = {XL: SCALES["sdxl"], REFINER: SCALES["sdxl-refiner"], THIRD: SCALES["sd3"]}
 """How the latents of models are scaled where it is otherwise."""
 
 _XL_TIME_WIDTH = 256
@@ -45,30 +46,30 @@ def unet(where: str, shapes: Shapes) -> dict[str, Any]:
     Raises:
         SourceError: it is of another model, or its heads cannot be inferred.
     """
-    in_channels = _shape(where, shapes, "conv_in.weight")[1]
+    in_channels = shape(where, shapes, "conv_in.weight")[1]
     if in_channels not in (4, 9):  # 9 for inpainting
         kind = _IN_CHANNELS.get(in_channels, "of another model")
         raise SourceError(
             f"{where}: its U-Net takes {in_channels} channels, so it is {kind}, expected 4 or 9",
             hint="a checkpoint for text to image or inpainting is needed",
         )
-    downs, ups = _numbers(shapes, "down_blocks"), _numbers(shapes, "up_blocks")
+    downs, ups = numbers(shapes, "down_blocks"), numbers(shapes, "up_blocks")
     if len(downs) != len(ups):
         raise _unlike(where, f"some of its {len(downs)} up_blocks and as many down_blocks")
     middle = "mid_block.attentions.0.proj_in.weight"
     found = {
         "_class_name": "UNet2DConditionModel",
         **_half(where, shapes),
-        "out_channels": _shape(where, shapes, "conv_out.weight")[0],
+        "out_channels": shape(where, shapes, "conv_out.weight")[0],
         "mid_block_type": "UNetMidBlock2DCrossAttn" if middle in shapes else None,
         "up_block_types": [
-            "CrossAttnUpBlock2D" if _numbers(shapes, f"up_blocks.{i}.attentions")
+            "CrossAttnUpBlock2D" if numbers(shapes, f"up_blocks.{i}.attentions")
             else "UpBlock2D" for i in ups
         ],
     }
     guidance = "time_embedding.cond_proj.weight"
     if guidance in shapes:
-        found["time_cond_proj_dim"] = _shape(where, shapes, guidance)[1]
+        found["time_cond_proj_dim"] = shape(where, shapes, guidance)[1]
     return found
 
 
@@ -79,9 +80,9 @@ def controlnet(where: str, shapes: Shapes) -> dict[str, Any]:
         SourceError: it is of another model, or its heads cannot be inferred.
     """
     picture = "controlnet_cond_embedding"
-    first = _shape(where, shapes, f"{picture}.conv_in.weight")
-    wider = [_shape(where, shapes, f"{picture}.blocks.{i}.weight")[0]
-             for i in _numbers(shapes, f"{picture}.blocks") if i % 2]
+    first = shape(where, shapes, f"{picture}.conv_in.weight")
+    wider = [shape(where, shapes, f"{picture}.blocks.{i}.weight")[0]
+             for i in numbers(shapes, f"{picture}.blocks") if i % 2]
     middle = "mid_block.attentions.0.proj_in.weight"
     if not any(".attn2.to_k." in name for name in shapes):
         raise SourceError(
@@ -99,19 +100,19 @@ def controlnet(where: str, shapes: Shapes) -> dict[str, Any]:
 
 def _half(where: str, shapes: Shapes) -> dict[str, Any]:
     """Returns the fields of a config that the first half of a U-Net shows; so does a ControlNet."""
-    downs = _numbers(shapes, "down_blocks")
-    channels = [_shape(where, shapes, f"down_blocks.{i}.resnets.0.conv1.weight")[0]
+    downs = numbers(shapes, "down_blocks")
+    channels = [shape(where, shapes, f"down_blocks.{i}.resnets.0.conv1.weight")[0]
                 for i in downs or [0]]
     _expect_groups(where, channels)
     width = prompt_width(where, "unet", shapes)
     projection = _first(where, shapes, r".*\.attentions\.\d+\.proj_in\.weight")
-    layers = [len(_numbers(shapes, f"down_blocks.{i}.resnets")) for i in downs]
+    layers = [len(numbers(shapes, f"down_blocks.{i}.resnets")) for i in downs]
     return {
-        "in_channels": _shape(where, shapes, "conv_in.weight")[1],
+        "in_channels": shape(where, shapes, "conv_in.weight")[1],
         "block_out_channels": channels,
         "layers_per_block": _one(layers),
         "down_block_types": [
-            "CrossAttnDownBlock2D" if _numbers(shapes, f"down_blocks.{i}.attentions")
+            "CrossAttnDownBlock2D" if numbers(shapes, f"down_blocks.{i}.attentions")
             else "DownBlock2D" for i in downs
         ],
         "cross_attention_dim": width,
@@ -132,10 +133,10 @@ def _depths(where: str, shapes: Shapes, downs: list[int]) -> int | list[int]:
     """
     top = downs[-1]
     found: dict[int, set[int]] = {
-        level: {len(_numbers(shapes, f"{block}.attentions.{i}.transformer_blocks"))
+        level: {len(numbers(shapes, f"{block}.attentions.{i}.transformer_blocks"))
                 for block in (f"down_blocks.{level}", f"up_blocks.{top - level}",
                               *(["mid_block"] if level == top else []))
-                for i in _numbers(shapes, f"{block}.attentions")}
+                for i in numbers(shapes, f"{block}.attentions")}
         for level in downs
     }
     if uneven := [level for level, depths in found.items() if len(depths) > 1]:
@@ -164,7 +165,7 @@ def _condition(where: str, shapes: Shapes, width: int) -> dict[str, Any]:
         raise SourceError(f"{where}: its U-Net needs more than a prompt, as unCLIP does, expected "
                           "Stable Diffusion 1, 2 or XL", hint=NO_MORE)
     return {"addition_embed_type": "text_time", "addition_time_embed_dim": _XL_TIME_WIDTH,
-            "projection_class_embeddings_input_dim": _shape(where, shapes, name)[1]}
+            "projection_class_embeddings_input_dim": shape(where, shapes, name)[1]}
 
 
 def _heads(where: str, width: int, channels: list[int]) -> Any:
@@ -193,26 +194,26 @@ def _expect_groups(where: str, channels: list[int]) -> None:
 def vae(where: str, shapes: Shapes, model: str = "") -> dict[str, Any]:
     """Returns the config of the autoencoder of a model, which is not known of one alone: then the
     config does not say how latents are scaled."""
-    latents = _shape(where, shapes, "decoder.conv_in.weight")[1]
-    if latents != 4:
+    latents = shape(where, shapes, "decoder.conv_in.weight")[1]
+    if latents not in (4, 16):  # 16 of Stable Diffusion 3
         raise SourceError(
-            f"{where}: its autoencoder has latents of {latents} channels, expected 4",
-            hint="it belongs to another model, such as Stable Diffusion 3 or FLUX",
+            f"{where}: its autoencoder has latents of {latents} channels, expected 4 or 16",
+            hint="it belongs to another model",
         )
-    levels = _numbers(shapes, "encoder.down_blocks")
+    levels = numbers(shapes, "encoder.down_blocks")
     channels = [
-        _shape(where, shapes, f"encoder.down_blocks.{i}.resnets.0.conv1.weight")[0] for i in levels
+        shape(where, shapes, f"encoder.down_blocks.{i}.resnets.0.conv1.weight")[0] for i in levels
     ]
     _expect_groups(where, channels)
     return {
         "_class_name": "AutoencoderKL",
-        "in_channels": _shape(where, shapes, "encoder.conv_in.weight")[1],
-        "out_channels": _shape(where, shapes, "decoder.conv_out.weight")[0],
+        "in_channels": shape(where, shapes, "encoder.conv_in.weight")[1],
+        "out_channels": shape(where, shapes, "decoder.conv_out.weight")[0],
         "block_out_channels": channels,
         "down_block_types": ["DownEncoderBlock2D"] * len(levels),
         "up_block_types": ["UpDecoderBlock2D"] * len(levels),
         "latent_channels": latents,
-        "layers_per_block": len(_numbers(shapes, "encoder.down_blocks.0.resnets")),
+        "layers_per_block": len(numbers(shapes, "encoder.down_blocks.0.resnets")),
         "mid_block_add_attention": "encoder.mid_block.attentions.0.to_q.weight" in shapes,
         "use_quant_conv": "quant_conv.weight" in shapes,
         "use_post_quant_conv": "post_quant_conv.weight" in shapes,
@@ -227,8 +228,8 @@ def prompt_width(where: str, part: str, shapes: Shapes) -> int:
         SourceError: it lacks the tensor that tells.
     """
     if part == "unet":
-        return _shape(where, shapes, _first(where, shapes, r".*\.attn2\.to_k\.weight"))[1]
-    return _shape(where, shapes, _TOKENS)[1]
+        return shape(where, shapes, _first(where, shapes, r".*\.attn2\.to_k\.weight"))[1]
+    return shape(where, shapes, _TOKENS)[1]
 
 
 def model(where: str, widths: Mapping[str, int]) -> str:
@@ -260,7 +261,7 @@ def used_layers(where: str, shapes: Shapes) -> int:
     Raises:
         SourceError: one of OpenCLIP's width has another number.
     """
-    count = len(_numbers(shapes, _LAYERS))
+    count = len(numbers(shapes, _LAYERS))
     if _MODELS.get(prompt_width(where, "text_encoder", shapes)) != SECOND:
         return count
     if count not in (_OPEN_CLIP_LAYERS, _OPEN_CLIP_LAYERS - 1):
@@ -277,17 +278,17 @@ def text_encoder(where: str, shapes: Shapes, model: str) -> dict[str, Any]:
 
     Stable Diffusion 2 has OpenCLIP's, which has another activation.
     """
-    vocabulary, width = _shape(where, shapes, _TOKENS)
+    vocabulary, width = shape(where, shapes, _TOKENS)
     return {
         "architectures": ["CLIPTextModel"],
         "vocab_size": vocabulary,
         "hidden_size": width,
         "hidden_act": "gelu" if model == SECOND else "quick_gelu",
-        "intermediate_size": _shape(where, shapes, f"{_LAYERS}.0.mlp.fc1.weight")[0],
+        "intermediate_size": shape(where, shapes, f"{_LAYERS}.0.mlp.fc1.weight")[0],
         "max_position_embeddings":
-            _shape(where, shapes, "text_model.embeddings.position_embedding.weight")[0],
+            shape(where, shapes, "text_model.embeddings.position_embedding.weight")[0],
         "num_attention_heads": max(1, width // _CLIP_HEAD),
-        "num_hidden_layers": len(_numbers(shapes, _LAYERS)),
+        "num_hidden_layers": len(numbers(shapes, _LAYERS)),
     }
 
 
@@ -300,11 +301,11 @@ def text_encoder_2(where: str, shapes: Shapes, model: str) -> dict[str, Any]:
     return text_encoder(where, shapes, model) | {
         "architectures": ["CLIPTextModelWithProjection"],
         "hidden_act": "gelu",
-        "projection_dim": _shape(where, shapes, "text_projection.weight")[0],
+        "projection_dim": shape(where, shapes, "text_projection.weight")[0],
     }
 
 
-def _numbers(names: Collection[str], prefix: str) -> list[int]:
+def numbers(names: Collection[str], prefix: str) -> list[int]:
     """Returns the numbers that follow the prefix, in order."""
     pattern = re.compile(rf"{re.escape(prefix)}\.(\d{{1,4}})\.")
     return sorted({int(found[1]) for name in names if (found := pattern.match(name))})
@@ -317,7 +318,12 @@ def _first(where: str, shapes: Shapes, pattern: str) -> str:
     raise _unlike(where, pattern.replace("\\", "").replace(".*.", "").replace("d+", "N"))
 
 
-def _shape(where: str, shapes: Shapes, name: str) -> tuple[int, ...]:
+def shape(where: str, shapes: Shapes, name: str) -> tuple[int, ...]:
+    """Returns the shape of a matrix, or of more dimensions.
+
+    Raises:
+        SourceError: there is no such tensor.
+    """
     found = shapes.get(name, ())
     if len(found) < 2:
         raise _unlike(where, name)

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from sdbuild.base.errors import SourceError
 from sdbuild.base.parsing import Fields, json_object, shown
-from sdbuild.checkpoints.resources import SCHEDULER, TOKENIZERS, Tokenizer
+from sdbuild.checkpoints.resources import SCHEDULER, TOKENIZER_3, TOKENIZERS, Tokenizer
 from sdbuild.safetensors.pickles import PICKLES
 
 RESOURCES = "resources"
@@ -79,8 +79,9 @@ def config_files(where: str, part: str, names: Collection[str]) -> list[str]:
     """
     if part == RESOURCES:
         kept = [t for t in TOKENIZERS if _has_folder(t.folder, names)] or TOKENIZERS[:1]
+        of_t5 = (TOKENIZER_3.one_file, TOKENIZER_3.config)
         return [name for tokenizer in kept for name in _tokenizer_files(where, tokenizer, names)] \
-            + [_existing(where, SCHEDULER, names)]
+            + [name for name in of_t5 if name in names] + [_existing(where, SCHEDULER, names)]
     if part == "scheduler":
         return [_existing(where, SCHEDULER, names)]
     if part in FOLDERS:
@@ -99,7 +100,8 @@ def _lacking(part: str) -> str:
     """Returns a hint for a checkpoint that has no folder for a part."""
     if part == "vae":
         return FROM_ELSEWHERE
-    return A_CHECKPOINT if part in ("unet", "text_encoder", "text_encoder_2") else LEAVE_OUT
+    return A_CHECKPOINT if part in (
+        "unet", "transformer", "text_encoder", "text_encoder_2") else LEAVE_OUT
 
 
 def _has_folder(folder: str, names: Collection[str]) -> bool:

@@ -18,9 +18,14 @@ NO_MORE = "the models that can be built are " + ", ".join(f.title for f in FAMIL
 """The hint for what belongs to none of them."""
 
 CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel",
-           "text_encoder_2": "CLIPTextModelWithProjection", "controlnet": "ControlNetModel",
+           "text_encoder_2": "CLIPTextModelWithProjection", "text_encoder_3": "T5EncoderModel",
+           "transformer": "SD3Transformer2DModel", "controlnet": "ControlNetModel",
            "safety_checker": "StableDiffusionSafetyChecker"}
 """The class of each part."""
+
+_CLASSES = {("sd3", "text_encoder"): ("CLIPTextModelWithProjection", "CLIPTextModel")}
+"""Those of a part in a family where they are others. Stable Diffusion 3's single files have the
+first encoder without a projection, which is then the identity."""
 
 _OTHERS = {
     "AutoencoderTiny": "a small autoencoder (TAESD), which previews are made with",
@@ -29,8 +34,8 @@ _OTHERS = {
     "ChatGLMModel": "the text encoder of Kolors",
     "ControlNetModel": "a ControlNet",
     "FluxTransformer2DModel": "a transformer, as FLUX has",
-    "SD3Transformer2DModel": "a transformer, as Stable Diffusion 3 has",
-    "T5EncoderModel": "a text encoder of Stable Diffusion 3, FLUX or DeepFloyd",
+    "SD3Transformer2DModel": "the transformer of Stable Diffusion 3",
+    "T5EncoderModel": "the third text encoder of Stable Diffusion 3",
     "UNetMotionModel": "a U-Net for video (AnimateDiff)",
     "VQModel": "an autoencoder of the first latent diffusion models",
 }
@@ -154,6 +159,36 @@ _CONTROLNET_ONLY = {
 _CLIP_VISION = _TRANSFORMER | {
     "image_size": integer(1, 4096), "num_channels": only(3), "patch_size": integer(1, 1024),
 }
+_SD3_TRANSFORMER = {
+    "attention_head_dim": integer(1, 2048),
+    "caption_projection_dim": _CHANNELS,
+    "dual_attention_layers": list_of(integer(0, 127), 0, 128),
+    "in_channels": only(16),
+    "joint_attention_dim": _CHANNELS,
+    "num_attention_heads": _HEADS,
+    "num_layers": integer(1, 128),
+    "out_channels": only(16),
+    "patch_size": only(2),
+    "pooled_projection_dim": _CHANNELS,
+    "pos_embed_max_size": integer(1, 4096),
+    "qk_norm": only(None, "rms_norm"),
+}
+_T5 = {
+    "d_ff": integer(1, 65536),
+    "d_kv": integer(1, 2048),
+    "d_model": _CHANNELS,
+    "feed_forward_proj": only("gated-gelu", "relu"),
+    "layer_norm_epsilon": _EPSILON,
+    "num_heads": _HEADS,
+    "num_layers": integer(1, 128),
+    "relative_attention_max_distance": only(128),
+    "relative_attention_num_buckets": integer(4, 1024),
+    "vocab_size": integer(1, 1_000_000),
+}
+_SD3_AUTOENCODER = _AUTOENCODER | {
+    "latent_channels": only(16, otherwise={4: "it belongs to Stable Diffusion 1, 2 or XL"}),
+    "shift_factor": either(_NONE, number(-1000, 1000)),
+}
 _CONDITIONED = ("UNet2DConditionModel", "ControlNetModel")
 _PUBLISHED = {(2048, 2816): "sdxl", (1280, 2560): "sdxl-refiner"}
 """The families of XL by the widths of their prompts and of what they take beside them: six numbers
@@ -166,20 +201,22 @@ _RULES: Mapping[str, Mapping[str, Rule]] = {
     "ControlNetModel": {name: rule for name, rule in _UNET.items()
                         if name in DEFAULTS["ControlNetModel"]} | _CONTROLNET_ONLY,
     "StableDiffusionSafetyChecker": {"projection_dim": _CHANNELS},
+    "SD3Transformer2DModel": _SD3_TRANSFORMER, "T5EncoderModel": _T5,
 }
 
 
-def check_class(part: str, name: str) -> None:
-    """Makes sure that a part's network is of the class that can be built.
+def check_class(part: str, name: str, family: str = "sd") -> None:
+    """Makes sure that a part's network is of a class that can be built in a family.
 
     Raises:
         SourceError: it is of another, or of one that nobody knows.
     """
-    expected = CLASSES.get(part, name)
-    if name != expected:
+    expected = _CLASSES.get((family, part), (CLASSES.get(part, name),))
+    if name not in expected:
         what = f", {_OTHERS[name]}" if name in _OTHERS else ""
         raise SourceError(
-            f"{part}/config.json: its network is {shown(name)}{what}; expected {expected}",
+            f"{part}/config.json: its network is {shown(name)}{what}; expected "
+            f"{' or '.join(expected)}",
             hint=NO_MORE, part=part,
         )
 
@@ -203,7 +240,9 @@ def _problems(name: str, config: Mapping[str, Any], family: str) -> list[str]:
     """Why a network cannot be built in a family."""
     rules = _RULES.get(name, {})
     if name in _CONDITIONED:
-        rules = {**rules, **_BY_FAMILY[family]}
+        rules = {**rules, **_BY_FAMILY.get(family, {})}
+    elif (family, name) == ("sd3", "AutoencoderKL"):
+        rules = _SD3_AUTOENCODER
     problems = [
         f"{field} is {shown(config[field])}, expected {rule.expected}"
         + (f": {meaning}" if (meaning := rule.meaning(config[field])) else "")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sdbuild.base.errors import SourceError
 from sdbuild.base.parsing import shown
 from sdbuild.checkpoints import networks
-from sdbuild.checkpoints.defaults import DEFAULTS, SCALES
+from sdbuild.checkpoints.defaults import DEFAULTS, SCALES, SHIFTS
 from sdbuild.checkpoints.layout import RESOURCES
 from sdbuild.checkpoints.sidecar_configs import SIDECAR_FACTS, host_tokenizer, scheduler
 
@@ -32,6 +32,9 @@ _IRRELEVANT = frozenset({
     "latents_mean", "latents_std", "scaling_factor", "shift_factor",  # of latents: `latents`
     "force_upcast", "upcast_attention",                  # casts to fp32, in which graphs are anyway
 })
+_KNOWN_ALONE = frozenset({"T5EncoderModel"})
+"""The classes whose configs say more of another half than of the network."""
+
 _WITHOUT_PROJECTION = frozenset({"CLIPTextModel"})
 """The classes in whose configs `projection_dim` is of CLIP's other half."""
 
@@ -90,7 +93,7 @@ def architecture(part: str, config: Mapping[str, Any], family: str = "sd") -> di
             family.
     """
     name = _class_name(part, config)
-    networks.check_class(part, name)
+    networks.check_class(part, name, family)
     if name == _CHECKER:
         return {"class": name, "config": _checker(part, config)}
     found = {key: _same_for_all(value) if key in _PER_BLOCK else value
@@ -99,6 +102,7 @@ def architecture(part: str, config: Mapping[str, Any], family: str = "sd") -> di
     kept = {
         key: value for key, value in found.items()
         if not key.startswith("_") and key not in _IRRELEVANT
+        and (name not in _KNOWN_ALONE or key in DEFAULTS[name])
     }
     if name in _WITHOUT_PROJECTION:
         kept.pop("projection_dim", None)
@@ -122,12 +126,17 @@ def latents(
     if "scaling_factor" not in defaults:
         return None
     found = config.get("scaling_factor", SCALES.get(family, defaults["scaling_factor"]))
-    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 1e3:
+    shift = config.get("shift_factor", SHIFTS.get(family)) or 0
+    if not _is_number(found) or not 0 < found < 1e3:
         raise SourceError(
             f"{part}/config.json: scaling_factor is {shown(found)}, expected a number above 0",
-            hint="Stable Diffusion 1 and 2 have 0.18215, XL has 0.13025: write that, or download "
-                 "the file again")
-    return {"scaling_factor": float(found)}
+            hint="Stable Diffusion 1 and 2 have 0.18215, XL has 0.13025, 3 has 1.5305: write that, "
+                 "or download the file again")
+    return {"scaling_factor": float(found)} | ({"shift_factor": float(shift)} if shift else {})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _class_name(part: str, config: Mapping[str, Any]) -> str:
@@ -167,6 +176,9 @@ def _checker(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
 def tensors(part: str, found: Iterable[Tensor]) -> Iterator[Tensor]:
     """Yields a part's tensors by the names, and with the shapes, that its network is now written
     with."""
+    if part == "text_encoder_3":
+        yield from _t5_tensors(list(found))
+        return
     for tensor in found:
         if part == "vae":
             yield _vae_tensor(tensor)
@@ -174,6 +186,20 @@ def tensors(part: str, found: Iterable[Tensor]) -> Iterator[Tensor]:
             yield tensor
         elif not tensor.name.endswith(".position_ids"):  # a table of 0, 1, 2, …
             yield replace(tensor, name=_CLIP_NAMES[part](tensor.name))
+
+
+_T5_SHARED, _T5_EMBEDDING = "shared.weight", "encoder.embed_tokens.weight"
+"""T5's embedding is its encoder's and its decoder's, and is written by one of the names or both."""
+
+
+def _t5_tensors(found: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Yields those of the encoder, which may be part of a whole T5."""
+    names = {tensor.name for tensor in found}
+    for tensor in found:
+        if tensor.name == _T5_SHARED and _T5_EMBEDDING not in names:
+            yield replace(tensor, name=_T5_EMBEDDING)
+        elif tensor.name.startswith("encoder."):
+            yield tensor
 
 
 def _clip_name(name: str) -> str:

@@ -28,6 +28,7 @@ class Architecture:
     noise, `padding` if a text encoder was trained with other pad tokens than hosts send. Without
     `force_upcast` an autoencoder says that it need not be computed in fp32. `distilled_guidance` is
     the guidance that a U-Net which was trained to take it as an input is to have, if a recipe says.
+    `size_px` are width and height of its pictures, of a network whose parameters depend on them.
     """
 
     class_name: str
@@ -36,6 +37,7 @@ class Architecture:
     padding: Mapping[str, int] | None = None
     force_upcast: bool = True
     distilled_guidance: float | None = None
+    size_px: tuple[int, int] = (0, 0)
 
 
 def encode(values: Mapping[str, Any]) -> bytes:
@@ -63,6 +65,7 @@ def read_architecture(path: Path, params: Mapping[str, Any]) -> Architecture:
         prediction=prediction.values if prediction and is_converted else None,
         force_upcast=found.flag("force_upcast", default=True),
         distilled_guidance=params.get("distilled_guidance"),
+        size_px=(params.get("width_px", 0), params.get("height_px", 0)),
     )
 
 
@@ -80,10 +83,21 @@ def read_latents(path: Path) -> dict[str, Any]:
     return json_file(path, SourceError) if path.exists() else {}
 
 
-def scaling_factor(path: Path) -> float:
-    """Returns the factor of latents, from the file `LATENTS`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latents:
+    """What an autoencoder's latents are multiplied with for the denoiser, after `shift_factor` is
+    subtracted; those of Stable Diffusion 1 and 2 where nobody says."""
+
+    scaling_factor: float = 0.18215
+    shift_factor: float = 0.0
+
+
+def latents(path: Path) -> Latents:
+    """Returns how latents are scaled, from the file `LATENTS`.
 
     Raises:
         SourceError: the file is not what a download writes.
     """
-    return Fields(json_file(path, SourceError), LATENTS, SourceError).number("scaling_factor")
+    found = Fields(json_file(path, SourceError), LATENTS, SourceError)
+    return Latents(scaling_factor=found.number("scaling_factor"),
+                   shift_factor=found.number("shift_factor", default=0.0))

@@ -15,7 +15,6 @@ _KINDS = tuple((re.compile(pattern), kind, hint) for pattern, kind, hint in (
      "lora=FILE merges it into the checkpoint that it was made for"),
     (r"(edm_mean|edm_std|edm_vpred\.)", "is of a model with another schedule of noise (EDM), as "
      "Playground 2.5 and CosXL are", ""),
-    (_UNET + r"joint_blocks\.", "is of Stable Diffusion 3", ""),
     (_UNET + r"double_blocks\.", "is of FLUX", ""),
     (r"lora_controlnet$", "is a Control-LoRA", "use the ControlNet that it was made from"),
     (r"difference$", "is the difference of a ControlNet to a U-Net",
@@ -41,6 +40,9 @@ _KINDS = tuple((re.compile(pattern), kind, hint) for pattern, kind, hint in (
 
 _WHOLE = ("model.diffusion_model.", "first_stage_model.")
 _CONTROLNET = re.compile(r"control_model\.|(controlnet_)?(cond_embedding|input_hint_block)\.")
+_OF_ONE_MODEL = ("unet", "controlnet")
+"""The parts that Stable Diffusion 3 has none of."""
+
 _EXPECTED = {"controlnet": "a ControlNet", "vae": "an autoencoder, or a checkpoint"}
 
 
@@ -51,9 +53,11 @@ def refuse(path: Path, names: Iterable[str], part: str) -> None:
         SourceError: it is of another kind; names the kind, and what helps.
     """
     names = list(names)
-    kinds = _KINDS
+    kinds = _KINDS if part not in _OF_ONE_MODEL else (
+        *_KINDS, (re.compile(_UNET + r"(joint_blocks|transformer_blocks\.0\.attn\.add_q_proj)\."),
+                  "is of Stable Diffusion 3", 'a recipe with family = "sd3" builds it'))
     if part != "controlnet" and not any(name.startswith(_WHOLE) for name in names):
-        kinds = (*_KINDS, (_CONTROLNET, "is a ControlNet",
+        kinds = (*kinds, (_CONTROLNET, "is a ControlNet",
                           "controlnet=FILE adds it to a bundle"))
     for name in names:
         for pattern, kind, hint in kinds:

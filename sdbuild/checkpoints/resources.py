@@ -51,6 +51,9 @@ TOKENIZER, TOKENIZER_2 = Tokenizer("tokenizer"), Tokenizer("tokenizer_2")
 TOKENIZERS = (TOKENIZER, TOKENIZER_2)
 """Of the first and the second text encoder. A checkpoint may have either or both."""
 
+TOKENIZER_3 = Tokenizer("tokenizer_3")
+"""That of T5, whose form is another: `tokenizer.json` is read as it is."""
+
 SCHEDULER = "scheduler/scheduler_config.json"
 LARGEST_BYTES = 32 << 20
 """Of a file among the resources; vocabularies of other families have 17 MB."""
@@ -61,8 +64,10 @@ _HEADER = "#version: 0.2"
 
 
 def file_name(path: str) -> str:
-    """Returns the name of a file in the artifact of a download and in a bundle, without folders."""
-    return path.rpartition("/")[2]
+    """Returns the name of a file in the artifact of a download and in a bundle, without folders;
+    those of T5's tokenizer are called like CLIP's, and keep theirs in the artifact."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder}.{name}" if folder == TOKENIZER_3.folder else name
 
 
 class Resources(Mapping[str, bytes]):

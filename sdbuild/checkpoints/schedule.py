@@ -10,6 +10,19 @@ from sdbuild.base.parsing import Error, Fields, shown
 MOST_TIMESTEPS = 10_000
 """Models have 1,000; schedulers hold several tables of this length."""
 
+_LEAST_SHIFT = 1e-3
+
+
+FLOW = "flow_prediction"
+"""What a network predicts that was trained to match a flow, as diffusers calls it."""
+
+
+def predicts(config: Mapping[str, Any]) -> Any:
+    """Returns what a scheduler's config says of the network: where it is silent, a flow if the
+    scheduler is for flows, and else noise."""
+    is_flow = str(config.get("_class_name")).startswith("FlowMatch")
+    return config.get("prediction_type", FLOW if is_flow else "epsilon")
+
 
 def check_schedule(config: Mapping[str, Any], where: str, error: Error) -> None:
     """Makes sure that a config can be a scheduler's: its fields have their types, and no number
@@ -22,6 +35,7 @@ def check_schedule(config: Mapping[str, Any], where: str, error: Error) -> None:
     fields.integer("num_train_timesteps", low=1, high=MOST_TIMESTEPS, default=None)
     for name in ("beta_start", "beta_end"):
         fields.number(name, low=0, high=1, default=None)
+    fields.number("shift", low=_LEAST_SHIFT, high=1 / _LEAST_SHIFT, default=None)
     for name in ("beta_schedule", "prediction_type", "timestep_spacing"):
         fields.text(name, default=None)
     fields.flag("rescale_betas_zero_snr", default=None)

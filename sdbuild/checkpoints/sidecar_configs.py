@@ -18,7 +18,7 @@ from sdbuild.checkpoints.resources import (
     check_numbers,
     vocabulary_file,
 )
-from sdbuild.checkpoints.schedule import check_schedule
+from sdbuild.checkpoints.schedule import check_schedule, predicts
 
 START_TOKEN = "<|startoftext|>"
 END_TOKEN = "<|endoftext|>"
@@ -41,7 +41,8 @@ def scheduler(resources: Mapping[str, bytes], params: Mapping[str, Any]) -> dict
     check_schedule(found, SCHEDULER, SourceError)
     if "prediction_type" in params:
         found["prediction_type"] = params["prediction_type"]
-    if found.setdefault("prediction_type", "epsilon") is None:
+    found["prediction_type"] = predicts(found)
+    if found["prediction_type"] is None:
         raise SourceError(
             "as a file of Stable Diffusion 2 it does not say what its U-Net predicts "
             "(prediction_type), and a wrong guess generates noise",

@@ -1,5 +1,5 @@
-"""Checkpoints in one `.safetensors` file, as civitai and A1111 keep them: Stable Diffusion 1, 2
-and XL, and ControlNets.
+"""Checkpoints in one `.safetensors` file, as civitai and A1111 keep them: Stable Diffusion 1, 2,
+XL and 3, and ControlNets.
 
 Such a file holds the tensors of all networks under the names of `ldm.py`, and nothing else: configs
 are inferred from shapes (`infer.py`), the tokenizer is CLIP's, the scheduler's numbers are those
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.errors import SourceError
-from sdbuild.checkpoints import infer, layout, ldm, networks, normalize, others, wrapped
+from sdbuild.checkpoints import infer, layout, ldm, mmdit, networks, normalize, others, wrapped
 from sdbuild.checkpoints.folder import DigestOf, Folder
 from sdbuild.checkpoints.homes import HOMES, LACKING, TITLES, Home
 from sdbuild.checkpoints.resources import SCHEDULER, TOKENIZER, TOKENIZER_2, Tokenizer
@@ -45,10 +45,18 @@ XL_SCHEDULER = {
 }
 """Source: stabilityai/stable-diffusion-xl-base-1.0, `scheduler_config.json`."""
 
+_FLOW_SCHEDULER = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0,
+}
+"""Source: stabilityai/stable-diffusion-3.5-medium, `scheduler_config.json`."""
+
 _ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 """Of models trained to the last step, where all is noise."""
 
 _ENCODERS = ("text_encoder", "text_encoder_2")
+_INFERRED = {"unet": infer.unet, "controlnet": infer.controlnet, "transformer": mmdit.config,
+             "text_encoder_3": mmdit.text_encoder_3}
+"""How the configs of parts are inferred that are alike in all models."""
 
 
 class SingleFile:
@@ -101,12 +109,15 @@ class SingleFile:
             return self._config.config(part)
         shapes = _shapes(part, self.tensors(part))
         where = self.place
+        if part in _INFERRED:
+            return _INFERRED[part](where, shapes)
+        if part == "text_encoder" and self._model == infer.THIRD:
+            return mmdit.text_encoder(where, shapes)
         if part in _ENCODERS:
             infer_encoder = getattr(infer, part)
             return dict(infer_encoder(where, shapes, self._model))
-        if part == "vae":
-            return infer.vae(where, shapes, self._model if self._home("unet") else "")
-        return infer.unet(where, shapes) if part == "unet" else infer.controlnet(where, shapes)
+        is_whole = self._home("unet") or self._home("transformer")
+        return infer.vae(where, shapes, self._model if is_whole else "")
 
     def tensors(self, part: str) -> dict[str, Tensor]:
         """Returns the part's tensors, by diffusers' names.
@@ -125,7 +136,8 @@ class SingleFile:
         if home.note:
             self._notes.add(f"{part}: {home.note}")
         found = home.named(home.tensors(self._tensors))
-        return self._used(found) if part == "text_encoder" else found
+        is_used = part == "text_encoder" and not self._home("transformer")
+        return self._used(found) if is_used else found
 
     def resources(self) -> Mapping[str, bytes]:
         """Tokenizer and scheduler. That of Stable Diffusion 2 does not say what its U-Net
@@ -136,9 +148,11 @@ class SingleFile:
         """
         if self._config:
             return self._config.config_resources()
-        self.config("unet")
+        is_third = self._model == infer.THIRD
+        self.config("transformer" if is_third else "unet")
         base = XL_SCHEDULER if self._model in (infer.XL, infer.REFINER) else SD_SCHEDULER
-        scheduler = base | (_ZERO_SNR if "ztsnr" in self._tensors else {}) | {
+        scheduler = _FLOW_SCHEDULER if is_third else base | (
+            _ZERO_SNR if "ztsnr" in self._tensors else {}) | {
             "prediction_type": self._prediction_type()}
         return {
             **{name: content for tokenizer, pad in _PADS[self._model].items()
@@ -169,6 +183,8 @@ class SingleFile:
         Raises:
             SourceError: it is none, or its networks are of two models.
         """
+        if self._home("transformer"):
+            return infer.THIRD
         widths = {}
         for part in ("unet", *_ENCODERS):
             if home := self._home(part):
@@ -194,6 +210,8 @@ class SingleFile:
         return found
 
     def _home(self, part: str) -> Home | None:
+        if part == "unet" and self._home("transformer"):  # which has the same prefix
+            return None
         return next((home for home in HOMES[part] if home.tensors(self._tensors)), None)
 
     def _lacks(self, part: str) -> SourceError:
@@ -207,7 +225,8 @@ class SingleFile:
 
 _PADS = {
     infer.FIRST: {TOKENIZER: END_TOKEN}, infer.SECOND: {TOKENIZER: "!"},
-    infer.XL: {TOKENIZER: END_TOKEN, TOKENIZER_2: "!"}, infer.REFINER: {TOKENIZER_2: "!"},
+    infer.XL: {TOKENIZER: END_TOKEN, TOKENIZER_2: "!"},
+    infer.THIRD: {TOKENIZER: END_TOKEN, TOKENIZER_2: "!"}, infer.REFINER: {TOKENIZER_2: "!"},
 }
 """The tokenizers of each model, and what they pad prompts with."""
 

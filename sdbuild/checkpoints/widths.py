@@ -47,6 +47,17 @@ _SIDES: Mapping[str, tuple[tuple[str, int, str, int | None], ...]] = {
         *_CONDITIONS,
     ),
     "CLIPTextModel": _CLIP_TEXT,
+    "SD3Transformer2DModel": (
+        (r"pos_embed\.proj\.weight", 1, "in_channels", None),
+        (r"context_embedder\.weight", 0, "caption_projection_dim", None),
+        (r"context_embedder\.weight", 1, "joint_attention_dim", None),
+        (r"time_text_embed\.text_embedder\.linear_1\.weight", 1, "pooled_projection_dim", None),
+    ),
+    "T5EncoderModel": (
+        (r"encoder\.embed_tokens\.weight", 0, "vocab_size", None),
+        (r"encoder\.embed_tokens\.weight", 1, "d_model", None),
+        (r".*\.DenseReluDense\.wi(_0)?\.weight", 0, "d_ff", None),
+    ),
     "CLIPTextModelWithProjection": (
         *_CLIP_TEXT, (r"text_projection\.weight", 0, "projection_dim", None),
     ),

@@ -6,7 +6,7 @@ Shapes are written with letters; a checkpoint's config and the recipe's size giv
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Dims = Mapping[str, int]
@@ -72,6 +72,9 @@ class Component:
         family: the family that its checkpoint is of, if that is another one.
         prefixes: what the names of its tensors in the checkpoint's file begin with.
         drop: what those names begin with there, and the network's parameters do not.
+        derived: the tensors whose parameters are computed from them while they are copied, each
+            with the function of `sdbuild/safetensors/derived.py` that does: what a network takes
+            from a table for a size of picture or a length of prompt.
         sidecars: folders whose files say what its config does not: how its input is padded, what
             its output is.
         precision: of what it computes. A network in fp32 is one that overflows fp16; a checkpoint
@@ -96,6 +99,7 @@ class Component:
     family: str = ""
     prefixes: tuple[str, ...] = ("",)
     drop: str = ""
+    derived: Mapping[str, str] = field(default_factory=dict)
     sidecars: tuple[str, ...] = ()
     precision: Precision = "fp16"
     settings: frozenset[Setting] = frozenset()
@@ -166,6 +170,7 @@ class Family:
 
     Attributes:
         drawing: the components without which no picture is drawn.
+        also_drawing: those that it is drawn with where they are there.
         batches: the batch sizes that hosts send its U-Net.
     """
 
@@ -173,6 +178,7 @@ class Family:
     title: str
     components: tuple[Component, ...]
     drawing: tuple[str, ...]
+    also_drawing: tuple[str, ...] = ()
     batches: tuple[int, ...] = (1, 2)
 
     def component(self, name: str) -> Component:

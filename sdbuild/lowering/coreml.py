@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import coremltools as ct
 import numpy as np
 import torch
+from coremltools.converters.mil.mil import types
 
 from sdbuild.base.errors import SDBuildError, StepError
 from sdbuild.base.progress import each
@@ -111,6 +112,12 @@ _FP32_FROM = ("reduce_l2_norm",)
 checker compares with its thresholds."""
 
 
+def _moves_fp32(operation: Operation) -> bool:
+    """Whether it gives an input that is declared fp32 as it is, in another shape."""
+    return operation.op_type in ("expand_dims", "reshape") and operation.x.op is None \
+        and operation.x.dtype == types.fp32
+
+
 def _bears_fp16() -> Callable[[Operation], bool]:
     """Reports operations, in the order of their program, whether fp16 will do for them."""
     @functools.cache
@@ -120,8 +127,10 @@ def _bears_fp16() -> Callable[[Operation], bool]:
         )
 
     def bears_fp16(operation: Operation) -> bool:
-        consumers = (c.op_type for output in operation.outputs for c in output.child_ops)
-        near = {operation.op_type, *consumers}
+        after = [c for output in operation.outputs for c in output.child_ops]
+        if _moves_fp32(operation):
+            after += [c for op in after for output in op.outputs for c in output.child_ops]
+        near = {operation.op_type, *(c.op_type for c in after)}
         return near.isdisjoint(_FP32_INTO) and not follows(operation)
 
     return bears_fp16

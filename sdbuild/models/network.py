@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -17,8 +18,11 @@ from sdbuild.base.errors import SDBuildError, SourceError
 from sdbuild.checkpoints.normalized import Architecture as Architecture
 from sdbuild.families import Component, Dims
 from sdbuild.families.nouns import Precision
-from sdbuild.models.parameters import NET
+from sdbuild.models.parameters import NET, by_parameter
+from sdbuild.safetensors.decode import to_array
+from sdbuild.safetensors.derived import Derived
 from sdbuild.safetensors.shapes import check_fit
+from sdbuild.safetensors.tensors import table
 
 
 def precision(component: Component, architecture: Architecture) -> Precision:
@@ -99,17 +103,20 @@ def bind(
     Raises:
         SourceError: a tensor is missing or has another shape; all are named.
     """
+    shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
     try:
-        tensors = load_file(weights)
+        loaded = load_file(weights)
     except (SafetensorError, OSError) as error:
         raise SourceError(f"{component.name}: its weights cannot be read: {error}") from error
-    found = {component.parameter(name): tensor for name, tensor in tensors.items()}
-    check_fit(component.name, _shapes(wanted), _shapes(found))
-    return {name: found[name.removeprefix(NET)].float() for name in wanted}
+    tensors = by_parameter(component, table([weights]).values(), shapes)
+    check_fit(component.name, _bare(shapes), _bare({n: t.shape for n, t in tensors.items()}))
+    return {name: torch.from_numpy(to_array(tensors[name]).astype(np.float32))
+            if isinstance(tensors[name], Derived) else loaded[tensors[name].name].float()
+            for name in wanted}
 
 
-def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name.removeprefix(NET): tuple(tensor.shape) for name, tensor in tensors.items()}
+def _bare(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {name.removeprefix(NET): shape for name, shape in shapes.items()}
 
 
 def input_shapes(

@@ -15,9 +15,11 @@ from sdbuild.base.errors import RecipeError, SourceError
 from sdbuild.base.parsing import json_object, shown
 from sdbuild.checkpoints import Checkpoint, is_hub, open_checkpoint
 from sdbuild.checkpoints.defaults import DEFAULTS
-from sdbuild.checkpoints.networks import published_family
+from sdbuild.checkpoints.networks import check_class, published_family
 from sdbuild.checkpoints.packages import Packages
 from sdbuild.checkpoints.resources import SCHEDULER
+from sdbuild.checkpoints.schedule import FLOW
+from sdbuild.checkpoints.schedule import predicts as predicted_by
 from sdbuild.families import FAMILIES
 from sdbuild.recipe.fields import PREDICTION_TYPES
 from sdbuild.recipe.finished import fields_of
@@ -47,7 +49,9 @@ class Published:
     side_px: int
 
 
-KINDS = {"inpainting": "it takes a mask", "distilled": "it takes its guidance as an input"}
+KINDS = {"inpainting": "it takes a mask", "distilled": "it takes its guidance as an input",
+         "twice": "its first blocks look at the picture twice",
+         "normalized": "its queries are normalized"}
 """Predictions as a U-Net's config names them, and as messages do."""
 
 _WIDTHS = (320, 640, 1280, 1280)
@@ -71,6 +75,12 @@ PUBLISHED = (
               channels=(320, 640, 1280), predicts="", side_px=1024),
     Published(recipe="sdxl-refiner", family="sdxl-refiner", prompt_width=1280,
               channels=(384, 768, 1536, 1536), predicts="", side_px=1024),
+    Published(recipe="sd-3-medium", family="sd3", prompt_width=4096, channels=(1536,), predicts="",
+              side_px=1024),
+    Published(recipe="sd-3-5-medium", family="sd3", kind="twice", prompt_width=4096,
+              channels=(1536,), predicts="", side_px=1024),
+    Published(recipe="sd-3-5-large", family="sd3", kind="normalized", prompt_width=4096,
+              channels=(2432,), predicts="", side_px=1024),
 )
 """A new model is one entry here, and its recipe."""
 
@@ -163,7 +173,7 @@ def _unpublished(
     checkpoint: Checkpoint, traits: _Traits, predicts: str | None, size: Size | None
 ) -> Found:
     """Returns the defaults of the family, for an architecture that no published model has."""
-    if predicts not in PREDICTION_TYPES:
+    if predicts not in (*PREDICTION_TYPES, FLOW):
         raise _undecided(checkpoint, traits.predicts, ())
     found = size or (tuple(traits.size) if traits.size else None)
     if found is None:
@@ -238,20 +248,40 @@ def _known(checkpoint: Checkpoint, facts: MutableMapping[str, Any]) -> _Traits:
 
 
 def _traits(checkpoint: Checkpoint) -> _Traits:
-    unet = {**DEFAULTS["UNet2DConditionModel"], **checkpoint.config("unet")}
     # diffusers writes "lambda_min_clipped": -Infinity
     scheduler = json_object(checkpoint.resources()[SCHEDULER], SCHEDULER, SourceError,
                             has_infinities=True)
-    predicts = scheduler.get("prediction_type", "epsilon")
-    optional = {component.folder for family in FAMILIES.values()
-                for component in family.components if component.is_optional}
+    predicts = predicted_by(scheduler)
+    if checkpoint.has("transformer") and not checkpoint.has("unet"):
+        return _traits_of_transformer(checkpoint, predicts)
+    unet = {**DEFAULTS["UNet2DConditionModel"], **checkpoint.config("unet")}
     return _Traits(
         family=_family(unet, checkpoint), kind=_kind(unet),
         prompt_width=unet["cross_attention_dim"], channels=unet["block_out_channels"],
         predicts=predicts if isinstance(predicts, str) else None,
         size=_size(unet.get("sample_size"), checkpoint),
-        lacks=sorted(folder for folder in optional if not checkpoint.has(folder)),
+        lacks=_lacks(checkpoint, "sd"),
     )
+
+
+def _traits_of_transformer(checkpoint: Checkpoint, predicts: Any) -> _Traits:
+    own = {**DEFAULTS["SD3Transformer2DModel"], **checkpoint.config("transformer")}
+    check_class("transformer", str(own.get("_class_name")), "sd3")
+    sides = own["num_attention_heads"], own["attention_head_dim"]
+    is_known = all(type(side) is int for side in sides)
+    kind = "twice" if own["dual_attention_layers"] else "normalized" if own["qk_norm"] else ""
+    return _Traits(
+        family="sd3", kind=kind, prompt_width=own["joint_attention_dim"],
+        channels=[sides[0] * sides[1]] if is_known else None,
+        predicts=predicts if isinstance(predicts, str) else None,
+        size=_size(own.get("sample_size"), checkpoint), lacks=_lacks(checkpoint, "sd3"),
+    )
+
+
+def _lacks(checkpoint: Checkpoint, family: str) -> list[str]:
+    """Returns the folders that a checkpoint of a family may lack, and does."""
+    optional = {c.folder for c in FAMILIES[family].components if c.is_optional}
+    return sorted(folder for folder in optional if not checkpoint.has(folder))
 
 
 def _family(unet: Mapping[str, Any], checkpoint: Checkpoint) -> str:

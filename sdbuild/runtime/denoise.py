@@ -35,7 +35,7 @@ class Denoiser:
     """Takes the noise from the latents of pictures.
 
     Args:
-        conditions: what each U-Net is given of the prompts.
+        conditions: what each denoiser is given of the prompts.
         guides: ControlNets; with some, the U-Net is the one that takes what they give. It may also
             be the only one, and is given nothing then.
     """
@@ -71,7 +71,8 @@ class Denoiser:
         return schedule.result(sample)
 
     def _trace_start(self, start: Start, trace: Trace) -> None:
-        embeddings = self.conditions["unet"]["encoder_hidden_states"]
+        networks = self.networks
+        embeddings = self.conditions[networks.base][networks.ports.prompt]
         negative, prompt = embeddings[:, :, 0].transpose(0, 2, 1)
         trace("neg_embeddings", negative[None])
         trace("text_embeddings", prompt[None])
@@ -85,7 +86,8 @@ class Denoiser:
         is_guided = host.is_guided(request.guidance, self.bundle.family)
         unet = self._unet(start, index)
         condition = self.conditions[unet]
-        if self.networks.shape(self._model(unet), "sample")[0] == 1 and not is_guided:
+        model = self._model(unet)
+        if self.networks.shape(model, self.networks.ports.latents)[0] == 1 and not is_guided:
             condition = {name: value[1:] for name, value in condition.items()}
         scaled = start.schedule.scaled(sample, index)
         timestep = float(start.schedule.timesteps[index])
@@ -95,11 +97,11 @@ class Denoiser:
         return noise
 
     def _unet(self, start: Start, index: int) -> str:
-        """Returns the U-Net of a step: the refiner's, if the bundle has one, after a share of
+        """Returns the denoiser of a step: the refiner's, if the bundle has one, after a share of
         them."""
         host = HOSTS[self.request.host]
         if "refiner" not in self.conditions:
-            return "unet"
+            return self.networks.base
         share = host.refiner_start if self.request.refiner is None else self.request.refiner
         is_base = index < int(len(start.schedule.timesteps) * share)
         return "unet" if is_base or share >= 1 else "refiner"
@@ -107,30 +109,30 @@ class Denoiser:
     def _predicted(
         self, unet: str, start: Start, sample: torch.Tensor, timestep: float, condition: Condition
     ) -> torch.Tensor:
-        """Returns a U-Net's prediction for each prompt, in as many calls as its batch needs.
+        """Returns a denoiser's prediction for each prompt, in as many calls as its batch needs.
 
         Shapes:
             sample: (1, C, h, w); returns (N, C, h, w), N prompts.
         """
-        model = self._model(unet)
-        batch = self.networks.shape(model, "sample")[0]
+        model, ports = self._model(unet), self.networks.ports
+        batch = self.networks.shape(model, ports.latents)[0]
         given = sample if start.mask is None else start.mask.joined(sample)
         found = []
         for first in range(0, len(next(iter(condition.values()))), batch):
             inputs = {
-                "sample": given.repeat(batch, 1, 1, 1).numpy(),
+                ports.latents: given.repeat(batch, 1, 1, 1).numpy(),
                 "timestep": np.full((batch,), timestep, np.float32),
                 **{name: value[first:first + batch] for name, value in condition.items()},
             }
             if model == CONTROLLED:
                 inputs |= self._residuals(inputs)
             found.append(self.networks.output(
-                model, inputs, "noise_pred", (batch, *sample.shape[1:])))
+                model, inputs, ports.prediction, (batch, *sample.shape[1:])))
         return torch.from_numpy(np.concatenate(found).astype(np.float32))
 
     def _model(self, unet: str) -> str:
-        """Returns the component that predicts as a U-Net."""
-        return self.networks.denoiser(self.request) if unet == "unet" else unet
+        """Returns the component that predicts as a denoiser."""
+        return self.networks.denoiser(self.request) if unet == self.networks.base else unet
 
     def _residuals(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the sum of all ControlNets' residuals, by the names of the U-Net's inputs; zeros

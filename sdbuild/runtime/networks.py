@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,11 +12,27 @@ from sdbuild.bundle.manifest import Bundle
 from sdbuild.bundle.request import Request
 from sdbuild.runtime.predictor import Chain, Predictor, load
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """The names of what a denoiser takes and gives, for its latents, its prompt and its
+    prediction."""
+
+    latents: str = "sample"
+    prompt: str = "encoder_hidden_states"
+    prediction: str = "noise_pred"
+
+
+_PORTS = {"transformer": Ports(latents="latent_image_embeddings",
+                               prompt="token_level_text_embeddings", prediction="denoiser_output")}
 _UNET = {"sample": 4, "timestep": 1, "encoder_hidden_states": 4}
 _RANKS = {
     "text_encoder": {"input_ids": 2},
     "text_encoder_2": {"input_ids": 2},
+    "text_encoder_3": {"input_ids": 2},
     "unet": _UNET,
+    "transformer": {"latent_image_embeddings": 4, "timestep": 1,
+                    "token_level_text_embeddings": 4, "pooled_text_embeddings": 4},
     "refiner": _UNET,
     "controlled_unet": _UNET,
     "controlnet": _UNET | {"controlnet_cond": 4},
@@ -28,11 +45,14 @@ ENCODERS: Mapping[str, tuple[str, ...]] = {
     "sd": ("text_encoder",),
     "sdxl": ("text_encoder", "text_encoder_2"),
     "sdxl-refiner": ("text_encoder_2",),
+    "sd3": ("text_encoder", "text_encoder_2"),
 }
 """The text encoders of each family that can be drawn with."""
 
 CONTROLLED = "controlled_unet"
 """The U-Net that takes what ControlNets give."""
+
+T5 = "text_encoder_3"
 
 Shape = tuple[int | None, ...]
 """A shape; None is any size."""
@@ -58,13 +78,16 @@ class Networks:
         self._parts = parts
         self._loaded: dict[str, Chain] = {}
         self.encoders = ENCODERS[bundle.family]
-        self.unets = ("unet", "refiner") if "refiner" in bundle.models else ("unet",)
+        self.has_t5 = bundle.family == "sd3" and T5 in bundle.models
+        self.base = "transformer" if bundle.family == "sd3" else "unet"
+        self.ports = _PORTS.get(self.base, Ports())
+        self.denoisers = (self.base, *(("refiner",) if "refiner" in bundle.models else ()))
 
     def denoiser(self, request: Request) -> str:
-        """Returns the U-Net that draws a request: the controlled one if there are ControlNets, or
-        if the bundle has no other."""
-        has_plain = "unet" in self._bundle.models or CONTROLLED not in self._bundle.models
-        return "unet" if has_plain and not request.control else CONTROLLED
+        """Returns the denoiser that draws a request: of U-Nets the controlled one if there are
+        ControlNets, or if the bundle has no other."""
+        has_plain = self.base in self._bundle.models or CONTROLLED not in self._bundle.models
+        return self.base if has_plain and not request.control else CONTROLLED
 
     def load(self, request: Request) -> None:
         """Loads what a request is drawn with, as far as it is not loaded yet.
@@ -72,8 +95,9 @@ class Networks:
         Raises:
             BundleError: there is none, or it does not take what it is given here.
         """
-        unets = [self.denoiser(request), *self.unets[1:]]
-        for component in (*self.encoders, *unets, "vae_decoder"):
+        also = (T5,) if self.has_t5 else ()
+        denoisers = (self.denoiser(request), *self.denoisers[1:])
+        for component in (*self.encoders, *also, *denoisers, "vae_decoder"):
             self.part(component)
 
     def part(self, component: str) -> Predictor:
@@ -88,7 +112,7 @@ class Networks:
         """Returns the models of a component, with the inputs that it is given here."""
         bundle = self._bundle
         if component not in bundle.models:
-            drawing = (*self.encoders, *self.unets, "vae_decoder", component)
+            drawing = (*self.encoders, *self.denoisers, "vae_decoder", component)
             wanted = ",".join(dict.fromkeys(drawing))
             raise BundleError(f"{bundle.folder}: no {component}, which generating needs",
                               hint=f"build it with components={wanted}")
@@ -99,6 +123,10 @@ class Networks:
         if not needed.items() <= found.items():
             raise self.misfit(component, "inputs", found, needed)
         return chain
+
+    def latents_shape(self, request: Request) -> tuple[int, ...]:
+        """Returns the shape of the latents that a request's denoiser takes."""
+        return self.shape(self.denoiser(request), self.ports.latents)
 
     def shape(self, component: str, name: str) -> tuple[int, ...]:
         """Returns the shape of a component's input."""

@@ -83,8 +83,8 @@ class Pipeline:
         self.load_s += time.monotonic() - started
 
     def batch(self, request: Request) -> int:
-        """Returns the batch of a request's U-Net."""
-        return self._networks.shape(self._networks.denoiser(request), "sample")[0]
+        """Returns the batch of a request's denoiser."""
+        return self._networks.latents_shape(request)[0]
 
     def draw(
         self, request: Request, progress: Callable[[int], object] = lambda steps: None,
@@ -128,7 +128,7 @@ class Pipeline:
             prompt, self.prompts.length(encoder))
 
     def conditions(self, request: Request) -> Mapping[str, Condition]:
-        """Returns each U-Net's conditions from a request's prompts."""
+        """Returns each denoiser's conditions from a request's prompts."""
         return self.prompts.conditions(request)
 
     def starts(self, request: Request) -> Iterator[Start]:
@@ -145,8 +145,7 @@ class Pipeline:
         if request.mask and not request.image:
             raise BundleError("mask: there is no image to replace a part of",
                               hint="give one: image=FILE")
-        unet = self._networks.denoiser(request)
-        channels, *cells = self._networks.shape(unet, "sample")[1:]
+        channels, *cells = self._networks.latents_shape(request)[1:]
         is_native = channels % 2 == 1  # latents, a mask, and latents again
         shape = (1, channels // 2 if is_native else channels, *cells)
         if is_native and not request.mask:
@@ -244,6 +243,7 @@ class Pipeline:
         Raises:
             NotFinite: the decoder gave NaN or infinity, which would be a black picture.
         """
-        z = (latents / self.bundle.scale_factor).numpy().astype(np.float32)
-        found = self._networks.output("vae_decoder", {"z": z}, "image", (1, 3, None, None))[0]
+        z = (latents / self.bundle.scale_factor + self.bundle.shift_factor).numpy()
+        inputs = {"z": z.astype(np.float32)}
+        found = self._networks.output("vae_decoder", inputs, "image", (1, 3, None, None))[0]
         return images.to_picture(found, self.bundle.name)

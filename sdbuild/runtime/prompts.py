@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
@@ -34,12 +35,21 @@ class Prompts:
 
     def tokenizer(self, request: Request, encoder: str) -> tokenizers.Tokenizer:
         """Returns the tokenizer of a text encoder, as the request or its host has it."""
+        if encoder == "text_encoder_3":
+            return self._t5
         name = request.tokenizer or HOSTS[request.host].tokenizer
         pad = self._bundle.pad_token_2 if encoder == "text_encoder_2" else self._bundle.pad_token
         if (name, pad) not in self._tokenizers:
             folder = self._bundle.tokenizer or self._bundle.folder
             self._tokenizers[name, pad] = tokenizers.load(name, folder, pad)
         return self._tokenizers[name, pad]
+
+    @cached_property
+    def _t5(self) -> tokenizers.Tokenizer:
+        """The tokenizer of T5, which all hosts share."""
+        from sdbuild.runtime.tokenizers import t5
+
+        return t5.load(self._bundle.folder / self._bundle.tokenizer_3)
 
     def length(self, encoder: str) -> int:
         """Returns the number of tokens of a text encoder."""
@@ -57,10 +67,10 @@ class Prompts:
             word for word in words if own.ids(word, length) != clip.ids(word, length)))
 
     def conditions(self, request: Request) -> dict[str, Condition]:
-        """Returns each U-Net's conditions from a request's prompts."""
+        """Returns each denoiser's conditions from a request's prompts."""
         of_family = _FAMILIES[self._bundle.family]
         return {name: of_family[name](self, request)
-                for name in self._networks.unets if name in of_family}
+                for name in self._networks.denoisers if name in of_family}
 
     def _encoded(self, request: Request, encoder: str, prompt: str, *names: str
                  ) -> list[np.ndarray]:
@@ -113,6 +123,38 @@ class Prompts:
         return {"encoder_hidden_states": _channels_first(np.concatenate(hidden)),
                 "text_embeds": np.concatenate(pooled)}
 
+    def of_sd3(self, request: Request) -> Condition:
+        """Returns of Stable Diffusion 3: both CLIPs' embeddings side by side, filled up with zeros
+        to the width of T5's, and T5's tokens behind them, or zeros for these.
+
+        Shapes:
+            token_level_text_embeddings: (2, D, 1, S); pooled_text_embeddings: (2, P, 1, 1).
+        """
+        _, width, _, count = self._networks.shape("transformer", "token_level_text_embeddings")
+        tokens = np.zeros((2, count, width), np.float32)
+        pooled = []
+        for number, prompt in enumerate((request.negative, request.prompt)):
+            parts = [self._encoded(request, encoder, prompt, "hidden_embeds", "pooled_outputs")
+                     for encoder in self._networks.encoders]
+            hidden = np.concatenate([part[0] for part in parts], axis=-1)[0]
+            length = len(hidden)
+            tokens[number, :length, :hidden.shape[1]] = hidden
+            if self._networks.has_t5:
+                tokens[number, length:] = self._of_t5(request, prompt)[:count - length]
+            pooled.append(np.concatenate([part[1] for part in parts], axis=-1))
+        return {"token_level_text_embeddings": _channels_first(tokens),
+                "pooled_text_embeddings": np.concatenate(pooled)[..., None, None]}
+
+    def _of_t5(self, request: Request, prompt: str) -> np.ndarray:
+        """Returns T5's embeddings of a prompt: (S, D)."""
+        name = "text_encoder_3"
+        ids = self.tokenizer(request, name).ids(prompt, self.length(name))
+        inputs = np.array([ids], np.float32)
+        found = self._networks.output(
+            name, {"input_ids": inputs, "attention_mask": (inputs != 0).astype(np.float32)},
+            "encoder_hidden_states", (1, None, 1, None))
+        return found[0, :, 0].T
+
     def _is_zero(self, host: Host) -> bool:
         """Whether a negative prompt that is not given has an embedding of zeros."""
         return self._bundle.zeroes_empty and not host.encodes_empty
@@ -127,8 +169,9 @@ _FAMILIES: Mapping[str, Mapping[str, Callable[[Prompts, Request], Condition]]] =
     "sd": {"unet": Prompts.of_sd},
     "sdxl": {"unet": Prompts.of_xl, "refiner": Prompts.of_refiner},
     "sdxl-refiner": {"unet": Prompts.of_refiner},
+    "sd3": {"transformer": Prompts.of_sd3},
 }
-"""What each U-Net of each family is given."""
+"""What each denoiser of each family is given."""
 
 
 def _channels_first(embeddings: np.ndarray) -> np.ndarray:

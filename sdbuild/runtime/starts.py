@@ -32,10 +32,10 @@ class Moments:
     mean: np.ndarray
     std: np.ndarray
 
-    def sampled(self, numbers: np.ndarray, scale_factor: float) -> torch.Tensor:
-        """Latents, of normally distributed numbers."""
-        found = self.mean + self.std * numbers.reshape(self.mean.shape)
-        return torch.from_numpy(found.astype(np.float32) * np.float32(scale_factor))
+    def sampled(self, numbers: np.ndarray, bundle: Bundle) -> torch.Tensor:
+        """Latents, of normally distributed numbers, as the bundle's denoiser takes them."""
+        found = self.mean + self.std * numbers.reshape(self.mean.shape) - bundle.shift_factor
+        return torch.from_numpy(found.astype(np.float32) * np.float32(bundle.scale_factor))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ def starts(
         stream = noise_of(host, request.rng, seed)
         generator = getattr(stream, "generator", None) or torch.Generator().manual_seed(seed)
         steps = schedule(request, bundle, host, generator)
-        yield _of_own_stream(host, stream, steps, shape, image, masked, bundle.scale_factor, seed)
+        yield _of_own_stream(host, stream, steps, shape, image, masked, bundle, seed)
 
 
 def _of_one_stream(
@@ -142,7 +142,7 @@ def _of_one_stream(
     stream = noise_of(host, request.rng, request.seed)
     noises = [_tensor(stream.array(shape), host) for _ in range(request.count)]
     latents = None if image is None else image.sampled(
-        stream.singles(image.mean.size), bundle.scale_factor)
+        stream.singles(image.mean.size), bundle)
     for noise in noises:
         steps = schedule(request, bundle, host, torch.Generator())
         first = steps.initial(noise) if latents is None else steps.noised(latents, noise)
@@ -151,7 +151,7 @@ def _of_one_stream(
 
 def _of_own_stream(
     host: Host, stream: Noise, steps: Schedule, shape: tuple[int, ...], image: Moments | None,
-    masked: Masked | None, scale: float, seed: int,
+    masked: Masked | None, bundle: Bundle, seed: int,
 ) -> Start:
     """Returns the numbers for the latents of the image, the noise, the numbers for the rest of the
     image: in the order of diffusers' pipelines, and only those that they draw.
@@ -161,14 +161,14 @@ def _of_own_stream(
     """
     is_whole = masked is not None and not steps.is_cut
     needs_image = image is not None and not (is_whole and masked and masked.is_native)
-    latents = image.sampled(stream.array(shape), scale) if image and needs_image else None
+    latents = image.sampled(stream.array(shape), bundle) if image and needs_image else None
     noise = _tensor(stream.array(shape), host)
     first = steps.initial(noise) if latents is None or is_whole else steps.noised(latents, noise)
     mask = None
     if masked is not None:
         mask = Mask(
             cells=torch.from_numpy(masked.cells), noise=noise,
-            rest=masked.rest.sampled(stream.array(shape), scale),
+            rest=masked.rest.sampled(stream.array(shape), bundle),
             image=None if masked.is_native else latents)
     return Start(seed=seed, latents=first, schedule=steps, mask=mask)
 

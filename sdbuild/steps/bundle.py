@@ -5,6 +5,7 @@ The manifest makes the bundle self-describing: how to draw with it, and how ever
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,17 +13,27 @@ from typing import Any
 
 from sdbuild.base.errors import SourceError
 from sdbuild.base.filenames import contents
-from sdbuild.base.parsing import json_value
+from sdbuild.base.parsing import json_value, read_file
 from sdbuild.bundle.layout import link_models
 from sdbuild.bundle.manifest import SCHEMA, write_manifest
-from sdbuild.checkpoints.normalized import LATENTS, scaling_factor
-from sdbuild.checkpoints.resources import SCHEDULER, TOKENIZER, file_name
+from sdbuild.checkpoints.normalized import LATENTS, Latents, latents
+from sdbuild.checkpoints.resources import (
+    LARGEST_BYTES,
+    SCHEDULER,
+    TOKENIZER,
+    TOKENIZER_3,
+    file_name,
+)
+from sdbuild.checkpoints.schedule import FLOW, predicts
 from sdbuild.checkpoints.sidecar_configs import END_TOKEN
+from sdbuild.checkpoints.t5_tokenizer import host_form
 from sdbuild.engine.stage import BundleStage, From, Job, Memory, Time
 from sdbuild.mil.files.suffixes import COMPILED
 from sdbuild.recipe.bits import BITS, encoded, read_bits
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.store.disk import link_out
+
+T5 = "text_encoder_3"
 
 
 class MakeBundle(BundleStage):
@@ -96,6 +107,8 @@ class MakeBundle(BundleStage):
                 check_packing(label, contents(job.inputs[label], COMPILED), component["nbits"])
         resources = job.inputs["resources"]
         _write_tokenizer(resources, job.output)
+        if T5 in job.params["components"]:
+            _write_t5_tokenizer(resources, job.output)
         for card in ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md"):
             if (resources / card).is_file():
                 link_out(resources / card, job.output / card)
@@ -119,6 +132,23 @@ def _write_tokenizer(resources: Path, target: Path) -> None:
     (target / merges).write_bytes(lines if lines.endswith(b"\n") else lines + b"\n")
 
 
+def _write_t5_tokenizer(resources: Path, target: Path) -> None:
+    """Writes the files of T5's tokenizer as hosts read them.
+
+    Raises:
+        SourceError: the checkpoint has none, or another.
+    """
+    path = resources / file_name(TOKENIZER_3.one_file)
+    if not path.is_file():
+        raise SourceError(f"no {TOKENIZER_3.one_file}, which T5 needs",
+                          hint="use a checkpoint that has it, or leave T5 out: components=…")
+    content = read_file(path, SourceError, most_bytes=LARGEST_BYTES)
+    (target / "tokenizer.json").write_bytes(host_form(TOKENIZER_3.one_file, content))
+    config = {"tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>",
+              "unk_token": "<unk>"}
+    (target / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+
+
 def _manifest(job: Job, resources: Path) -> dict[str, Any]:
     scheduler = _json(resources / file_name(SCHEDULER))
     return {
@@ -127,7 +157,7 @@ def _manifest(job: Job, resources: Path) -> dict[str, Any]:
         "licence": _licence(resources),
         "prediction_type": _prediction_type(job, scheduler),
         "pad_token": END_TOKEN,
-        "scale_factor": _scale_factor(job),
+        **_scales(job),
         "scheduler": {k: v for k, v in scheduler.items() if k != "_diffusers_version"},
         "components": job.params["components"],
         **_bits(job),
@@ -144,16 +174,19 @@ def _bits(job: Job) -> dict[str, Any]:
     return {"bits": encoded(found)} if found else {}
 
 
-def _scale_factor(job: Job) -> float:
-    """Returns the factor of latents: 0.18215, unless an autoencoder of the bundle says
-    otherwise."""
-    return scaling_factor(job.inputs["latents"]) if "latents" in job.inputs else 0.18215
+def _scales(job: Job) -> dict[str, float]:
+    """Returns how latents are scaled, as an autoencoder of the bundle says; their shift if there is
+    one."""
+    found = latents(job.inputs["latents"]) if "latents" in job.inputs else Latents()
+    shift = {"shift_factor": found.shift_factor} if found.shift_factor else {}
+    return {"scale_factor": found.scaling_factor, **shift}
 
 
 def _prediction_type(job: Job, scheduler: Mapping[str, Any]) -> str:
-    """Returns what the bundle's U-Net predicts: noise, unless the checkpoint's is left as it is."""
-    own = str(scheduler.get("prediction_type", "epsilon"))
-    return own if job.params["prediction"] == "checkpoint" else "epsilon"
+    """Returns what the bundle's denoiser predicts: noise, unless the checkpoint's is left as it
+    is, or matches a flow."""
+    own = str(predicts(scheduler))
+    return own if job.params["prediction"] == "checkpoint" or own == FLOW else "epsilon"
 
 
 def _licence(resources: Path) -> str | None:

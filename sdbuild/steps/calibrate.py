@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sdbuild.checkpoints.normalized import ARCHITECTURE, WEIGHTS, read_architecture
+from sdbuild.checkpoints.normalized import ARCHITECTURE, WEIGHTS, Latents, read_architecture
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import FAMILIES, Component
 from sdbuild.recipe.recipe import Recipe
@@ -98,7 +98,7 @@ def _moments(job: Job, component: Component) -> list[Moment]:
         return Original(family.component(name), places[name], job.params)
 
     return moments(
-        drawing_bundle(job, scale_factor=1.0),
+        drawing_bundle(job, Latents(scaling_factor=1.0)),
         [Request(**request) for request in job.params["requests"]], load, component.name,
         job.params["moments"],
     )

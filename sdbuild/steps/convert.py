@@ -15,7 +15,7 @@ from sdbuild.checkpoints.normalized import WEIGHTS
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import FAMILIES, Component
 from sdbuild.mil.files.suffixes import PACKAGE
-from sdbuild.models.parameters import parameter_of
+from sdbuild.models.parameters import by_parameter
 from sdbuild.recipe.fields import PACKAGES
 from sdbuild.recipe.recipe import Recipe
 
@@ -77,10 +77,8 @@ def _bind(job: Job, component: Component) -> dict[str, Any]:
     from sdbuild.safetensors.tensors import table
 
     program = lowered.read_lowered(job.inputs["lowered"])
-    tensors = {
-        parameter_of(component, tensor.name): tensor
-        for tensor in table([job.inputs["checkpoint"] / WEIGHTS]).values()
-    }
+    tensors = by_parameter(
+        component, table([job.inputs["checkpoint"] / WEIGHTS]).values(), program.parameters)
     unused = check_fit(
         component.name, program.parameters, {name: t.shape for name, t in tensors.items()}
     )

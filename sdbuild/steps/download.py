@@ -14,7 +14,7 @@ from sdbuild.base.errors import DigestMismatch, SourceError
 from sdbuild.checkpoints import RESOURCES, combine_errors, named, open_checkpoint
 from sdbuild.checkpoints.normalized import ARCHITECTURE, LATENTS, WEIGHTS, encode
 from sdbuild.checkpoints.packages import Packages, expect_packages
-from sdbuild.checkpoints.resources import SCHEDULER, file_name
+from sdbuild.checkpoints.resources import SCHEDULER, TOKENIZER_3, file_name
 from sdbuild.engine.stage import FINISHED, ComponentStage, Job, Memory, Reading, Time
 from sdbuild.families import Component
 from sdbuild.mil.files.suffixes import PACKAGE
@@ -123,9 +123,9 @@ def _resources(job: Job, checkpoint: Checkpoint) -> None:
     tokenizer = sidecar_configs.host_tokenizer(resources)
     sidecar_configs.check_tokenizer(resources, tokenizer)
     for name, content in resources.items():
-        folder, _, file = name.rpartition("/")
-        if folder in ("", "scheduler", tokenizer.folder):
-            (job.output / file).write_bytes(content)
+        folder = name.rpartition("/")[0]
+        if folder in ("", "scheduler", tokenizer.folder, TOKENIZER_3.folder):
+            (job.output / file_name(name)).write_bytes(content)
     if "prediction_type" in job.params:
         path = job.output / file_name(SCHEDULER)
         path.write_text(json.dumps(scheduler, indent=2), "utf-8")

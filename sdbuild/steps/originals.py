@@ -16,11 +16,12 @@ from sdbuild.checkpoints.normalized import (
     ARCHITECTURE,
     LATENTS,
     WEIGHTS,
+    Latents,
+    latents,
     read_architecture,
-    scaling_factor,
 )
-from sdbuild.checkpoints.resources import SCHEDULER, file_name
-from sdbuild.checkpoints.schedule import check_schedule
+from sdbuild.checkpoints.resources import SCHEDULER, TOKENIZER_3, file_name
+from sdbuild.checkpoints.schedule import FLOW, check_schedule, predicts
 from sdbuild.checkpoints.sidecar_configs import END_TOKEN
 from sdbuild.engine.stage import BundleStage, From, Job, Memory, Time
 from sdbuild.families import Component
@@ -77,7 +78,7 @@ class Originals(DrawingStage):
 
     def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
         """Returns the weights as they go into the bundle, with LoRAs and before anything else."""
-        weights = {name: From(made[name]["checkpoint"]) for name in recipe.family.drawing}
+        weights = {name: From(made[name]["checkpoint"]) for name in drawing(recipe)}
         return weights | resources(made)
 
     def run(self, job: Job) -> dict[str, Any]:
@@ -114,6 +115,12 @@ def _package(component: Component, checkpoint: Path, params: Mapping[str, Any]) 
     return load([checkpoint / (component.bundle_name + PACKAGE)], "portable", "original")
 
 
+def drawing(recipe: Recipe) -> list[str]:
+    """Returns the components of a recipe that its pictures are drawn with."""
+    wanted = (*recipe.family.drawing, *recipe.family.also_drawing)
+    return [c.name for c in recipe.components if c.name in wanted]
+
+
 def picture(number: int) -> str:
     """Returns the file of the picture with a number, from 1."""
     return f"{number}.png"
@@ -136,11 +143,11 @@ def drawn(job: Job, load: Callable[[str], Predictor]) -> Iterator[Image.Image | 
     """
     from sdbuild.runtime.drawing import draw_each
 
-    bundle = drawing_bundle(job, scaling_factor(job.inputs["latents"]))
+    bundle = drawing_bundle(job, latents(job.inputs["latents"]))
     return draw_each(bundle, [Request(**request) for request in job.params["requests"]], load)
 
 
-def drawing_bundle(job: Job, scale_factor: float) -> Bundle:
+def drawing_bundle(job: Job, scale: Latents) -> Bundle:
     """Returns the bundle, of no models, that the original's images are made from.
 
     Raises:
@@ -152,13 +159,14 @@ def drawing_bundle(job: Job, scale_factor: float) -> Bundle:
     path = resources / file_name(SCHEDULER)
     scheduler = json_file(path, SourceError, has_infinities=True)
     check_schedule(scheduler, path.name, SourceError)
-    own = scheduler.get("prediction_type", "epsilon")
+    own = predicts(scheduler)
     return Bundle(
         folder=resources, name="original", family=given["family"], width_px=given["width_px"],
         height_px=given["height_px"], attention="original",
-        scale_factor=scale_factor, pad_token=END_TOKEN,
-        prediction_type=own if given["prediction"] == "checkpoint" else "epsilon",
-        scheduler=scheduler, models={}, defaults={}, description="",
+        scale_factor=scale.scaling_factor, shift_factor=scale.shift_factor, pad_token=END_TOKEN,
+        prediction_type=own if given["prediction"] == "checkpoint" or own == FLOW else "epsilon",
+        scheduler=scheduler, models=dict.fromkeys(job.inputs, ()), defaults={}, description="",
+        tokenizer_3=file_name(TOKENIZER_3.one_file),
     )
 
 

@@ -33,7 +33,7 @@ class Pictures(originals.DrawingStage):
 
     def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
         """Returns the compiled parts, and what they are compared with."""
-        parts = {name: From(made[name]["compiled"]) for name in recipe.family.drawing}
+        parts = {name: From(made[name]["compiled"]) for name in originals.drawing(recipe)}
         return parts | originals.resources(made) | {"originals": From("originals")}
 
     def run(self, job: Job) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def test_another_kind_of_network_is_refused(project, own_checkpoint):
 
     printed = project.doit("build", status=1, source=own_checkpoint)
 
-    assert "its network is 'SD3Transformer2DModel', a transformer, as Stable Diff" in printed
+    assert "its network is 'SD3Transformer2DModel', the transformer of Stable Diff" in printed
     assert "expected UNet2DConditionModel" in printed
 
 

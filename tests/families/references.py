@@ -1,9 +1,11 @@
 """Inputs for the networks of a checkpoint, and what diffusers and transformers make of them."""
 
+import json
+
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTextModelWithProjection
+import transformers
+from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 
 from sdbuild.base.filenames import contents
 from sdbuild.runtime.predictor import load
@@ -31,11 +33,12 @@ def prompts(pad):
 
 def xl_embeddings(checkpoint, part, pad):
     """What transformers' own text encoder of XL gives for the prompts, by output of ours."""
-    network = CLIPTextModel if part == "text_encoder" else CLIPTextModelWithProjection
+    config = json.loads((checkpoint / part / "config.json").read_text())
+    network = getattr(transformers, config["architectures"][0])
     net = network.from_pretrained(checkpoint / part).eval()
     with torch.inference_mode():
         found = net(torch.cat(prompts(pad)), output_hidden_states=True)
-    pooled = found.pooler_output if part == "text_encoder" else found.text_embeds
+    pooled = found.text_embeds if "text_embeds" in found else found.pooler_output
     return {"hidden_embeds": found.hidden_states[-2], "pooled_outputs": pooled}
 
 
@@ -66,12 +69,30 @@ def unet_cases(checkpoint, side_px=128, timesteps=(1, 21, 501, 981), time_ids=No
         yield inputs | added, wanted
 
 
-def vae_cases(checkpoint, side_px=128):
+def transformer_cases(checkpoint, width_px, height_px, timesteps):
+    """Inputs and outputs of a transformer of Stable Diffusion 3 at some timesteps."""
+    net = SD3Transformer2DModel.from_pretrained(checkpoint / "transformer").eval()
+    config, rng = net.config, torch.Generator().manual_seed(5)
+    for timestep in timesteps:
+        latents = torch.randn(2, 16, height_px // 8, width_px // 8, generator=rng)
+        tokens = torch.randn(2, 154, config.joint_attention_dim, generator=rng)
+        pooled = torch.randn(2, config.pooled_projection_dim, generator=rng)
+        times = torch.full((2,), timestep)
+        with torch.inference_mode():
+            wanted = net(latents, tokens, pooled, times).sample
+        yield {"latent_image_embeddings": latents, "timestep": times,
+               "token_level_text_embeddings": tokens.transpose(1, 2)[:, :, None],
+               "pooled_text_embeddings": pooled[..., None, None]}, wanted
+
+
+def vae_cases(checkpoint, side_px=128, height_px=None):
     """Inputs and outputs of the two halves of an autoencoder, by component."""
     net = AutoencoderKL.from_pretrained(checkpoint / "vae").eval()
     rng = torch.Generator().manual_seed(6)
-    z = torch.randn(1, 4, side_px // 8, side_px // 8, generator=rng) / net.config.scaling_factor
-    x = torch.rand(1, 3, side_px, side_px, generator=rng) * 2 - 1
+    height_px = height_px or side_px
+    cells = (net.config.latent_channels, height_px // 8, side_px // 8)
+    z = torch.randn(1, *cells, generator=rng) / net.config.scaling_factor
+    x = torch.rand(1, 3, height_px, side_px, generator=rng) * 2 - 1
     with torch.inference_mode():
         moments = net.encode(x).latent_dist.parameters
         return {"vae_decoder": ({"z": z}, net.decode(z).sample),

@@ -65,3 +65,18 @@ def test_what_crashes_there_is_refused_with_a_word(name):
 
     with pytest.raises(BundleError, match="Apple's Swift package crashes"):
         made(run, int(steps), float(strength[0]) if kind == "i2i" else None)
+
+
+def test_the_steps_of_a_flow_are_at_the_timesteps_that_the_swift_package_sends():
+    """As it was recorded: shift 3, four steps, whatever the checkpoint's own scheduler says."""
+    steps = schedule(Asked(scheduler="flow_euler", config={"shift": 1.0}, steps=4),
+                     torch.Generator())
+
+    assert [float(t) for t in steps.timesteps] == pytest.approx(
+        [1000, 857.69, 602.15, 8.93], abs=0.005)
+
+
+@pytest.mark.parametrize("asked", [{"steps": 1}, {"steps": 4, "strength": 0.5}])
+def test_what_crashes_the_swift_package_with_a_flow_is_refused(asked):
+    with pytest.raises(BundleError, match="Apple's Swift package crashes"):
+        schedule(Asked(scheduler="flow_euler", config={}, **asked), torch.Generator())

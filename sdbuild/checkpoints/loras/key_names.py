@@ -8,7 +8,8 @@ The end of a name says what the tensor is, its beginning the component, and the 
     mid_block. … .attn1.processor.to_q_lora.down.weight            the oldest
     lora_unet_middle_block_1_proj_in.hada_w1_a                     the layers of the first code
     diffusion_model.middle_block.1.proj_in.lora_A.weight           ComfyUI
-    lora_te1_…, lora_te2_…; text_encoder_2.…                       the text encoders of XL
+    lora_te1_…, lora_te2_…; text_encoder_2.…                       the text encoders of XL and 3
+    transformer.transformer_blocks.0.attn.to_q.lora_A.weight       the transformer of 3
     base_model.model.mid_block. … .lora_magnitude_vector           peft alone
 
 Source:
@@ -33,6 +34,8 @@ _WRAPPERS = re.compile(r"_orig_mod[._]|(?:^|(?<=\.))(?:module|base_model\.model)
 _COMPONENTS = (
     (re.compile(r"lora_te2_|text_encoder_2\.|(?:text_encoders\.)?clip_g\.transformer\."),
      "text_encoder_2"),
+    (re.compile(r"(?:lora_|lycoris_)?transformer[._](?=(?:transformer_blocks|context_embedder|"
+                r"pos_embed|time_text_embed|norm_out|proj_out)[._])"), "transformer"),
     (re.compile(r"lora_unet_|unet\.|(?:model\.)?diffusion_model\."), "unet"),
     (re.compile(r"lora_te1?_|text_encoder\.|(?:text_encoders\.)?clip_[lh]\.transformer\."),
      "text_encoder"),
@@ -60,11 +63,15 @@ _SELF_ATTENTION = re.compile(r"(?<=_self_attn_)to_(q|k|v|out)$")
 
 _OTHER_MODELS = (
     (re.compile(r"lora_te3_|text_encoder_3\.|.*(?:^|[._])t5xxl[._]"),
-     "is made for Stable Diffusion 3"),
+     "changes T5, a text encoder of Stable Diffusion 3, which is not supported"),
     (re.compile(r"(?:lora_unet_|lora_transformer_|lycoris_|diffusion_model\.|transformer\.|)"
-                r"(?:double_blocks|single_blocks|joint_blocks|single_transformer_blocks|"
-                r"transformer_blocks|blocks|layers)[._]|transformer\.|lora_transformer_"),
-     "is made for a transformer, such as Stable Diffusion 3 or FLUX"),
+                r"joint_blocks[._]"),
+     "is made for Stable Diffusion 3, under the names of its first code; those of diffusers are "
+     "read"),
+    (re.compile(r"(?:lora_unet_|lora_transformer_|lycoris_|diffusion_model\.|transformer\.|)"
+                r"(?:double_blocks|single_blocks|single_transformer_blocks|blocks|layers)[._]|"
+                r"(?:lora_unet_|lycoris_|diffusion_model\.|)transformer_blocks[._]"),
+     "is made for a transformer, such as FLUX"),
 )
 _OTHER_KINDS = (
     (re.compile(r".*\.oft_|.*\.boft_"), "is an OFT, which is not supported"),

@@ -26,7 +26,7 @@ _PROMPTED = (".attn2.to_k.weight", ".attn2.to_v.weight")
 """What takes the prompt in a U-Net, as wide as it is."""
 _GENERATIONS = {768: "1", 1024: "2", 2048: "XL", 1280: "XL's refiner"}
 _HINT = ("a LoRA changes the checkpoints of the model that it was made for: here one of "
-         "Stable Diffusion 1, 2 or XL, for its U-Net and text encoders")
+         "Stable Diffusion 1, 2, XL or 3, for its U-Net or transformer and text encoders")
 _MAGNITUDES = ("dora_scale", "lora_magnitude_vector")
 
 
@@ -95,15 +95,25 @@ def read(path: Path) -> Lora:
     return Lora(updates=found, ignored=tuple(ignored))
 
 
+_THIRD = {"transformer": "Stable Diffusion 3: it changes a transformer"}
+_FOREIGN: Mapping[str, Mapping[str, str]] = {
+    "sd": _THIRD | {
+        "text_encoder_2": "Stable Diffusion XL: it changes a second text encoder"},
+    "sdxl": _THIRD, "sdxl-refiner": _THIRD,
+    "sd3": {"unet": "Stable Diffusion 1, 2 or XL: it changes a U-Net"},
+}
+"""The components that each family does not have, and what a LoRA is for that changes them."""
+
+
 def expect_family(path: Path, found: Lora, family: str) -> None:
     """Makes sure that a LoRA changes no component that a family does not have.
 
     Raises:
         SourceError: it does; names the tensors.
     """
-    if family == "sd" and (updates := found.updates.get("text_encoder_2")):
-        raise _named(path, "is made for Stable Diffusion XL: it changes a second text encoder",
-                     [update.tensors[0].name for update in updates])
+    for component, what in _FOREIGN[family].items():
+        if updates := found.updates.get(component):
+            raise _named(path, f"is made for {what}", [u.tensors[0].name for u in updates])
 
 
 def matched(
@@ -186,7 +196,7 @@ def _grouped(path: Path, tensors: Mapping[str, Tensor]) -> _Groups:
             twice.append(f"{roles[part.role].name} and {name}")
         roles[part.role] = tensor
     for what, names in (
-        ("has tensors that are no part of a LoRA for Stable Diffusion 1, 2 or XL", strange),
+        ("has tensors that are no part of a LoRA for Stable Diffusion 1, 2, XL or 3", strange),
         ("has tensors without rows or columns", empty),
         ("has two tensors for the same, perhaps of two adapters", twice),
     ):
@@ -259,7 +269,7 @@ def _adapters(path: Path, tensors: Collection[str]) -> dict[str, Adapter]:
         name.endswith(".alpha") for name in tensors
     ):
         adapter = read_peft_config(path)
-        return dict.fromkeys(("unet", *key_names.TEXT_ENCODERS), adapter)
+        return dict.fromkeys(("unet", "transformer", *key_names.TEXT_ENCODERS), adapter)
     return said
 
 

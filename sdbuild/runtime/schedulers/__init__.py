@@ -18,6 +18,9 @@ from sdbuild.bundle.manifest import MANIFEST, Bundle
 from sdbuild.bundle.request import Request
 from sdbuild.bundle.schedulers import SIGMAS, parts
 
+FLOW = "flow_euler"
+"""The scheduler that all hosts have for networks that predict a flow."""
+
 
 class Schedule(Protocol):
     """The steps of one picture; `timesteps` are those that are left to do, from the first, and
@@ -82,20 +85,21 @@ def asked(request: Request, bundle: Bundle, host: Host) -> Asked:
     scheduler, sigmas = parts(request.scheduler)
     if request.karras is not None:
         sigmas = "karras" if request.karras else ""
+    is_flow = bundle.prediction_type.startswith("flow")
+    schedulers = (FLOW,) if is_flow and host.schedulers else host.schedulers
     for field, value, known in (
-        ("scheduler", scheduler.name, host.schedulers),
+        ("scheduler", scheduler.name, schedulers),
         ("spacing", request.spacing or "linspace", host.spacings),
     ):
         if known and value not in known:
             raise BundleError(f"{field}={value}: {host.title} has only {', '.join(known)}",
                               hint=f"use {field}={known[0]}, or another host")
-    is_flow = bundle.prediction_type.startswith("flow")
     if scheduler.is_flow != is_flow:
         raise BundleError(
             f"scheduler={scheduler.name} is for networks that predict "
             f"{'a flow' if scheduler.is_flow else 'noise or velocity'}, this bundle's predicts "
             f"{bundle.prediction_type}",
-            hint=f"use another, such as {'flow_euler' if is_flow else 'dpm'}")
+            hint=f"use another, such as {FLOW if is_flow else 'dpm'}")
     if sigmas and not scheduler.has_sigmas:
         raise BundleError(f"scheduler={scheduler.name} has no sigmas that could be {sigmas}",
                           hint="use another scheduler, such as dpm, or karras=no")

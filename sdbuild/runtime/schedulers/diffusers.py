@@ -29,24 +29,28 @@ class Diffusers:
         self.is_cut = strength is not None and strength < 1
         if strength is not None:
             self.timesteps = _left(scheduler, strength, steps)
+        self._is_flow = hasattr(scheduler, "scale_noise")
         takes = inspect.signature(scheduler.step).parameters
         more = {"generator": generator, "eta": 0.0}  # as diffusers' pipelines give them
         self._more = {name: value for name, value in more.items() if name in takes}
 
     def initial(self, noise: torch.Tensor) -> torch.Tensor:
         """Returns the latents to begin with, where there is no image."""
-        return noise * self._scheduler.init_noise_sigma
+        return noise * getattr(self._scheduler, "init_noise_sigma", 1)
 
     def noised(
         self, latents: torch.Tensor, noise: torch.Tensor, index: int = 0
     ) -> torch.Tensor:
         """Returns the latents of an image with the noise of a step."""
-        found: torch.Tensor = self._scheduler.add_noise(
-            latents, noise, self.timesteps[index:index + 1])
+        timestep = self.timesteps[index:index + 1]
+        found: torch.Tensor = self._scheduler.scale_noise(latents, timestep, noise) \
+            if self._is_flow else self._scheduler.add_noise(latents, noise, timestep)
         return found
 
     def scaled(self, sample: torch.Tensor, index: int) -> torch.Tensor:
         """Returns a sample as the network takes it at a step."""
+        if self._is_flow:
+            return sample
         found: torch.Tensor = self._scheduler.scale_model_input(sample, self.timesteps[index])
         return found
 
@@ -92,9 +96,12 @@ def _left(scheduler: Any, strength: float, steps: int) -> Any:
     Raises:
         BundleError: none is left.
     Source:
-        diffusers 0.42, `StableDiffusionImg2ImgPipeline.get_timesteps` (Apache 2.0).
+        diffusers 0.42, `get_timesteps` of `StableDiffusionImg2ImgPipeline` and, for flows, of
+        `StableDiffusion3Img2ImgPipeline`, which rounds the other way (Apache 2.0).
     """
     kept = min(int(steps * strength), steps)
+    if hasattr(scheduler, "scale_noise"):
+        kept = steps - int(max(steps - min(steps * strength, steps), 0))
     if kept < 1:
         raise BundleError(f"strength={strength:g} leaves no step of {steps}",
                           hint=f"use a strength of at least {1 / steps:g}, or more steps")

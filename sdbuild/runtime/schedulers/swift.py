@@ -1,4 +1,5 @@
-"""The two schedulers of Apple's Swift package: PNDM, and DPM-Solver++ of the second order.
+"""The schedulers of Apple's Swift package: PNDM, DPM-Solver++ of the second order, and for flows
+Euler's, which is diffusers' own.
 
 They differ from diffusers' in the timesteps, whose halves are rounded away from zero, in the order
 of DPM-Solver++ below 15 steps, and in what is decoded: the last step's prediction of the clean
@@ -13,12 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from sdbuild.base.errors import BundleError
-from sdbuild.runtime.schedulers import Asked
+from sdbuild.runtime.schedulers import FLOW, Asked, Schedule, diffusers
 
 _TRAINED = 1000
 _BETAS = (0.00085, 0.012)
@@ -224,7 +226,28 @@ def _timestep(log_sigma: np.float32, logs: np.ndarray) -> int:
     return _rounded((1 - part) * np.float32(low) + part * np.float32(low + 1))
 
 
-def schedule(asked: Asked, generator: torch.Generator) -> Pndm | Dpm:
+_FLOW_CONFIG = {"num_train_timesteps": _TRAINED, "shift": 3.0}
+
+
+def _flow(asked: Asked, generator: torch.Generator) -> Schedule:
+    """Returns the steps of a flow, with the shift that the package has where no caller says
+    otherwise.
+
+    Raises:
+        BundleError: there is an image, or a single step: the package crashes.
+    """
+    if asked.strength is not None:
+        raise BundleError("image: Apple's Swift package crashes at one with Stable Diffusion 3",
+                          hint="leave it out, or use another host")
+    if asked.steps < 2:
+        raise BundleError("steps=1 with Stable Diffusion 3: Apple's Swift package crashes",
+                          hint="use steps=2, or another host")
+    return diffusers.schedule(replace(asked, config=_FLOW_CONFIG, spacing="", sigmas=""), generator)
+
+
+def schedule(asked: Asked, generator: torch.Generator) -> Schedule:
     """Returns the package's scheduler of this name, which takes nothing of a checkpoint's
     config."""
+    if asked.scheduler == FLOW:
+        return _flow(asked, generator)
     return Pndm(asked) if asked.scheduler == "pndm" else Dpm(asked)
