@@ -17,10 +17,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sdbuild"
 GOLDEN = ROOT / "tests" / "golden" / "step_code.json"
 HEAVY = {"numpy", "torch", "coremltools", "diffusers", "transformers", "huggingface_hub", "PIL",
-         "google", "safetensors", "numba", "fsspec", "s3fs", "paramiko", "httpx"}
+         "google", "safetensors", "numba", "fsspec", "s3fs", "paramiko", "httpx", "dask",
+         "distributed"}
 LAYERS = ("base", "families", "safetensors", "store", "mil", "checkpoints", "bundle", "recipe",
           "engine", "models", "lowering", "runtime", "quality", "steps", "reports", "publish",
-          "cli")
+          "cluster", "cli")
 """The folders of the package. Each imports itself and those before it, and nothing else."""
 
 ONLY = {

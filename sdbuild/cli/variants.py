@@ -27,6 +27,7 @@ import click
 from sdbuild.base.errors import RecipeError, SDBuildError
 from sdbuild.base.parsing import Malformed, json_object, shown
 from sdbuild.base.units import counted
+from sdbuild.cli.elsewhere import made_elsewhere, on_option
 from sdbuild.cli.options import OptionalValue, print_json
 from sdbuild.recipe.fields import VARIABLES
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from sdbuild.recipe.catalogue import Variant
 
 _MATRIX = "--matrix"
+_TASKS = {"check": "check"}
+"""What a command needs that is not the bundle alone."""
 
 
 def _is_of_matrix(word: str) -> bool:
@@ -57,25 +60,32 @@ def for_each_variant(function: Callable[..., int]) -> Callable[..., int]:
     """Adds `--matrix` to a command, which then runs for each variant."""
     @functools.wraps(function)
     def run(
-        *, asked: tuple[str, ...], only: tuple[str, ...], words: dict[str, str], is_json: bool,
-        **options: Any,
+        *, asked: tuple[str, ...], only: tuple[str, ...], on: str | None, words: dict[str, str],
+        is_json: bool, **options: Any,
     ) -> int:
-        if not asked and not only:
+        if not asked and not only and on is None:
             return function(words=words, is_json=is_json, **options)
         _refuse_finished(options)
         variants = found_variants(words, asked, only)
+        failed: dict[str, SDBuildError] = {}
+        if on is not None:
+            tasks = options.get("tasks") or (_TASKS.get(function.__module__.rpartition(".")[2],
+                                                        "build"),)
+            with redirect_stdout(sys.stderr if is_json else sys.stdout):
+                failed = made_elsewhere(on, variants, words, tasks, options.get("jobs", 1))
         outcomes = []
         for number, variant in enumerate(variants, 1):
             if not is_json:
                 click.echo(f"== {number}/{len(variants)} {variant.name}")
-            outcomes.append(_outcome(variant, is_json, function, options))
+            error = variant.error or failed.get(variant.name)
+            outcomes.append(_outcome(variant, error, is_json, function, options))
         if is_json:
             print_json(variants=[outcome.as_json() for outcome in outcomes])
         else:
             click.echo("\n".join(_summary(outcomes)), err=any(o.status for o in outcomes))
         return 1 if any(outcome.status for outcome in outcomes) else 0
 
-    return only_option(matrix_option(run))
+    return on_option(only_option(matrix_option(run)))
 
 
 def found_variants(
@@ -88,13 +98,17 @@ def found_variants(
     """
     from sdbuild.engine.graph import graph, in_build_order
     from sdbuild.engine.plan import plan
-    from sdbuild.recipe.catalogue import Asked, variants
+    from sdbuild.recipe.catalogue import Asked, Variant, variants
     from sdbuild.recipe.project import Project
+    from sdbuild.recipe.recipe import load
     from sdbuild.recipe.settings import store_folder
     from sdbuild.store import Store
     from sdbuild.store.json_cache import Notes
 
     facts = Notes(Store(store_folder(dict(words))), "hub")
+    if not asked and not only:
+        recipe = load(words, Project.here(), facts)
+        return [Variant(name=recipe.variant, words=words, recipe=recipe)]
     found = {each.name: each
              for each in variants(words, Asked.of(asked), only, Project.here(), facts)}
     plans = {name: plan(each.recipe) for name, each in found.items() if each.recipe is not None}
@@ -132,7 +146,8 @@ class _Outcome:
 
 
 def _outcome(
-    variant: Variant, is_json: bool, function: Callable[..., int], options: Mapping[str, Any]
+    variant: Variant, error: SDBuildError | None, is_json: bool, function: Callable[..., int],
+    options: Mapping[str, Any],
 ) -> _Outcome:
     """Runs the command for one variant; its errors end nothing else."""
     from sdbuild.cli.api import FAILURES
@@ -142,14 +157,14 @@ def _outcome(
     printed = io.StringIO()
     status = 1
     try:
-        if variant.error is not None:
-            raise variant.error
+        if error is not None:
+            raise error
         with redirect_stdout(printed if is_json else sys.stdout):
             status = function(words=_apart(variant), is_json=is_json, **options)
-    except SDBuildError as error:
-        failures.append(error)
+    except SDBuildError as found:
+        failures.append(found)
         if not is_json:
-            click.echo(f"ERROR: {error}", err=True)
+            click.echo(f"ERROR: {found}", err=True)
     finally:
         FAILURES.reset(token)
     return _Outcome(variant=variant, status=status, output=_output(printed.getvalue()),

@@ -25,7 +25,7 @@ from sdbuild.base.errors import (
 )
 from sdbuild.base.machine import usable_bytes
 from sdbuild.base.units import several
-from sdbuild.engine.cost import Costs
+from sdbuild.engine.cost import Costs, Known
 from sdbuild.engine.memory_budget import Ram, refuse_too_large
 from sdbuild.engine.plan import Plan, plan
 from sdbuild.engine.process import Watch, run_step
@@ -68,13 +68,15 @@ class Builder:
     Args:
         ram_bytes: what steps may hold together; else what this machine has to give.
         remote: a store that is shared with other machines.
+        digests: those that another machine found for what steps read, by the step's name.
 
     Raises:
         RecipeError: the secret for shared stores is empty.
     """
 
     def __init__(
-        self, plan: Plan, store: Store, ram_bytes: int | None = None, remote: Remote | None = None
+        self, plan: Plan, store: Store, ram_bytes: int | None = None, remote: Remote | None = None,
+        digests: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.plan = plan
         self.store = store
@@ -82,8 +84,10 @@ class Builder:
         self.shipped = shipped_for(plan.recipe)
         self._has_secret = bool(secret())
         self.ram = Ram(store, usable_bytes() if ram_bytes is None else ram_bytes)
-        self.checkpoints = Checkpoints(store)
+        self.checkpoints = Checkpoints(store, digests)
+        self.known: Known | None = None
         self.watches: Watches = lambda step, seconds: nullcontext()
+        self.uploads: Callable[[Record], bool] = lambda record: True  # else its record alone
 
     @classmethod
     def of(cls, found: Settings) -> Builder:
@@ -91,13 +95,25 @@ class Builder:
         store = Store(found.cache)
         return cls(plan(found.recipe), store, found.ram_bytes, remote_at(found.remote, store))
 
+    @classmethod
+    def of_plans(cls, plans: Mapping[str, Plan], found: Settings) -> dict[str, Builder]:
+        """Returns a builder for each plan in the store that settings name, which open each
+        checkpoint and read the store's records once for all; a shared store is not asked."""
+        store = Store(found.cache)
+        known = Known(store, plans.values())
+        builders = {name: cls(each, store, found.ram_bytes) for name, each in plans.items()}
+        checkpoints = Checkpoints(store)
+        for builder in builders.values():
+            builder.known, builder.checkpoints = known, checkpoints
+        return builders
+
     def __repr__(self) -> str:
         return f"{self.plan.recipe.variant} in {self.store.root}"
 
     @cached_property
     def costs(self) -> Costs:
         """Returns what steps will cost, by what the store knew when this was first asked."""
-        return Costs(self.plan, self.store, self.checkpoints, self._record)
+        return Costs(self.plan, self.store, self.checkpoints, self._record, self.known)
 
     def states(self, names: list[str] | None = None) -> dict[str, State]:
         """Returns the state of every step, or of those that `names` are made from, by name."""
@@ -241,7 +257,7 @@ class Builder:
             self._tell_flaws(state, path)
             record = self._run(state, states)
             if self.remote is not None:
-                self.remote.push(record)
+                self.remote.push(record, is_whole=self.uploads(record))
             return record
 
     def _keep_shipped(self, states: Mapping[str, State]) -> None:
@@ -316,8 +332,9 @@ class Builder:
                 job["resources"] = {"memory_bytes": memory}
                 facts, peak = run_step(step.kind, job, work, watch)
                 seconds = time.monotonic() - started
-            if self.checkpoints.digests(step) != state.ingredients["source"]:
-                raise SourceError(f"{step.name}: the checkpoint changed while it was read")
+            if not self.checkpoints.is_unchanged(step, state.ingredients["source"]):
+                raise SourceError(f"{step.name}: the checkpoint changed while it was read, or is "
+                                  "another one than on the machine that planned the step")
             return self.store.put(work / "out", Record(
                 key=made,
                 step=step.name,

@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import inf, prod
 from pathlib import Path
 from typing import Any
 
-from sdbuild.base.digest import digest_bytes
+from sdbuild.base.digest import digest, digest_bytes
 from sdbuild.base.errors import MissingArtifact, SDBuildError
 from sdbuild.base.parsing import Malformed, json_object
 from sdbuild.checkpoints import RESOURCES, normalize, normalized
@@ -57,42 +57,51 @@ class Cost:
     is_estimate: bool = False
 
 
+class Known:
+    """The records of a store, and what was found of checkpoints, for the costs of some plans.
+
+    The records are read once: what the build itself adds will not run again.
+    """
+
+    def __init__(self, store: Store, plans: Iterable[Plan]) -> None:
+        self.of_step: dict[str, list[Record]] = {}
+        self.by_output: dict[str, list[Record]] = {}
+        self.architectures: dict[str, str | None] = {}
+        self.sizes: dict[str, NetworkSize] = {}
+        paths = {source.path for plan in plans for step in plan.steps.values()
+                 for source in step.inputs.values()}
+        for record in store.records():
+            if record.origin != SHIPPED:  # which ran nowhere
+                self.of_step.setdefault(record.step, []).append(record)
+            for path in {"", *paths}:
+                if record.part(path):
+                    self.by_output.setdefault(record.digest(path), []).append(record)
+
+
 class Costs:
     """The costs of a plan's steps, as far as the records of a store tell.
 
-    The records are read once: what the build itself adds will not run again.
-
     Args:
         record_of: gives the record of a step of the plan, or None if it is not made.
+        known: the records of the store, where several plans share them.
     """
 
     def __init__(
         self, plan: Plan, store: Store, checkpoints: Checkpoints,
-        record_of: Callable[[str], Record | None],
+        record_of: Callable[[str], Record | None], known: Known | None = None,
     ) -> None:
         self._plan = plan
         self._store = store
         self._checkpoints = checkpoints
         self._record_of = record_of
-        self._of_step: dict[str, list[Record]] = {}
-        self._by_output: dict[str, list[Record]] = {}
-        self._architectures: dict[str, str | None] = {}
-        self._sizes: dict[str, NetworkSize] = {}
-        paths = {source.path for step in plan.steps.values() for source in step.inputs.values()}
-        for record in store.records():
-            if record.origin != SHIPPED:  # which ran nowhere
-                self._of_step.setdefault(record.step, []).append(record)
-            for path in {"", *paths}:
-                if record.part(path):
-                    self._by_output.setdefault(record.digest(path), []).append(record)
+        self._known = known or Known(store, [plan])
 
     def expected(self, name: str) -> Cost:
         """Returns what the step called `name` will cost."""
         step = self._plan.steps[name]
-        known = sorted(
-            ((self._distance(record, step), record) for record in self._of_step.get(name, ())),
-            key=lambda pair: pair[0],
-        )
+        records = self._known.of_step.get(name, ())
+        known = sorted(((self._distance(record, step), record) for record in records),
+                       key=lambda pair: pair[0])
         here = platform.node()
         same = [r for distance, r in known if distance == 0 and r.host == here]
         near = known[0][1].seconds if known and known[0][0] < inf else None
@@ -117,25 +126,24 @@ class Costs:
         if record.step != step.name or found.get("version") != step.stage.version:
             return inf
         if step.kind == "download":
-            same = RESOURCES in step.reads or self._architecture(step) == _architecture(record)
+            same = RESOURCES in step.reads or self.architecture(step) == _architecture(record)
             return 0 if same else inf
         total: float = _differing(found.get("params", {}), step.params)
         for name, source in step.inputs.items():
-            makers = self._by_output.get(found.get("inputs", {}).get(name, ""), ())
+            makers = self._known.by_output.get(found.get("inputs", {}).get(name, ""), ())
             maker = self._plan.steps[source.step]
             total += min((self._distance(r, maker) for r in makers), default=inf)
         return total
 
-    def _architecture(self, step: Step) -> str | None:
+    def architecture(self, step: Step) -> str | None:
         """Returns the digest of the architecture that a download gives; None if it is not known
         yet."""
-        if step.name not in self._architectures:
+        found, name = self._known.architectures, _of_checkpoint(step)
+        if name not in found:
             with contextlib.suppress(SDBuildError):
                 record = self._record_of(step.name)
-                self._architectures[step.name] = (
-                    _architecture(record) if record else self._digest_of_config(step)
-                )
-        return self._architectures.setdefault(step.name, None)
+                found[name] = _architecture(record) if record else self._digest_of_config(step)
+        return found.setdefault(name, None)
 
     def _digest_of_config(self, step: Step) -> str | None:
         """Returns the digest of the file that a download from this machine would write."""
@@ -182,19 +190,26 @@ class Costs:
 
     def _size(self, step: Step) -> NetworkSize:
         """Returns the size of a download's network; nothing if it is not known yet."""
-        if step.name not in self._sizes:
-            self._sizes[step.name] = _size(*self._weights(step))
-        return self._sizes[step.name]
+        name = _of_checkpoint(step)
+        if name not in self._known.sizes:
+            self._known.sizes[name] = _size(*self._weights(step))
+        return self._known.sizes[name]
 
     def _weights(self, step: Step) -> tuple[list[Path], Sequence[str]]:
         """Files of this machine with the network's tensors, and how their names begin there."""
-        wanted = self._architecture(step)
-        for record in self._of_step.get(step.name, ()):
+        wanted = self.architecture(step)
+        for record in self._known.of_step.get(step.name, ()):
             if wanted is not None and _architecture(record) == wanted:
                 with contextlib.suppress(MissingArtifact):  # its content may be elsewhere
                     return [self._store.file(record, WEIGHTS)], [""]
         files = [path for path in self._local_files(step) if path.suffix == ".safetensors"]
         return files, step.params.get("prefixes", ())
+
+
+def _of_checkpoint(step: Step) -> str:
+    """Returns a name for a download that those of other plans from the same checkpoint have too."""
+    return digest("download", [step.component, asdict(step.source) if step.source else None,
+                               list(step.reads), dict(step.locked), dict(step.params)])
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -28,10 +28,17 @@ from sdbuild.store.stat_cache import source_digest
 
 
 class Checkpoints:
-    """The checkpoints that the steps of a build read. A place that fails is tried once."""
+    """The checkpoints that the steps of a build read. A place that fails is tried once.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        known: the digests that another machine found for what a step reads, by the step's name.
+    """
+
+    def __init__(
+        self, store: Store, known: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
         self._store = store
+        self._known = known or {}
         self._facts = Notes(store, "hub")
         self._opened: dict[Source, Checkpoint | Files | SourceError] = {}
 
@@ -44,7 +51,17 @@ class Checkpoints:
         Raises:
             SourceError: no place has it.
         """
-        return dict(step.locked) if step.locked else self.identity(step)
+        if step.locked:
+            return dict(step.locked)
+        return dict(self._known[step.name]) if step.name in self._known else self.identity(step)
+
+    def is_unchanged(self, step: Step, digests: Mapping[str, str]) -> bool:
+        """Whether a step that was run has read what has these digests.
+
+        Raises:
+            SourceError: no place has it any more.
+        """
+        return dict(step.locked or self.identity(step)) == dict(digests)
 
     def identity(self, step: Step) -> dict[str, str]:
         """Returns the digest of each file that the step reads, in the location that is used.

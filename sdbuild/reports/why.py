@@ -75,11 +75,11 @@ def why(task: str, words: Mapping[str, str]) -> list[Reason]:
     usual = (*OF_CHECKPOINT, "size") if found.recipe.found else ("model", "source")
     plain = plan(load({name: words[name] for name in usual if name in words},
                       facts=Notes(builder.store, "hub")))
-    states = builder.states(steps_of(task, builder))
+    states = builder.states(steps_of(task, builder.plan))
     record = builder.state("bundle").record if task in _OF_BUNDLE else None
     what = install_problem(record, builder.store, found.bundle) if record else "not installed"
     is_given = task in ("check", "report") or (task in _OF_BUNDLE and what)
-    given = steps_of(task, builder) if is_given else []
+    given = steps_of(task, builder.plan) if is_given else []
     flaws = _flaws(states, given, builder)
     lineage = Lineage(builder.store.records())
     reasons: dict[str, Reason] = {}
@@ -139,9 +139,9 @@ def format_reasons(reasons: Iterable[Reason]) -> str:
     return "\n".join(lines)
 
 
-def steps_of(task: str, builder: Builder) -> list[str]:
+def steps_of(task: str, of: Plan) -> list[str]:
     """Returns the steps that a doit task stands for."""
-    steps = list(builder.plan.steps)
+    steps = list(of.steps)
     known = {name: ["bundle"] for name in _OF_BUNDLE}
     known["check"] = [name for name in steps if name.startswith(("parity:", "pictures"))]
     known["report"] = ["bundle", *known["check"]]

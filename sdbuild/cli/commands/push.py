@@ -51,7 +51,7 @@ def _pushed(task: str, words: dict[str, str]) -> Iterator[tuple[str, str]]:
     remote.check()
     builder = Builder(plan(found.recipe), store)
     with store.in_use("push"):
-        for name, state in builder.states(steps_of(task, builder)).items():
+        for name, state in builder.states(steps_of(task, builder.plan)).items():
             if state.record is None or not store.has_content(state.record):
                 yield name, NOT_HERE
             else:

@@ -124,10 +124,12 @@ class Remote:
             LOG.info("   %-22sfetched  %s", record.step, size(count))
         return True
 
-    def push(self, record: Record) -> bool:
+    def push(self, record: Record, *, is_whole: bool = True) -> bool:
         """Uploads an artifact: its files first, so that a record never promises too much.
 
-        Files that are there are not sent again. Says whether all of it is there now.
+        Files that are there are not sent again. Says whether all of it is there now. Unless it
+        `is_whole`, the record goes there alone: others know then what the step made, and who needs
+        a file that is not there makes it again.
         """
         self._check_softly()
         held = self._lookup(record.key, record.ingredients) if self._may_write else None
@@ -142,10 +144,11 @@ class Remote:
             for entry in {entry.digest: entry for entry in record.tree}.values():
                 if entry.digest not in sha256:
                     sha256[entry.digest] = self._sha256_of(entry)
-                self._push_file(entry)
+                if is_whole:
+                    self._push_file(entry)
             if not is_known and self._may_write:  # the look-up may just have failed
                 self._push_record(Shared(record=record, sha256=sha256))
-            return self._may_write
+            return self._may_write and is_whole
         except (CorruptArtifact, OSError) as error:  # the next build makes it anew
             self._tell(f"{record.step} ({record.key[:8]}) is not uploaded: {error}")
         except RemoteFailed as error:

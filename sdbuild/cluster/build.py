@@ -1,0 +1,248 @@
+"""A build on many machines: the distinct steps of some variants, handed to the workers of Dask."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import as_completed
+from distributed.scheduler import KilledWorker
+
+from sdbuild.base.errors import OutOfMemory, RecipeError, SDBuildError, StepError, ToolMissing
+from sdbuild.base.units import counted, size
+from sdbuild.cluster.address import Cluster, connected
+from sdbuild.cluster.local import local_places, read_here, readable
+from sdbuild.cluster.task import FAILED, FOUND, RAN, StepFailed, Task, make
+from sdbuild.cluster.uploads import Readers
+from sdbuild.cluster.worker import (
+    Admission,
+    differences,
+    place_tag,
+    resources_of,
+    tag_of,
+    traits,
+)
+from sdbuild.engine.build import Builder
+from sdbuild.engine.graph import Architectures, graph
+from sdbuild.engine.plan import Plan
+from sdbuild.engine.step import Step
+
+Say = Callable[[str], None]
+_PATIENCE_S = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is to be made: a builder for each variant by its name, and the steps of each plan.
+
+    `architectures` tells what checkpoints share, `remote` is the shared store, `jobs` how many
+    steps run at a time on a cluster here.
+    """
+
+    builders: Mapping[str, Builder]
+    steps: Callable[[Plan], Sequence[str]]
+    architectures: Architectures
+    remote: str | None
+    jobs: int
+
+
+def build_on(address: str, wanted: Wanted, say: Say) -> dict[str, SDBuildError]:
+    """Makes the steps of all variants; the error of each variant that failed, by its name.
+
+    A step that failed may have been made for another variant as well, from a checkpoint of which
+    this one needs the architecture alone: then it is tried again from its own.
+
+    Raises:
+        RecipeError: the address cannot be used, no shared store is named, or a worker has other
+            tools.
+        StepError: nothing answers, or no worker has what a step needs.
+    """
+    with connected(address, wanted.jobs) as cluster:
+        if not cluster.is_here and wanted.remote is None:
+            raise RecipeError(f"--on {address}: no shared store is named",
+                              hint="add remote=URL: artifacts go between machines through it")
+        say(f"   dashboard: {cluster.client.dashboard_link}")
+        _wait_for_workers(cluster.client)
+        steps = [step for each in wanted.builders.values() for step in each.plan.steps.values()]
+        are_readable = readable(cluster.client, steps)
+        failed = read_here(wanted.builders, are_readable, wanted.remote)
+        left = [name for name in wanted.builders if name not in failed]
+        while left:
+            run = _Run(cluster, wanted, left, are_readable, say)
+            errors = run.run()
+            own = {name: found.error for name, found in errors.items()
+                   if found.node in run.graph.members[name] or not found.node}
+            failed |= own
+            left = [name for name in errors if name not in own]
+        return failed
+
+
+def _wait_for_workers(client: Any) -> None:
+    try:
+        client.wait_for_workers(1, timeout=_PATIENCE_S)
+    except TimeoutError:
+        raise StepError(f"--on: no worker has joined for {_PATIENCE_S} s",
+                        hint="start some: dask worker ADDRESS") from None
+
+
+class _Run:
+    """One pass over the steps of some variants."""
+
+    def __init__(
+        self, cluster: Cluster, wanted: Wanted, names: Sequence[str],
+        are_readable: frozenset[str], say: Say,
+    ) -> None:
+        self._cluster = cluster
+        self._readable = are_readable
+        self._wanted = wanted
+        self._say = say
+        self._topic = f"sdbuild-{uuid.uuid4().hex[:12]}"
+        self._expected = traits()
+        self._builders = {name: wanted.builders[name] for name in names}
+        self.graph = graph({name: builder.plan for name, builder in self._builders.items()},
+                           wanted.steps, wanted.architectures)
+        self._maker = {node: name for name in reversed(names) for node in self.graph.members[name]}
+        self._done = 0
+        self._counts = {RAN: 0, FOUND: 0, FAILED: 0}
+        self._lock = threading.Lock()
+
+    def run(self) -> dict[str, StepFailed]:
+        """Makes all steps; what failed, by variant."""
+        client = self._cluster.client
+        client.subscribe_topic(self._topic, self._heard)
+        client.register_plugin(self._admission(), name=self._topic)
+        try:
+            self._check_workers()
+            targets = self._submitted()
+            failed = dict(self._failures(targets))
+        finally:
+            with contextlib.suppress(Exception):
+                client.unregister_worker_plugin(self._topic)
+                client.unsubscribe_topic(self._topic)
+        counts = self._counts
+        self._say(f"   {counted(counts[RAN], 'step')} ran, "
+                  f"{counted(counts[FOUND], 'step')} up to date")
+        return failed
+
+    def _admission(self) -> Admission:
+        ram = next(iter(self._builders.values())).ram.limit if self._cluster.is_here else None
+        return Admission(self._expected, tuple(sorted(self._readable)), self._topic, ram)
+
+    def _workers(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self._cluster.client.scheduler_info(n_workers=-1)["workers"]
+        return found
+
+    def _check_workers(self) -> None:
+        """Makes sure that the workers have the tools of this machine.
+
+        Raises:
+            ToolMissing: one has others; names them.
+        """
+        for address, found in self._cluster.client.run(traits).items():
+            differing = differences(self._expected, found)
+            if differing:
+                name = self._workers().get(address, {}).get("id", address)
+                raise ToolMissing(
+                    f"the worker {name} at {address} would make other artifacts: "
+                    f"{'; '.join(differing)}",
+                    hint="install the same versions and code on all machines (pip install "
+                         "--constraint), or stop this worker")
+
+    def _submitted(self) -> dict[Any, list[str]]:
+        """Hands out all steps; the futures of those that are wanted, with their variants."""
+        client, tag = self._cluster.client, tag_of(self._expected)
+        readers = self._readers()
+        futures: dict[str, Any] = {}
+        for node in self.graph.nodes.values():
+            builder = self._builders[self._maker[node.name]]
+            plan = Plan(recipe=node.plan.recipe,
+                        steps={step.name: step for step in node.plan.needed_by(node.step.name)})
+            task = Task(
+                node=node.name, step=node.step.name, plan=plan, readers=readers[node.name],
+                topic=self._topic, digests=_digests(builder, plan),
+                cache=builder.store.root if self._cluster.is_here else None,
+                remote=self._wanted.remote)
+            futures[node.name] = client.submit(
+                make, task, *(futures[need] for need in node.needs), key=node.name, retries=0,
+                resources=resources_of(
+                    plan, node.step, builder.costs.expected(node.step.name).least_bytes,
+                    [tag, *self._place_tags(node.step)]),
+                pure=False)
+        targets: dict[Any, list[str]] = {}
+        for name, nodes in self.graph.targets.items():
+            for node_name in nodes:
+                targets.setdefault(futures[node_name], []).append(name)
+        return targets
+
+    def _readers(self) -> dict[str, Readers]:
+        wanted = {name for names in self.graph.targets.values() for name in names}
+        found = {}
+        for name, readers in self.graph.readers().items():
+            variants = [each for each, members in self.graph.members.items() if name in members]
+            checkpoints = {self._builders[each].plan.recipe.sources.checkpoint for each in variants}
+            found[name] = Readers(are_last=name in wanted or bool(wanted & set(readers)),
+                                  are_many=len(checkpoints) > 1)
+        return found
+
+    def _place_tags(self, step: Step) -> list[str]:
+        """Returns the tags of workers that can read what a step reads, if any can."""
+        places = local_places(step)
+        return list(map(place_tag, places)) if self._readable.issuperset(places) else []
+
+    def _failures(self, targets: Mapping[Any, list[str]]) -> Iterator[tuple[str, StepFailed]]:
+        for future in as_completed(list(targets)):
+            error = future.exception() if future.status == "error" else None
+            if error is not None:
+                for name in targets[future]:
+                    yield name, _as_failed(error)
+
+    def _heard(self, event: tuple[float, Mapping[str, Any]]) -> None:
+        """Tells what a worker told."""
+        told = event[1]
+        with self._lock:
+            if "joined" in told:
+                self._tell_joined(told)
+                return
+            self._done += 1
+            self._counts[told["state"]] += 1
+            head = f"   [{self._done}/{len(self.graph.nodes)}] {told['step']:<22}"
+            if told["state"] == FAILED:
+                lines = [f"{head}failed on {told['machine']}"]
+            elif told["state"] == FOUND:
+                lines = []
+            else:
+                lines = [f"{head}{told['seconds']:6.1f} s  {size(told['peak_bytes']):>8} memory  "
+                         f"{size(told['size_bytes']):>8}  {told['key'][:8]}  {told['machine']}"]
+            for line in [*lines, *(f"{'':<12}{line}" for line in told["lines"])]:
+                self._say(line)
+
+    def _tell_joined(self, told: Mapping[str, Any]) -> None:
+        if told["differences"]:
+            self._say(f"   {told['joined']} joined and gets no steps: "
+                      f"{'; '.join(told['differences'])}")
+
+
+def _as_failed(error: BaseException) -> StepFailed:
+    if isinstance(error, StepFailed):
+        return error
+    if isinstance(error, KilledWorker):
+        step = str(error.task).rpartition("-")[0]
+        return StepFailed(str(error.task), OutOfMemory(
+            f"{step}: {error.allowed_failures + 1} workers died while they ran it, the last of "
+            f"them {error.last_worker.address}",
+            hint="most likely they had too little memory: dask worker --resources memory=BYTES"))
+    return StepFailed("", StepError(f"{type(error).__name__}: {error}"))
+
+
+def _digests(builder: Builder, plan: Plan) -> dict[str, dict[str, str]]:
+    """Returns what the steps of a plan read from outside, by digests that this machine knows."""
+    found = {}
+    for step in plan.steps.values():
+        if step.source is not None:
+            with contextlib.suppress(SDBuildError):  # the step says what is wrong, where it runs
+                found[step.name] = builder.checkpoints.digests(step)
+    return found

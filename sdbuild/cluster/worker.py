@@ -1,0 +1,112 @@
+"""What a worker is: the tools that it makes artifacts with, and what it has for steps.
+
+It says so itself when it joins, by resources of Dask: a tag for its tools and code, so that only
+workers with those of the machine that asks get steps, one for each checkpoint on a disk that it can
+read, and the memory that steps may hold together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from distributed import Status, Worker, WorkerPlugin
+
+from sdbuild.base.apple import compiler_version
+from sdbuild.base.digest import digest
+from sdbuild.base.machine import usable_bytes
+from sdbuild.base.versions import installed
+from sdbuild.checkpoints import is_hub
+from sdbuild.engine.plan import Plan
+from sdbuild.engine.stage import STAGES, stage
+from sdbuild.engine.step import Step
+from sdbuild.store.remote.remote import SECRET, secret
+
+MEMORY, NETWORK, APPLE = "memory", "network", "apple_compiler"
+"""Resources: bytes; a way to the Hub, which a worker may deny; Apple's compiler of models."""
+
+MANY = 1000.0
+"""How much of a tag a worker has; each step takes one."""
+
+
+def traits() -> dict[str, str]:
+    """Returns what keys and signatures depend on here: tools, versions of stages, the secret."""
+    found = {}
+    for kind in STAGES:
+        found[f"the step {kind}"] = f"version {stage(kind).version}"
+        for tool in stage(kind).tools:
+            found[tool] = "none"
+            with contextlib.suppress(ModuleNotFoundError):
+                found[tool] = installed(tool)
+    key = secret()
+    return found | {SECRET: hmac.digest(key.encode(), b"sdbuild", "sha256").hex()[:8]
+                    if key else "none"}
+
+
+def tag_of(found: Mapping[str, str]) -> str:
+    """Returns the tag of workers with these traits."""
+    return f"sdbuild-{digest('traits', dict(found))[:12]}"
+
+
+def place_tag(place: str) -> str:
+    """Returns the tag of workers that can read a path."""
+    return f"place-{digest('place', place)[:12]}"
+
+
+def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns in words what is not as expected."""
+    return tuple(
+        f"{name} is {'another' if name == SECRET else found.get(name, 'none')}" + (
+            "" if name == SECRET else f", here {value}")
+        for name, value in expected.items() if found.get(name) != value)
+
+
+class Admission(WorkerPlugin):
+    """Has every worker say what it is, those that join later too.
+
+    Args:
+        places: paths that some steps read.
+        topic: where the worker tells that it joined, and what of it is not as `expected`.
+        memory_bytes: what its steps may hold together; else as the worker or its machine says.
+    """
+
+    def __init__(
+        self, expected: Mapping[str, str], places: tuple[str, ...], topic: str,
+        memory_bytes: int | None,
+    ) -> None:
+        self.name = topic
+        self._expected = dict(expected)
+        self._places = places
+        self._memory = memory_bytes
+
+    async def setup(self, worker: Worker) -> None:
+        """Sets the worker's resources, and lets steps that wait for them see it."""
+        found = traits()
+        tags = [tag_of(found), *(place_tag(each) for each in self._places if Path(each).exists())]
+        tags += [APPLE] if compiler_version() else []
+        declared = worker.state.total_resources
+        limit = worker.memory_manager.memory_limit
+        memory = self._memory or min(limit or usable_bytes(), usable_bytes())
+        await worker.set_resources(**{
+            MEMORY: declared.get(MEMORY, memory), NETWORK: declared.get(NETWORK, MANY),
+            **dict.fromkeys(tags, MANY)})
+        if worker.status == Status.running:  # only a change of status has the scheduler look again
+            worker.status = Status.paused
+            worker.status = Status.running
+        worker.log_event(self.name, {"joined": str(worker.name), "differences":
+                                     list(differences(self._expected, found))})
+
+
+def resources_of(
+    plan: Plan, step: Step, memory_bytes: int, tags: Iterable[str]
+) -> dict[str, float]:
+    """Returns what the last step of a plan takes of a worker, some tags among it."""
+    found = {MEMORY: float(memory_bytes), **dict.fromkeys(tags, 1.0)}
+    places = step.source.places if step.source is not None else ()
+    if places and all(is_hub(place) for place in places):
+        found[NETWORK] = 1.0
+    if any(each.params.get("compiler") == "apple" for each in plan.steps.values()):
+        found[APPLE] = 1.0  # whoever computes a key after that step needs the compiler's version
+    return found

@@ -1,0 +1,43 @@
+"""Where workers may be: on this machine, or behind TLS; nothing that others can reach."""
+
+import pytest
+
+from sdbuild.base.errors import RecipeError
+from sdbuild.cluster.address import check_address
+
+REFUSED = {
+    "tcp://10.0.0.3:8786": "tcp://10.0.0.3:8786 is open to the network",
+    "tcp://0.0.0.0:8786": "tcp://0.0.0.0:8786 is open to the network",
+    "tcp://[::]:8786": "is open to the network",
+    "tcp://builder.example.org:8786": "is open to the network",
+    "tls://10.0.0.3:8786": "no certificates are named",
+    "10.0.0.3:8786": "expected dask, tcp://127.0.0.1:PORT or tls://HOST:PORT",
+    "tcp://127.0.0.1": "expected dask",
+    "ucx://127.0.0.1:8786": "expected dask",
+    "Dask": "expected dask",
+    "": "expected dask",
+}
+
+
+@pytest.mark.parametrize("address", REFUSED)
+def test_an_address_that_others_can_reach_is_refused_before_anything_connects(address):
+    with pytest.raises(RecipeError) as raised:
+        check_address(address)
+    assert REFUSED[address] in raised.value.message
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize("address", [
+    "dask", "tcp://127.0.0.1:8786", "tcp://localhost:8786", "tcp://[::1]:8786", "tcp://127.1.2.3:1",
+])
+def test_this_machine_alone_needs_no_certificates(address):
+    check_address(address)
+
+
+def test_tls_is_taken_with_certificates_of_both_sides(monkeypatch):
+    import dask
+
+    names = {f"distributed.comm.tls.{name}": "file.pem"
+             for name in ("ca-file", "client.cert", "client.key")}
+    with dask.config.set(names):
+        check_address("tls://10.0.0.3:8786")
