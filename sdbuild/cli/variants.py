@@ -57,11 +57,14 @@ only_option = click.option(
 
 
 def for_each_variant(function: Callable[..., int]) -> Callable[..., int]:
-    """Adds `--matrix` to a command, which then runs for each variant."""
+    """Adds `--matrix` to a command, which then runs for each variant; and `--on`, unless nothing
+    is made for it."""
+    name = function.__module__.rpartition(".")[2]
+
     @functools.wraps(function)
     def run(
-        *, asked: tuple[str, ...], only: tuple[str, ...], on: str | None, words: dict[str, str],
-        is_json: bool, **options: Any,
+        *, asked: tuple[str, ...], only: tuple[str, ...], words: dict[str, str], is_json: bool,
+        on: str | None = None, **options: Any,
     ) -> int:
         if not asked and not only and on is None:
             return function(words=words, is_json=is_json, **options)
@@ -69,8 +72,7 @@ def for_each_variant(function: Callable[..., int]) -> Callable[..., int]:
         variants = found_variants(words, asked, only)
         failed: dict[str, SDBuildError] = {}
         if on is not None:
-            tasks = options.get("tasks") or (_TASKS.get(function.__module__.rpartition(".")[2],
-                                                        "build"),)
+            tasks = options.get("tasks") or (_TASKS.get(name, "build"),)
             with redirect_stdout(sys.stderr if is_json else sys.stdout):
                 failed = made_elsewhere(on, variants, words, tasks, options.get("jobs", 1))
         outcomes = []
@@ -85,7 +87,8 @@ def for_each_variant(function: Callable[..., int]) -> Callable[..., int]:
             click.echo("\n".join(_summary(outcomes)), err=any(o.status for o in outcomes))
         return 1 if any(outcome.status for outcome in outcomes) else 0
 
-    return on_option(only_option(matrix_option(run)))
+    takes_matrix = only_option(matrix_option(run))
+    return takes_matrix if name == "why" else on_option(takes_matrix)
 
 
 def found_variants(
