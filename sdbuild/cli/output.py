@@ -27,7 +27,7 @@ BUILD: Keys = {
 }
 
 
-OVER_VARIANTS = ("build", "check", "contract", "generate", "why")
+OVER_VARIANTS = ("build", "check", "contract", "generate", "publish", "why")
 """The commands that `--matrix` runs for each variant."""
 
 

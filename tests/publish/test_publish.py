@@ -96,6 +96,13 @@ def test_other_bits_are_another_variant_and_share_what_is_the_same(project, owne
         in printed
 
 
+def test_a_matrix_is_published_variant_by_variant(project, owner):
+    printed = publish(project, "--matrix", "quant=6", "--dry-run")
+
+    assert "== 1/1 tiny-emoji" in printed
+    assert f"{FOLDER}/vocab.json" in printed
+
+
 def test_an_upload_that_was_cut_goes_on_and_nothing_is_sent_twice(project, owner):
     owner.fail("/upload/", status=500, times=1 << 20)
     publish(project, status=1)

@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 import click
 
 from sdbuild.cli.options import as_command, json_option, print_json, recipe_variables
+from sdbuild.cli.variants import for_each_variant
 
 
 @as_command()
@@ -15,6 +16,7 @@ from sdbuild.cli.options import as_command, json_option, print_json, recipe_vari
 @click.option("--private", "is_private", is_flag=True,
               help="Make the repository private, if it is not there yet.")
 @click.option("--dry-run", "is_dry", is_flag=True, help="Show what would be uploaded.")
+@for_each_variant
 @recipe_variables()
 @json_option
 def command(
