@@ -44,16 +44,27 @@ class Published:
         return (path for path in self.section.files if path.startswith(start))
 
     def flaws(self) -> list[Flaw]:
-        """Returns the files of which the repository itself says that they are not those of the
-        card; nothing is fetched."""
+        """Returns the files that are not those of the card. Of files in LFS the repository itself
+        says so; only others are fetched."""
         found = []
         for path, each in sorted(self.section.files.items()):
             digest = self.digests.get(path, "")
             if path not in self.hub.names:
                 found.append(Flaw(path, "is not there"))
-            elif digest.startswith("sha256:") and digest != f"sha256:{each.sha256}":
+            elif digest.startswith("sha256:"):
+                if digest != f"sha256:{each.sha256}":
+                    found.append(Flaw(path, "is not the file of the card"))
+            elif not self._is_as_listed(path):
                 found.append(Flaw(path, "is not the file of the card"))
         return found
+
+    def _is_as_listed(self, path: str) -> bool:
+        """Whether a small file, which the Hub knows by git's digest alone, is that of the card."""
+        try:
+            self.file(path)
+        except DigestMismatch:
+            return False
+        return True
 
     def file(self, path: str) -> Path:
         """Returns a file of the variant, whole and as the card has it.
