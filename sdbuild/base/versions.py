@@ -50,7 +50,7 @@ def _changes() -> tuple[tuple[str, int], ...]:
 
 
 NETWORKS = ("torch", "coremltools", "diffusers", "transformers", "tokenizers", "regex", "PIL",
-            "pillow")
+            "pillow", "jinja2", "matplotlib")
 """Packages of the extra `networks`, and modules: what converts a network of which no program ships,
 and what computes images."""
 

@@ -21,6 +21,7 @@ from sdbuild.base.parsing import shown
 from sdbuild.base.paths import outside_path
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.recipe.fields import (
+    AGAINST_FIELD,
     DRAW_FIELDS,
     INPUT_FIELDS,
     MODEL_FIELD,
@@ -51,7 +52,7 @@ _WIDEST = 22
 """Characters of the values that stand beside an option's name; more stand in its help."""
 
 _GROUPS = (("Recipe (default: the recipe's own values)", (MODEL_FIELD, *RECIPE_FIELDS)),
-           ("Image", (*DRAW_FIELDS, *INPUT_FIELDS, VARIANT_FIELD, PREVIEWS_FIELD)),
+           ("Image", (*DRAW_FIELDS, *INPUT_FIELDS, VARIANT_FIELD, PREVIEWS_FIELD, AGAINST_FIELD)),
            ("Settings", SETTING_FIELDS))
 
 

@@ -24,10 +24,12 @@ from sdbuild.base.errors import SDBuildError, SourceError
 from sdbuild.base.machine import PATIENT
 from sdbuild.base.printable import any_locale, printable
 from sdbuild.bundle.install import check_replaceable, install, install_problem, remove
+from sdbuild.cli.finished import OF_IMAGE
 from sdbuild.cli.format import relative
 from sdbuild.engine.build import Builder
 from sdbuild.engine.stage import stage
 from sdbuild.engine.step import Step
+from sdbuild.recipe.fields import AGAINST_FIELD
 from sdbuild.recipe.project import IMPORT_ROOT
 from sdbuild.recipe.settings import Settings, settings
 from sdbuild.reports.check import report
@@ -183,10 +185,14 @@ def _check_task(builder: Builder, found: Settings) -> dict[str, Any]:
         print(report(records, pictures, builder.store, found.recipe))
         return None
 
+    against = found.words.get(AGAINST_FIELD.name)
+    own = [f"--{name}={value}" for name, value in found.words.items() if name in OF_IMAGE]
+    compare = [_command("check", str(found.bundle), f"--against={against}", *own,
+                        f"--predictor={found.predictor}", folder=Path.cwd())] if against else []
     return {
         "basename": "check",
-        "actions": [_guarded(run)],
-        "task_dep": names + drawn,
+        "actions": [_guarded(run), *compare],
+        "task_dep": [*names, *drawn, *(["build"] if against else [])],
         "doc": "compare components and images with the PyTorch original",
         "verbosity": 2,
         "io": {"capture": False},
@@ -213,7 +219,7 @@ def _report_task(builder: Builder, found: Settings) -> dict[str, Any]:
     words = [f"--{name.replace('_', '-')}={value}" for name, value in found.words.items()]
     return {
         "basename": "report",
-        "actions": [_command("report", *words)],
+        "actions": [_command("report", *words, folder=Path.cwd())],
         "task_dep": ["build", *names, *drawn],
         "doc": "write a page on the bundle: images, sizes, quality, costs, provenance",
         "verbosity": 2,
@@ -221,12 +227,17 @@ def _report_task(builder: Builder, found: Settings) -> dict[str, Any]:
     }
 
 
-def _command(name: str, *words: str) -> Action:
-    """Returns an action that runs a command of sdbuild, which imports what doit must not."""
+def _command(name: str, *words: str, folder: Path = IMPORT_ROOT) -> Action:
+    """Returns an action that runs a command of sdbuild, which imports what doit must not.
+
+    Args:
+        folder: that relative paths in the words are in.
+    """
     def action() -> TaskFailed | None:
+        found = os.pathsep.join(filter(None, (str(IMPORT_ROOT), os.environ.get("PYTHONPATH"))))
         done = subprocess.run(
-            [sys.executable, "-m", "sdbuild", name, *words],
-            cwd=IMPORT_ROOT, env=os.environ | PATIENT, check=False,
+            [sys.executable, "-m", "sdbuild", name, *words], cwd=folder,
+            env=os.environ | PATIENT | {"PYTHONPATH": found}, check=False,
         )
         if done.returncode < 0:
             return TaskFailed(_killed(name, -done.returncode))

@@ -188,6 +188,9 @@ IMAGE_SIZE_FIELD = Field(name="size", parse=values.size, default=None, unit="WxH
                          meaning="the size of images, of those that a finished bundle has")
 PREVIEWS_FIELD = Field(name="previews", parse=values.integer(1, 500), default=None, unit="N",
                        meaning="write a preview beside the image every N steps")
+AGAINST_FIELD = Field(name="against", parse=values.named_path, default=None, unit="REFERENCE",
+                      meaning="what images are compared with: a folder of images, or a finished "
+                      "bundle")
 PLACE_FIELDS = (
     Field(name="cache", parse=values.path, unit="FOLDER", meaning="the folder of the store"),
     Field(name="bundle", parse=values.path, unit="FOLDER",
@@ -213,7 +216,7 @@ SETTING_FIELDS = (*PLACE_FIELDS, REMOTE_FIELD, RAM_FIELD, PREDICTOR_FIELD)
 FLOOR_FIELD = Field(name="floor", parse=values.number(0, 200), meaning="the least PSNR in dB")
 VARIABLES = {f.name: f for f in (
     MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS, *INPUT_FIELDS, VARIANT_FIELD, PREVIEWS_FIELD,
-    *SETTING_FIELDS,
+    AGAINST_FIELD, *SETTING_FIELDS,
 )}
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sdbuild.base.errors import CheckFailed
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.reports.measured import drawn_pictures, nonfinite, worst_parity
+from sdbuild.reports.reference import Reference
 from sdbuild.reports.verdict import Picture, verdict
 from sdbuild.store import Record, Store
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _COLUMNS = 80
 _PROMPT = 46
@@ -34,7 +39,8 @@ def report(
     drawn = [] if pictures is None else drawn_pictures(pictures, store)
     is_accepted = recipe.packaging.is_palettized(recipe.components) and bool(recipe.check.reason)
     is_broken = bool(drawn) and verdict(drawn) == "broken" and not is_accepted
-    shown = f"{table}\n\n{_quality(drawn, recipe, is_accepted)}"
+    accepted = f", as the recipe accepts: {recipe.check.reason}" if is_accepted else ""
+    shown = f"{table}\n\n{quality(drawn, accepted)}"
     problems, hints = [], []
     if failed:
         problems.append(f"below the floor: {', '.join(failed)}")
@@ -67,8 +73,8 @@ def _parity(
     return "\n".join(lines), failed
 
 
-def _quality(pictures: Sequence[Picture], recipe: Recipe, is_accepted: bool) -> str:
-    """Returns the table of pictures with the verdict."""
+def quality(pictures: Sequence[Picture], accepted: str = "") -> str:
+    """Returns the table of pictures with the verdict, and why it is accepted if it is broken."""
     if not pictures:
         return "quality: not judged: generating needs text encoder, U-Net and VAE decoder"
     lines = [f"{'picture':<{_PROMPT}}{'seed':>5}{'PSNR':>9}  verdict"]
@@ -77,10 +83,23 @@ def _quality(pictures: Sequence[Picture], recipe: Recipe, is_accepted: bool) -> 
         psnr = decibels(each.psnr_db)
         lines.append(f"{prompt:<{_PROMPT}}{each.seed:>5}{psnr:>9}  {each.verdict}")
     word = verdict(pictures)
-    accepted = f", as the recipe accepts: {recipe.check.reason}" if is_accepted else ""
     lines += textwrap.wrap(f"quality: {word}{accepted if word == 'broken' else ''}", _COLUMNS,
                            subsequent_indent="  ")
     return "\n".join(lines)
+
+
+def compared(reference: Reference, made: Sequence[Image | None]) -> str:
+    """Returns the table of a bundle's images beside those of a reference, with the verdict.
+
+    Raises:
+        CheckFailed: they are broken; the table is in the message.
+    """
+    pictures = reference.compared(made)
+    shown = f"compared with {reference.name}\n{quality(pictures)}"
+    if verdict(pictures) == "broken":
+        raise CheckFailed(f"the bundle does not generate the images of the reference\n\n{shown}",
+                          hint="sdbuild report with the same against= shows them side by side")
+    return shown
 
 
 def _hint(recipe: Recipe) -> str:

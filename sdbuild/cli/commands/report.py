@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdbuild.base.errors import RecipeError, SDBuildError, StoreError
+from sdbuild.cli.finished import asked, reference
 from sdbuild.cli.options import (
     SCHEMA,
     OutsidePath,
@@ -22,18 +23,16 @@ from sdbuild.cli.options import (
     print_json,
     recipe_variables,
 )
-from sdbuild.recipe.fields import DRAW_FIELDS, INPUT_FIELDS, VARIABLES, VARIANT_FIELD
+from sdbuild.recipe import settings
+from sdbuild.recipe.fields import VARIABLES, VARIANT_FIELD
 from sdbuild.recipe.project import Project
 from sdbuild.recipe.tables import values_of
 
 if TYPE_CHECKING:
-    from sdbuild.bundle.manifest import Bundle
-    from sdbuild.bundle.request import Request
     from sdbuild.cli.api import BuildResult
     from sdbuild.reports.page.report import Report
     from sdbuild.store import Store
 
-_OF_IMAGE = {field.name for field in (*DRAW_FIELDS, *INPUT_FIELDS)}
 _LOSSES = 5
 
 
@@ -60,11 +59,13 @@ def command(
     from sdbuild.reports.page.bundles import Options, report_on
 
     os.environ.update(PATIENT)  # before torch starts its threads
+    predictor = settings.predictor(Project.here(), words)
     command = shlex.join(["sdbuild", "report", *map(str, bundles),
                           *(f"{name}={value}" for name, value in words.items())])
     options: dict[str, Any] = {
-        "ask": lambda bundle: _request(bundle, words), "losses": losses, "command": command,
-        "weight_bytes": weight_bytes,
+        "ask": lambda bundle: asked(bundle, words), "losses": losses, "command": command,
+        "reference": lambda first: reference(words, first, predictor, weight_bytes),
+        "weight_bytes": weight_bytes, "predictor": predictor,
     }
     if bundles:
         own = values_of((VARIANT_FIELD, VARIABLES["prediction_type"]), {}, words, "")
@@ -113,14 +114,6 @@ def _store(words: dict[str, str]) -> Store | None:
         return open_store(words)
     except StoreError:
         return None
-
-
-def _request(bundle: Bundle, words: dict[str, str]) -> Request:
-    """Returns what is asked of a finished bundle, with the settings that it has itself where none
-    are given."""
-    from sdbuild.cli.api import Bundle as Opened
-
-    return Opened(bundle).request({n: v for n, v in words.items() if n in _OF_IMAGE})
 
 
 def _write(report: Report, path: Path) -> Path:

@@ -16,9 +16,9 @@ from sdbuild.bundle.places import opened
 from sdbuild.bundle.request import Request
 from sdbuild.families import Floor
 from sdbuild.reports.lineage import Lineage
+from sdbuild.reports.page.album import Album
 from sdbuild.reports.page.facts import facts_of
 from sdbuild.reports.page.labels import labels
-from sdbuild.reports.page.pictures import Album, generated, psnrs, singles
 from sdbuild.reports.page.records import Judged, Known, known
 from sdbuild.reports.page.report import (
     NOT_JUDGED,
@@ -30,6 +30,7 @@ from sdbuild.reports.page.report import (
     Sheet,
     Variant,
 )
+from sdbuild.reports.reference import Ask, Reference, generated
 from sdbuild.reports.verdict import Picture, verdict
 from sdbuild.store import Store
 
@@ -38,21 +39,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
-    """Images to compare with, what they were asked by, and where they are from."""
-
-    name: str
-    requests: tuple[Request, ...]
-    images: tuple[Pixels | None, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How a report is made.
 
     Attributes:
         ask: gives what is asked of a bundle of which no images are known.
-        reference: what all are compared with; None for each one's own original, or else the first.
+        reference: gives what all are compared with, from the first bundle; None for each one's own
+            original, or else the first.
         requests: those that the images of a bundle must be of; None for any.
         store: where its records are looked for.
         floors: of components, where they are not their family's.
@@ -63,8 +56,8 @@ class Options:
         weight_bytes: of decoded weights that the executor keeps of a component, all if None.
     """
 
-    ask: Callable[[Bundle], Request]
-    reference: Reference | None = None
+    ask: Ask
+    reference: Callable[[Bundle], Reference | None] = lambda first: None
     requests: tuple[Request, ...] | None = None
     store: Store | None = None
     floors: Mapping[str, Floor] | None = None
@@ -100,34 +93,32 @@ def report_on(
     store = options.store
     lineage = Lineage(store.records()) if store else None
     with ExitStack() as stack:
-        found = []
-        for place in places:
-            bundle, notes = stack.enter_context(opened(place, variant, prediction_type))
+        found = [(place, *stack.enter_context(opened(place, variant, prediction_type)))
+                 for place in places]
+        reference = options.reference(found[0][1])
+        bundles = []
+        for place, bundle, notes in found:
             record = known(bundle.folder, store, lineage) if store and lineage else None
-            judged = record.judged(store) if store and record else None
-            found.append(_Opened(place=str(place), bundle=bundle, notes=tuple(notes), known=record,
-                                 judged=_fitting(judged, options)))
-        return _Maker(options).report(found)
-
-
-def _fitting(judged: Judged | None, options: Options) -> Judged | None:
-    """Returns the images that are known if they are of what is asked for."""
-    is_other = judged and options.requests is not None and judged.requests != options.requests
-    return None if options.reference or is_other else judged
+            judged = record.judged(store) if store and record and not reference else None
+            if judged and options.requests not in (None, judged.requests):
+                judged = None  # it was judged by other images
+            bundles.append(_Opened(place=str(place), bundle=bundle, notes=tuple(notes),
+                                   known=record, judged=judged))
+        return _Maker(options, reference).report(bundles)
 
 
 class _Maker:
     """Makes a report: its sheets grow as originals are met."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, reference: Reference | None) -> None:
         self._options = options
         self._album = Album()
         self._sheets: dict[str, tuple[Reference, Sheet]] = {}
+        if reference:
+            self._sheet("", reference)
 
     def report(self, bundles: Sequence[_Opened]) -> Report:
         """Returns the report on the bundles, in their order."""
-        if self._options.reference:
-            self._sheet("", self._options.reference)
         for each in bundles:
             if each.judged:
                 self._sheet(each.judged.key, Reference(
@@ -183,7 +174,7 @@ class _Maker:
         sheet."""
         options, word = self._options, ""
         if not self._sheets:
-            requests = options.requests or singles(options.ask(each.bundle))
+            requests = tuple(options.requests or options.ask(each.bundle))
             first = generated(each.bundle, requests, options.predictor, options.weight_bytes)
             self._sheet(each.place, Reference(name=each.bundle.description, requests=requests,
                                               images=tuple(first)))
@@ -192,10 +183,7 @@ class _Maker:
         if not word:
             made = generated(each.bundle, reference.requests, options.predictor,
                              options.weight_bytes)
-        pictures = [
-            Picture(prompt=request.prompt, seed=request.seed, psnr_db=found)
-            for request, found in zip(reference.requests, psnrs(made, reference.images),
-                                      strict=True)]
+        pictures = reference.compared(made)
         return 0, self._of(pictures, made), word or verdict(pictures), []
 
     def _of(self, pictures: Sequence[Picture], made: Sequence[Pixels | None]) -> tuple[Image, ...]:
@@ -210,5 +198,5 @@ class _Maker:
         from sdbuild.reports.page.precision import precision
 
         options = self._options
-        request = next(iter(options.requests or ()), None) or options.ask(bundle)
+        request = next(iter(options.requests or options.ask(bundle)))
         return tuple(precision(bundle, request, options.losses, options.weight_bytes))

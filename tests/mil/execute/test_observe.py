@@ -40,8 +40,21 @@ def test_the_worst_operation_is_the_one_that_lost_most_itself():
 
     first, second = worst(losses(cancelling(), {"x": x}), 2)
 
-    assert (first.type, second.type) == ("add", "sub")
-    assert second.added_db == pytest.approx(20 * np.log10(512 / np.sqrt(np.mean(x**2.0))), abs=0.1)
+    assert (first.type, second.type) == ("sub", "add")
+    assert first.added_db == pytest.approx(20 * np.log10(512 / np.sqrt(np.mean(x**2.0))), abs=0.1)
+
+
+def test_rounding_a_value_once_loses_nothing():
+    doubled = model_of([
+        operation("cast", {"c": FP16}, x="x", dtype=const("fp16")),
+        operation("mul", {"d": FP16}, x="c", y=const(F16(2))),
+    ], [NamedType("x", TensorType("fp32", (2000,)))], ["d"])
+
+    first, second = losses(doubled, {"x": np.linspace(1, 2, 2000, dtype=np.float32)})
+
+    assert first.snr_db == pytest.approx(74.7, abs=0.2)
+    assert first.added_db == pytest.approx(0, abs=0.2)
+    assert second.added_db == pytest.approx(0, abs=0.01)
 
 
 def test_what_is_not_finite_has_no_ratio():
