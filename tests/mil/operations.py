@@ -18,6 +18,7 @@ from sdbuild.mil.ir.program import (
     Value,
     string,
 )
+from sdbuild.mil.ir.proto import messages
 
 MIL_NAMES = {
     "bool": "bool", "float16": "fp16", "float32": "fp32", "int8": "int8", "uint8": "uint8",
@@ -55,8 +56,8 @@ def model_of(operations, inputs, outputs):
     """A model of the program with these operations."""
     block = Block(operations=tuple(operations), outputs=tuple(outputs))
     function = Function(inputs=tuple(inputs), opset="CoreML8", blocks={"CoreML8": block})
-    return Model(specification_version=9, description=None, root=Path(), source=Path("test"),
-                 program=Program(functions={"main": function}))
+    return Model(specification_version=9, description=messages("Model").ModelDescription(),
+                 root=Path(), source=Path("test"), program=Program(functions={"main": function}))
 
 
 def operation(kind, outputs, attributes=None, blocks=(), **arguments):

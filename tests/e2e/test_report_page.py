@@ -1,0 +1,75 @@
+"""The page of a report in a real browser: Chromium without a screen, on a desk and on a phone.
+
+`--accept` writes the screenshot of the README.
+"""
+
+import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.pages import ROOT
+from tests.reports.page.reading import captions, parsed
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SHOT = ROOT / "docs" / "images" / "report.png"
+DESK, PHONE = (1100, 1240), (500, 900)  # Chromium has no narrower window
+QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--hide-scrollbars")
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium: apt-get install chromium")]
+
+
+@pytest.fixture(scope="module")
+def page(built, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    built.sdbuild("report", str(built.folder / "fp16"), str(built.bundle), "count=3", "seed=1",
+                  bundle=None, report=folder / "page.html")
+    return folder / "page.html"
+
+
+def browse(*words):
+    with tempfile.TemporaryDirectory() as profile:
+        return subprocess.run([CHROMIUM, *QUIET, f"--user-data-dir={profile}", *words],
+                              capture_output=True, text=True, check=True, timeout=300).stdout
+
+
+def shot(page, out, size, *words):
+    browse(f"--window-size={size[0]},{size[1]}", f"--screenshot={out}", *words, page.as_uri())
+    return np.asarray(Image.open(out).convert("RGB"), int)
+
+
+def test_the_page_is_shown_on_a_desk_in_light_and_dark(page, tmp_path, request):
+    light = shot(page, tmp_path / "light.png", DESK)
+    dark = shot(page, tmp_path / "dark.png", DESK, "--blink-settings=preferredColorScheme=0")
+
+    if request.config.getoption("--accept"):
+        Image.open(tmp_path / "light.png").convert("P", palette=Image.Palette.ADAPTIVE).save(
+            SHOT, optimize=True)
+    assert light.shape == dark.shape == (DESK[1], DESK[0], 3)
+    assert light[5, 5].min() > 200 and dark[5, 5].max() < 60  # the corner is paper
+    assert len(np.unique(light.reshape(-1, 3), axis=0)) > 1000  # images are there
+
+
+def test_nothing_is_wider_than_a_phone(page, tmp_path):
+    found = shot(page, tmp_path / "phone.png", PHONE)
+
+    margin = found[:, -12:].reshape(-1, 3)
+    assert (np.abs(margin - found[5, 5]).max(axis=1) < 3).all()  # the margin on the right is empty
+
+
+def test_the_browser_reads_the_figures_of_the_json(page):
+    shown = captions(parsed(browse("--dump-dom", page.as_uri())))
+    figures = json.loads(Path(page).with_suffix(".json").read_text())
+    (second,) = [v for v in figures["variants"] if v["verdict"] != "reference"]
+
+    assert [row[1] for row in shown] == [
+        f"{second['label']} {image['psnr_db']:.1f} dB {image['verdict']}"
+        for image in second["images"]]
