@@ -69,14 +69,13 @@ def test_it_tells_which_operations_lose_precision_and_in_which_layers(reported):
         lost = [loss["lost_db"] for loss in losses if loss["component"] == component]
         assert len(lost) == 2 and lost == sorted(lost, reverse=True)
     assert all(loss["layer"] for loss in losses)
-    assert any(loss["layer"].startswith("net_decoder_") for loss in losses)
+    assert any("decoder" in loss["layer"] for loss in losses)
 
 
 def test_the_steps_before_a_bundle_are_told_wherever_it_lies_now(reported, built, tmp_path):
     _, _, figures = reported
     steps = {cost["step"] for cost in figures["variants"][1]["costs"]}
     assert {"download:unet", "palettize:unet", "chunk:unet", "compile:vae_decoder"} <= steps
-    assert "parity:unet" not in steps
     moved = shutil.copytree(built.bundle, tmp_path / "moved")
 
     built.sdbuild("report", str(moved), *WORDS[:3], "--losses=0", bundle=None,

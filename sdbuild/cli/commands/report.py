@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdbuild.base.errors import RecipeError, SDBuildError, StoreError
-from sdbuild.cli.finished import asked, reference
+from sdbuild.cli.finished import OF_IMAGE, asked, reference
 from sdbuild.cli.options import (
     SCHEMA,
     OutsidePath,
@@ -69,8 +69,9 @@ def command(
     }
     if bundles:
         own = values_of((VARIANT_FIELD, VARIABLES["prediction_type"]), {}, words, "")
-        made = report_on(bundles, Options(**options, store=_store(words)), own["variant"],
-                         own["prediction_type"])
+        is_asked = bool(OF_IMAGE & words.keys())
+        made = report_on(bundles, Options(**options, store=_store(words), is_asked=is_asked),
+                         own["variant"], own["prediction_type"])
         name = bundles[0].name if len(bundles) == 1 else "report"
     else:
         with redirect_stdout(sys.stderr if is_json else sys.stdout):

@@ -47,6 +47,7 @@ class Options:
         reference: gives what all are compared with, from the first bundle; None for each one's own
             original, or else the first.
         requests: those that the images of a bundle must be of; None for any.
+        is_asked: whether images are generated even where the store knows some.
         store: where its records are looked for.
         floors: of components, where they are not their family's.
         accepted: why broken images of palettes are accepted.
@@ -59,6 +60,7 @@ class Options:
     ask: Ask
     reference: Callable[[Bundle], Reference | None] = lambda first: None
     requests: tuple[Request, ...] | None = None
+    is_asked: bool = False
     store: Store | None = None
     floors: Mapping[str, Floor] | None = None
     accepted: str = ""
@@ -99,7 +101,8 @@ def report_on(
         bundles = []
         for place, bundle, notes in found:
             record = known(bundle.folder, store, lineage) if store and lineage else None
-            judged = record.judged(store) if store and record and not reference else None
+            is_new = bool(reference) or options.is_asked
+            judged = record.judged(store) if store and record and not is_new else None
             if judged and options.requests not in (None, judged.requests):
                 judged = None  # it was judged by other images
             bundles.append(_Opened(place=str(place), bundle=bundle, notes=tuple(notes),
