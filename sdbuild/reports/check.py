@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from sdbuild.base.errors import CheckFailed
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.reports.measured import drawn_pictures, nonfinite, worst_parity
-from sdbuild.reports.reference import Reference
 from sdbuild.reports.verdict import Picture, verdict
 from sdbuild.store import Record, Store
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from sdbuild.reports.reference import Reference
 
 _COLUMNS = 80
 _PROMPT = 46
