@@ -1,0 +1,110 @@
+"""allocate and assign on a small package: the budget, the bit recipe, and the bytes."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from sdbuild.base.errors import StepError
+from sdbuild.engine.stage import Job
+from sdbuild.mil.files.package import read_package
+from sdbuild.mil.ir.program import Blob
+from sdbuild.mil.ir.traverse import walk
+from sdbuild.quality.allocate import packed_bytes
+from sdbuild.quality.calibration import Feedback, read_calibration, write_calibration
+from sdbuild.quality.rated import write_ratings
+from sdbuild.recipe.bits import read_bits
+from sdbuild.safetensors.tensors import table
+from sdbuild.steps import allocate, assign
+from tests.mil.packages import IOS16, convolutions, weights
+
+LAYERS, ELEMENTS = 4, 36 * 36 * 9
+NAMES = [f"layer{number}.weight" for number in range(LAYERS)]
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """The inputs of both stages, by role: four layers, each of which matters ten times as much as
+    the one before it."""
+    folder = tmp_path_factory.mktemp("chain")
+    inputs = {role: folder / role for role in ("package", "lowered", "ratings", "calibration")}
+    for place in inputs.values():
+        place.mkdir()
+    source = convolutions(inputs["package"] / "Unet.mlpackage", IOS16, layers=LAYERS)
+    places = [op.attributes["val"] for op in walk(read_package(source).program.main.block)
+              if op.type == "const" and isinstance(op.attributes["val"].data, Blob)
+              and op.attributes["val"].tensor.elements == ELEMENTS]
+    (inputs["lowered"] / "bindings.json").write_text(json.dumps({
+        "parameters": {f"net.{name}": [36, 36, 3, 3] for name in NAMES},
+        "bindings": [{"dtype": "fp16", "shape": [36, 36, 3, 3], "offset": value.data.offset,
+                      "parameter": f"net.{name}"}
+                     for name, value in zip(NAMES, places, strict=True)]}))
+    arrays = [a for a in weights(source).values() if a.size == ELEMENTS]
+    save_file({f"net.{name}": array for name, array in zip(NAMES, arrays, strict=True)},
+              folder / "weights.safetensors")
+    rng = np.random.default_rng(0)
+    order = np.stack([rng.permutation(324).astype(np.int32)])
+    factors = np.triu(rng.normal(0, 0.05, (1, 324, 324)), 1).astype(np.float16)
+    write_calibration(
+        inputs["calibration"], 1e4,
+        [(f"net.{name}", rng.random((36, 36, 3, 3), np.float32) * np.float32(10.0**number))
+         for number, name in enumerate(NAMES)],
+        [(f"net.{NAMES[0]}", Feedback(order=order, factors=factors))])
+    write_ratings(inputs["ratings"], table([folder / "weights.safetensors"]),
+                  read_calibration(inputs["calibration"]))
+    return inputs
+
+
+def run(stage, inputs, output, **params):
+    output.mkdir()
+    job = Job(params={"component": "unet", **params}, inputs=inputs, output=output,
+              resources={"memory_bytes": 1 << 30})
+    return stage.STAGE.run(job)
+
+
+def test_weights_that_matter_more_get_more_bits_and_the_budget_holds(chain, tmp_path):
+    facts = run(allocate, chain, tmp_path / "bits", budget={"average_bits": 4.0})
+
+    bits = read_bits(tmp_path / "bits" / "bits.json")["unet"]
+    assert list(bits) == NAMES
+    assert list(bits.values()) == sorted(bits.values())
+    assert len(set(bits.values())) > 1
+    assert facts["bytes"] <= facts["budget_bytes"] == LAYERS * packed_bytes(ELEMENTS, 4)
+
+
+def test_more_quality_takes_more_bytes_and_too_much_is_refused(chain, tmp_path):
+    found = [run(allocate, chain, tmp_path / f"{db}", budget={"quality_db": db})
+             for db in (5, 15, 25)]
+
+    assert found[0]["bytes"] < found[1]["bytes"] < found[2]["bytes"]
+    assert all(facts["expected_db"] >= db for facts, db in zip(found, (5, 15, 25), strict=True))
+    with pytest.raises(StepError, match="no bits are within the budget"):
+        run(allocate, chain, tmp_path / "more", budget={"quality_db": 120})
+
+
+def test_the_packed_package_has_these_bits_and_is_the_same_bytes_each_time(chain, tmp_path):
+    run(allocate, chain, tmp_path / "bits", budget={"average_bits": 4.0})
+    inputs = chain | {"bits": tmp_path / "bits" / "bits.json"}
+
+    facts = [run(assign, inputs, tmp_path / f"made{number}") for number in range(2)]
+
+    bits = read_bits(inputs["bits"])["unet"]
+    assert [tensor["bits"] for tensor in facts[0]["tensors"]] == list(bits.values())
+    made = [next((tmp_path / f"made{number}").rglob("weight.bin")).read_bytes()
+            for number in range(2)]
+    assert made[0] == made[1]
+
+
+def test_a_bit_recipe_needs_no_calibration_and_must_have_every_weight(chain, tmp_path):
+    bits = dict.fromkeys(NAMES, 6)
+    run(allocate, chain, tmp_path / "bits", budget={"bits": bits | {"another": 4}})
+    assert read_bits(tmp_path / "bits" / "bits.json") == {"unet": bits}
+
+    plain = {role: chain[role] for role in ("package", "lowered")}
+    run(assign, plain | {"bits": tmp_path / "bits" / "bits.json"}, tmp_path / "made")
+    assert next((tmp_path / "made").rglob("weight.bin")).is_file()
+
+    del bits[NAMES[2]]
+    with pytest.raises(StepError, match=r"lacks 1 of 4 weights, the first is layer2\.weight"):
+        run(allocate, chain, tmp_path / "other", budget={"bits": bits})
