@@ -15,13 +15,19 @@ WIDTHS = {
     ("sdxl", "text_encoder"): 768, ("sdxl", "text_encoder_2"): 1280, ("sdxl", "unet"): 2048,
     ("sdxl", "refiner"): 1280, ("sdxl", "controlled_unet"): 2048, ("sdxl", "controlnet"): 2048,
     ("sdxl-refiner", "text_encoder_2"): 1280, ("sdxl-refiner", "unet"): 1280,
+    ("sd3", "text_encoder_2"): 1280, ("sd3", "text_encoder_3"): 4096, ("sd3", "transformer"): 4096,
 }
 """What published checkpoints of each family have."""
+STABLE_DIFFUSION_3 = {"C": 16, "I": 16, "2C": 32}
+TRANSFORMER = {"S": 154, "P": 2048}
+"""What Stable Diffusion 3 has otherwise: 77 tokens of CLIP and 77 of T5."""
 DTYPES = {"fp16": "Float16", "fp32": "Float32"}
 
 
 def declared(family, component):
     dims = SIZES | {"D": WIDTHS.get((family.name, component.name), 768)}
+    dims |= STABLE_DIFFUSION_3 if family.name == "sd3" else {}
+    dims |= TRANSFORMER if component.name == "transformer" else {}
     sides = {}
     for side in ("inputs", "outputs"):
         sides[side] = {}

@@ -21,7 +21,7 @@ from sdbuild.store import Store, key
 from tests.single_files import config_of, single_file, small_checkpoint, write
 
 TINY_EMOJI = BUILT_IN / "tiny-emoji"
-NEUTRAL = {"places", "config", "facts", "locked", "output", "resources"}
+NEUTRAL = {"places", "beside", "config", "facts", "locked", "output", "resources"}
 """What a job holds and no key does: where things are, and digests that are in it as `source`."""
 
 

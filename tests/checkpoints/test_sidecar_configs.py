@@ -117,7 +117,7 @@ def test_two_tokenizers_that_no_host_can_have_at_once_are_refused(other, message
     (prediction, scheduler(trained_betas=[0.1] * 20_000), "trained_betas has 20000 numbers"),
     (prediction, scheduler(trained_betas=["a"]), "trained_betas is a list, expected a list of int"),
     (prediction, scheduler(beta_end=float("nan")), "beta_end is nan, expected a number from 0"),
-    (prediction, scheduler(shift=float("nan")), "'shift' is nan"),
+    (prediction, scheduler(shift=float("nan")), "shift is nan, expected a number from 0.001"),
     (prediction, {"scheduler/scheduler_config.json": b"[" * 10_000}, "nested more than 64"),
 ])
 def test_a_file_that_is_not_sound_is_named(written, resources, message):

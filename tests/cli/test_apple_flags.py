@@ -228,15 +228,14 @@ def test_controlnets_alone_need_no_checkpoint(tmp_path):
     assert "source" not in found.words
 
 
-@pytest.mark.parametrize(("argv", "wrong"), [
-    (["--text-token-sequence-length", "154"], "--text-token-sequence-length 154: expected 77"),
-    (["--text-encoder-hidden-size", "768"], "takes 32"),
-    (["--unet-batch-one"], "batch=1 for Stable Diffusion XL"),
-    (["--unet-support-controlnet"], "hosts run no ControlNets of Stable Diffusion XL"),
+@pytest.mark.parametrize(("style", "argv", "wrong"), [
+    ("sd1", ["--text-token-sequence-length", "154"],
+     "--text-token-sequence-length 154: expected 77"),
+    ("sd1", ["--text-encoder-hidden-size", "768"], "takes 32"),
+    ("sdxl", ["--unet-batch-one"], "batch=1 for Stable Diffusion XL"),
+    ("sdxl-refiner", ["--unet-support-controlnet"], "hosts run no ControlNets of Stable Diff"),
 ])
-def test_flags_that_do_not_fit_the_checkpoint_are_refused(argv, wrong, checkpoints):
-    style = "sdxl" if "Stable Diffusion XL" in wrong else "sd1"
-
+def test_flags_that_do_not_fit_the_checkpoint_are_refused(style, argv, wrong, checkpoints):
     with pytest.raises(RecipeError, match=wrong):
         plan(converted(["--convert-unet", *argv], checkpoints, style).recipe)
 

@@ -102,7 +102,7 @@ def test_the_manifest_says_how_to_draw_and_how_everything_was_made(built):
     }
     made = {entry["step"]: entry for entry in found["made_from"]}
     assert made["palettize:unet"]["params"] == {"nbits": 6}
-    assert made["convert:unet"]["tools"]["coremltools"]
+    assert made["lower:unet"]["tools"]["coremltools"]
     assert found["compiler"] == "portable"
 
 

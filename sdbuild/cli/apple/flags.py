@@ -91,7 +91,7 @@ class Program:
         """Returns the help text, of at most 80 columns."""
         rows = [(_usage(flag), flag.meaning + _default(flag)) for flag in self.flags]
         lines = [f"Usage: sdbuild {self.command} [NAME=VALUE]... FLAGS", "",
-                 f"  The flags of python -m {self.module};",
+                 "  The flags of python -m", f"  {self.module};",
                  "  docs/from-apple.md has what is done for each.", ""]
         for usage, meaning in rows:
             lines += [f"  {usage}", *(f"      {line}" for line in _wrapped(meaning))]
@@ -196,9 +196,14 @@ def _usage(flag: Flag) -> str:
     return names + metavar
 
 
+_LONGEST_DEFAULT = 60
+"""Addresses of files are longer, and do not fit into a line."""
+
+
 def _default(flag: Flag) -> str:
     choices = f": {', '.join(map(str, flag.choices))}" if flag.choices else ""
-    default = f"  [default: {flag.default}]" if flag.default not in (None, False) else ""
+    is_shown = flag.default not in (None, False) and len(str(flag.default)) < _LONGEST_DEFAULT
+    default = f"  [default: {flag.default}]" if is_shown else ""
     return choices + default
 
 
