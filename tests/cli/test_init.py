@@ -168,7 +168,7 @@ def test_the_wheel_has_the_licences_and_a_page_whose_links_lead_somewhere(wheel)
     assert "# sdbuild" in page.get_payload()
     assert {target.partition(":")[0] for target in re.findall(r"\]\(([^)]*)\)", page.get_payload())
             } <= {"https"}
-    assert len(licences) == 3
+    assert len(licences) == 4
 
 
 @pytest.mark.slow

@@ -239,7 +239,8 @@ CHUNKED = {
         lambda b: b.remove("UnetChunk2.mlmodelc"), "chunks_come_in_pairs",
         "UnetChunk2.mlmodelc: found only the other chunk, expected both chunks or none"),
     "a third chunk": (
-        lambda b: b.copy("UnetChunk2.mlmodelc", "UnetChunk3.mlmodelc"), "chunks_are_two",
+        lambda b: b.copy("UnetChunk2.mlmodelc", "UnetChunk3.mlmodelc"),
+        "chunks_are_two chunks_meet",
         "UnetChunk3.mlmodelc: found a third chunk"),
     "a boundary with two names": (
         lambda b: b.port("UnetChunk1", crossing(b), new_name="other"), "chunks_meet",
