@@ -252,8 +252,7 @@ class Builder:
             if self._is_here(record, path) or self._is_fetched(record, path):
                 return record
             if record is not None and record.origin == SHIPPED:
-                raise StepError(f"{state.step.name}: it does not ship with sdbuild, only what is "
-                                "made of it", hint="lower=here makes it on this machine")
+                _refuse_other_tools(state)
             self._tell_flaws(state, path)
             record = self._run(state, states)
             if self.remote is not None:
@@ -372,6 +371,18 @@ class Builder:
             "params": dict(step.params), "inputs": inputs, "output": str(work / "out"),
             **self.checkpoints.job(step),
         }
+
+
+def _refuse_other_tools(state: State) -> None:
+    """Refuses to make here what ships without content, unless the tools are those that made it."""
+    here = ingredients(state.step, {}, {})["tools"]
+    made_by = state.ingredients["tools"]
+    for tool in sorted(here.keys() | made_by.keys()):
+        if here.get(tool) != made_by.get(tool):
+            raise StepError(
+                f"{state.step.name}: it does not ship with sdbuild, only what is made of it, with "
+                f"{tool} {made_by.get(tool)}; here is {here.get(tool)}",
+                hint="lower=here makes both on this machine")
 
 
 class _OtherInput(Exception):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from sdbuild.store import Store
+from sdbuild.store import SHIPPED, Store
 from tests.e2e.project import running
 from tests.waiting import wait_for
 
@@ -189,7 +189,8 @@ def test_a_build_that_is_interrupted_is_followed_by_a_good_one(built, tmp_path, 
     assert {r.step for r in found} >= {"convert:vae_encoder", "compile:vae_encoder"}
     for record in found:
         assert known[record.key] == record.digest()
-        Store(project.cache).verify(record)
+        if record.origin != SHIPPED:  # graphs do not ship
+            Store(project.cache).verify(record)
     assert list(project.cache.glob("work/*")) == []
 
 
