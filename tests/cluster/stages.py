@@ -85,5 +85,6 @@ def plan(weights, nbits):
         Step(kind="bundle", inputs={"model": From("palettize:unet")}),
     ]
     recipe = types.SimpleNamespace(variant=f"{Path(weights).parent.name}-{nbits}",
-                                   sources=types.SimpleNamespace(checkpoint=source))
+                                   sources=types.SimpleNamespace(checkpoint=source),
+                                   packaging=types.SimpleNamespace(lower="here"))
     return Plan(recipe=recipe, steps={step.name: step for step in steps})

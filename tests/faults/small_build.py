@@ -163,7 +163,7 @@ def plan(source, nbits=2, components=COMPONENTS):
             "unet": From("compile:unet"), "vae_decoder": From("compile:vae_decoder")}),
     ]
     recipe = types.SimpleNamespace(
-        variant="small", packaging=types.SimpleNamespace(target="iOS16"),
+        variant="small", packaging=types.SimpleNamespace(target="iOS16", lower="here"),
         component=lambda name: types.SimpleNamespace(takes=lambda setting: False),
     )
     return Plan(recipe=recipe, steps={step.name: step for step in steps})
