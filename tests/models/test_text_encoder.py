@@ -73,7 +73,8 @@ def test_a_prompt_without_an_end_stays_as_it_comes():
 
 
 @pytest.mark.parametrize(("style", "part"), [
-    (style, part) for style in STYLES for part in STYLES[style] if part.startswith("text_encoder")])
+    (style, part) for style in STYLES for part in STYLES[style]
+    if part in ("text_encoder", "text_encoder_2")])
 def test_samples_are_prompts_whose_end_old_configs_do_not_name(style, part):
     """They say 2; the end token is the last of the vocabulary."""
     config = STYLES[style][part]

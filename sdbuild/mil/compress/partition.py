@@ -107,7 +107,8 @@ def _cuts_from_coarser(
 def _cuts_by_errors(values: np.ndarray, weights: np.ndarray, runs: int) -> np.ndarray:
     """Returns the best cuts by dynamic programming over all points for each run."""
     compiled = kernels(_work(values, runs))
-    return (compiled or every_cut).cuts_by_errors(values, weights, runs)
+    return (compiled or every_cut).cuts_by_errors(
+        np.ascontiguousarray(values), np.ascontiguousarray(weights), runs)
 
 
 def _work(values: np.ndarray, runs: int) -> int:
