@@ -21,7 +21,8 @@ from tests.test_rules import LAYERS
 COMMANDS = list(printed())
 TASKS = {"build", "check", "contract", "generate", "report"}
 OF_DOIT = {"list", "info", "clean", "forget", "run", "help"}
-OF_OTHERS = {"cd", "dask", "docker", "export", "git", "mkdir", "pip", "pipx", "pre-commit", "source", "uvx"}
+OF_OTHERS = {"cd", "dask", "docker", "export", "git", "mkdir", "pip", "pipx", "pre-commit",
+             "source", "uvx"}
 TAKE_STEPS = {"build", "why", "push", "history", "export", "clean", "forget", "info"}
 VALUE = re.compile(r"(\w+)=(.*)", re.DOTALL)
 
