@@ -17,6 +17,7 @@ from sdbuild.base.progress import each
 from sdbuild.base.versions import public_torch
 from sdbuild.families import Component
 from sdbuild.families.nouns import Precision
+from sdbuild.lowering.ordered import ordered_sets
 from sdbuild.mil.ir.proto import Message, messages
 
 if TYPE_CHECKING:
@@ -48,16 +49,18 @@ def lower(
     signature = program.graph_signature
     component = component.with_ports(len(signature.user_inputs), len(signature.user_outputs))
     try:
-        model = ct.convert(
-            program,
-            inputs=_inputs(program, component),
-            outputs=[ct.TensorType(name=p.name, dtype=_TYPES[p.dtype]) for p in component.outputs],
-            minimum_deployment_target=getattr(ct.target, target),
-            compute_precision=_precision(precision),
-            pass_pipeline=_pipeline(),
-            convert_to="mlprogram",
-            skip_model_load=True,
-        )
+        with ordered_sets():
+            model = ct.convert(
+                program,
+                inputs=_inputs(program, component),
+                outputs=[ct.TensorType(name=port.name, dtype=_TYPES[port.dtype])
+                         for port in component.outputs],
+                minimum_deployment_target=getattr(ct.target, target),
+                compute_precision=_precision(precision),
+                pass_pipeline=_pipeline(),
+                convert_to="mlprogram",
+                skip_model_load=True,
+            )
     except SDBuildError:
         raise
     except Exception as error:  # coremltools raises whatever its passes meet

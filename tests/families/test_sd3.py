@@ -5,7 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusion3Img2ImgPipeline, StableDiffusion3Pipeline
+from diffusers import (
+    SD3Transformer2DModel,
+    StableDiffusion3Img2ImgPipeline,
+    StableDiffusion3Pipeline,
+)
 from PIL import Image
 from transformers import AutoTokenizer, T5EncoderModel
 
@@ -79,14 +83,22 @@ def test_the_transformer_predicts_diffusers_velocity_at_every_timestep(places, v
 
 
 @pytest.mark.slow
-def test_the_transformer_without_norms_of_queries_predicts_diffusers_velocity(places, variant):
-    """Random weights without these norms amplify what is rounded: 41 dB is what fp32 has, so this
-    is no measure of a conversion, and only shows that nothing is computed wrongly."""
+def test_the_transformer_without_norms_of_queries_errs_at_most_twice_as_torch_in_fp16(
+    places, variant,
+):
+    """Random weights without these norms amplify what is rounded, in every implementation."""
     compiled = variant("sd3")["compile:transformer"]
+    halved = SD3Transformer2DModel.from_pretrained(places("sd3") / "transformer").eval().half()
 
     for inputs, wanted in transformer_cases(places("sd3"), WIDTH, HEIGHT, TIMESTEPS):
         found = predicted(compiled, inputs)["denoiser_output"]
-        assert psnr(found, wanted.numpy()) >= 35
+        with torch.inference_mode():
+            by_torch = halved(
+                inputs["latent_image_embeddings"].half(),
+                inputs["token_level_text_embeddings"][:, :, 0].transpose(1, 2).half(),
+                inputs["pooled_text_embeddings"][..., 0, 0].half(), inputs["timestep"],
+            ).sample.float()
+        assert psnr(found, wanted.numpy()) >= psnr(by_torch.numpy(), wanted.numpy()) - 6
 
 
 @pytest.mark.parametrize(("component", "trained", "by_host"), [
@@ -131,8 +143,7 @@ def test_the_autoencoder_of_sixteen_channels_has_no_convolutions_around_its_late
 
 
 @pytest.mark.parametrize("component", [
-    pytest.param("transformer", marks=[pytest.mark.slow, pytest.mark.xfail(
-        strict=True, reason="the program differs, its weights do not")]), "text_encoder_3"])
+    pytest.param("transformer", marks=pytest.mark.slow), "text_encoder_3"])
 def test_what_is_lowered_once_is_what_coremltools_converts_directly_byte_for_byte(
     variant, component,
 ):
