@@ -29,7 +29,7 @@ from sdbuild.engine.cost import Costs, Known
 from sdbuild.engine.memory_budget import Ram, refuse_too_large
 from sdbuild.engine.plan import Plan, plan
 from sdbuild.engine.process import Watch, run_step
-from sdbuild.engine.shipped import shipped_for
+from sdbuild.engine.shipped import expect_same_tools, shipped_for
 from sdbuild.engine.sources import Checkpoints
 from sdbuild.engine.stage import From
 from sdbuild.engine.step import Step, ingredients
@@ -144,7 +144,7 @@ class Builder:
         if step.stage.needs_provenance:
             inputs["provenance"] = digest("provenance", self.provenance(step, before))
         source = self.checkpoints.digests(step)
-        shipped = self._shipped(ingredients(step, inputs, source, {}))
+        shipped = self._shipped(step, ingredients(step, inputs, source, {}))
         tools = shipped.ingredients["tools"] if shipped else None
         found = ingredients(step, inputs, source, tools)
         made = key(found)
@@ -153,8 +153,20 @@ class Builder:
             record = self.remote.find(made, found)
         return State(step=step, ingredients=found, key=made, record=record)
 
-    def _shipped(self, ingredients: Mapping[str, Any]) -> Record | None:
-        return self.shipped.find(ingredients) if self.shipped else None
+    def _shipped(self, step: Step, found: Mapping[str, Any]) -> Record | None:
+        """Returns the record that ships of a step with these ingredients.
+
+        That of a graph serves only where what the plan makes of it ships too: the graph does not.
+        """
+        record = self.shipped.find(found) if self.shipped else None
+        if record is None or self.shipped is None or self.shipped.has_content(record):
+            return record
+        readers = [other for other in self.plan.steps.values()
+                   if any(source.step == step.name for source in other.inputs.values())]
+        serves = all(self.shipped.find(ingredients(
+            reader, {name: record.digest(source.path) for name, source in reader.inputs.items()},
+            self.checkpoints.digests(reader), {})) for reader in readers)
+        return record if serves else None
 
     def _believed(self, key: Key) -> Record | None:
         """Returns the record of a key in the store, unless nobody vouches for it.
@@ -252,7 +264,7 @@ class Builder:
             if self._is_here(record, path) or self._is_fetched(record, path):
                 return record
             if record is not None and record.origin == SHIPPED:
-                _refuse_other_tools(state)
+                expect_same_tools(state.step, record)
             self._tell_flaws(state, path)
             record = self._run(state, states)
             if self.remote is not None:
@@ -371,18 +383,6 @@ class Builder:
             "params": dict(step.params), "inputs": inputs, "output": str(work / "out"),
             **self.checkpoints.job(step),
         }
-
-
-def _refuse_other_tools(state: State) -> None:
-    """Refuses to make here what ships without content, unless the tools are those that made it."""
-    here = ingredients(state.step, {}, {})["tools"]
-    made_by = state.ingredients["tools"]
-    for tool in sorted(here.keys() | made_by.keys()):
-        if here.get(tool) != made_by.get(tool):
-            raise StepError(
-                f"{state.step.name}: it does not ship with sdbuild, only what is made of it, with "
-                f"{tool} {made_by.get(tool)}; here is {here.get(tool)}",
-                hint="lower=here makes both on this machine")
 
 
 class _OtherInput(Exception):

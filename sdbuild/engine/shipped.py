@@ -4,7 +4,7 @@
     objects/<digest>.xz    the files of the lowered programs
 
 They are found by what they were made of, whatever versions of tools are installed here: the record
-names those that made it. Graphs do not ship: what else needs one traces it.
+names those that made it. Graphs do not ship: another target or layout traces its own here.
 `scripts/programs` writes the folder.
 """
 
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from sdbuild.base.digest import Digest, digest, digest_bytes
-from sdbuild.base.errors import CorruptArtifact
+from sdbuild.base.errors import CorruptArtifact, StepError
 from sdbuild.base.parsing import Malformed, json_file
+from sdbuild.engine.step import Step, tool_versions
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.store import SHIPPED, Entry, Record, Store
 from sdbuild.store.record import record_of
@@ -58,6 +59,10 @@ class Shipped:
         found = self.records.get(identity(ingredients))
         return replace(found, origin=SHIPPED) if found else None
 
+    def has_content(self, record: Record) -> bool:
+        """Whether all files of an artifact ship."""
+        return all(self.object(entry.digest).is_file() for entry in record.tree)
+
     def fetch(self, record: Record, store: Store, path: str = "") -> bool:
         """Takes what the store lacks of an artifact, or of one path of it, into the store.
 
@@ -94,6 +99,21 @@ class Shipped:
 def shipped_for(recipe: Recipe) -> Shipped | None:
     """Returns the programs that a recipe may use: none where they are to be lowered here."""
     return Shipped() if recipe.packaging.lower == "once" else None
+
+
+def expect_same_tools(step: Step, record: Record) -> None:
+    """Refuses to make here what ships without content, unless the tools are those that made it.
+
+    Raises:
+        StepError: names the first that is another.
+    """
+    here, made_by = tool_versions(step), record.ingredients["tools"]
+    for tool in sorted(here.keys() | made_by.keys()):
+        if here.get(tool) != made_by.get(tool):
+            raise StepError(
+                f"{step.name}: it does not ship with sdbuild, only what is made of it, with "
+                f"{tool} {made_by.get(tool)}; here is {here.get(tool)}",
+                hint="lower=here makes both on this machine")
 
 
 def identity(ingredients: Mapping[str, Any]) -> Digest:

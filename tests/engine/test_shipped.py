@@ -113,11 +113,32 @@ def test_a_convert_step_is_the_same_whoever_lowered(cache):
     assert shipped == own
 
 
-def test_a_graph_is_not_shipped_and_the_error_says_how_to_have_one(cache):
-    with pytest.raises(StepError, match="trace:unet: it does not ship") as raised:
+def test_a_graph_does_not_ship_and_is_made_here_by_the_tools_that_made_it(cache, ran):
+    found = builder(cache)
+
+    record = found.make("trace:unet")
+
+    assert ran == ["trace"]
+    assert found.store.has_content(record)
+
+
+def test_other_tools_do_not_make_a_graph_under_the_name_of_those_that_made_it(cache, monkeypatch):
+    monkeypatch.setattr(versions, "_installed", lambda package, changes: "0.0.1")
+
+    with pytest.raises(StepError, match=r"trace:unet: it does not ship.*here is 0\.0\.1") as raised:
         builder(cache).make("trace:unet")
 
     assert "lower=here" in raised.value.hint
+
+
+def test_a_graph_of_which_another_program_is_made_is_that_of_the_tools_here(cache, monkeypatch):
+    monkeypatch.setattr(versions, "_installed", lambda package, changes: "0.0.1")
+    builder(cache).make_all("lower:unet")
+
+    state = builder(cache, target="iOS17").state("trace:unet")
+
+    assert state.record is None
+    assert state.ingredients["tools"]["torch"] == "0.0.1"
 
 
 def test_content_that_was_collected_is_taken_from_the_package_again(cache, ran):
