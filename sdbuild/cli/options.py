@@ -265,6 +265,9 @@ def variables(group: str, *fields: Field) -> Any:
 store_variables = _adds((("Settings", (VARIABLES["cache"],)),), lambda field: True)
 """Adds `--cache`."""
 
+weight_bytes_option = click.option(
+    "--weight-bytes", type=click.IntRange(min=0), metavar="N",
+    help="Decoded weights that the portable executor keeps of each component.  [default: all]")
 json_option = click.option("--json", "is_json", is_flag=True,
                            help="Print JSON instead of text (docs/json.md).")
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_the_help_lists_every_command_in_a_section(capsys):
 
     printed = capsys.readouterr().out
     assert sorted(name for section in SECTIONS.values() for name in section) == names()
-    assert set(names()) <= set(printed.split())
+    assert set(names()) <= set(re.findall(r"^  (\S+)", printed, re.MULTILINE))
 
 
 def test_the_help_of_build_lists_every_field_of_a_recipe():

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from sdbuild.base.errors import RecipeError
-from sdbuild.cli.options import OutsidePath, as_command, json_option, print_json, recipe_variables
+from sdbuild.cli.options import (
+    OutsidePath,
+    as_command,
+    json_option,
+    print_json,
+    recipe_variables,
+    weight_bytes_option,
+)
 from sdbuild.cli.variants import for_each_variant
 from sdbuild.recipe.fields import (
     DRAW_FIELDS,
@@ -37,9 +44,7 @@ _OTHERS = ("out", "report", "trace", "previews", "predictor")
 @as_command()
 @for_each_variant
 @click.argument("bundle", type=OutsidePath(), required=False)
-@click.option("--weight-bytes", type=click.IntRange(min=0), metavar="N",
-              help="Decoded weights that the portable executor keeps of each component.  "
-              "[default: all]")
+@weight_bytes_option
 @recipe_variables(with_image=True)
 @json_option
 def command(

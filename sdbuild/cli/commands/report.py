@@ -22,6 +22,7 @@ from sdbuild.cli.options import (
     open_store,
     print_json,
     recipe_variables,
+    weight_bytes_option,
 )
 from sdbuild.recipe import settings
 from sdbuild.recipe.fields import VARIABLES, VARIANT_FIELD
@@ -40,9 +41,7 @@ _LOSSES = 5
 @click.argument("bundles", type=OutsidePath(), nargs=-1, metavar="[BUNDLE]...")
 @click.option("--losses", type=click.IntRange(min=0), default=_LOSSES, metavar="N",
               help="How many operations of each component to list that lose precision in fp16.")
-@click.option("--weight-bytes", type=click.IntRange(min=0), metavar="N",
-              help="Decoded weights that the portable executor keeps of each component.  "
-              "[default: all]")
+@weight_bytes_option
 @recipe_variables(with_image=True)
 @json_option
 def command(
