@@ -48,7 +48,7 @@ Draw = Callable[[Request, Image.Image], Image.Image]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where an icon lies: the side of its square and its upper left corner, in pixels."""
+    """The place of an icon: the side of its square and its upper left corner, in pixels."""
 
     side: int
     left: int

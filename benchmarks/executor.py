@@ -42,7 +42,7 @@ Run = Callable[[], np.ndarray]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What one form of the network costs, as ratios to eager PyTorch; `psnr_db` against it."""
+    """The costs of one form of the network, as ratios to eager PyTorch; `psnr_db` is against it."""
 
     name: str
     seconds: float
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-# what is measured
+# forms to measure
 
 
 def _palettized(path: Path, package: Path, bits: int) -> None:
@@ -138,7 +138,7 @@ def _portable(package: Path, latents: int, ceiling: int | None) -> Run:
     return lambda: executor.predict(given)["noise_pred"]
 
 
-# how it is measured
+# measuring
 
 
 def _rows(
@@ -208,7 +208,7 @@ def _peak_bytes(make: Callable[..., Run], *arguments: object) -> int:
     return peak[0]
 
 
-# how it is shown
+# printing
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -1,4 +1,4 @@
-"""What a real model costs: each way to a bundle's U-Net, at full scale, in time and memory.
+"""Measures time and memory of a real model: each way to a bundle's U-Net, at full scale.
 
     python -m benchmarks.full_scale [--model sd-1-5] [--limits 4G,2G] [--work FOLDER] [--direct]
 

@@ -40,7 +40,7 @@ pipeline(prompt, num_inference_steps=int(steps), guidance_scale=5.0, width=unet,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a process took, in seconds."""
+    """The time of a process, in seconds."""
 
     clock_s: float
     processor_s: float

@@ -23,7 +23,8 @@ _SHIFTS = (-2, -1, 0, 1, 2)
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a picture shows; `explained` is 1 for a perfect copy and 0 for an empty background."""
+    """The icon recognized in a picture; `explained` is 1 for a perfect copy and 0 for an empty
+    background."""
 
     concept: str
     background: str

@@ -21,7 +21,8 @@ from sdbuild.cluster.uploads import LINK_BYTES_S, MOVED, Readers, is_worth_it
 GB = 1e9
 STORES_BITS_S = (1e9, 10e9, 40e9, 100e9)
 ARCHITECTURE_S = 84.0
-"""What is made once for all checkpoints: 75 + 67 s of the first bundle, less 38 + 20 s."""
+"""The time of the steps that all checkpoints share: 75 + 67 s of the first bundle, less 38 + 20
+s."""
 
 HEAD = ("| shared store | policy | time | uploaded | made again |\n"
         "| --- | --- | ---: | ---: | ---: |")
@@ -60,7 +61,7 @@ POLICIES: dict[str, Policy] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a catalogue took.
+    """The cost of a catalogue.
 
     Units:
         seconds: wall clock; uploaded_bytes: into the shared store; again_s: of steps made again.

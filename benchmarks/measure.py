@@ -1,4 +1,4 @@
-"""What the benchmarks share: the memory of this process, processes of their own, a folder."""
+"""Tools of the benchmarks: the memory of this process, fresh processes, a folder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _anonymous_bytes() -> int:
 
 
 def alone(function: Callable[..., _Result], *arguments: object) -> _Result:
-    """What `function` returns in a fresh process."""
+    """Returns the result of `function`, called in a fresh process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()

@@ -38,7 +38,7 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What one side took, its children included in `cpu_s`."""
+    """The cost of one side, its child processes included in `cpu_s`."""
 
     wall_s: float
     cpu_s: float
@@ -146,7 +146,8 @@ def _their_chunks(source: Path, folder: Path, workers: int) -> Callable[[], obje
 
 
 def _copied_text(source: Path, folder: Path, workers: int) -> Callable[[], object]:
-    """What can not be done without: the package's program read, one as long written."""
+    """Returns the least that a printer does: reads the package's program and writes a text as
+    long."""
     from sdbuild.mil.compile.compile import compile_package
 
     compile_package(source, folder / "Unet.mlmodelc")
@@ -179,11 +180,11 @@ BENCHMARKS = {
 }
 
 
-# how it is measured
+# measuring
 
 
 def _costs(side: Side, source: Path, workers: int) -> Cost:
-    """What a side costs in a fresh process; what it writes is deleted."""
+    """Returns the cost of a side, measured in a fresh process; its output is deleted."""
     with tempfile.TemporaryDirectory(dir=source.parent.parent) as folder:
         return alone(_measured, side, source, Path(folder), workers)
 
@@ -203,7 +204,7 @@ def _cpu_s() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-# how it is shown
+# printing
 
 HEAD = """\
 | benchmark | time | coremltools | ratio | CPU ratio | memory | coremltools | ratio |

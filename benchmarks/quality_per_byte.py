@@ -1,4 +1,4 @@
-"""How much quality does a byte buy: equal bits, and bits of its own for each weight.
+"""Measures quality per byte: the same bits for all weights against bits allocated to each.
 
     python -m benchmarks.quality_per_byte [--prompts N] [BITS …]
 

@@ -52,7 +52,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """How a set of pictures was judged; `psnr_db` is against diffusers' pictures."""
+    """Scores of a set of pictures; `psnr_db` is against diffusers' pictures."""
 
     name: str
     concepts: float

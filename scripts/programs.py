@@ -40,7 +40,7 @@ from sdbuild.store import Record, Store
 from sdbuild.store.record import encoded
 
 PADDED_WITH = {"sd-2": "!", "sdxl": "!"}
-"""What the tokenizer of a model pads with, in XL the second one; else with the end token."""
+"""Padding tokens by model, in XL of the second tokenizer; other models pad with the end token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

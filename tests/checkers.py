@@ -52,6 +52,6 @@ def embeddings(checker, pictures):
 
 
 def verdicts(checker, pictures):
-    """What diffusers' own forward says of each picture."""
+    """Returns the verdicts of diffusers' own forward on each picture."""
     images = torch.zeros(len(pictures), 8, 8, 3)
     return checker(clip_input=seen(pictures), images=images)[1]

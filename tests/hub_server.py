@@ -41,7 +41,7 @@ class Repository:
 
 @dataclasses.dataclass
 class Fault:
-    """What goes wrong with the next requests for a path; `times` counts down.
+    """A fault in the next answers for a path; `times` counts down.
 
     An answer is cut `cut_after` so many bytes of it; with `is_held`, what follows does not come,
     but the connection stays.
@@ -364,7 +364,7 @@ class CDNHandler(Handler):
 
 
 def oid(path, files):
-    """What the Hub calls a file: the digest of its content, or of git's blob."""
+    """Returns the Hub's digest of a file: SHA-256 of its content, or git's digest of the blob."""
     if path not in files:
         return None
     return hashlib.sha256(files[path]).hexdigest() if is_lfs(path) else blob_id(files[path])

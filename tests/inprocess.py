@@ -6,7 +6,7 @@ from sdbuild.engine.stage import Job, stage
 
 
 class Steps:
-    """What the steps of a recipe make, each run when it is first asked for.
+    """The artifacts of a recipe, each made when it is first asked for.
 
     Recipes with the same folder share what they have in common.
     """

@@ -174,7 +174,7 @@ def test_contributors_are_led_to_files_that_exist(path):
 
 SAID = {page.relative_to(ROOT).as_posix(): page.read_text("utf-8") for page in PAGES
         if page.name != "CHANGELOG.md"}
-"""What the pages say that hold now."""
+"""The text of the pages that describe the present state, so without the changelog."""
 SOURCES = [path for folder in ("sdbuild", "tests", "benchmarks", "scripts", "examples")
            for path in (ROOT / folder).rglob("*") if path.suffix in ("", ".py", ".yml", ".swift")]
 

@@ -309,7 +309,7 @@ def run(target, folder, count):
 
 @pytest.fixture(autouse=True)
 def places(tmp_path):
-    """What the places of a command line lead to, in a folder that holds a store of its own."""
+    """Makes the files and links that words of a command line name, in a folder with a store."""
     for name in ("loop", "loop.toml", "loop.safetensors"):
         (tmp_path / name).symlink_to(name)
     (tmp_path / "dangling").symlink_to("nothing")

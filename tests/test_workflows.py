@@ -111,7 +111,7 @@ def keys(tmp_path):
 
 
 def place(key, nearest):
-    """Where in a list of prefixes a key is found."""
+    """Returns the position in a list of prefixes at which a key is found."""
     return next(n for n, prefix in enumerate(nearest) if key.startswith(prefix))
 
 

@@ -30,7 +30,7 @@ class Wire:
 
     `cut_after`: the bytes of an answer after which its connection breaks; `cuts`: how many may
     still break; `cut_sent_after`: the bytes of what is sent after which any connection breaks;
-    `is_away`: whether connections break at once; `holds`: the methods to which no answer comes,
+    `is_away`: connections break at once; `holds`: the methods to which no answer comes,
     until it is mended; `answers`: what is answered to a method in the server's place.
     """
 

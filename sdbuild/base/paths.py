@@ -42,7 +42,7 @@ def outside_path(text: str | Path, what: str) -> Path:
         path = Path(check_path(str(text)))
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        pass  # what is to be there, and of which kind, says whoever reads or writes it
+        pass  # its readers and writers check that it exists, and its kind
     except OSError as failed:
         raise RecipeError(f"{what} is {shown(path)}, which cannot be looked up: {failed.strerror}",
                           hint="use another path, or remove what is in the way") from failed

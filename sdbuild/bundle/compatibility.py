@@ -28,12 +28,12 @@ class Loader:
     """A host as it loads bundles.
 
     Attributes:
-        source: where it was read, with the commit.
+        source: the repository and commit in which it was read.
         families: those that it runs at all; none if it loads other files, which `instead` says.
         rules: the hosts whose rules of the contract hold for it, as it is built on them.
-        needs: what else it needs to draw right.
-        limits: what it cannot do with a bundle that it draws with.
-        place: where a bundle is put for it, if there is a fixed place.
+        needs: its other requirements for right images.
+        limits: features that it lacks with bundles that it does run.
+        place: the folder in which it looks for bundles, if that is fixed.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Verdict:
 
 
 _LIMITS = (needs.one_size,)
-"""What no host can do with a bundle that it draws with."""
+"""Limits of all hosts on bundles that they do run."""
 _SCHEDULERS = needs.schedulers("dpm", "pndm")
 _NOISE = needs.prediction_of_noise
 _SCALES = needs.scales(sdxl=0.13025, sd3=1.5305)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from sdbuild.bundle.request import Request
 
 _STRENGTH = 0.8
-"""How much of an image is drawn anew if nothing is said and there is no mask, as in diffusers."""
+"""The default `strength` of image-to-image without a mask, as in diffusers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """How a safety checker is shown a picture: its levels, from 0 to 1, less `mean` and divided by
-    `std`, by channel; squeezed into a square, else cut."""
+    """A host's preprocessing for the safety checker: (levels from 0 to 1 - `mean`) / `std`, by
+    channel. A picture that is not square is squeezed into one if `is_squeezed`, else cropped."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

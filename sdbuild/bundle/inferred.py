@@ -33,7 +33,7 @@ def infer(folder: Path, prediction_type: str | None = None) -> tuple[Bundle, lis
     """Returns the bundle of a folder of models, and what is assumed of it.
 
     Args:
-        prediction_type: what the U-Net predicts, noise if None.
+        prediction_type: the output of the U-Net, noise if None.
     Raises:
         BundleError: there is no U-Net, or none that can be drawn with.
     """

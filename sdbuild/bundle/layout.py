@@ -1,4 +1,4 @@
-"""How the models of a component lie in a bundle: under the names that its manifest has."""
+"""Links a component's compiled models into a bundle, under the names in its manifest."""
 
 from __future__ import annotations
 

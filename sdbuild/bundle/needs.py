@@ -1,4 +1,4 @@
-"""What single hosts need of a bundle, or cannot do with it; each gives reasons, or none.
+"""Requirements and limits of single hosts, as functions that yield a reason for each one not met.
 
 Rules that Apple's Swift package has are in `sdbuild/bundle/rules/`; hosts built on it share them.
 """

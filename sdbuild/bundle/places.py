@@ -1,4 +1,4 @@
-"""Where a finished bundle lies: a folder in one of the layouts in use, a zip, the Hub.
+"""Opens a finished bundle by its place: a folder in one of the known layouts, a zip, the Hub.
 
 Whoever made it may have had one variant or many in it; which is taken is reported.
 """
@@ -31,7 +31,7 @@ from sdbuild.mil.files.suffixes import COMPILED, PACKAGE
 _VARIANTS = ("original/compiled", "original/packages", "split_einsum_v2/compiled",
              "split_einsum_v2/packages", "split_einsum/compiled", "split_einsum/packages",
              "Resources", "")
-"""Where models lie in a folder, the first taken first.
+"""Subfolders that hold a variant's models, in order of preference.
 
 Source:
     The layout of Apple's repositories on the Hub, and of what its converter writes.

@@ -18,7 +18,7 @@ class Control(NamedTuple):
         return f"{self.name}:{self.image}:{self.scale:g}"
 
 PREDICTORS = ("auto", "coreml", "portable")
-"""What runs the models of a bundle; `auto` is Core ML on a Mac."""
+"""Executors of a bundle's models; `auto` is Core ML on a Mac and `portable` elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,7 @@ _ALL = (
 SCHEDULERS = {scheduler.name: scheduler for scheduler in _ALL}
 
 SIGMAS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas"}
-"""What a name may end with, and the field of diffusers' config that it sets."""
+"""Suffixes of a scheduler's name, and the field of diffusers' config that each sets."""
 
 
 def _plain(name: str) -> str:

@@ -41,15 +41,15 @@ __all__ = [
 ]
 
 Facts = MutableMapping[str, Any]
-"""What was found out about places and stays true, such as what a commit holds. It may outlive the
-process, and grows: a place that is known needs no network."""
+"""A cache of facts that never change, such as the files of a commit. It may outlive the process,
+and grows: a place that is in it needs no network."""
 
 
 class Checkpoint(Protocol):
     """A checkpoint at one place."""
 
     place: str
-    """Where it is, so that it can be opened again and be the same."""
+    """The location, exact enough to open the same checkpoint again."""
 
     @property
     def origin(self) -> Mapping[str, Any]:
@@ -79,7 +79,7 @@ def open_checkpoint(
 
     Args:
         config: a folder that says what a single file does not.
-        beside: where the checkpoint may be that a network alone is used with.
+        beside: the place of a checkpoint to use a single network with.
 
     Raises:
         SourceError: none of them has; says of each why not.

@@ -152,8 +152,8 @@ _T5: dict[str, Any] = {
 
 SCALES = {"sdxl": 0.13025, "sdxl-refiner": 0.13025, "sd3": 1.5305}
 SHIFTS = {"sd3": 0.0609}
-"""What latents are multiplied with, after this is subtracted, in families where it is not the
-default of the class. Source: `vae/config.json` of stabilityai/stable-diffusion-xl-base-1.0 and
+"""Scaling and shift factors of latents, (latents - shift) * scale, in families that differ from the
+class's defaults. Source: `vae/config.json` of stabilityai/stable-diffusion-xl-base-1.0 and
 stable-diffusion-3-medium-diffusers."""
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {

@@ -91,4 +91,4 @@ LACKING = {
     "controlnet": "the file of a ControlNet has its tensors by the names of its first code, or of "
                   "diffusers",
 }
-"""What helps where a part is missing."""
+"""Hints for a file that lacks a part, by part."""

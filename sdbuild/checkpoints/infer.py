@@ -25,7 +25,7 @@ _MODELS = {768: FIRST, 1024: SECOND, 2048: XL, 1280: REFINER}
 _EXPECTED = ", ".join(f"{width} ({model})" for width, model in _MODELS.items())
 _SCALE = DEFAULTS["AutoencoderKL"]["scaling_factor"]
 _SCALES = {XL: SCALES["sdxl"], REFINER: SCALES["sdxl-refiner"], THIRD: SCALES["sd3"]}
-"""How the latents of models are scaled where it is otherwise."""
+"""Scaling factors of the models that do not use `_SCALE`."""
 
 _XL_TIME_WIDTH = 256
 """Of each number about the picture. Source: Stability-AI/generative-models, `sd_xl_base.yaml`."""

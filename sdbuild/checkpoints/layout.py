@@ -28,7 +28,7 @@ Source: diffusers and transformers, `_add_variant`."""
 
 COMMAS = ("commas separate several; a name that has one can stand in a recipe's list: "
           'lora = ["a,b.safetensors:0.8"], source = ["a,b"]')
-"""What may be wrong where one of several places is not there."""
+"""The hint for a missing place whose name may have been split at a comma."""
 
 A_CHECKPOINT = "a folder as diffusers' save_pretrained writes it, or a copy of a repository"
 FROM_ELSEWHERE = "vae=LOCATION uses another autoencoder"

@@ -48,7 +48,7 @@ _EMA = tuple((re.compile(pattern), template) for pattern, template in (
     (r"ffnet(\d)(proj)?", r"ff.net.\1.\2."),
     (r"\.\.+", "."),
 ))
-"""How names without dots are divided, in this order.
+"""Patterns that put the dots back into names of EMA weights, applied in this order.
 Source: CompVis/stable-diffusion, `ldm/modules/ema.py`, which takes the dots out."""
 
 _HINT = re.compile(r"input_hint_block\.(\d{1,4})\.(.+)")

@@ -116,8 +116,8 @@ _BY_FAMILY: Mapping[str, Mapping[str, Rule]] = {
         "time_cond_proj_dim": only(None, otherwise=_GUIDED),
     },
 }
-"""What holds for the U-Nets and ControlNets of a family, by its name: these rules come before the
-general ones. A family that is widened, to inpainting for instance, is widened here."""
+"""Rules for the U-Nets and ControlNets of single families, applied before the general ones. To
+allow more in a family, such as inpainting, change them here."""
 
 _AUTOENCODER = {
     "act_fn": _ACTIVATION,
@@ -237,7 +237,7 @@ def check_fields(
 
 
 def _problems(name: str, config: Mapping[str, Any], family: str) -> list[str]:
-    """Why a network cannot be built in a family."""
+    """Returns the reasons why a network cannot be built in a family, empty if it can."""
     rules = _RULES.get(name, {})
     if name in _CONDITIONED:
         rules = {**rules, **_BY_FAMILY.get(family, {})}

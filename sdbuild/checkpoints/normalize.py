@@ -214,7 +214,7 @@ def _checker_name(name: str) -> str:
 
 _CLIP_NAMES = {"text_encoder": _clip_name, "text_encoder_2": _clip_name,
                "safety_checker": _checker_name}
-"""How the tensors of CLIP's models are named, by part."""
+"""Functions that rename the tensors of CLIP's models, by part."""
 
 
 def _vae_tensor(tensor: Tensor) -> Tensor:

@@ -85,8 +85,8 @@ def read_latents(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latents:
-    """What an autoencoder's latents are multiplied with for the denoiser, after `shift_factor` is
-    subtracted; those of Stable Diffusion 1 and 2 where nobody says."""
+    """An autoencoder's factors: the denoiser gets (latents - `shift_factor`) * `scaling_factor`.
+    The defaults are those of Stable Diffusion 1 and 2."""
 
     scaling_factor: float = 0.18215
     shift_factor: float = 0.0

@@ -30,8 +30,8 @@ _KINDS = {
     "Wan": ("Wan", "frames of a video"), "Wuerstchen": ("Würstchen", "several stages"),
     "ZImage": ("Z-Image", _TRANSFORMER),
 }
-"""What the names of their classes begin with, the longer of two first; what each is called, and
-what it has that the models which are built have not."""
+"""Models that are refused, by a prefix of their pipeline classes: the model's name, and the feature
+that no supported model has. A prefix of another one comes after it."""
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def refused_by_name(
         if INDEX not in names or "unet/config.json" in names:
             raise
         kind = None
-        with suppress(SourceError):  # what is missing is worth more than why this cannot be read
+        with suppress(SourceError):  # the missing part says more than this file's error
             kind = json_object(read(INDEX), f"{where}: {INDEX}", SourceError).get("_class_name")
         for start, (title, has) in _KINDS.items():
             if isinstance(kind, str) and kind.startswith(start):

@@ -14,7 +14,7 @@ _LEAST_SHIFT = 1e-3
 
 
 FLOW = "flow_prediction"
-"""What a network predicts that was trained to match a flow, as diffusers calls it."""
+"""The prediction type of networks trained by flow matching, by diffusers' name."""
 
 
 def predicts(config: Mapping[str, Any]) -> Any:

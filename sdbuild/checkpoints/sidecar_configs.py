@@ -22,7 +22,7 @@ from sdbuild.checkpoints.schedule import check_schedule, predicts
 
 START_TOKEN = "<|startoftext|>"
 END_TOKEN = "<|endoftext|>"
-"""What ends a prompt. Hosts pad with it, too."""
+"""The token that ends a prompt. Hosts pad with it, too."""
 
 _NUMBER = re.compile(r"[0-9]{1,8}")
 _SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
@@ -177,4 +177,5 @@ SIDECAR_FACTS: Mapping[str, tuple[str, ReadFact]] = {
     "tokenizer": ("padding", padding),
     "tokenizer_2": ("padding", partial(padding, tokenizer=TOKENIZER_2)),
 }
-"""What the files of each folder tell, by its name in an architecture."""
+"""Facts read from the small files of each folder: the fact's name in an architecture, and its
+reader."""

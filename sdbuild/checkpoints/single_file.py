@@ -56,7 +56,7 @@ _ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 _ENCODERS = ("text_encoder", "text_encoder_2")
 _INFERRED = {"unet": infer.unet, "controlnet": infer.controlnet, "transformer": mmdit.config,
              "text_encoder_3": mmdit.text_encoder_3}
-"""How the configs of parts are inferred that are alike in all models."""
+"""Functions that infer the config of a part from its shapes, the same for every model."""
 
 
 class SingleFile:

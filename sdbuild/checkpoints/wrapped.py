@@ -20,7 +20,7 @@ _WITHIN = ("_orig_mod", "module")
 _BEFORE = ("model", "state_dict")
 _ROOTS = ("model.diffusion_model.", "diffusion_model.", "first_stage_model.", "cond_stage_model.",
           "conditioner.", "control_model.", "model_ema.")
-"""What the names of Stable Diffusion's first code begin with."""
+"""Prefixes of the original Stable Diffusion code."""
 
 
 def unwrapped(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _WIDEST_BAR, _NARROWEST_BAR = 24, 6
 _A_SECOND = 8
-"""How often the line is drawn again."""
+"""Redraws of the line per second."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class Display:
     """Lines for the steps that run at the moment, below all that is printed.
 
     Args:
-        stream: where the lines go if it is a terminal that can redraw them.
+        stream: the output; lines are shown if it is a terminal that can redraw them.
     """
 
     def __init__(self, stream: Any = None) -> None:

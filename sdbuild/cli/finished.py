@@ -1,4 +1,4 @@
-"""What commands ask of bundles that are finished: the settings of their images."""
+"""Settings of the images of a finished bundle, as options of commands."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What library code logs, as the program prints it: progress to standard output, warnings to
-standard error. Code outside `cli` never prints."""
+"""Prints the log of library code: progress to standard output, warnings to standard error. Code
+outside `cli` never prints."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ SECTIONS = {
 _DOIT = ("run", "ignore", "dumpdb", "strace", "tabcompletion", "reset-dep", "help")
 
 _ALSO = {"chunk_mlprogram": "chunk"}
-"""What a command is called in the package whose flags it takes."""
+"""Names of commands in Apple's package that differ from ours, for its flags."""
 
 
 def names() -> list[str]:

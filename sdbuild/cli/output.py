@@ -1,4 +1,4 @@
-"""What each command prints with `--json`, as types and as JSON Schemas made of these.
+"""The output of each command with `--json`, as types and as the JSON Schemas made of them.
 
 A new key is added here, or to the dataclass that is printed.
 """
@@ -16,7 +16,7 @@ Keys = dict[str, Any]
 """The keys of an object, with the type of each: a class, or the keys of an object in it."""
 
 ERROR: Keys = {"type": str, "message": str, "hint": str}
-"""What every command may print instead, as `error`."""
+"""The value of `error`, which every command may print instead."""
 
 ARTIFACT: Keys = {
     "key": str, "step": str, "made_at": str, "host": str, "seconds": float, "peak_bytes": int,

@@ -1,4 +1,5 @@
-"""What `publish`, `pull` and `reproduce` do: builds around what `sdbuild/publish/` knows."""
+"""The commands `publish`, `pull` and `reproduce`: builds around the functions of
+`sdbuild/publish/`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of the tasks that doit runs: collected for programs, printed for people."""
+"""Reporters of doit's tasks: results collected for programs, and printed for people."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Reporter(Collector):
     desc = "sdbuild's own: what ran and what it cost"
 
     is_last = True
-    """Whether the build is all that was asked for, so that what comes next is suggested."""
+    """True if nothing runs after the build, so that the next command is suggested."""
 
     def __init__(
         self, outstream: Any = None, options: Mapping[str, Any] | None = None

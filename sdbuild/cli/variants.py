@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _MATRIX = "--matrix"
 _TASKS = {"check": "check"}
-"""What a command needs that is not the bundle alone."""
+"""Tasks that a command needs besides the bundle, by command."""
 
 
 def _is_of_matrix(word: str) -> bool:
@@ -132,7 +132,7 @@ def _refuse_finished(options: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outcome:
-    """What became of the command for one variant: its status, its JSON, and the error if any."""
+    """The result of the command for one variant: its status, its JSON, and the error if any."""
 
     variant: Variant
     status: int

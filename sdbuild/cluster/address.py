@@ -1,4 +1,4 @@
-"""Where the workers are: a cluster on this machine, or one that stands, by its address.
+"""Connects to the workers: a cluster started on this machine, or a running one by its address.
 
 A scheduler and its workers run whatever reaches them, for anybody, and listen on all addresses by
 default. So they are used on this machine alone, or with TLS and certificates of both sides.
@@ -41,7 +41,7 @@ def connected(address: str, jobs: int) -> Iterator[Cluster]:
     """Gives the cluster at an address, or starts one here for as long as it is used.
 
     Args:
-        jobs: how many steps run at a time on a cluster here.
+        jobs: the steps that run at a time on a cluster here.
 
     Raises:
         RecipeError: the address is none, or others on the network can reach it without TLS.

@@ -37,7 +37,7 @@ _PATIENCE_S = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is to be made: a builder for each variant by its name, and the steps of each plan.
+    """A request to build: a builder for each variant by its name, and the steps of each plan.
 
     `architectures` tells what checkpoints share, `remote` is the shared store, `jobs` how many
     steps run at a time on a cluster here.

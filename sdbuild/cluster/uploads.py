@@ -1,4 +1,5 @@
-"""Which artifacts a worker uploads to the shared store: those that others need sooner so.
+"""Decides which artifacts a worker uploads to the shared store: those that others get faster that
+way.
 
 A bundle's own files go there, and whatever its steps read from several machines. Of the others the
 bytes are weighed against making them again: where sending takes less time than making, they go.
@@ -14,12 +15,13 @@ LINK_BYTES_S = 125e6
 """Bytes a second that a machine sends: a gigabit network."""
 
 MOVED = 0.1
-"""How often a step runs on another machine than the steps before it of the same checkpoint."""
+"""The share of steps that run on another machine than the steps before them of the same
+checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readers:
-    """Who reads an artifact: the machine that asked for the build, or a bundle's step (`are_last`),
+    """Readers of an artifact: the machine that asked for the build or a bundle's step (`are_last`),
     and steps of several checkpoints (`are_many`)."""
 
     are_last: bool

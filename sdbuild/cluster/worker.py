@@ -1,4 +1,4 @@
-"""What a worker is: the tools that it makes artifacts with, and what it has for steps.
+"""A worker's description of itself: the tools that it makes artifacts with, and its resources.
 
 It says so itself when it joins, by resources of Dask: a tag for its tools and code, so that only
 workers with those of the machine that asks get steps, one for each checkpoint on a disk that it can
@@ -28,7 +28,7 @@ MEMORY, NETWORK, APPLE = "memory", "network", "apple_compiler"
 """Resources: bytes; a way to the Hub, which a worker may deny; Apple's compiler of models."""
 
 MANY = 1000.0
-"""How much of a tag a worker has; each step takes one."""
+"""A worker's amount of its tag, practically unlimited; each step uses one."""
 
 
 def traits() -> dict[str, str]:
@@ -68,8 +68,9 @@ class Admission(WorkerPlugin):
 
     Args:
         places: paths that some steps read.
-        topic: where the worker tells that it joined, and what of it is not as `expected`.
-        memory_bytes: what its steps may hold together; else as the worker or its machine says.
+        topic: the Dask topic on which it reports that it joined, and traits that are not
+            `expected`.
+        memory_bytes: the memory for all its steps; else as the worker or its machine says.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ class Builder:
     """Builds the steps of a plan in a store.
 
     Args:
-        ram_bytes: what steps may hold together; else what this machine has to give.
+        ram_bytes: the memory for all running steps; the machine's free memory if None.
         remote: a store that is shared with other machines.
         digests: those that another machine found for what steps read, by the step's name.
 

@@ -31,7 +31,7 @@ LOG = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.25
 _CLEARLY = 1.25
-"""How far an estimate must exceed the limit to be believed."""
+"""The factor by which an estimate must exceed the limit before a step is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,13 +142,13 @@ class Stage(ABC):
 
     Attributes:
         version: raised by hand when the bytes that it writes for the same inputs change.
-        summary: what it does, as `doit list` shows it.
-        memory: what a step of it needs.
-        most_memory: what it can make use of, where that is more.
-        time: what a step of it takes.
+        summary: its description in `doit list`.
+        memory: the requirement of a step.
+        most_memory: the most that it can make use of, where that is more.
+        time: the duration of a step.
         tools: the packages whose version may change its bytes.
-        holds_one_network: whether it loads the networks that it reads one at a time.
-        needs_provenance: whether it is also given how its inputs were made, as `provenance`.
+        holds_one_network: it loads the networks that it reads one at a time.
+        needs_provenance: it also gets the history of its inputs, as `provenance`.
     """
 
     version: int

@@ -18,7 +18,7 @@ NAMES = {
     "vae_encoder": ("VAEEncoder", "vae_encoder"),
     "safety_checker": ("SafetyChecker", "safety_checker"),
 }
-"""What each component is called in a bundle, and in the packages of Apple's converter.
+"""Names of each component in a bundle, and among the packages of Apple's converter.
 
 Source:
     apple/ml-stable-diffusion at e12202c, `torch2coreml.py`.

@@ -18,7 +18,7 @@ SIZES = {"B": "batch", "H": "height_px", "h": "height_px", "W": "width_px", "w":
 
 
 Precision = Literal["fp16", "fp32"]
-"""What a network computes in."""
+"""The floating-point type that a network computes in."""
 
 Setting = Literal["prediction", "attention", "chunk", "lora", "clip_skip"]
 """A field of a recipe that holds for some components and not for others: what a denoiser predicts,
@@ -40,8 +40,8 @@ class Port:
     dtype: str
     meaning: str
     is_numbered: bool = False
-    """Whether it stands for several, `NAME_0`, `NAME_1` and so on: one for each residual of the
-    network, which decides their shapes."""
+    """True if it stands for several ports, `NAME_0`, `NAME_1` and so on: one for each residual of
+    the network, which decides their shapes."""
 
     def sized(self, dims: Dims) -> tuple[int, ...]:
         """Returns the shape in numbers."""
@@ -70,8 +70,8 @@ class Component:
         source: the field of a recipe that says where that checkpoint lies; where it is not given,
             `source` does.
         family: the family that its checkpoint is of, if that is another one.
-        prefixes: what the names of its tensors in the checkpoint's file begin with.
-        drop: what those names begin with there, and the network's parameters do not.
+        prefixes: those of its tensors' names in the checkpoint's file.
+        drop: the prefix of those names that the network's parameters do not have.
         derived: the tensors whose parameters are computed from them while they are copied, each
             with the function of `sdbuild/safetensors/derived.py` that does: what a network takes
             from a table for a size of picture or a length of prompt.
@@ -81,12 +81,12 @@ class Component:
             that says it does not is computed in fp16 all the same.
         settings: those of a recipe that hold for it, besides the `sizes` of its ports: stages ask
             for theirs.
-        is_palettized: whether it has palettes where a recipe does not say which components have.
-        is_optional: whether a checkpoint may come without it.
+        is_palettized: it has palettes unless the recipe says which components have.
+        is_optional: a checkpoint may lack it.
         never_palettized: the types of operations whose weights stay as they are.
-        floor: what `doit check` asks of it where a recipe does not say.
+        floor: the one of `sdbuild check` unless the recipe has another.
         comes_with: the field of a recipe without which it is not there.
-        instance: which it is of several of its name in one bundle, which have sources of their own.
+        instance: its number among several of its name in one bundle, each with its own source.
     """
 
     name: str

@@ -29,7 +29,7 @@ _OFFERED = {
     "sparsify": "compress.sparsify", "chunk": "edit.chunk",
     "compile_package": "compile.compile",
 }
-"""What can be asked of `sdbuild.mil` itself, and the module that each is in."""
+"""Public names of `sdbuild.mil`, and the module that each is imported from when first used."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What U-Nets and ControlNets have in common: they are conditioned on a prompt."""
+"""The common part of U-Nets and ControlNets, which are conditioned on a prompt."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sdbuild.safetensors.tensors import Tensor
 
 NET = "net."
-"""What they begin with: each network is traced in a wrapper, as its field `net`."""
+"""The prefix of all parameters: each network is traced in a wrapper, as its field `net`."""
 
 
 def parameter_of(component: Component, tensor: str) -> str:

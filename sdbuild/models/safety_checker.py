@@ -18,7 +18,8 @@ _LEAST_SCORE = 0.0005
 """diffusers rounds scores to three decimals before it asks whether they are above zero."""
 
 _CARE = 0.01
-"""What is added to every score of a picture that needs special care; diffusers' own number."""
+"""The adjustment of every score of a picture that matches a special-care concept, as in
+diffusers."""
 
 _ADJUSTMENTS = (0.0, 3.0, -3.0)
 """As in use, and far beyond any score: every concept is found, then none."""

@@ -55,7 +55,7 @@ class TextEncoder(nn.Module):
         if self.padding is None:
             return found
         is_end = (found == self.padding["end_token_id"]).to(torch.int32)
-        # How many end tokens stand before a token: all of them to here, without its own.
+        # End tokens before each token: the running count without its own.
         is_after = is_end.cumsum(1, dtype=torch.int32) - is_end > 0
         return torch.where(is_after, self.padding["pad_token_id"], found)
 

@@ -17,7 +17,7 @@ from sdbuild.models.network import Architecture
 
 _CROP_PX = 0.0
 _AESTHETIC_SCORE = 6.0
-"""What diffusers gives the refiner where nobody says."""
+"""diffusers' default aesthetic score for the refiner."""
 
 
 class UNetXL(unet.UNet):

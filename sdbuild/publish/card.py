@@ -40,7 +40,7 @@ class Sum:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """What a card says of a variant: its recipe, by name, and its files, by path."""
+    """A variant as a card describes it: its recipe, by name, and its files, by path."""
 
     folder: str
     bits: str
@@ -51,7 +51,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a section is written from.
+    """The content of a section before it is written.
 
     `parity` are PSNRs in dB by component and output; `pictures` paths in the repository, with what
     each was drawn from.

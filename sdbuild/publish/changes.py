@@ -1,4 +1,4 @@
-"""What changes from one bundle to another: files, and the bytes that a device fetches again."""
+"""Compares two bundles: the files that differ, and the bytes that a device fetches again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a bundle lies in a repository, as apps and guides look for it.
+"""Names of bundles in a repository, as apps and guides expect them.
 
 Source:
     Repositories of apple, coreml-community and coreml-projects, as they are called and laid out;

@@ -43,7 +43,7 @@ def tree_of(bundle: Path, repository: str, taken: Mapping[str, str], work: Path)
     Args:
         repository: its name, without its owner.
         taken: the bits of the variants that are there, by folder.
-        work: where the zips are written.
+        work: the folder for the zips.
 
     Raises:
         BundleError: what is in the zip cannot be used by hosts.

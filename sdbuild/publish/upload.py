@@ -16,8 +16,8 @@ from sdbuild.publish.tree import Tree
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What becomes of a repository: the files to write, those that are there already, and those of
-    an earlier publication that go. `card` is the card as it will be."""
+    """A change of a repository: the files to write, those that are there already, and those of an
+    earlier publication to delete. `card` is the new card."""
 
     card: bytes
     added: Mapping[str, Path | bytes]

@@ -49,7 +49,7 @@ def embedded(outputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
 
 
 class Passes:
-    """What passes over moments tell of a network.
+    """Statistics of a network, gathered by passes over moments.
 
     Args:
         ports: the names of the network's inputs, in order.

@@ -1,4 +1,5 @@
-"""What a calibration leaves: a folder of arrays by the names of parameters, and `calibration.json`.
+"""The format of a calibration: a folder of arrays by the names of parameters, and
+`calibration.json`.
 
 `sensitivity/NAME.npy` says how much each element of a parameter counts, in units of their mean;
 `feedback/NAME.order.npy` and `feedback/NAME.factors.npy` how errors of its columns are made up for,
@@ -27,7 +28,8 @@ _LARGEST = np.float32(np.finfo(np.float16).max)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
-    """How an error of a weight's column is made up for by the columns after it.
+    """Coefficients by which the columns of a weight compensate for the rounding errors of earlier
+    ones.
 
     `order` is that in which the columns of each block are rounded, the most used first. A block's
     `factors[i, j]` say by how much of its error column i lowers column j, both in that order.

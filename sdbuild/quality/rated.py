@@ -1,5 +1,5 @@
-"""What a rating leaves: `ratings.json`, the elements of each parameter and the cost of each width,
-and `tables/NAME.npy`, the tables of all widths, one after another."""
+"""The format of a rating: `ratings.json`, with the elements of each parameter and the cost of each
+width, and `tables/NAME.npy`, the tables of all widths, one after another."""
 
 from __future__ import annotations
 

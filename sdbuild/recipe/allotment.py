@@ -19,7 +19,7 @@ _DENOISER_BUDGETS = ("size_mb", "quality")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allotment:
-    """What bits are allotted by; all None where every weight of a network gets the same.
+    """The goal by which bits are allotted; all None where every weight of a network gets the same.
 
     `average_bits` hold for all networks with palettes, `size_mb` and `quality_db` for the U-Net.
     The bit recipe `bits` takes the place of an allocation.
@@ -46,7 +46,7 @@ class Allotment:
         """Returns the allotment in a recipe's fields.
 
         Args:
-            folder: where the recipe is, whose paths are relative to it.
+            folder: the recipe's, to which its paths are relative.
 
         Raises:
             RecipeError: two budgets, or a bit recipe that is none.

@@ -21,7 +21,7 @@ def prompts_in(given: str | None, words: Mapping[str, str], folder: Path) -> tup
     """Returns the prompts of the field `calibrate`.
 
     Args:
-        folder: where the recipe is, whose paths are relative to it.
+        folder: the recipe's, to which its paths are relative.
 
     Raises:
         RecipeError: the file cannot be read, or holds no prompts.

@@ -37,7 +37,7 @@ FILE = "catalogue.toml"
 """The catalogue of a project, beside its `sdbuild.toml` or `recipes/`."""
 
 ENTRY_FIELDS = (MODEL_FIELD, *RECIPE_FIELDS, *DRAW_FIELDS)
-"""What a catalogue says of a recipe, beside its matrix."""
+"""Fields that an entry of a catalogue may set, besides its matrix."""
 
 _MODEL = MODEL_FIELD.name
 _OF_BUNDLES = [each.name for each in ENTRY_FIELDS]
@@ -121,7 +121,7 @@ def variants(
     Args:
         words: its variables, which hold for all: a field that is among them has no other value.
         only: names or patterns, of which each variant must have one.
-        facts: what is known of repositories of the Hub, which grows.
+        facts: a cache of facts about repositories of the Hub, added to.
 
     Raises:
         RecipeError: a value that is not allowed, two variants of one name, or none at all.

@@ -42,8 +42,8 @@ class Field:
     """A field: `parse` gives its value or raises ValueError with what is expected.
 
     Attributes:
-        default: what is parsed where neither recipe nor command line has the field; None stands
-            for itself, and `REQUIRED` for an error.
+        default: the word to parse if neither recipe nor command line has the field; None is
+            kept as it is, and `REQUIRED` raises an error.
         unit: the short word for its value in help texts, unless all values are `choices`.
         is_tagged: a bundle's name shows it only where the command line gives it, in its tag.
         is_of_checkpoint: it says which checkpoint is built; given on the command line, the
@@ -86,7 +86,7 @@ RECIPE_FIELDS = (
           "folder, a .safetensors file, or hub:owner/name[@revision]"),
     Field(name="prediction_type", parse=values.choice(*PREDICTION_TYPES), default=None,
           choices=PREDICTION_TYPES, is_tagged=True, is_of_checkpoint=True,
-          meaning="what the U-Net predicts, where the checkpoint does not say or is wrong"),
+          meaning="the U-Net's prediction type, where the checkpoint does not say or is wrong"),
     Field(name="licence", parse=values.licence, default=None, unit="NAME",
           meaning="the checkpoint's licence as the Hub names it, for publish, where its model card "
           "does not say or is wrong"),
@@ -98,7 +98,7 @@ RECIPE_FIELDS = (
     Field(name="batch", parse=values.integer(1, 2), default=2, choices=("1", "2"),
           meaning="the batch size of the U-Net"),
     Field(name="prediction", parse=values.choice(*PREDICTIONS), default="epsilon",
-          choices=PREDICTIONS, is_tagged=True, meaning="what the U-Net predicts: epsilon, "
+          choices=PREDICTIONS, is_tagged=True, meaning="the U-Net's output: epsilon, "
           "the noise that hosts expect, or what the checkpoint was trained to predict"),
     Field(name="distilled_guidance", parse=values.number(1, 100), default=None, unit="X",
           is_tagged=True, meaning="the guidance that a U-Net is built for which was distilled to "
@@ -125,13 +125,13 @@ RECIPE_FIELDS = (
           meaning="the components to palettize (default: text encoders and U-Nets)"),
     Field(name="chunk", parse=values.integer(1, MOST_CHUNKS), default=1,
           choices=tuple(map(str, range(1, MOST_CHUNKS + 1))),
-          meaning="how many models the U-Net is split into; hosts run 1 or 2"),
+          meaning="the number of models to split the U-Net into; hosts run 1 or 2"),
     Field(name="target", parse=values.choice(*TARGETS), default="iOS16", choices=tuple(TARGETS),
           meaning="the minimum deployment target"),
     Field(name="lower", parse=values.choice(*LOWERS), default="once", choices=LOWERS,
-          meaning="whether programs are lowered once for all checkpoints of an architecture (here, "
-          "even if sdbuild ships one), converted directly, or taken from a source of finished "
-          "packages"),
+          meaning="the origin of programs: lowered once for all checkpoints of an architecture "
+          "(here, even if sdbuild ships one), converted directly, or taken from a source of "
+          "finished packages"),
     Field(name="compiler", parse=values.choice(*COMPILERS), default="auto", choices=COMPILERS,
           meaning="the compiler of the models"),
 )
@@ -141,7 +141,7 @@ CHECK_FIELDS = (
           default=["a photograph of a cat", "a bowl of fruit on a wooden table"]),
     Field(name="accepts", parse=values.choice("broken"), default=None,
           meaning="the worst verdict on images that is accepted"),
-    Field(name="reason", parse=values.text, default="", meaning="why it is accepted"),
+    Field(name="reason", parse=values.text, default="", meaning="the reason to accept it"),
 )
 DRAW_FIELDS = (
     Field(name="prompt", parse=values.text, default="a photograph of a cat",
@@ -166,13 +166,13 @@ DRAW_FIELDS = (
     Field(name="spacing", parse=values.choice(*SPACINGS), default=None, choices=SPACINGS,
           meaning="the spacing of timesteps, if not the host's own"),
     Field(name="karras", parse=values.yes, default=None, choices=("yes", "no"),
-          meaning="whether sigmas are spaced as Karras et al. have it"),
+          meaning="the spacing of sigmas by Karras et al."),
 )
 INPUT_FIELDS = (
     Field(name="image", parse=values.image, default=None, unit="FILE",
           meaning="an image to begin with"),
     Field(name="strength", parse=values.number(0, 1), default=None, unit="X",
-          meaning="how much of it is replaced, from 0 to 1"),
+          meaning="the share of it to replace, from 0 to 1"),
     Field(name="mask", parse=values.image, default=None, unit="FILE",
           meaning="an image that is white where the first one is replaced"),
     Field(name="control", parse=values.controls, default=None, unit="NAME:FILE:X",
@@ -189,7 +189,7 @@ IMAGE_SIZE_FIELD = Field(name="size", parse=values.size, default=None, unit="WxH
 PREVIEWS_FIELD = Field(name="previews", parse=values.integer(1, 500), default=None, unit="N",
                        meaning="write a preview beside the image every N steps")
 AGAINST_FIELD = Field(name="against", parse=values.named_path, default=None, unit="REFERENCE",
-                      meaning="what images are compared with: a folder of images, or a finished "
+                      meaning="the reference of images: a folder of images, or a finished "
                       "bundle")
 PLACE_FIELDS = (
     Field(name="cache", parse=values.path, unit="FOLDER", meaning="the folder of the store"),

@@ -135,7 +135,7 @@ def find_recipe(
 
     Args:
         config: a folder that says what a single file does not, or empty.
-        facts: what is known of repositories, which grows.
+        facts: a cache of facts about repositories, added to.
         prediction_type: the user's word for what the U-Net predicts.
         size: the user's word for the pixels of a picture.
         attention: the user's word for its layout, of which finished packages may have several.

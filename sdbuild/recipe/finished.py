@@ -20,7 +20,7 @@ _OF_CHECKPOINTS = ("config", "unet", "vae", "refiner_source", "lora", "controlne
                    "distilled_guidance", "clip_skip")
 """Fields that change what is converted."""
 _NOTHING = (None, (), 1)
-"""What they are where they change nothing."""
+"""Values of these fields that change nothing."""
 
 
 def check_fields(

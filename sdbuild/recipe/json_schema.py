@@ -24,7 +24,7 @@ from sdbuild.recipe.fields import (
 )
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
-"""What editors know: taplo has no later one."""
+"""The newest draft that taplo, and so most editors, can read."""
 
 Schema = dict[str, Any]
 
@@ -69,7 +69,8 @@ _OF_PARSERS: dict[Any, Schema] = {
                               {"type": "string", "pattern": r"^[0-9.]+\s*[A-Za-z]*$"}]},
     values.picture: {"type": "string", "pattern": r"\.[A-Za-z]{3,4}$"},
 }
-"""What TOML may hold for a parser. (Words of the command line, such as "6" for 6, are left out.)"""
+"""Schemas of the TOML values that each parser accepts, without spellings that only the command line
+needs, such as "6" for 6."""
 
 
 def recipe() -> Schema:

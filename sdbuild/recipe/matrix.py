@@ -31,7 +31,7 @@ Row = Mapping[str, str]
 """Values of some fields, each as a word of the command line."""
 
 FIELDS = {each.name: each for each in RECIPE_FIELDS}
-"""What a matrix may be of: the fields that decide which bundle is built."""
+"""Fields that a matrix may vary: those that decide which bundle is built."""
 
 MOST_VARIANTS = 10_000
 _LISTS = ("exclude", "include")

@@ -72,7 +72,7 @@ class Packaging:
         """Makes sure that weights can have bits of their own, where they are to have them.
 
         Args:
-            sizes: how many the models have functions for.
+            sizes: the number of image sizes, each with a function in the models.
 
         Raises:
             RecipeError: names the component whose weights cannot.

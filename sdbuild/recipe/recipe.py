@@ -117,8 +117,8 @@ def load(
     `source`.
 
     Args:
-        project: where it is found by name; the current folder's if None.
-        facts: what is known of repositories of the Hub, which grows.
+        project: the folders in which names are looked up; the current one's if None.
+        facts: a cache of facts about repositories of the Hub, added to.
 
     Raises:
         RecipeError: an unknown recipe or variable, or a value that is not allowed; says where.

@@ -1,4 +1,4 @@
-"""Why two artifacts of a step differ: the ingredients that changed, as people say it.
+"""Explains why two artifacts of a step differ: the ingredients that changed.
 
     params.nbits 6 → 4 (command line)
     tool coremltools 9.0 → 9.1
@@ -16,7 +16,7 @@ from sdbuild.reports.lineage import Lineage, component
 from sdbuild.store import Record
 
 _ORDER = ("params", "schema", "version", "tools", "reads", "source", "inputs")
-"""What a person did comes before what followed from it."""
+"""Ingredients in the order of listing: what a person changed comes before its consequences."""
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ class Garbage:
     """The content that would be deleted, and the rest.
 
     Units:
-        freed_bytes: what the disk gets back at once; later_bytes: what it gets when the files
+        freed_bytes: disk space free at once; later_bytes: disk space free as soon as the files
         that share blocks with those that go, such as a bundle's that was moved, are gone too.
     """
 
@@ -52,7 +52,7 @@ def garbage(
 
     Args:
         keep: keys of artifacts that count as bundles in their place.
-        max_bytes: what may stay on the disk.
+        max_bytes: the largest size of the artifacts that stay.
         before: loose content that was used since then stays; in seconds since 1970.
     """
     files, lineage = pool(store), Lineage(store.records())

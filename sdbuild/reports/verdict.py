@@ -1,4 +1,4 @@
-"""Whether a bundle still draws the pictures of its original, in a word.
+"""Verdicts on a bundle, by the PSNR of its pictures to those of the original.
 
 The thresholds are measured on the built-in model; see docs/decisions/0030-verdicts.md.
 """

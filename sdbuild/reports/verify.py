@@ -24,8 +24,9 @@ Progress = Callable[[int, int], None]
 class Fault:
     """A file that is damaged or missing.
 
-    `used_as`: where it is in which artifacts; `downstream`: the steps that were made from those,
-    and so may hold what was read from it; `bundles`: those in their places that hold it damaged.
+    `used_as`: its path in each artifact that has it; `downstream`: the steps that were made from
+    those, and so may hold what was read from it; `bundles`: those in their places that hold it
+    damaged.
     """
 
     digest: Digest

@@ -28,7 +28,7 @@ _OF_BUNDLE = ("build", "contract", "generate", "report")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Whether a step would run, and why.
+    """The state of a step, and the reasons why it would run.
 
     `causes` are the first cause and what else changed. Of a step that waits they are those of
     `after`, the step that changes what it is made from; if that gives the same bytes as before,

@@ -35,7 +35,7 @@ class Denoiser:
     """Takes the noise from the latents of pictures.
 
     Args:
-        conditions: what each denoiser is given of the prompts.
+        conditions: each denoiser's inputs made from the prompts.
         guides: ControlNets; with some, the U-Net is the one that takes what they give. It may also
             be the only one, and is given nothing then.
     """

@@ -19,11 +19,11 @@ from sdbuild.runtime import tokenizers
 from sdbuild.runtime.networks import Networks
 
 Condition = Mapping[str, np.ndarray]
-"""What a network is given beside sample and timestep, by input: of the negative prompt, then of the
+"""A network's inputs besides sample and timestep, by name: of the negative prompt, then of the
 prompt, on the leading axis."""
 
 _SCORES = (2.5, 6.0)
-"""How beautiful the refiner takes a picture of the negative prompt to be, and one of the prompt."""
+"""The refiner's aesthetic scores of the negative prompt and of the prompt."""
 
 
 class Prompts:
@@ -171,7 +171,7 @@ _FAMILIES: Mapping[str, Mapping[str, Callable[[Prompts, Request], Condition]]] =
     "sdxl-refiner": {"unet": Prompts.of_refiner},
     "sd3": {"transformer": Prompts.of_sd3},
 }
-"""What each denoiser of each family is given."""
+"""Methods that make the inputs of each denoiser, by family."""
 
 
 def _channels_first(embeddings: np.ndarray) -> np.ndarray:

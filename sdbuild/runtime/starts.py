@@ -119,7 +119,7 @@ def starts(
     Args:
         shape: of one picture's latents, (1, C, h, w).
         image: whose latents it starts with, if any.
-        masked: what of the image is drawn anew, all if None.
+        masked: the part of the image to generate, all of it if None.
     Raises:
         BundleError: the host has no such scheduler or spacing.
     """

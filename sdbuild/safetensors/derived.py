@@ -111,4 +111,4 @@ def relative_bias(stored: Shape, wanted: Shape) -> np.ndarray | None:
 WAYS: Mapping[str, Callable[[Shape, Shape], np.ndarray | None]] = {
     "center_crop": center_crop, "relative_bias": relative_bias,
 }
-"""How tensors are computed from others, by name."""
+"""Functions that compute a tensor's indices into another one, by name."""

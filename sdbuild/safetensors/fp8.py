@@ -21,7 +21,7 @@ from sdbuild.safetensors.decode import to_array
 from sdbuild.safetensors.tensors import Tensor
 
 TYPES = ("F8_E4M3", "F8_E5M2")
-"""What safetensors calls them."""
+"""The names of the types in safetensors files."""
 
 _SCALES = ("scale_weight", "weight_scale")
 _ASIDE = (*_SCALES, "scale_input", "input_scale", "comfy_quant", "scaled_fp8")

@@ -1,4 +1,4 @@
-"""Whether the tensors of a checkpoint fit the parameters of a network."""
+"""Checks the tensors of a checkpoint against the parameters of a network."""
 
 from __future__ import annotations
 

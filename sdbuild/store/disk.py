@@ -38,7 +38,7 @@ _FULLSYNC = getattr(fcntl, "F_FULLFSYNC", None)
 _HERE, _SWAP = -100, 2
 """`AT_FDCWD` and `RENAME_EXCHANGE` of Linux; `RENAME_SWAP` of Darwin is 2 as well."""
 _CANNOT = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-"""What file systems answer that have no modes, no times of their own, or no syncing of folders."""
+"""Errors of file systems without modes, without settable times, or without `fsync` of folders."""
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -49,7 +49,7 @@ def write_file(path: Path, content: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
         with os.fdopen(handle, "wb") as file:
-            with contextlib.suppress(OSError):  # where there are no modes
+            with contextlib.suppress(OSError):  # on a file system without modes
                 os.fchmod(handle, 0o644)
             file.write(content)
             file.flush()
@@ -95,7 +95,7 @@ def link_out(source: Path, target: Path) -> None:
         else:
             _link(source, target)
     except FileExistsError:
-        raise  # what stands there is not ours
+        raise  # the file there is not ours
     except OSError:
         with contextlib.suppress(OSError):
             target.unlink()

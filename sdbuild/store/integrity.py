@@ -1,4 +1,4 @@
-"""Whether a file is what its entry says."""
+"""Verifies files against their entries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MISSING = "missing"
 DAMAGED = "damaged"
 
 LOST = (errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ENODEV)
-"""What a disk answers that has not, or no more, what was written; others may answer it again."""
+"""Errors which mean that content is lost. After any other error, a later read may succeed."""
 _SMALL_BYTES = 1 << 20
 """A file of this size is read in no time."""
 

@@ -9,7 +9,7 @@ from sdbuild.base.filenames import is_system_file
 from sdbuild.store.disk import file_error
 
 _OWN = frozenset({"records", "objects", "locks", "work", "roots", "README.md"})
-"""What lies in a store, hidden files and those that are made later left out."""
+"""The visible files and folders of a new store."""
 
 
 def check_place(folder: Path) -> None:

@@ -34,7 +34,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
 
 _EVERY_S = 0.025
 _PATIENCE_S = 0.5
-"""How long a wait may be that nobody needs to hear of."""
+"""The longest wait that is not reported."""
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ class Entry:
 class Record:
     """The record of an artifact: what it was made of, what came out, what it cost.
 
-    `origin`: how it came into this store: empty if it was made here, UNSIGNED or SIGNED if it is
+    `origin`: its way into this store: empty if it was made here, UNSIGNED or SIGNED if it is
     from a shared store, SHIPPED if it came with sdbuild. It is no part of what the artifact is.
 
     Units:

@@ -16,7 +16,7 @@ from sdbuild.store.store import Store
 
 _RACY_NS = 2_000_000_000
 _KIND = "sha256:"
-"""What digests begin with, as the Hub's do. Those of older stores, xxh3, have nothing there."""
+"""The prefix of digests, as on the Hub. Those of older stores, xxh3, have none."""
 
 
 def source_digest(path: Path, store: Store) -> str:

@@ -52,7 +52,7 @@ from sdbuild.store.record import Entry, Record, decoded, encoded, is_digest, is_
 from sdbuild.store.scan import entries, filed, files, refuse_collision
 
 _USED_EVERY_S = 3600
-"""How exactly the time of last use is kept."""
+"""The resolution of the time of last use."""
 
 
 class Store:
@@ -60,7 +60,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._damage: dict[Digest, str] = {}  # what was wrong with the files that were dropped here
+        self._damage: dict[Digest, str] = {}  # of the files dropped by this process
 
     # records
 

@@ -116,7 +116,7 @@ def test_apples_compiler_that_is_asked_for_and_missing_says_what_helps(mac):
 
 
 def test_a_model_that_apples_compiler_refuses_is_named(mac, tmp_path):
-    """What it prints need not be UTF-8."""
+    """The compiler's output need not be UTF-8."""
     mac.program("xcrun", "printf 'coremlc: error: caf\\351 is not valid' >&2; exit 1")
     (tmp_path / "package" / "Unet.mlpackage").mkdir(parents=True)
     job = Job(params={"compiler": "apple"}, inputs={"package": tmp_path / "package"},

@@ -1,4 +1,4 @@
-"""What macOS adds to folders is no part of a store, a bundle, a package or a checkpoint."""
+"""Files that macOS adds to folders are ignored in a store, a bundle, a package and a checkpoint."""
 
 import json
 import os

@@ -1,4 +1,5 @@
-"""What each probe of `tests/fixtures/swift-hosts` changed, and the cause that is said of it.
+"""The change that each probe of `tests/fixtures/swift-hosts` made, and the cause that we report for
+it.
 
 The changes are in the words of the probes; `""` is the cause of what worked.
 """

@@ -1,4 +1,4 @@
-"""Which hosts run a bundle, as read in their sources at the commits that the entries name."""
+"""Hosts that run a bundle, as read in their sources at the commits that the entries name."""
 
 import pytest
 

@@ -17,10 +17,10 @@ WIDTHS = {
     ("sdxl-refiner", "text_encoder_2"): 1280, ("sdxl-refiner", "unet"): 1280,
     ("sd3", "text_encoder_2"): 1280, ("sd3", "text_encoder_3"): 4096, ("sd3", "transformer"): 4096,
 }
-"""What published checkpoints of each family have."""
+"""Embedding widths of published checkpoints, by family and component."""
 STABLE_DIFFUSION_3 = {"C": 16, "I": 16, "2C": 32}
 TRANSFORMER = {"S": 154, "P": 2048}
-"""What Stable Diffusion 3 has otherwise: 77 tokens of CLIP and 77 of T5."""
+"""Dimensions of Stable Diffusion 3's transformer that differ: 77 tokens of CLIP and 77 of T5."""
 DTYPES = {"fp16": "Float16", "fp32": "Float32"}
 
 

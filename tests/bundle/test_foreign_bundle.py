@@ -194,7 +194,7 @@ def test_settings_of_any_kind_are_used_or_refused(settings, foreign, capsys):
     assert capsys.readouterr().err.startswith("ERROR: ")
 
 
-# what is printed
+# output
 
 
 @pytest.mark.parametrize(("text", "shown"), [

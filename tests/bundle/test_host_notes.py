@@ -1,4 +1,4 @@
-"""What hosts make of a request, in a line, and the line that draws it on a Mac."""
+"""Notes on a request in each host, and the command that generates its image on a Mac."""
 
 import shlex
 from dataclasses import replace

@@ -16,7 +16,7 @@ def first(tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def unet(first, tmp_path_factory):
-    """What is downloaded of the folder's U-Net."""
+    """Returns the folder's U-Net as the download step writes it."""
     return download(first[0], tmp_path_factory.mktemp("unet") / "out", "unet")
 
 

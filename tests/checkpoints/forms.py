@@ -1,4 +1,4 @@
-"""What was downloaded of a form of a checkpoint, compared with what was wanted."""
+"""Compares the downloaded parts of a checkpoint's form with the expected ones."""
 
 import torch
 from safetensors.torch import load_file

@@ -1,4 +1,4 @@
-"""What only the Hub's cache has is not taken for all that a repository has."""
+"""A partial download in the Hub's cache is not mistaken for a whole repository."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which files of a repository belong to each part, told from the listings of published ones."""
+"""Files of a repository that belong to each part, inferred from the listings of published ones."""
 
 import pytest
 

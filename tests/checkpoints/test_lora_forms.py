@@ -50,7 +50,7 @@ SELF_ATTENTION = {name: TEXT[name] for name in (QUERY, OUTPUT)}
 
 
 def fused(tensors, metadata=None, strength=1.0, **options):
-    """What diffusers makes of both networks, by the checkpoint's names."""
+    """Returns both networks as diffusers fuses them, by the checkpoint's names."""
     pipe = StableDiffusionPipeline(
         vae=None, text_encoder=text_encoder(), tokenizer=None, unet=loaded_network(),
         scheduler=None, safety_checker=None, feature_extractor=None,

@@ -22,7 +22,7 @@ from tests.single_files import config_of, single_file, small_checkpoint, write
 
 TINY_EMOJI = BUILT_IN / "tiny-emoji"
 NEUTRAL = {"places", "beside", "config", "facts", "locked", "output", "resources"}
-"""What a job holds and no key does: where things are, and digests that are in it as `source`."""
+"""Arguments of a job that its key leaves out: locations, and digests that it has as `source`."""
 
 
 def joined(folder, states, kind):

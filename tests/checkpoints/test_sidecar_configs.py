@@ -1,4 +1,4 @@
-"""What the scheduler's and the tokenizer's files say of a network."""
+"""Facts about a network in the files of its scheduler and tokenizer."""
 
 import json
 

@@ -77,7 +77,7 @@ def loras(networks):
 
 
 def fused(states, tensors, strength, metadata=None):
-    """What diffusers makes of the three networks, by the names of files."""
+    """Returns the three networks as diffusers fuses them, by the names of files."""
     networks = {"unet": unet(), "text_encoder": text_encoder(), "text_encoder_2": text_encoder_2()}
     for part, network in networks.items():
         drop = "text_model." if part == "text_encoder" else ""

@@ -131,7 +131,8 @@ def checkpoints(tmp_path_factory):
 
 
 def converted(argv, checkpoints, style):
-    """What flags ask for, of a small checkpoint in place of the one that they name."""
+    """Returns the variables that flags become, for a small checkpoint instead of the one that they
+    name."""
     given = TORCH2COREML.read([*argv, "--model-version", str(checkpoints / style)])
     asked = tuple(name for name, value in given.values.items()
                   if name.startswith("convert_") and value is True)
@@ -158,7 +159,7 @@ PARTS = {
     "mlsd217pr227-refiner-alone": "text_encoder_2 vae_decoder vae_encoder unet",
     "mlsd152-equals-form": "text_encoder vae_decoder unet",
 }
-"""What each guide converts, of a checkpoint without a safety checker."""
+"""The components that each guide converts, of a checkpoint without a safety checker."""
 
 
 @pytest.mark.parametrize("name", SHAPES)

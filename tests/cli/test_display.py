@@ -19,7 +19,7 @@ def environment(monkeypatch):
 
 
 def written(work):
-    """What a terminal gets of a display."""
+    """Returns the text that a display writes to a terminal."""
     terminal = Terminal()
     display = Display(Printable(terminal.stream))
     display.total = 25

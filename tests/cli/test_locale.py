@@ -1,4 +1,4 @@
-"""What is printed where the locale has no characters for it.
+"""Output in a locale that lacks its characters.
 
 So do containers without a locale (Megvii-BaseDetection/YOLOX, issue 220).
 """

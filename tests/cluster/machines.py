@@ -68,7 +68,7 @@ class Machines:
 
     @property
     def runs(self):
-        """How often each step ran, by key and kind."""
+        """Returns the number of runs of each step, by key and kind."""
         return Counter(self.runs_file.read_text().splitlines())
 
     def close(self):

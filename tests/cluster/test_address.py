@@ -1,4 +1,4 @@
-"""Where workers may be: on this machine, or behind TLS; nothing that others can reach."""
+"""Addresses of workers: this machine, or behind TLS; nothing that others can reach."""
 
 import pytest
 

@@ -54,7 +54,8 @@ def test_a_worker_dies_and_one_joins_and_no_step_is_made_twice(machines, weights
 
 
 def test_a_checkpoint_that_fails_takes_nothing_with_it_and_is_not_tried_again(machines, tmp_path):
-    """What all share is planned from the first, whose download fails, and then from another."""
+    """The shared steps are planned from the first checkpoint, whose download fails, then from
+    another."""
     paths = {}
     for name in ("cut", "broken", "good", "gone"):
         paths[name] = tmp_path / name / "weights.safetensors"

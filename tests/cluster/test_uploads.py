@@ -1,4 +1,4 @@
-"""What goes to the shared store: bytes weighed against making an artifact again."""
+"""Uploads to the shared store: bytes weighed against making an artifact again."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What came of each test, and which operation it is of."""
+"""Outcomes of coremltools' tests, by the operation that each one tests."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def sampled(operations: Sequence[str], count: int) -> list[int]:
 
 
 def counts(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], Counter]:
-    """How many tests of each (family, operation) have each status."""
+    """Returns the number of tests with each status, by (family, operation)."""
     found: dict[tuple[str, str], Counter] = defaultdict(Counter)
     for outcome in outcomes:
         found[outcome.family, outcome.operation][outcome.status] += 1
@@ -69,7 +69,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def _reasons(outcomes: Sequence[Outcome]) -> list[str]:
-    """Why tests failed or do not apply, the most frequent first."""
+    """Returns the reasons why tests failed or do not apply, the most frequent first."""
     lines = []
     for status in STATUSES[1:]:
         found: dict[str, set[str]] = defaultdict(set)

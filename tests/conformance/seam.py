@@ -32,7 +32,7 @@ class NotApplicable(Exception):
 
 
 class Proxy:
-    """What coremltools takes for Core ML: a model that is read when it first predicts."""
+    """A stand-in for Core ML's proxy in coremltools: it reads the model at the first prediction."""
 
     predictions = 0
 

@@ -1,4 +1,4 @@
-"""What runs again, and what does not: proved by counting."""
+"""Steps that run again after a change and steps that do not, by counting."""
 
 import json
 import os

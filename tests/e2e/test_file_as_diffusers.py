@@ -26,8 +26,8 @@ SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_
 
 
 def converted(file, folder, target, predicts="epsilon", dtype=torch.float32, pad="<|endoftext|>"):
-    """What diffusers makes of the file, saved as a pipeline; `pad` is what its prompts are padded
-    with, as Stability publishes it."""
+    """Returns the pipeline that diffusers loads from the file, saved. Its tokenizer pads with
+    `pad`, as published by Stability."""
     parts = {
         part: network.from_single_file(str(file), config=str(folder), subfolder=part,
                                        local_files_only=True, torch_dtype=dtype)

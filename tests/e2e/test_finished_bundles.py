@@ -42,7 +42,7 @@ def drawn(where, **how):
 
 @pytest.fixture(scope="module")
 def wanted(built):
-    """What the bundle draws with its manifest."""
+    """Returns the image of the bundle with its manifest."""
     return drawn(built.folder / "fp16")[0]
 
 

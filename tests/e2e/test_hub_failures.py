@@ -22,7 +22,7 @@ from tests.e2e.hub_checkpoints import (
 from tests.e2e.project import ROOT
 from tests.waiting import wait_for
 
-# what goes wrong, before anything starts
+# faults before a download starts
 
 
 def test_a_gated_repository_names_the_page_of_its_licence(new_project, hub, monkeypatch):
@@ -128,12 +128,12 @@ def test_a_name_without_hub_is_taken_for_a_folder_and_gets_a_hint(new_project, h
     assert 'did you mean "hub:owner/tiny"?' in printed
 
 
-# what goes wrong on the way
+# faults during a download
 
 
 CDN = "^/[0-9a-f]{64}$"
 PIECE_BYTES = 10 << 20
-"""What huggingface_hub writes at once: up to so much of what has come is lost with a connection."""
+"""The size of huggingface_hub's writes: up to so much is lost when a connection breaks."""
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ def test_offline_works_from_what_was_fetched_before(new_project, hub, tiny, monk
 def test_without_the_hub_its_cache_will_do_for_a_new_store(
     new_project, hub, tiny, monkeypatch, how,
 ):
-    """What is in the cache came by another program."""
+    """The cache was filled by another program."""
     fetched = "".join(f"hf_hub_download('owner/tiny', '{name}');" for name in (
         "unet/config.json", UNET, *(n for n in content() if n.startswith(("tok", "sched")))))
     code = f"from huggingface_hub import hf_hub_download; {fetched}"

@@ -34,7 +34,8 @@ def same_files(one, other):
 
 @pytest.fixture(scope="module")
 def made(packages, tmp_path_factory):
-    """What is made of the packages, with 6 bits and in two chunks as the built bundle is."""
+    """Returns a bundle built from the packages, with 6 bits and in two chunks as the original
+    one."""
     recipe = of(packages, quant="6", chunk="2")
     return Steps(recipe, tmp_path_factory.mktemp("made"))
 

@@ -20,7 +20,8 @@ multiprocessing.set_start_method({method!r})
 
 @pytest.fixture(params=["fork", "spawn"])
 def start_method(request, tmp_path, monkeypatch):
-    """How processes of Python start in all that a test runs: `spawn` is a Mac's way."""
+    """Sets the start method of processes in all that a test runs; `spawn` is the default on a
+    Mac."""
     folder = tmp_path / "site"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(START.format(method=request.param))

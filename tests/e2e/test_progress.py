@@ -1,4 +1,4 @@
-"""What a build shows while it runs, on a terminal and elsewhere."""
+"""Progress of a build, on a terminal and elsewhere."""
 
 import sys
 

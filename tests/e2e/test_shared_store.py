@@ -35,7 +35,7 @@ def pushed(project, url, **words):
 
 
 def output(words):
-    """What a command of sdbuild printed on standard output."""
+    """Returns the standard output of a command of sdbuild."""
     done = subprocess.run([sys.executable, "-m", "sdbuild", *words], cwd=ROOT,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What is logged is printed, as the program prints it."""
+"""Prints the log as the program does."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a build writes down of itself depends on keys alone."""
+"""Records of a build depend on keys alone."""
 
 import dataclasses
 import json

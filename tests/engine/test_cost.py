@@ -1,4 +1,4 @@
-"""What a step will cost: by its own kind of record, or by the size of its network."""
+"""Estimates of a step's cost: from its own kind of record, or from the size of its network."""
 
 import dataclasses
 import json

@@ -20,7 +20,7 @@ def psnr(found, wanted):
 
 
 def predicted(folder, inputs):
-    """What the compiled models of a step give on our executor."""
+    """Returns the outputs of a step's compiled models on the portable executor."""
     given = {name: np.asarray(value, np.float32) for name, value in inputs.items()}
     return load(contents(folder, ".mlmodelc"), "portable", "original").predict(given)
 
@@ -32,7 +32,8 @@ def prompts(pad):
 
 
 def xl_embeddings(checkpoint, part, pad):
-    """What transformers' own text encoder of XL gives for the prompts, by output of ours."""
+    """Returns the embeddings of the prompts by transformers' text encoder of XL, by output of
+    ours."""
     config = json.loads((checkpoint / part / "config.json").read_text())
     network = getattr(transformers, config["architectures"][0])
     net = network.from_pretrained(checkpoint / part).eval()

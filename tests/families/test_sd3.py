@@ -271,7 +271,7 @@ def test_the_bundle_draws_the_image_that_diffusers_draws_with_the_checkpoint(
 
 
 def test_a_bundle_draws_as_the_swift_package_does_from_its_noise(places, variant):
-    """Which guides at 1 too, and has its own scheduler."""
+    """The package's scheduler for this family is its own, and it guides at a scale of 1 too."""
     pipeline = diffusers_pipeline(StableDiffusion3Pipeline, places, COMPONENTS)
     noise = torch.from_numpy(numpy.Stream(3).array((1, 16, HEIGHT // 8, WIDTH // 8)).astype("f4"))
 

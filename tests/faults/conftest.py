@@ -45,7 +45,7 @@ def every(request):
 
 @pytest.fixture(scope="session")
 def counted(request):
-    """What the walks count; with `--accept` it is written into `docs/faults.md`."""
+    """The counts of the walks; `--accept` writes them into `docs/faults.md`."""
     found = tally.Tally()
     yield found
     if request.config.getoption("accept"):

@@ -1,4 +1,5 @@
-"""What a disk may hold after the power failed, by a small model of file systems.
+"""Simulates a power failure: the states that a disk may be in after it, by a small model of file
+systems.
 
 A write lasts once its file is synced, a name once its folder is; a rename is whole or not at all,
 and lasts once the folder that it goes to is synced. Of all that is not synced the disk may hold any
@@ -147,7 +148,7 @@ class Disk:
                 yield f"only {change.names[-1][1]}", {id(change)}, LOST
 
     def what_matters(self, kept, contents):
-        """What such a state holds beside workspaces, locks and unfinished files."""
+        """Returns the files of such a state, without workspaces, locks and unfinished ones."""
         found, now = set(), self._names(kept)
 
         def look(node, path):
@@ -194,7 +195,7 @@ class Disk:
 
 
 def _survived(node, contents):
-    """What the disk holds of a file: what was synced, if nothing was written to it since."""
+    """Returns a file's content on the disk: what was synced, if nothing was written to it since."""
     if contents == KEPT or node.synced == node.content:
         return node.content
     return node.synced or b"" if contents == LOST else bytes(len(node.content))

@@ -1,4 +1,4 @@
-"""What a store and a bundle hold, read without any code of the store."""
+"""Reads a store and a bundle without any code of the store."""
 
 import json
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 import xxhash
 
 KNOWN = ("records", "objects", "roots", "gone.json", "work", "locks", "stamps.json")
-"""What lies in a store by right."""
+"""The files and folders of a store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class View:
 
     @property
     def content(self):
-        """What is there of what was made, whatever is known of where that came from."""
+        """The files of every whole artifact, without the keys of their records."""
         return {frozenset(self.made[key].items()) for key in self.whole}
 
 

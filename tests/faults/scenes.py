@@ -1,4 +1,5 @@
-"""What is disturbed: a few works of a small build, each on a prepared store, and what must hold."""
+"""Scenes for faults: small pieces of a build, each on a prepared store, and what must hold after
+it."""
 
 import os
 import shutil
@@ -35,7 +36,7 @@ SCENES = {scene.name: scene for scene in (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What is there: the store, the bundle, and everything else beside it."""
+    """A snapshot of the disk: the store, the bundle, and everything else in the folder."""
 
     store: reader.View
     bundle: dict | None
@@ -44,8 +45,8 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undisturbed:
-    """What a scene is at its start, after its act, and after what follows; the keys that ran; the
-    calls of its act."""
+    """The snapshots of a scene without faults: at its start, after its act, and after what follows;
+    the keys that ran; the calls of its act."""
 
     calls: list
     start: Look
@@ -112,7 +113,7 @@ class Stage:
                     beside=reader.beside(out, "mine"))
 
     def undisturbed(self, scene):
-        """How a scene goes if nothing disturbs it."""
+        """Runs the scene without a fault."""
         if scene.name not in self._undisturbed:
             shutil.rmtree(self.base / "saved" / scene.name, ignore_errors=True)
             keys = self.reset(scene)

@@ -27,7 +27,7 @@ IN_SCENES = ("killed", "failed", "filled", "links", "copies")
 
 
 class Tally:
-    """How often each fault was tried and what was lost."""
+    """Counts of the faults tried and of the losses."""
 
     def __init__(self):
         self._found = defaultdict(list)

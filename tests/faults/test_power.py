@@ -15,7 +15,7 @@ def states(stage, scene, decide, forgets):
     of the records that were finished before, what `Disk.lay_out` takes for it).
 
     Args:
-        decide: what the file system refuses.
+        decide: returns the error with which the file system refuses a call, or None.
         forgets: operations that the disk forgets.
     """
     stage.undisturbed(scene)
@@ -56,7 +56,7 @@ class Finished:
 
 
 def lost(stage, scene, every, decide=lambda call: None, forgets=lambda call: False):
-    """What is wrong in every so many of those states."""
+    """Returns the problems in a sample of those states, one in so many."""
     found = walk.Walk()
     for what, finished, (disk, kept, contents) in states(stage, scene, decide, forgets):
         found.places += 1

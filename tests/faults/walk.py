@@ -12,7 +12,7 @@ from tests.faults.watch import HALF, KILL, Call
 NEVER = Call(name="never reached", paths=(), pid=0)
 
 FULL = ("open", "write", "mkdir", "rename", "link", "copy", "symlink")
-"""What needs room on the disk."""
+"""Operations that need space on the disk."""
 
 ERRORS = {
     "read": (errno.EIO, errno.EMFILE, errno.EACCES),
@@ -31,17 +31,17 @@ ERRORS = {
     "truncate": (errno.EIO,),
     "flock": (errno.EIO,),
 }
-"""How each operation may fail, as far as its manual says."""
+"""Errors of each operation, as its manual page lists them."""
 
 
 _CHANCE = re.compile(r"[0-9a-f]{32}|\b[0-9a-f]{2}\b|(?<=-)\w{8}\b|\d+-\d+")
-"""What differs between files of one kind: digests, names of chance, numbers of processes."""
+"""The random parts of file names: digests, suffixes of temporary files, process ids."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Walk:
-    """What was tried, of how many places to try, in what that ended, and what was wrong after it.
-    """
+    """The result of a walk: the places tried, of how many, the outcome of each, and the problems
+    found after it."""
 
     points: int = 0
     places: int = 0

@@ -97,7 +97,7 @@ class Call:
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """What came of a run: its exit status, what it gave (or None), what it printed, its calls."""
+    """The result of a run: its exit status, its value (or None), its output, its calls."""
 
     pid: int
     status: int
@@ -107,7 +107,7 @@ class Run:
 
 
 def why_not():
-    """Why nothing can be watched here; empty if it can."""
+    """Returns the reason why nothing can be watched here; empty if it can."""
     if not sys.platform.startswith("linux") or platform.machine() not in TABLES:
         return "needs Linux on x86-64 or 64-bit Arm"
     refusal = "this kernel or container lets no process watch another's calls"

@@ -33,7 +33,8 @@ COMPONENT = Component(
 
 
 class Small(nn.Module):
-    """What networks of Stable Diffusion are made of: blobs, values in place, constants."""
+    """A network with every kind of weight in Stable Diffusion: blobs, values in place,
+    constants."""
 
     def __init__(self):
         super().__init__()

@@ -69,7 +69,8 @@ def weights(program):
 
 
 def direct(program, folder, target="iOS16"):
-    """What coremltools makes of a graph and its weights: the message, and a package of it."""
+    """Returns coremltools' conversion of a graph and its weights: the message, and a package of
+    it."""
     inputs = COMPONENT.inputs[:len(program.graph_signature.user_inputs)]
     spec, file = coreml.lower(
         program, weights(program), replace(COMPONENT, inputs=inputs), target

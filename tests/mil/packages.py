@@ -100,7 +100,7 @@ def structure(path: Path) -> list[tuple]:
 
 
 def squared_error(source: Path, path: Path, tmp_path: Path) -> float:
-    """What the weights of `path` have lost, as coremltools reads them."""
+    """Returns the squared error of the weights in `path`, as coremltools reads them."""
     exact, found = weights(source), dense(path, tmp_path)
     return sum(float(((exact[k].astype(float) - found[k].astype(float)) ** 2).sum())
                for k in exact if exact[k].dtype.kind == "f")

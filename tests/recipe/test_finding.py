@@ -263,7 +263,7 @@ def test_the_table_and_the_recipes_say_the_same_size():
 
 
 def manifest_fields(words):
-    """What a bundle's manifest says of its recipe beside what the parts tell."""
+    """Returns the fields of the recipe that a bundle's manifest has and its parts do not show."""
     return plan(load(words)).steps["bundle"].params
 
 

@@ -1,4 +1,4 @@
-"""Where a command line puts things: homes, and folders that only look like one."""
+"""Paths given on a command line: home folders, and folders that only look like one."""
 
 import pwd
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Why, history and find: causes as people say them, and artifacts by what they were made of."""
+"""Causes of rebuilds in the words of `why` and `history`, and artifacts found by their
+ingredients."""
 
 import json
 
@@ -245,7 +246,7 @@ def test_how_long_steps_take_is_told_if_it_is_known(seconds, time):
 
 
 def test_a_time_that_nobody_measured_is_said_to_be_an_estimate():
-    """What ran like this before needs none, nor does what differs in a parameter."""
+    """Without the word stands a measured cost, or that of a similar step, which is `about`."""
     costs = ({"is_measured": True}, {}, {"is_estimate": True})
     reasons = [Reason(step="s", state=WOULD_RUN, seconds=2.0, peak_bytes=10**6, **cost)
                for cost in costs]

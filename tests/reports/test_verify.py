@@ -151,7 +151,7 @@ AGAIN = ("the damaged bundles stay until `doit build`, with the same settings, "
 
 
 def ends(store):
-    """What verify says after the list of what is damaged, without the size."""
+    """Returns the text of verify after its list of damaged files, without the size."""
     lines = format_verified(verify(store)).splitlines()
     (first,) = [number for number, line in enumerate(lines) if " files of the store, " in line]
     return [re.sub(r", [^,]* read", "", lines[first]), *lines[first + 1:]]
@@ -159,7 +159,7 @@ def ends(store):
 
 @pytest.fixture(params=["linked", "copied"])
 def how(request, monkeypatch):
-    """How a file system without clones puts a bundle in place."""
+    """Puts bundles in place without clones of files: by hard links, or by copies."""
     monkeypatch.setattr(disk, "_clone", lambda source, target: False)
     if request.param == "copied":
         def refuse(*_):

@@ -55,7 +55,7 @@ class Drawn:
 
 
 def killed(folder, look=None, seconds=None):
-    """What a run reports before it is killed; and whether it ended by itself."""
+    """Returns what a run reported before it was killed, and whether it ended by itself."""
     folder.mkdir()
     reading, writing = os.pipe()
     child = os.fork()

@@ -1,4 +1,4 @@
-"""What Apple's Swift package gives: data of a run on Linux, `tests/fixtures/swift`."""
+"""Reference data from runs of Apple's Swift package on Linux, `tests/fixtures/swift`."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What each host has of its own, option by option."""
+"""The options by which each host differs from the others, one by one."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ SHAPE = (1, 4, *CELLS)
 
 
 def noise(rng):
-    """What numpy and PyTorch themselves draw."""
+    """Returns the random numbers of numpy and PyTorch themselves."""
     if rng == "numpy":
         return np.random.RandomState(FOX["seed"]).randn(*SHAPE)
     return torch.randn(SHAPE, generator=torch.Generator().manual_seed(FOX["seed"])).numpy()
@@ -103,7 +103,7 @@ def test_what_the_swift_package_cannot_do_is_refused_by_its_name(small, settings
 
 
 def of_xl(large, **settings):
-    """What XL's U-Net is given in the first step, and the guided prediction."""
+    """Returns the inputs of XL's U-Net in the first step, and the guided prediction."""
     components, seen = dict(large[0]), []
     network = components["unet"]
 

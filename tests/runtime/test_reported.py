@@ -1,4 +1,4 @@
-"""What people reported of other projects, rebuilt small: each says where."""
+"""Bugs that were reported to other projects, rebuilt small; each test names the report."""
 
 import diffusers
 import numpy as np

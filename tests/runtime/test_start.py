@@ -1,4 +1,4 @@
-"""What drawing imports: little, as on small models the imports take longer than the picture."""
+"""Imports of `generate`: few, because with a small model they take longer than the image."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ def test_what_was_kept_away_can_be_imported_afterwards():
 
 
 def test_installed_packages_are_not_listed_for_a_picture_and_can_be_afterwards():
-    """Which takes half of the time that diffusers' import takes."""
+    """The listing takes half of the time that diffusers' import takes."""
     code = (
         "from importlib import metadata\n"
         "calls, real = [], metadata.packages_distributions\n"

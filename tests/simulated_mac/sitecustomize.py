@@ -27,7 +27,8 @@ F_FULLFSYNC = 51
 """Of Darwin's sys/fcntl.h. Linux answers it with EINVAL, as network file systems may on a Mac."""
 LINUX_ONLY = ("/proc/", "/sys/")
 LEFT_BEHIND = (".DS_Store", "._.DS_Store", ".localized")
-"""What the Finder leaves in folders, with the attributes of one where the disk has none."""
+"""Files that the Finder adds to folders, with the AppleDouble file of one for disks without
+attributes."""
 
 
 class MacSys(types.ModuleType):

@@ -1,4 +1,4 @@
-"""Where a store may be."""
+"""Valid and invalid locations of a store."""
 
 import pytest
 

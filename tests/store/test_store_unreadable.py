@@ -1,4 +1,4 @@
-"""What a store cannot read just now is raised from what it has lost."""
+"""Content that cannot be read just now is an error, and is not treated as lost."""
 
 import errno
 import os

@@ -45,7 +45,7 @@ _NEEDED = {
     REFINER: ("TextEncoder2", "VAEDecoder"),
     SD3: ("TextEncoder", "TextEncoder2", TRANSFORMER, "VAEDecoder"),
 }
-"""What is opened for every picture, beside the U-Net."""
+"""Models that a host loads for every picture, besides the U-Net."""
 
 
 @rule(ERROR, SWIFT, "fails when it loads the model: names are exact, and only .mlmodelc loads.")

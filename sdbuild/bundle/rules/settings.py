@@ -21,7 +21,8 @@ from sdbuild.bundle.rules.rule import (
 )
 
 SCALES = {SD: 0.18215, SDXL: 0.13025, REFINER: 0.13025, SD3: 1.5305}
-"""What callers divide latents by, from the family alone. Source: the package's command line."""
+"""The scaling factors that callers hard-code for each family. Source: the package's command
+line."""
 
 
 @rule(WARNING, SWIFT, "uses the output as noise: black or poor images (its issue 81).",

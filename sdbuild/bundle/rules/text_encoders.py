@@ -20,7 +20,7 @@ CLIPS = ("TextEncoder", "TextEncoder2")
 PROJECTION = "MultilingualTextEncoderProjection"
 PROJECTED_TOKENS = 256
 _PROJECTED_WIDTH = 512
-"""What Apple's contextual embeddings give: 256 tokens, 512 wide."""
+"""The width of Apple's contextual embeddings, which are of shape (256 tokens, 512)."""
 T5 = "TextEncoderT5"
 T5_READ = 77
 """The tokens of T5 that hosts read."""

@@ -28,11 +28,12 @@ from sdbuild.base.errors import DigestMismatch, Gated, SourceError, Unreachable
 from sdbuild.checkpoints.hub import blobs
 
 _TRANSPORT = (HfHubHTTPError.__bases__[0], OSError)
-"""What huggingface_hub lets through of the HTTP library that it happens to use, and of sockets."""
+"""Errors that huggingface_hub does not wrap: those of its HTTP library (requests or httpx, by
+version) and of sockets."""
 _OURSELVES = {"library_name": "sdbuild"}
 """For the Hub's statistics."""
 _DISK = (errno.ENOSPC, errno.EDQUOT)
-"""What the file system says without naming a file, as it does of everything else."""
+"""Errors of a full disk, which the file system raises without a file name."""
 
 
 def list_files(place: str, repo: str, revision: str | None) -> tuple[str, dict[str, str]]:
@@ -163,7 +164,7 @@ def _translate(place: str, repo: str, error: BaseException) -> SourceError:
     if isinstance(error, OSError) and (error.filename or error.errno in _DISK):
         return SourceError(f"{error.filename or constants.HF_HUB_CACHE}: {error.strerror}",
                            hint="make room, or put the Hub's cache elsewhere with HF_HUB_CACHE")
-    if type(error) is OSError:  # what huggingface_hub raises for want of a better one
+    if type(error) is OSError:  # huggingface_hub's error without a class of its own
         return Unreachable(f"{place}: {_host()} sent a file of another size than it promised",
                            hint="try again, or another network")
     return Unreachable(f"{place}: cannot reach {_host()}: {_reason(error)}",
@@ -189,7 +190,7 @@ def _refused(place: str, page: str, error: HfHubHTTPError) -> SourceError:
 
 
 def _reason(error: BaseException | None) -> str:
-    """Why a connection failed, from the system's error at the bottom of the chain."""
+    """Returns the cause of a failed connection: the system's error at the bottom of the chain."""
     reason = type(error).__name__
     while error is not None:
         if isinstance(error, OSError) and error.strerror:

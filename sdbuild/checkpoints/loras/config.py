@@ -20,10 +20,10 @@ from sdbuild.base.errors import SourceError
 from sdbuild.base.parsing import Fields, json_file, json_object, shown
 
 METADATA = "lora_adapter_metadata"
-"""Where diffusers keeps it."""
+"""The key of the file's metadata in which diffusers stores the config."""
 
 CONFIG = "adapter_config.json"
-"""Where peft keeps it."""
+"""The file in which peft stores the config."""
 
 _LITERAL = re.compile(r"\^?((?:[\w-]|\\?\.)+)\$?", re.ASCII)
 _MOST = 1 << 20

@@ -209,7 +209,7 @@ def diff(parts: Parts) -> Full:
 KINDS: Mapping[str, Callable[[Parts], Delta]] = {
     "lora": lora, "hada": loha, "lokr": lokr, "diff": diff,
 }
-"""How each kind is made, by what its roles begin with."""
+"""Constructors of each kind of delta, by the prefix of its roles."""
 
 
 def fits(delta: Delta, weight: tuple[int, ...]) -> bool:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 PEFT = "base_model.model."
-"""What peft puts before the names of a network that it wraps."""
+"""The prefix that peft adds to the names of a network that it wraps."""
 
 _WRAPPERS = re.compile(r"_orig_mod[._]|(?:^|(?<=\.))(?:module|base_model\.model)\.")
 """torch.compile, DataParallel and peft each name what they wrap, anywhere in a name."""

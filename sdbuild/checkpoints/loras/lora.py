@@ -23,7 +23,7 @@ from sdbuild.safetensors.tensors import Tensor, metadata, table
 _SHOWN = 8
 _LONGEST = 200
 _PROMPTED = (".attn2.to_k.weight", ".attn2.to_v.weight")
-"""What takes the prompt in a U-Net, as wide as it is."""
+"""Suffixes of a U-Net's weights whose input width is that of the prompt's embedding."""
 _GENERATIONS = {768: "1", 1024: "2", 2048: "XL", 1280: "XL's refiner"}
 _HINT = ("a LoRA changes the checkpoints of the model that it was made for: here one of "
          "Stable Diffusion 1, 2, XL or 3, for its U-Net or transformer and text encoders")

@@ -39,7 +39,7 @@ class Merged(Tensor):
             SourceError: a sum is more than its type holds, or no number; or its type is none of
                 floats.
         """
-        with np.errstate(all="ignore"):  # what is not finite is found below
+        with np.errstate(all="ignore"):  # values that are not finite are found below
             additions = self._additions()
             for data, block in self._blocks(additions):
                 made = encoded(block, self.dtype)
@@ -105,7 +105,7 @@ _Addition = Callable[[np.ndarray, int, int], None]
 """Changes a block in place, of the rows from `first` to before `end`."""
 
 _Factor = Callable[[np.ndarray, int, int], np.ndarray]
-"""What a block is multiplied with."""
+"""Returns the factor that a block is multiplied with, for its rows from `first` to before `end`."""
 
 
 def _add(factor: np.float32, rows: Rows, block: np.ndarray, first: int, end: int) -> None:

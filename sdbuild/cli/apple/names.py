@@ -18,7 +18,7 @@ NAMES = {
     "transformer": ("MultiModalDiffusionTransformer", "mmdit"),
     "text_encoder_3": ("TextEncoderT5", "text_encoder_t5"),
 } | model_names.NAMES
-"""What each component is called in `Resources`, and in packages; T5 has no package there."""
+"""Names of each component in `Resources` and as a package; T5 has no package there."""
 
 RESOURCES = "Resources"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)

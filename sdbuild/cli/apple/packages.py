@@ -1,4 +1,5 @@
-"""What Apple's converter does with packages that lie in its folder: palettes, chunks, compiling.
+"""Palettizes, chunks and compiles existing packages, as Apple's converter does in its output
+folder.
 
 It takes packages as they are, whoever made them; so does this, but what it makes is never stale.
 """

@@ -71,7 +71,7 @@ def wanted(flags: Given, asked: tuple[str, ...], facts: MutableMapping[str, Any]
 
     Args:
         asked: the flags `convert_…` whose components are to be converted now.
-        facts: what is known of repositories, which grows.
+        facts: a cache of facts about repositories, added to.
 
     Raises:
         RecipeError: flags that do not go together, or do not fit the checkpoint.

@@ -44,7 +44,7 @@ def command(recipe: str, is_written: bool, words: dict[str, str], is_json: bool)
     builder = Builder(plan(found.recipe.with_lock(None)), store, found.ram_bytes)
     names = [step.name for step in builder.plan.steps.values() if step.kind == "download"]
     builder.reach_sources(names)
-    with redirect_stdout(sys.stderr if is_json else sys.stdout):  # what is fetched
+    with redirect_stdout(sys.stderr if is_json else sys.stdout):  # progress of downloads
         records = {name: builder.make_all(name) for name in names}
     made = lockfile.Lock(
         parts={name.partition(":")[2]: {entry.path: sha256_file(builder.file(record, entry.path))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sdbuild.recipe.catalogue import Variant
 
 _MOST_JOBS = 256
-"""What GitHub takes of one matrix."""
+"""GitHub's limit on jobs per matrix."""
 
 
 @as_command()

@@ -29,7 +29,7 @@ def command(bundle: Path, component: str, words: dict[str, str], is_json: bool) 
     from sdbuild.recipe.settings import settings
 
     builder = Builder.of(settings(words))
-    with redirect_stdout(sys.stderr if is_json else sys.stdout):  # what is made or fetched
+    with redirect_stdout(sys.stderr if is_json else sys.stdout):  # progress of steps and downloads
         record = relink(real_path(bundle), component, builder)
     if is_json:
         print_json(bundle=str(bundle), warnings=list(record.facts["warnings"]),

@@ -40,7 +40,7 @@ _LOSSES = 5
 @as_command()
 @click.argument("bundles", type=OutsidePath(), nargs=-1, metavar="[BUNDLE]...")
 @click.option("--losses", type=click.IntRange(min=0), default=_LOSSES, metavar="N",
-              help="How many operations of each component to list that lose precision in fp16.")
+              help="List up to N operations of each component that lose precision in fp16.")
 @weight_bytes_option
 @recipe_variables(with_image=True)
 @json_option

@@ -11,7 +11,7 @@ from sdbuild.cli.options import as_command, json_option, print_json, variables
 from sdbuild.recipe.fields import SETTING_FIELDS, VARIABLES, VARIANT_FIELD
 
 _PLACES = ("source", "config", "vae", "refiner_source", "lora", "controlnet")
-"""Where files lie here that the card only names."""
+"""Variables that map the files named by a card to local ones."""
 
 
 @as_command()

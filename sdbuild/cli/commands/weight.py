@@ -28,7 +28,7 @@ def command(recipe: str, component: str, tensor: str, words: dict[str, str], is_
 
     found = settings(with_model(words, recipe))
     chosen = component_of(found.recipe, component)
-    with redirect_stdout(sys.stderr if is_json else sys.stdout):  # what is fetched
+    with redirect_stdout(sys.stderr if is_json else sys.stdout):  # progress of downloads
         stops = follow(Builder.of(found), chosen, tensor)
     if is_json:
         print_json(component=chosen.name, tensor=tensor,

@@ -11,7 +11,7 @@ import numpy as np
 from sdbuild.mil.compress.kmeans import histogram, nearest, palette
 
 _LEAST_SHARE = np.float32(1e-3)
-"""What every element counts beside its sensitivity: of the mean."""
+"""The weight added to every element's sensitivity, as a share of the mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

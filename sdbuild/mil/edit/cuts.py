@@ -17,10 +17,10 @@ from sdbuild.mil.ir.program import Blob, Block, Function, Operation, TensorType,
 from sdbuild.mil.ir.traverse import blobs, is_constant, uses, walk
 
 TOLERANCE = 0.15
-"""How far from an equal share of the bytes a chunk may be for the sake of a smaller crossing."""
+"""The largest deviation of a chunk from an equal share of the bytes, for a smaller crossing."""
 
 _FEATURES = {"fp16": "fp32", "fp32": "fp32", "int32": "int32"}
-"""How a value crosses: as the data type that hosts expect of a feature."""
+"""Data types of values that cross between chunks, as the types of features that hosts expect."""
 
 _MOST_DIMENSIONS = 5  # of a feature
 

@@ -23,7 +23,7 @@ LARGEST_ELEMENTS = 1 << 31
 """Of one value; more is taken for a broken shape, and refused before it is allocated."""
 
 Argument = object
-"""What an operation is called with: a tensor, a plain Python value, a list of them, or None."""
+"""An argument of an operation: a tensor, a plain Python value, a list of them, or None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class LazyConstant:
 
 
 Source: TypeAlias = str | LazyConstant | Tensor
-"""Where an operand comes from: the value of a name, a constant to decode, or one in place."""
+"""The source of an operand: the name of a value, a constant to decode, or one in place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

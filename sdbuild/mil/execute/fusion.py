@@ -53,7 +53,7 @@ _FRESH = _ELEMENTWISE | _ALONG_LAST | {
 
 _FLOATS = ("fp16", "fp32")
 Part = tuple[slice, ...]
-"""Which part of the leading axes a slice takes."""
+"""The part of the leading axes that a slice takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +156,7 @@ def _tensors(step: Instruction) -> Iterator[tuple[str, Source]]:
         yield name, operand.sources[0]
 
 
-# how it is found
+# finding fusions
 
 
 def fuse_chains(block: ExecutableBlock) -> ExecutableBlock:

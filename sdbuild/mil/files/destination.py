@@ -51,7 +51,7 @@ def refuse_file(folder: Path) -> None:
 
 
 RESULT = "result"
-"""What a folder of `written_atomically` gives to its destination."""
+"""The name inside a folder of `written_atomically` that is moved to the destination."""
 
 
 @contextmanager

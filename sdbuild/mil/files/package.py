@@ -34,7 +34,7 @@ ROOT = f"Data/{_AUTHOR}"
 """The folder of a package that `@model_path` stands for."""
 _LARGEST_MANIFEST_BYTES = 1 << 24
 _LARGEST_MODEL_BYTES = (1 << 31) - 1
-"""What protobuf can hold in one message."""
+"""Protobuf's limit on the size of one message."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Whether a program means anything: what runs, edits and compiles it asks before it works.
+"""Checks that a program is well formed, before it is run, edited or compiled.
 
 `inspect/verify.py` reports more: what is not used, and all that the weight files hold.
 """

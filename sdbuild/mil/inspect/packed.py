@@ -1,4 +1,4 @@
-"""How the weights of a program are packed, which its operations show."""
+"""Reads how the weights of a program are packed, from the operations that unpack them."""
 
 from __future__ import annotations
 

@@ -57,9 +57,9 @@ BY_PROTO = {dtype.proto: dtype for dtype in _ALL}
 BY_BLOB = {dtype.blob: dtype for dtype in _ALL if dtype.blob is not None}
 FLOATS = ("fp16", "fp32", "fp64")
 PALETTE_BITS = (1, 2, 3, 4, 6, 8)
-"""How many bits the index of a palette may have."""
+"""Bits that the index of a palette may have."""
 INTEGER_BITS = (4, 8)
-"""How many bits a quantized weight may have."""
+"""Bits that a quantized weight may have."""
 
 
 def packed_bytes(dtype: str, count: int) -> int:

@@ -136,7 +136,7 @@ class Value:
 
 
 Binding = str | Value
-"""What an argument is bound to: the name of a value, or a constant written in place."""
+"""The value of an argument: the name of another value, or a constant written in place."""
 
 
 @dataclass(frozen=True, slots=True)

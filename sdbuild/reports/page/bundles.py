@@ -40,19 +40,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How a report is made.
+    """Settings of a report.
 
     Attributes:
-        ask: gives what is asked of a bundle of which no images are known.
-        reference: gives what all are compared with, from the first bundle; None for each one's own
+        ask: returns the request to generate of a bundle without known images.
+        reference: returns the reference of all, from the first bundle; None for each one's own
             original, or else the first.
-        requests: those that the images of a bundle must be of; None for any.
-        is_asked: whether images are generated even where the store knows some.
-        store: where its records are looked for.
-        floors: of components, where they are not their family's.
-        accepted: why broken images of palettes are accepted.
-        command: what makes the report again.
-        losses: how many operations of a component are told that lose precision.
+        requests: those of the images to show; None for any.
+        is_asked: images are generated even if the store has some.
+        store: the one with its records.
+        floors: of components, if other than their family's.
+        accepted: the reason to accept broken images of palettes.
+        command: the one that makes the report again.
+        losses: the most operations of a component to list that lose precision.
     Units:
         weight_bytes: of decoded weights that the executor keeps of a component, all if None.
     """

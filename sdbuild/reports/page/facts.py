@@ -1,4 +1,4 @@
-"""What a finished bundle says of itself: its parts, its rules and hosts, its provenance."""
+"""Reads the facts of a finished bundle: its parts, its rules and hosts, its provenance."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ _INK, _MUTED, _GRID = "#010101", "#020202", "#030303"
 _SERIES = ("#040404", "#050505", "#060606", "#070707", "#080808", "#090909")
 _COLOURS = {_INK: "--ink", _MUTED: "--muted", _GRID: "--line"} | {
     colour: f"--series-{number}" for number, colour in enumerate(_SERIES, 1)}
-"""What stands for a colour of the page in the SVG, and the property that has it there."""
+"""Placeholder colours that matplotlib writes into the SVG, and the CSS property put in place of
+each."""
 _SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "sdbuild", "font.size": 10, "axes.edgecolor": _GRID,
     "axes.labelcolor": _MUTED, "xtick.color": _MUTED, "ytick.color": _MUTED, "text.color": _INK,

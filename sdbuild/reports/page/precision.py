@@ -1,4 +1,4 @@
-"""Where a bundle loses precision by computing in fp16: which operations, in which layers."""
+"""Finds the operations that lose precision in fp16, and the layers that they belong to."""
 
 from __future__ import annotations
 

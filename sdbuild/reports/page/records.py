@@ -1,4 +1,4 @@
-"""What a store knows of a bundle, wherever that lies now: it is found by its manifest."""
+"""Finds a store's records of a bundle by its manifest, wherever the bundle is now."""
 
 from __future__ import annotations
 

@@ -115,14 +115,14 @@ class Variant:
     """A bundle.
 
     Attributes:
-        label: what tells it from the others, as short as it goes.
+        label: its difference from the others, as short as possible.
         series: those with the same one are a line in the plot.
         sheet: the number of the sheet that its images are compared with.
         verdict: one of `WORDS`, `NOT_JUDGED` or `REFERENCE`.
-        accepted: why broken images are accepted; empty if they are not.
+        accepted: the reason to accept broken images; empty if there is none.
         sources: the digests of the files that it was made from.
-        command: what builds it again.
-        notes: what was assumed of it.
+        command: the one that builds it again.
+        notes: assumptions about it.
     """
 
     name: str

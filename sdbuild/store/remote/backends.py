@@ -97,7 +97,7 @@ class HTTP(ObjectStore):
     """A server that takes files by `PUT`."""
 
     _LOCAL = ("locks/store", "stamps.json", "hub.json", "gone.json")
-    """What builds leave in a local store."""
+    """Files of a local store that a server may have, if it was copied there."""
 
     def put(self, source: Path, name: str) -> None:
         """As `Backend` says."""
@@ -171,8 +171,8 @@ class Folder(ObjectStore):
 class Kind:
     """The backend of a URL scheme.
 
-    `package`: what must be installed for it; `takes_user`: whether a URL may hold a user. Else the
-    driver would send it as a bucket's name.
+    `package`: its requirement; `takes_user`: a URL may hold a user, which the driver would
+    otherwise send as a bucket's name.
     """
 
     backend: type[Backend]

@@ -30,7 +30,7 @@ _MOST_FILES = 10_000
 _HEX = {32: re.compile(r"[0-9a-f]{32}"), 64: re.compile(r"[0-9a-f]{64}")}
 _STEP = re.compile(r"[a-z0-9_]+(:[a-z0-9_]+)?")
 _CONTROL = re.compile(r"\\u00[01][0-9a-f]|\\u00[89][0-9a-f]|\x7f|\\[bf]")
-"""What would steer a terminal, as JSON writes it."""
+"""Control characters as JSON escapes them: printed, they would steer a terminal."""
 
 
 class Unsound(Exception):
@@ -60,7 +60,7 @@ def decoded(content: bytes, key: Key, ingredients: Mapping[str, Any], secret: st
 
     Args:
         key, ingredients: of the step that it must be of.
-        secret: what it must be signed with, if there is one.
+        secret: the key that it must be signed with, if there is one.
 
     Raises:
         Unsound: it is not what it must be.

@@ -42,7 +42,7 @@ class Transport:
     """The files below a URL, or in a folder.
 
     Args:
-        timeout_s: how long a call may take beside what its bytes need.
+        timeout_s: the limit of a call, on top of the time that its bytes need.
 
     Raises:
         RecipeError: the URL is none that can be used.

@@ -294,7 +294,7 @@ def test_edits_write_what_the_library_does(source, tmp_path, mil, mil_json):
         assert mil("verify", tmp_path / name)[0] == 0
 
 
-# how it ends
+# exit status
 
 
 @pytest.mark.parametrize("command", COMMANDS)

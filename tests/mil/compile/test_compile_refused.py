@@ -1,4 +1,4 @@
-"""What has a compiled form that is not known, or none, is refused."""
+"""Programs without a known compiled form are refused."""
 
 import struct
 from dataclasses import replace

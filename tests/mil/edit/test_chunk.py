@@ -46,7 +46,8 @@ def named(tmp_path, count):
 
 
 def in_a_row(paths, inputs):
-    """What a host gets: each chunk sees the whole's inputs and the outputs of the one before."""
+    """Returns the output of chunks run as a host does: each gets the whole's inputs and the outputs
+    of the one before."""
     found = {}
     for path in paths:
         model = read_package(path)

@@ -1,4 +1,4 @@
-"""Where edits and the compiler write: only where nothing is, and whole or not at all."""
+"""Edits and the compiler write only to a path that does not exist, and whole or not at all."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is read is written back, the message itself being what is expected."""
+"""Packages survive reading and writing, with the protobuf message as the expected value."""
 
 from dataclasses import replace
 
@@ -237,7 +237,7 @@ def test_a_number_too_large_for_its_type_is_refused():
         decode_program(program)
 
 
-# what packages may hold
+# contents of packages
 
 
 def flexible(path):

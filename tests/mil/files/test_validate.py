@@ -1,4 +1,4 @@
-"""What `verify` calls meaningless, no edit and no compiler takes."""
+"""Programs that `verify` calls malformed are refused by every edit and the compiler."""
 
 import pytest
 

@@ -21,7 +21,7 @@ def text(element):
 
 
 def captions(tree):
-    """What stands beneath each image, sheet by sheet."""
+    """Returns the captions of the images, sheet by sheet."""
     return [[text(each(figure, "figcaption")[0]) for figure in each(sheet, "figure")]
             for sheet in each(tree, "div", "sheet")]
 

@@ -32,7 +32,7 @@ class Door(paramiko.ServerInterface):
 
 
 def answered(call):
-    """What a call of the operating system gives, or its error in the words of SFTP."""
+    """Returns the result of a system call, or its error as a status of SFTP."""
     def answer(*arguments):
         try:
             found = call(*arguments)

@@ -1,4 +1,4 @@
-"""What runs, and what does not, when builds share a store: counted with three small stages."""
+"""Steps that run when builds share a store, counted with three small stages."""
 
 import json
 

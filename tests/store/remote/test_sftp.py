@@ -1,4 +1,4 @@
-"""What is SFTP's own: whom we talk to, and servers that cannot rename onto a file."""
+"""Special cases of SFTP: host keys, and servers that cannot rename onto a file."""
 
 import threading
 

@@ -90,7 +90,7 @@ def test_more_bytes_than_were_promised_are_refused(tmp_path):
 
 
 def connections(listener):
-    """How many have connected to a listener that accepted none so far."""
+    """Returns the number of connections to a listener that accepted none so far."""
     for count in range(100):
         try:
             listener.accept()[0].close()

@@ -1,4 +1,4 @@
-"""Whose records are believed, with a secret and without one: counted by what runs."""
+"""Trust in the records of others, with a secret and without one, counted by the steps that run."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is drawn is held against the distribution; no two generators give the same numbers."""
+"""Random values are tested against their distribution; no two generators give the same numbers."""
 
 import numpy as np
 import pytest
