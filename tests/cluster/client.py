@@ -1,4 +1,4 @@
-"""`python -m tests.cluster.client ADDRESS CACHE REMOTE WEIGHTS…`: builds four variants of each.
+"""`python -m tests.cluster.client ADDRESS CACHE REMOTE NBITS,… WEIGHTS…`: builds variants of each.
 
 Prints lines as they come, and last the failures and the digests of the bundles as JSON.
 """
@@ -15,12 +15,10 @@ from sdbuild.store import Store
 from sdbuild.store.remote.remote import remote_at
 from tests.cluster.stages import plan
 
-NBITS = (2, 4, 6, 8)
 
-
-def main(address, cache, remote, *weights):
-    plans = {made.recipe.variant: made for path in weights for nbits in NBITS
-             for made in [plan(path, nbits)]}
+def main(address, cache, remote, nbits, *weights):
+    plans = {made.recipe.variant: made for path in weights for number in nbits.split(",")
+             for made in [plan(path, int(number))]}
     found = types.SimpleNamespace(cache=Path(cache), ram_bytes=None)
     wanted = Wanted(builders=Builder.of_plans(plans, found), steps=lambda each: ["bundle"],
                     architectures=lambda step: "one", remote=remote, jobs=2)

@@ -26,7 +26,8 @@ class Machines:
         self.processes = {}
         self.start("scheduler", "--port", "0", "--scheduler-file", str(folder / "address"),
                    "--no-dashboard")
-        wait_for(lambda: (folder / "address").exists() and (folder / "address").stat().st_size)
+        wait_for(lambda: (folder / "address").exists() and (folder / "address").stat().st_size,
+                 self.processes["scheduler"])
 
     @property
     def address(self):
@@ -45,22 +46,38 @@ class Machines:
                    "--no-dashboard", "--local-directory", str(self.folder / f"{name}-dask"),
                    **environment)
 
+    def wait_for_worker(self, name):
+        """Waits until a worker has joined."""
+        wait_for(lambda: "Registered" in (self.folder / f"{name}.log").read_text(),
+                 self.processes[name])
+
     def environment(self, **more):
         return os.environ | {
             "PYTHONPATH": os.pathsep.join([str(SITE), str(ROOT)]), RUNS: str(self.runs_file),
-            "OMP_NUM_THREADS": "1"} | more
+            "OMP_NUM_THREADS": "1",
+            "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.folder.parent / "pyc"),
+        } | more
 
-    def client(self, *weights, cache="client", address=None, **environment):
+    def client(self, *weights, nbits=(4, 8), cache="client", address=None, **environment):
         """Starts to build on the workers; a process, whose lines can be read."""
         return subprocess.Popen(
             [sys.executable, "-m", "tests.cluster.client", address or self.address,
-             str(self.folder / cache), str(self.folder / "shared"), *map(str, weights)],
+             str(self.folder / cache), str(self.folder / "shared"),
+             ",".join(map(str, nbits)), *map(str, weights)],
             env=self.environment(**environment), cwd=self.folder, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE)
 
     def built(self, *weights, **options):
         """Builds; what the client printed last, and the lines before that."""
         return result(self.client(*weights, **options))
+
+    def wait_for_runs(self, number, client):
+        """Waits until that many steps ran for a client, which has more to do then."""
+        try:
+            wait_for(lambda: sum(self.runs.values()) >= number, client)
+        except AssertionError:
+            client.kill()
+            raise AssertionError("\n".join(client.communicate())) from None
 
     def kill(self, name):
         self.processes[name].send_signal(signal.SIGKILL)
