@@ -18,6 +18,9 @@ from sdbuild.models import network
 from sdbuild.models.parameters import NET
 from sdbuild.recipe.project import BUILT_IN
 
+_BLOCK = 1 << 22
+"""Weights are written so many at a time, each from somewhere in a pool of twice as many."""
+
 _UNET = {
     "_class_name": "UNet2DConditionModel", "act_fn": "silu", "center_input_sample": False,
     "block_out_channels": [320, 640, 1280, 1280], "downsample_padding": 1,
@@ -132,9 +135,13 @@ def _write(path: Path, shapes: Mapping[str, tuple[int, ...]], seed: int) -> None
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     rng = np.random.default_rng(seed)
+    pool = rng.standard_normal(2 * _BLOCK, np.float32)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for shape in shapes.values():
             fan_in = max(int(np.prod(shape[1:])), 1)
-            values = rng.standard_normal(int(np.prod(shape)), np.float32) / np.sqrt(fan_in)
-            file.write(values.astype(np.float16).tobytes())
+            count = int(np.prod(shape))
+            for first in range(0, count, _BLOCK):
+                start = int(rng.integers(_BLOCK))
+                values = pool[start:start + min(_BLOCK, count - first)] / np.float32(fan_in**0.5)
+                file.write(values.astype(np.float16).tobytes())

@@ -35,7 +35,8 @@ class Network:
         """Returns the networks in a recipe's fields.
 
         Raises:
-            RecipeError: no host sends the family's U-Net such a batch.
+            RecipeError: no host sends the family's U-Net such a batch, or its networks have no
+                such setting.
         """
         if fields["batch"] not in family.batches:
             raise RecipeError(
@@ -46,6 +47,11 @@ class Network:
             raise RecipeError(
                 f"clip_skip={fields['clip_skip']} for {family.title}, expected 1",
                 hint="its U-Net takes the embedding of the last layer but one, always")
+        if fields["attention"] != "original" and not any(
+                c.takes("attention") for c in family.components):
+            raise RecipeError(
+                f"attention={fields['attention']} for {family.title}, expected original",
+                hint="its transformer has one layout of attention, for CPU and GPU")
         sizes = fields["size"]
         width_px, height_px = sizes[0]
         return cls(width_px=width_px, height_px=height_px, batch=fields["batch"],

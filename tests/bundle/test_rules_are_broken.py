@@ -76,6 +76,7 @@ MORE = {
         "controlnet/NetA", "metadata.json", old=b'"Fill"', new=b'"Ios16.einsum"')),
     "predicts_noise": (SD, says(prediction_type="v_prediction")),
     "schedule_is_the_built_in_one": (SD, says(scheduler={"beta_schedule": "linear"})),
+    "steps_are_shifted_by_three": (SD3, says(scheduler={"use_dynamic_shifting": True})),
     "scale_factor_is_the_familys": (XL, says(scale_factor=0.18215)),
     "prompts_are_padded_with_the_end_token": (SD, says(pad_token="!")),
     "guidance_is_at_least_one": (XL, draw(guidance=0.0)),

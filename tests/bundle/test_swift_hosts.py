@@ -6,10 +6,22 @@ import pytest
 
 from sdbuild.bundle.contract import violations
 from sdbuild.bundle.rules.rule import ERROR
-from tests.bundle.probes import CHANGES, OF_THE_CALLER, UNSEEN
+from tests.bundle.probes import CHANGES, OF_THE_CALLER, UNSEEN, draw
 from tests.bundle.small_bundles import DECLARED, FIXTURES, SmallBundle
 
 PROBES = {probe["id"]: probe for probe in json.loads((FIXTURES / "probes.json").read_text())}
+
+SCENARIOS = {each["id"]: each for each in json.loads((FIXTURES / "scenarios.json").read_text())}
+DREW_SOMETHING_ELSE = {
+    "sd3-guidance-0": "guidance: found 0", "xl-guidance-0": "guidance: found 0",
+    "xl-guidance-half": "guidance: found 0.5",
+    **{f"turbo-dpm-linspace-{steps}-g0": "guidance: found 0" for steps in (1, 2, 3, 4)},
+    "xl-base-refiner-1-step": "at least 2 beside a refiner",
+}
+"""Pictures that are not what was asked for, by `facts.json` of the runs: that of the negative
+prompt, or the refiner's alone."""
+NOT_OF_BUNDLES = {"sd3-img2img": "a starting image", "turbo-flow---1-g1": "the scheduler of SD 3"}
+"""Asked for by a caller; no bundle says it."""
 
 
 def errors(folder):
@@ -19,6 +31,29 @@ def errors(folder):
 @pytest.mark.parametrize("scenario", DECLARED)
 def test_a_bundle_that_drew_a_picture_has_no_error(scenario, tmp_path):
     assert errors(SmallBundle(scenario).write(tmp_path / "bundle")) == []
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_settings_that_a_picture_was_drawn_with_are_no_error_and_those_that_failed_are(
+    scenario, tmp_path,
+):
+    ran = SCENARIOS[scenario]
+    asked = {name: ran["settings"][name] for name in ("steps", "guidance", "scheduler", "count")
+             if name in ran["settings"]}
+    if ran["settings"].get("spacing") in ("karras", "linspace", "leading"):
+        is_karras = ran["settings"]["spacing"] == "karras"
+        asked |= {"karras": True} if is_karras else {"spacing": ran["settings"]["spacing"]}
+    bundle = SmallBundle(ran["bundle"])
+    draw(**asked)(bundle)
+
+    found = "\n".join(map(str, errors(bundle.write(tmp_path / "bundle"))))
+
+    if scenario in DREW_SOMETHING_ELSE:
+        assert DREW_SOMETHING_ELSE[scenario] in found
+    elif ran["finished"] or scenario in NOT_OF_BUNDLES:
+        assert not found
+    else:
+        assert "draw.steps: found 1" in found
 
 
 @pytest.mark.parametrize("probe", CHANGES)

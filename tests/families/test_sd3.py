@@ -1,11 +1,13 @@
 """Stable Diffusion 3 and 3.5: tiny checkpoints of their shapes, from the folder to a bundle."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Img2ImgPipeline,
     StableDiffusion3Pipeline,
@@ -14,8 +16,9 @@ from PIL import Image
 from transformers import AutoTokenizer, T5EncoderModel
 
 from sdbuild.base.digest import digest_file
-from sdbuild.base.errors import RecipeError, SourceError
+from sdbuild.base.errors import BundleError, RecipeError, SourceError
 from sdbuild.base.filenames import contents
+from sdbuild.bundle.contract import violations
 from sdbuild.bundle.manifest import load_bundle
 from sdbuild.bundle.request import Request
 from sdbuild.checkpoints.normalized import ARCHITECTURE
@@ -176,13 +179,21 @@ def test_another_checkpoint_of_the_architecture_is_bound_to_the_same_program(var
         assert psnr(found["denoiser_output"], wanted.numpy()) >= 65
 
 
-def test_the_transformer_in_chunks_with_palettes_predicts_as_the_whole_one(places, variant):
-    """Hosts load it whole; the chunks are for those that will not have so much at once."""
-    whole, halves = (variant(quant="8", chunk=chunk)["compile:transformer"] for chunk in "12")
-    [(inputs, _)] = transformer_cases(places("sd3.5-medium"), WIDTH, HEIGHT, TIMESTEPS[1:2])
+def test_a_bundle_with_the_transformer_in_chunks_draws_as_with_the_whole_one(variant):
+    """Hosts load it whole, of which the build warns; `generate` runs the chunks."""
+    request = Request(prompt="a red fox", negative="", guidance=4.5, steps=2, seed=3, count=1,
+                      scheduler="flow_euler")
+    whole, halves = (variant(quant="8", palettize="transformer", chunk=chunk)["bundle"]
+                     for chunk in "12")
 
-    assert len(contents(halves, ".mlmodelc")) == 2
-    assert psnr(*(predicted(folder, inputs)["denoiser_output"] for folder in (halves, whole))) >= 65
+    broken = [(each.rule, each.level) for each in violations(halves) if "transformer" in each.rule]
+    pictures = [next(iter(Pipeline(load_bundle(folder), "portable").draw(request))).image
+                for folder in (whole, halves)]
+    assert ("the_transformer_is_whole", "warning") in broken
+    assert ("the_transformer_is_whole", "warning") not in [
+        (each.rule, each.level) for each in violations(whole)]
+    assert len(load_bundle(halves).models["transformer"]) == 2
+    assert picture_db(*pictures) >= 50
 
 
 def test_a_bundle_has_what_hosts_look_for(variant):
@@ -270,6 +281,27 @@ def test_the_bundle_draws_the_image_that_diffusers_draws_with_the_checkpoint(
     assert picture_db(found.image, wanted) >= 50
 
 
+def test_a_schedule_that_depends_on_the_size_of_the_picture_is_that_of_diffusers(places, variant):
+    """Apple's Swift package has one of its own."""
+    pipeline = diffusers_pipeline(StableDiffusion3Pipeline, places, COMPONENTS)
+    config = {**pipeline.scheduler.config, "use_dynamic_shifting": True, "base_shift": 0.3,
+              "max_shift": 2.5, "base_image_seq_len": 64}
+    pipeline.scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
+    bundle = replace(load_bundle(variant()["bundle"]), scheduler=config)
+    request = Request(prompt="a red fox", negative="", guidance=4.5, steps=3, seed=3, count=1,
+                      scheduler="flow_euler")
+
+    wanted = pipeline(
+        "a red fox", negative_prompt="", guidance_scale=4.5, num_inference_steps=3,
+        width=WIDTH, height=HEIGHT, max_sequence_length=77,
+        generator=torch.Generator().manual_seed(3)).images[0]
+    [found] = Pipeline(bundle, "portable").draw(request)
+
+    assert picture_db(found.image, wanted) >= 50
+    with pytest.raises(BundleError, match="use_dynamic_shifting"):
+        [*Pipeline(bundle, "portable").draw(replace(request, scheduler="flow_heun"))]
+
+
 def test_a_bundle_draws_as_the_swift_package_does_from_its_noise(places, variant):
     """The package's scheduler for this family is its own, and it guides at a scale of 1 too."""
     pipeline = diffusers_pipeline(StableDiffusion3Pipeline, places, COMPONENTS)
@@ -313,6 +345,13 @@ def test_a_picture_larger_than_the_table_of_positions_is_refused(variant):
 def test_a_batch_that_no_host_sends_is_refused(variant):
     with pytest.raises(RecipeError, match="batch=1 for Stable Diffusion 3, expected 2"):
         variant(batch="1")
+
+
+def test_a_layout_of_attention_that_the_transformer_does_not_have_is_refused(variant):
+    """The bundle's name would tell one that it does not have."""
+    with pytest.raises(RecipeError, match="attention=split_einsum for Stable Diffusion 3, expected "
+                                          "original"):
+        variant(attention="split_einsum")
 
 
 def diffusers_pipeline(kind, places, components):

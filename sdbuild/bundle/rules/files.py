@@ -53,8 +53,19 @@ def has_the_models_of_every_picture(bundle: Opened) -> Iterator[Finding]:
     """A bundle has its text encoders, a VAE decoder and, of SD 3, a transformer, all compiled."""
     is_multilingual = "MultilingualTextEncoderProjection" in bundle.models
     for name in _NEEDED[bundle.family]:
-        if name not in bundle.models and not (name == "TextEncoder" and is_multilingual):
+        is_cut = name == TRANSFORMER and bundle.denoiser(name)
+        if name not in bundle.models and not is_cut and not (
+                name == "TextEncoder" and is_multilingual):
             yield Finding(f"{name}{SUFFIX}", _nearest(bundle, name), "the model")
+
+
+@rule(ERROR, SWIFT, "looks for the whole model and fails when it loads it.", families=(SD3,),
+      by_checkpoint=True)
+def the_transformer_is_whole(bundle: Opened) -> Iterator[Finding]:
+    """The transformer of SD 3 is in one piece."""
+    if TRANSFORMER not in bundle.models and (chunks := bundle.denoiser(TRANSFORMER)):
+        yield Finding(f"{TRANSFORMER}{SUFFIX}", names(model.file for model in chunks),
+                      "the whole model (chunk=1)")
 
 
 @rule(ERROR, SWIFT, "fails when it loads the U-Net.", families=UNETS)
@@ -255,6 +266,7 @@ def _below(bundle: Opened, name: str) -> list[str]:
 
 FILES = (
     has_the_models_of_every_picture,
+    the_transformer_is_whole,
     has_a_unet,
     has_a_unet_for_pictures_without_controlnets,
     chunks_come_in_pairs,

@@ -43,6 +43,17 @@ def schedule_is_the_built_in_one(bundle: Opened) -> Iterator[Finding]:
             yield Finding(f"manifest.json scheduler.{name}", repr(found), repr(expected))
 
 
+@rule(WARNING, SWIFT, "shifts them by 3 unless its caller says otherwise: another picture than "
+      "that of diffusers.", families=(SD3,))
+def steps_are_shifted_by_three(bundle: Opened) -> Iterator[Finding]:
+    """The steps of SD 3 are shifted by 3, whatever the size of the picture."""
+    scheduler = bundle.manifest.get("scheduler")
+    for name, expected in (("shift", 3), ("use_dynamic_shifting", False)):
+        found = scheduler.get(name, expected) if isinstance(scheduler, dict) else expected
+        if found != expected:
+            yield Finding(f"manifest.json scheduler.{name}", repr(found), repr(expected))
+
+
 @rule(WARNING, SWIFT, "divides latents by 0.18215 unless its caller says otherwise, and callers "
       "know the family's factor alone: wrong colours.")
 def scale_factor_is_the_familys(bundle: Opened) -> Iterator[Finding]:
@@ -89,11 +100,15 @@ def guidance_is_at_least_one(bundle: Opened) -> Iterator[Finding]:
         yield Finding("manifest.json draw.guidance", str(guidance), "1 or more")
 
 
-@rule(ERROR, SWIFT, "crashes with PNDM, its default, and with SD 3's scheduler, as both need two.")
+@rule(ERROR, SWIFT, "crashes with PNDM, its default, with the spacing of Karras, and with SD 3's "
+      "scheduler: all need two.")
 def one_step_has_a_scheduler_for_it(bundle: Opened) -> Iterator[Finding]:
-    """A bundle that draws best in one step does so with `dpm`, and is not of SD 3."""
-    is_pndm = _draw(bundle).get("scheduler") == "pndm"
-    if setting(bundle, "steps", 2) == 1 and (is_pndm or bundle.family == SD3):
+    """A bundle that draws best in one step does so with `dpm` alone, and is not of SD 3."""
+    draw = _draw(bundle)
+    scheduler = str(draw.get("scheduler", ""))
+    is_karras = draw.get("karras") is True or scheduler.endswith("_karras")
+    if setting(bundle, "steps", 2) == 1 and (
+            scheduler == "pndm" or is_karras or bundle.family == SD3):
         yield Finding("manifest.json draw.steps", "1", "at least 2, or scheduler=dpm")
 
 
@@ -126,6 +141,7 @@ def _manifest(bundle: Opened, field: str, expected: object) -> Iterator[Finding]
 SETTINGS = (
     predicts_noise,
     schedule_is_the_built_in_one,
+    steps_are_shifted_by_three,
     scale_factor_is_the_familys,
     prompts_are_padded_with_the_end_token,
     low_guidance_has_a_batch_of_one,

@@ -21,6 +21,9 @@ from sdbuild.bundle.schedulers import SIGMAS, parts
 FLOW = "flow_euler"
 """The scheduler that all hosts have for networks that predict a flow."""
 
+_PATCH_PX = 16
+"""Pixels on the side of a token of Stable Diffusion 3, of every published one."""
+
 
 class Schedule(Protocol):
     """The steps of one picture; `timesteps` are those that are left to do, from the first, and
@@ -65,7 +68,8 @@ class Asked:
     """The schedule that is asked for.
 
     `config` is the checkpoint's, in diffusers' words; `sigmas` and `spacing` are empty where it or
-    the scheduler decides. With a `strength`, the first steps are left out.
+    the scheduler decides. With a `strength`, the first steps are left out. `patches` is the number
+    of tokens that a transformer makes of the picture: some schedules depend on it.
     """
 
     scheduler: str
@@ -74,6 +78,7 @@ class Asked:
     spacing: str = ""
     sigmas: str = ""
     strength: float | None = None
+    patches: int = 0
 
 
 def asked(request: Request, bundle: Bundle, host: Host) -> Asked:
@@ -110,6 +115,7 @@ def asked(request: Request, bundle: Bundle, host: Host) -> Asked:
         config={**bundle.scheduler, "prediction_type": bundle.prediction_type},
         spacing=request.spacing or host.spacing,
         strength=host.strength(request),
+        patches=(bundle.width_px // _PATCH_PX) * (bundle.height_px // _PATCH_PX),
     )
 
 

@@ -9,7 +9,7 @@ import torch
 
 from sdbuild.base.errors import BundleError
 from sdbuild.bundle.schedulers import SCHEDULERS, SIGMAS
-from sdbuild.runtime.schedulers import Asked
+from sdbuild.runtime.schedulers import FLOW, Asked
 from sdbuild.runtime.schedulers.lightly import made
 
 _CLEAN = ("pred_original_sample", "denoised")
@@ -85,8 +85,33 @@ def schedule(asked: Asked, generator: torch.Generator) -> Diffusers:
     if asked.sigmas:
         config |= {field: name == asked.sigmas for name, field in SIGMAS.items()}
     scheduler = made(entry.kind, config)
-    scheduler.set_timesteps(asked.steps)
+    scheduler.set_timesteps(asked.steps, **_shift(scheduler, asked))
     return Diffusers(scheduler, asked.strength, asked.steps, generator)
+
+
+def _shift(scheduler: Any, asked: Asked) -> dict[str, float]:
+    """Returns the shift of a schedule that has one for each size of picture; nothing for others.
+
+    It grows with the number of tokens, on a line through two points of the checkpoint's config.
+
+    Raises:
+        BundleError: the scheduler cannot shift by size.
+    Source:
+        diffusers 0.42, `calculate_shift` and `__call__` of `StableDiffusion3Pipeline` (Apache 2.0).
+    """
+    config = asked.config
+    if not config.get("use_dynamic_shifting"):
+        return {}
+    if "mu" not in inspect.signature(scheduler.set_timesteps).parameters:
+        raise BundleError(f"scheduler={asked.scheduler}: the checkpoint's schedule depends on the "
+                          "size of the picture (use_dynamic_shifting), which it cannot do",
+                          hint=f"use scheduler={FLOW}")
+    fewest, most = (config.get(f"{end}_image_seq_len", default)
+                    for end, default in (("base", 256), ("max", 4096)))
+    least, largest = (config.get(f"{end}_shift", default)
+                      for end, default in (("base", 0.5), ("max", 1.16)))
+    slope = (largest - least) / (most - fewest)
+    return {"mu": least + slope * (asked.patches - fewest)}
 
 
 def _left(scheduler: Any, strength: float, steps: int) -> Any:
