@@ -16,6 +16,8 @@ from sdbuild.engine.stage import Job, stage
 CONFIGS = Path(__file__).parent / "fixtures" / "configs"
 """Those of published models."""
 
+_WIDTH = 32
+
 _RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1",
            "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
 _VAE_RESNET = {"conv_shortcut": "nin_shortcut"}
@@ -276,3 +278,41 @@ def download(place, output, part, prefixes=("",), config="", **params):
         output=output, places=[str(place)], config=str(config), reads=[part],
     ))
     return {p.name: p.read_bytes() for p in output.iterdir()}
+
+
+def mmdit():
+    """The tensors of a transformer of Stable Diffusion 3.5 medium's form, three blocks deep."""
+    rng = torch.Generator().manual_seed(4)
+
+    def random(*shape):
+        return torch.randn(shape, generator=rng)
+
+    def linear(name, out, into):
+        return {f"{name}.weight": random(out, into), f"{name}.bias": random(out)}
+
+    made = {"pos_embed": random(1, 24 * 24, _WIDTH),
+            "x_embedder.proj.weight": random(_WIDTH, 16, 2, 2),
+            "x_embedder.proj.bias": random(_WIDTH)}
+    for name, out, into in (
+        ("t_embedder.mlp.0", _WIDTH, 256), ("t_embedder.mlp.2", _WIDTH, _WIDTH),
+        ("y_embedder.mlp.0", _WIDTH, 72), ("y_embedder.mlp.2", _WIDTH, _WIDTH),
+        ("context_embedder", _WIDTH, 96), ("final_layer.linear", 64, _WIDTH),
+        ("final_layer.adaLN_modulation.1", 2 * _WIDTH, _WIDTH),
+    ):
+        made |= linear(name, out, into)
+    for number in range(3):
+        for side in ("x_block", "context_block"):
+            block = f"joint_blocks.{number}.{side}"
+            is_last = side == "context_block" and number == 2
+            attentions = ["attn", "attn2"] if side == "x_block" and number < 2 else ["attn"]
+            for attention in attentions:
+                made |= linear(f"{block}.{attention}.qkv", 3 * _WIDTH, _WIDTH)
+                made |= {f"{block}.{attention}.ln_{letter}.weight": random(16) for letter in "qk"}
+                if not is_last:
+                    made |= linear(f"{block}.{attention}.proj", _WIDTH, _WIDTH)
+            parts = 2 if is_last else 9 if len(attentions) == 2 else 6
+            made |= linear(f"{block}.adaLN_modulation.1", parts * _WIDTH, _WIDTH)
+            if not is_last:
+                made |= linear(f"{block}.mlp.fc1", 4 * _WIDTH, _WIDTH)
+                made |= linear(f"{block}.mlp.fc2", _WIDTH, 4 * _WIDTH)
+    return made

@@ -8,7 +8,8 @@ Source:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from math import isqrt
 from typing import TYPE_CHECKING, Any
 
@@ -46,51 +47,84 @@ _INNER = {
     },
 }
 _QKV = {"x_block": "{}.to_{}", "context_block": "{}.add_{}_proj"}
-_BLOCK = re.compile(r"joint_blocks\.(\d{1,4})\.(x_block|context_block)\.(.+)\.(weight|bias)")
+_LAYER = re.compile(r"joint_blocks\.(\d{1,4})\.(x_block|context_block)\.(.+)")
 _HEAD = 64
 """Numbers of a head where no norm of queries shows it: those of all published ones."""
 
 
-def named(found: Mapping[str, Tensor]) -> ldm.Tensors:
-    """Returns a transformer's tensors, by diffusers' names.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """The layer of diffusers' network that some rows of a layer of the first code belong to.
 
-    Query, key and value lie in one tensor, one after the other. Where a norm only scales and
-    shifts what is not gated, diffusers has the scale first.
+    The rows are in `of` parts of one size, of which it has `parts`, in its own order.
     """
-    last = max((int(m[1]) for name in found if (m := _BLOCK.fullmatch(name))), default=0)
+
+    layer: str
+    parts: tuple[int, ...] = (0,)
+    of: int = 1
+
+
+_SWAPPED = {"parts": (1, 0), "of": 2}
+"""Diffusers has the scale first where a norm only scales and shifts what is not gated."""
+
+
+def homes(layer: str, last: int) -> list[Home]:
+    """Returns where the rows of a layer of the first code are in diffusers' network; an unknown
+    layer stays as it is.
+
+    Query, key and value lie in one tensor, one after the other.
+
+    Args:
+        last: the number of the last block.
+    """
+    block = _LAYER.fullmatch(layer)
+    if block is None:
+        outer: dict[str, Any] = _SWAPPED if layer == "final_layer.adaLN_modulation.1" else {}
+        return [Home(layer=_OUTER.get(layer, layer), **outer)]
+    number, side, inner = block[1], block[2], block[3]
+    prefix = f"transformer_blocks.{number}"
+    if inner.endswith(".qkv"):
+        names = (_QKV[side].format(inner.removesuffix(".qkv"), letter) for letter in "qkv")
+        return [Home(layer=f"{prefix}.{name}", parts=(third,), of=3)
+                for third, name in enumerate(names)]
+    is_last = side == "context_block" and int(number) == last and inner.startswith("adaLN")
+    swapped: dict[str, Any] = _SWAPPED if is_last else {}
+    return [Home(layer=f"{prefix}.{_INNER[side].get(inner, inner)}", **swapped)]
+
+
+def first_layers(blocks: Iterable[int]) -> Iterator[str]:
+    """Yields the layers of the first code that hold matrices, of a network with these blocks."""
+    yield from (layer for layer in _OUTER if layer != "pos_embed")
+    for number in blocks:
+        for side, inner in _INNER.items():
+            kept = (name for name in inner if ".ln_" not in name)
+            for name in (*kept, "attn.qkv", "attn2.qkv"):
+                yield f"joint_blocks.{number}.{side}.{name}"
+
+
+def named(found: Mapping[str, Tensor]) -> ldm.Tensors:
+    """Returns a transformer's tensors, by diffusers' names."""
+    last = max((int(m[1]) for name in found if (m := _LAYER.match(name))), default=0)
     return ldm.renamed({new: made for name, tensor in found.items()
                         for new, made in _named(name, tensor, last)})
 
 
 def _named(name: str, tensor: Tensor, last: int) -> Iterator[tuple[str, Tensor]]:
-    block = _BLOCK.fullmatch(name)
-    if block is None:
-        outer, _, kind = name.rpartition(".")
-        if name == "pos_embed":
-            yield _OUTER[name], tensor
-        elif outer in _OUTER:
-            is_swapped = outer == "final_layer.adaLN_modulation.1"
-            yield f"{_OUTER[outer]}.{kind}", _swapped(tensor) if is_swapped else tensor
-        else:
-            yield name, tensor
-        return
-    number, side, inner, kind = block[1], block[2], block[3], block[4]
-    prefix = f"transformer_blocks.{number}"
-    if inner.endswith(".qkv"):
-        for letter, third in zip("qkv", tensor.divided(3), strict=True):
-            layer = _QKV[side].format(inner.removesuffix(".qkv"), letter)
-            yield f"{prefix}.{layer}.{kind}", third
-        return
-    is_last = side == "context_block" and int(number) == last and inner.startswith("adaLN")
-    layer = _INNER[side].get(inner, inner)
-    yield f"{prefix}.{layer}.{kind}", _swapped(tensor) if is_last else tensor
-
-
-def _swapped(tensor: Tensor) -> Tensor:
-    """Returns a tensor with its halves exchanged."""
     from sdbuild.safetensors.joined import joined
 
-    return joined(tensor.divided(2)[::-1])
+    if name == "pos_embed":
+        yield _OUTER[name], tensor
+        return
+    layer, _, kind = name.rpartition(".")
+    if kind not in ("weight", "bias"):
+        yield name, tensor
+        return
+    for home in homes(layer, last):
+        if home.of == 1:
+            yield f"{home.layer}.{kind}", tensor
+            continue
+        pieces = [tensor.divided(home.of)[part] for part in home.parts]
+        yield f"{home.layer}.{kind}", joined(pieces) if len(pieces) > 1 else pieces[0]
 
 
 def config(where: str, shapes: infer.Shapes) -> dict[str, Any]:

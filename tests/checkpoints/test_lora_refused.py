@@ -51,8 +51,6 @@ def refusal(path, tensors, metadata=None):
 
 @pytest.mark.parametrize(("tensors", "what"), [
     ({"lora_te3_x.lora_down.weight": A}, "changes T5"),
-    ({"lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight": A},
-     "is made for Stable Diffusion 3, under the names of its first code"),
     ({"transformer.blocks.0.lora_A.weight": A}, "is made for a transformer"),
     ({"lora_unet_double_blocks_0_img_mlp_0.lora_down.weight": A}, "is made for a transformer"),
     ({"diffusion_model.single_blocks.0.linear1.lora_A.weight": A}, "is made for a transformer"),

@@ -14,7 +14,7 @@ from sdbuild.checkpoints.single_file import SingleFile
 from sdbuild.recipe.finding import find_recipe
 from sdbuild.recipe.recipe import load
 from tests.inprocess import Steps
-from tests.single_files import ldm_vae
+from tests.single_files import ldm_vae, mmdit
 from tests.tiny_checkpoints import write_checkpoint
 
 WIDTH = 32
@@ -28,41 +28,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first_names():
-    """A transformer's tensors by the names of its first code."""
-    rng = torch.Generator().manual_seed(4)
-
-    def random(*shape):
-        return torch.randn(shape, generator=rng)
-
-    def linear(name, out, into):
-        return {f"{name}.weight": random(out, into), f"{name}.bias": random(out)}
-
-    made = {"pos_embed": random(1, 24 * 24, WIDTH),
-            "x_embedder.proj.weight": random(WIDTH, 16, 2, 2),
-            "x_embedder.proj.bias": random(WIDTH)}
-    for name, out, into in (
-        ("t_embedder.mlp.0", WIDTH, 256), ("t_embedder.mlp.2", WIDTH, WIDTH),
-        ("y_embedder.mlp.0", WIDTH, 72), ("y_embedder.mlp.2", WIDTH, WIDTH),
-        ("context_embedder", WIDTH, 96), ("final_layer.linear", 64, WIDTH),
-        ("final_layer.adaLN_modulation.1", 2 * WIDTH, WIDTH),
-    ):
-        made |= linear(name, out, into)
-    for number in range(3):
-        for side in ("x_block", "context_block"):
-            block = f"joint_blocks.{number}.{side}"
-            is_last = side == "context_block" and number == 2
-            attentions = ["attn", "attn2"] if side == "x_block" and number < 2 else ["attn"]
-            for attention in attentions:
-                made |= linear(f"{block}.{attention}.qkv", 3 * WIDTH, WIDTH)
-                made |= {f"{block}.{attention}.ln_{letter}.weight": random(16) for letter in "qk"}
-                if not is_last:
-                    made |= linear(f"{block}.{attention}.proj", WIDTH, WIDTH)
-            parts = 2 if is_last else 9 if len(attentions) == 2 else 6
-            made |= linear(f"{block}.adaLN_modulation.1", parts * WIDTH, WIDTH)
-            if not is_last:
-                made |= linear(f"{block}.mlp.fc1", 4 * WIDTH, WIDTH)
-                made |= linear(f"{block}.mlp.fc2", WIDTH, 4 * WIDTH)
-    return made
+    return mmdit()
 
 
 @pytest.fixture(scope="module")

@@ -173,6 +173,41 @@ class Kronecker:
         return rows
 
 
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """Some rows of a matrix, which has `of` parts of one size: `parts`, in this order."""
+
+    whole: Delta
+    parts: tuple[int, ...]
+    of: int
+
+    @property
+    def rank(self) -> int | None:
+        """The whole matrix's."""
+        return self.whole.rank
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """(rows of the parts, …); None if the rows are not in parts of one size."""
+        whole = self.whole.shape
+        if whole is None or whole[0] % self.of:
+            return None
+        return (whole[0] // self.of * len(self.parts), *whole[1:])
+
+    def load(self) -> Rows:
+        """Reads the whole matrix's factors."""
+        rows, shape = self.whole.load(), self.shape
+        size = shape[0] // len(self.parts) if shape else 0
+
+        def some(first: int, end: int) -> np.ndarray:
+            return np.concatenate([
+                rows(part * size + max(first - at, 0), part * size + min(end - at, size))
+                for at, part in zip(range(0, len(self.parts) * size, size), self.parts, strict=True)
+                if at < end and first < at + size])
+
+        return some
+
+
 Parts = Mapping[str, Tensor]
 """The tensors of one layer by their roles."""
 

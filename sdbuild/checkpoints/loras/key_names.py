@@ -10,6 +10,7 @@ The end of a name says what the tensor is, its beginning the component, and the 
     diffusion_model.middle_block.1.proj_in.lora_A.weight           ComfyUI
     lora_te1_…, lora_te2_…; text_encoder_2.…                       the text encoders of XL and 3
     transformer.transformer_blocks.0.attn.to_q.lora_A.weight       the transformer of 3
+    lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight     the same, by its first code
     base_model.model.mid_block. … .lora_magnitude_vector           peft alone
 
 Source:
@@ -32,6 +33,9 @@ _WRAPPERS = re.compile(r"_orig_mod[._]|(?:^|(?<=\.))(?:module|base_model\.model)
 """torch.compile, DataParallel and peft each name what they wrap, anywhere in a name."""
 
 _COMPONENTS = (
+    (re.compile(r"(?:lora_unet_|lora_transformer_|lycoris_|unet\.|transformer\.|"
+                r"(?:model\.)?diffusion_model\.|)(?=(?:joint_blocks|[txy]_embedder|"
+                r"context_embedder|final_layer)[._])"), "transformer"),
     (re.compile(r"lora_te2_|text_encoder_2\.|(?:text_encoders\.)?clip_g\.transformer\."),
      "text_encoder_2"),
     (re.compile(r"(?:lora_|lycoris_)?transformer[._](?=(?:transformer_blocks|context_embedder|"
@@ -64,10 +68,6 @@ _SELF_ATTENTION = re.compile(r"(?<=_self_attn_)to_(q|k|v|out)$")
 _OTHER_MODELS = (
     (re.compile(r"lora_te3_|text_encoder_3\.|.*(?:^|[._])t5xxl[._]"),
      "changes T5, a text encoder of Stable Diffusion 3, which is not supported"),
-    (re.compile(r"(?:lora_unet_|lora_transformer_|lycoris_|diffusion_model\.|transformer\.|)"
-                r"joint_blocks[._]"),
-     "is made for Stable Diffusion 3, under the names of its first code; those of diffusers are "
-     "read"),
     (re.compile(r"(?:lora_unet_|lora_transformer_|lycoris_|diffusion_model\.|transformer\.|)"
                 r"(?:double_blocks|single_blocks|single_transformer_blocks|blocks|layers)[._]|"
                 r"(?:lora_unet_|lycoris_|diffusion_model\.|)transformer_blocks[._]"),

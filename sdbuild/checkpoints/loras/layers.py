@@ -1,7 +1,8 @@
 """The names under which a LoRA may change a layer: diffusers', and those of the first code.
 
 The first code numbers the blocks of a U-Net in a row; diffusers groups them by resolution. How many
-there are of each is inferred from the checkpoint that is changed.
+there are of each is inferred from the checkpoint that is changed. The first code of Stable
+Diffusion 3 has query, key and value in one layer.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import re
 from collections import defaultdict
 from collections.abc import Collection
 
+from sdbuild.checkpoints import mmdit
 from sdbuild.checkpoints.ldm import RESNET, UNET_OUTER
 from sdbuild.checkpoints.loras.key_names import flattened
 
 _BLOCK = re.compile(r"(down|up)_blocks\.(\d{1,4})\.(resnets|attentions|downsamplers|upsamplers)"
                     r"\.(\d{1,4})(?:\.(.+))?")
+_JOINT = re.compile(r"transformer_blocks\.(\d{1,4})\.")
 _OUTER = {new: old for old, new in UNET_OUTER.items()}
 _RESNET = {new: old for old, new in RESNET.items()}
 
@@ -34,6 +37,18 @@ def layers(weights: Collection[str]) -> dict[str, list[str]]:
         for name in {flattened(base), flattened(_first_name(base, starts))}:
             found[name].append(base)
     return dict(found)
+
+
+def homes(weights: Collection[str]) -> dict[str, list[mmdit.Home]]:
+    """Returns where the layers of the first code of Stable Diffusion 3 are, by each flat name;
+    empty for other networks.
+
+    Args:
+        weights: the names of its tensors, by diffusers.
+    """
+    blocks = {int(found[1]) for name in weights if (found := _JOINT.match(name))}
+    return {flattened(layer): mmdit.homes(layer, max(blocks))
+            for layer in mmdit.first_layers(blocks)} if blocks else {}
 
 
 _Starts = dict[tuple[str, int], tuple[int, int, bool]]

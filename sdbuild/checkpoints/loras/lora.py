@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints.loras import key_names
 from sdbuild.checkpoints.loras.config import Adapter, from_metadata, read_peft_config
-from sdbuild.checkpoints.loras.deltas import KINDS, Delta, Full, fits
-from sdbuild.checkpoints.loras.layers import layers
+from sdbuild.checkpoints.loras.deltas import KINDS, Delta, Full, Slices, fits
+from sdbuild.checkpoints.loras.key_names import flattened
+from sdbuild.checkpoints.loras.layers import homes, layers
+from sdbuild.checkpoints.mmdit import Home
 from sdbuild.safetensors.decode import NUMBERS, to_array
 from sdbuild.safetensors.tensors import Tensor, metadata, table
 
@@ -129,6 +131,7 @@ def matched(
             its; all are named.
     """
     known = layers(weights)
+    updates = list(_divided(where, updates, homes(weights)))
     found: dict[str, Update] = {}
     lost, unclear, twice = [], [], []
     unlike: list[tuple[Update, str]] = []
@@ -159,6 +162,24 @@ def matched(
             f"{name} {list(weights[name])}: {update.label}" for update, name in unlike
         ], longest=3 * _LONGEST)
     return found
+
+
+def _divided(
+    where: str, updates: Collection[Update], known: Mapping[str, list[Home]]
+) -> Iterator[Update]:
+    """Yields updates of layers that are several in the checkpoint, or in another order, as those
+    of its own.
+
+    Raises:
+        SourceError: such a layer has a norm of its own, by which DoRA divides.
+    """
+    for update in updates:
+        for home in known.get(update.layer, [Home(layer=update.layer)]):
+            delta = update.delta if home.of == 1 else Slices(update.delta, home.parts, home.of)
+            if home.of > 1 and update.magnitude is not None:
+                raise _named(where, "is a DoRA of layers that are several in the checkpoint, "
+                             "which is not supported", [update.magnitude.name])
+            yield replace(update, layer=flattened(home.layer), delta=delta)
 
 
 def _other_generation(
