@@ -7,7 +7,7 @@ Swift package was run as well. How a host draws is said by `hosts.py`, for those
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from sdbuild.bundle import needs
 from sdbuild.bundle.bundle_reader import REFINER, SD, SD3, SDXL, Opened, open_bundle
 from sdbuild.bundle.contract import RULES
 from sdbuild.bundle.needs import Need
-from sdbuild.bundle.rules.rule import ALL, APPS, ERROR, SWIFT
+from sdbuild.bundle.rules.rule import ALL, APPS, ERROR, SWIFT, Violation
 
 YES, PARTLY, NO = "yes", "partly", "no"
 _ANSWERS = {YES: "runs in", PARTLY: "runs with limits in", NO: "does not run in"}
@@ -45,23 +45,26 @@ class Loader:
     place: str = ""
     instead: str = ""
 
-    def verdict(self, bundle: Opened) -> Verdict:
-        """Returns the verdict on a bundle: whether it runs, and why not, or with which limits."""
-        reasons = list(dict.fromkeys(self._reasons(bundle)))
+    def verdict(self, bundle: Opened, broken: Iterable[Violation]) -> Verdict:
+        """Returns the verdict on a bundle: whether it runs, and why not, or with which limits.
+
+        Args:
+            broken: what the bundle breaks of the rules of all hosts.
+        """
+        reasons = list(dict.fromkeys(self._reasons(bundle, broken)))
         if reasons:
             return Verdict(host=self.name, runs=NO, reasons=tuple(reasons))
         limits = tuple(dict.fromkeys(
             said for need in (*self.limits, *_LIMITS) for said in need(bundle)))
         return Verdict(host=self.name, runs=PARTLY if limits else YES, reasons=limits)
 
-    def _reasons(self, bundle: Opened) -> Iterator[str]:
+    def _reasons(self, bundle: Opened, broken: Iterable[Violation]) -> Iterator[str]:
         if bundle.family not in self.families:
             yield self.instead or f"it does not run {bundle.family}"
             return
-        for rule in RULES:
-            if rule.level == ERROR and rule.host in self.rules:
-                for broken in rule.violations(bundle):
-                    yield f"{broken.where}: found {broken.found}, expected {broken.expected}"
+        for found in broken:
+            if found.host in self.rules:
+                yield f"{found.where}: found {found.found}, expected {found.expected}"
         for need in self.needs:
             yield from need(bundle)
 
@@ -166,8 +169,9 @@ LOADERS = (
 
 
 def verdicts(bundle: Opened) -> tuple[Verdict, ...]:
-    """Returns the hosts that run a bundle."""
-    return tuple(host.verdict(bundle) for host in LOADERS)
+    """Returns the verdict of every host on a bundle."""
+    broken = [found for rule in RULES if rule.level == ERROR for found in rule.violations(bundle)]
+    return tuple(host.verdict(bundle, broken) for host in LOADERS)
 
 
 def with_hosts(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,8 @@ class Project:
         shutil.copytree(self.cache / "objects", copy.cache / "objects",
                         copy_function=copy_function)
         shutil.copytree(self.cache / "records", copy.cache / "records")
+        for gone in self.cache.glob("gone.json"):  # graphs of shipped programs, which are not here
+            shutil.copy2(gone, copy.cache)
         return copy
 
     def command(self, *words, **places):
