@@ -7,6 +7,7 @@ default. So they are used on this machine alone, or with TLS and certificates of
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,7 @@ def connected(address: str, jobs: int) -> Iterator[Cluster]:
                            silence_logs=50) as cluster, Client(cluster) as client):
             yield Cluster(client=client, is_here=True)
         return
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what fails is told by us
     security = Security(require_encryption=True) if address.startswith("tls://") else None
     try:
         client = Client(address, security=security, timeout=_PATIENCE_S)

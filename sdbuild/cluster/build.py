@@ -15,6 +15,7 @@ from distributed.scheduler import KilledWorker
 from sdbuild.base.errors import OutOfMemory, RecipeError, SDBuildError, StepError, ToolMissing
 from sdbuild.base.units import counted, size
 from sdbuild.cluster.address import Cluster, connected
+from sdbuild.cluster.fit import Resources, Stranded, Watch, fitted, is_served, unserved
 from sdbuild.cluster.local import local_places, read_here, readable
 from sdbuild.cluster.task import FAILED, FOUND, RAN, StepFailed, Task, make
 from sdbuild.cluster.uploads import Readers
@@ -27,9 +28,10 @@ from sdbuild.cluster.worker import (
     traits,
 )
 from sdbuild.engine.build import Builder
-from sdbuild.engine.graph import Architectures, graph
+from sdbuild.engine.graph import Architectures, Node, graph
 from sdbuild.engine.plan import Plan
 from sdbuild.engine.step import Step
+from sdbuild.store.remote.remote import remote_at
 
 Say = Callable[[str], None]
 _PATIENCE_S = 60
@@ -40,7 +42,8 @@ class Wanted:
     """A request to build: a builder for each variant by its name, and the steps of each plan.
 
     `architectures` tells what checkpoints share, `remote` is the shared store, `jobs` how many
-    steps run at a time on a cluster here.
+    steps run at a time on a cluster here, `patience_s` how many seconds a step waits for a worker
+    that it fits, after the last of them has left.
     """
 
     builders: Mapping[str, Builder]
@@ -48,6 +51,7 @@ class Wanted:
     architectures: Architectures
     remote: str | None
     jobs: int
+    patience_s: float = 600
 
 
 def build_on(address: str, wanted: Wanted, say: Say) -> dict[str, SDBuildError]:
@@ -59,7 +63,7 @@ def build_on(address: str, wanted: Wanted, say: Say) -> dict[str, SDBuildError]:
     Raises:
         RecipeError: the address cannot be used, no shared store is named, or a worker has other
             tools.
-        StepError: nothing answers, or no worker has what a step needs.
+        StepError: nothing answers.
     """
     with connected(address, wanted.jobs) as cluster:
         if not cluster.is_here and wanted.remote is None:
@@ -75,7 +79,7 @@ def build_on(address: str, wanted: Wanted, say: Say) -> dict[str, SDBuildError]:
             run = _Run(cluster, wanted, left, are_readable, say)
             errors = run.run()
             own = {name: found.error for name, found in errors.items()
-                   if found.node in run.graph.members[name] or not found.node}
+                   if not found.node or found.node in run.graph.members[name]}
             failed |= own
             left = [name for name in errors if name not in own]
         return failed
@@ -102,13 +106,19 @@ class _Run:
         self._say = say
         self._topic = f"sdbuild-{uuid.uuid4().hex[:12]}"
         self._expected = traits()
-        self._builders = {name: wanted.builders[name] for name in names}
-        self.graph = graph({name: builder.plan for name, builder in self._builders.items()},
-                           wanted.steps, wanted.architectures)
-        self._maker = {node: name for name in reversed(names) for node in self.graph.members[name]}
+        self._asked: dict[str, dict[str, float]] = {}
+        self._given_up: dict[str, SDBuildError] = {}
+        self._take(names)
         self._done = 0
         self._counts = {RAN: 0, FOUND: 0, FAILED: 0}
         self._lock = threading.Lock()
+
+    def _take(self, names: Sequence[str]) -> None:
+        """Takes the steps of some variants."""
+        self._builders = {name: self._wanted.builders[name] for name in names}
+        self.graph = graph({name: builder.plan for name, builder in self._builders.items()},
+                           self._wanted.steps, self._wanted.architectures)
+        self._maker = {node: name for name in reversed(names) for node in self.graph.members[name]}
 
     def run(self) -> dict[str, StepFailed]:
         """Makes all steps; what failed, by variant."""
@@ -117,12 +127,16 @@ class _Run:
         client.register_plugin(self._admission(), name=self._topic)
         try:
             self._check_workers()
+            failed = self._refused()
             targets = self._submitted()
-            failed = dict(self._failures(targets))
+            with Watch(self._stranded, self._tell_stranded, lambda late: self._give_up(
+                    late, targets), self._wanted.patience_s):
+                failed |= self._failures(targets)
         finally:
             with contextlib.suppress(Exception):
-                client.unregister_worker_plugin(self._topic)
-                client.unsubscribe_topic(self._topic)
+                if client.status == "running":  # else it waits for a scheduler that is gone
+                    client.unregister_worker_plugin(self._topic)
+                    client.unsubscribe_topic(self._topic)
         counts = self._counts
         self._say(f"   {counted(counts[RAN], 'step')} ran, "
                   f"{counted(counts[FOUND], 'step')} up to date")
@@ -152,15 +166,47 @@ class _Run:
                     hint="install the same versions and code on all machines (pip install "
                          "--constraint), or stop this worker")
 
+    def _refused(self) -> dict[str, StepFailed]:
+        """Leaves out the variants with a step that fits no worker; why, by variant."""
+        workers = [each["resources"] for each in self._workers().values()]
+        errors: dict[str, SDBuildError] = {}
+        for node in self.graph.nodes.values():
+            asked = self._asks(node, workers)
+            self._asked[node.name] = asked
+            if not is_served(asked, workers):
+                errors[node.name] = unserved(node.step.name, asked, workers)
+        failed = {name: StepFailed("", errors[first])
+                  for name, members in self.graph.members.items()
+                  if (first := next((each for each in members if each in errors), None))}
+        if failed:
+            self._take([name for name in self._builders if name not in failed])
+        return failed
+
+    def _asks(self, node: Node, workers: Sequence[Resources]) -> dict[str, float]:
+        """Returns what a step asks of a worker; one that is made already, the tools alone."""
+        builder = self._builders[self._maker[node.name]]
+        cost = builder.costs.expected(node.step.name)
+        tag = tag_of(self._expected)
+        asked = fitted(resources_of(_plan_of(node), node.step, cost.least_bytes,
+                                    [tag, *self._place_tags(node.step)]),
+                       workers, cost.is_measured)
+        if is_served(asked, workers):
+            return asked
+        sharing = Builder(node.plan, builder.store, builder.ram.limit,
+                          remote_at(self._wanted.remote, builder.store))
+        with contextlib.suppress(SDBuildError):  # then it is not made
+            if sharing.is_made(node.step.name):
+                return {tag: 1.0}
+        return asked
+
     def _submitted(self) -> dict[Any, list[str]]:
         """Hands out all steps; the futures of those that are wanted, with their variants."""
-        client, tag = self._cluster.client, tag_of(self._expected)
+        client = self._cluster.client
         readers = self._readers()
         futures: dict[str, Any] = {}
         for node in self.graph.nodes.values():
             builder = self._builders[self._maker[node.name]]
-            plan = Plan(recipe=node.plan.recipe,
-                        steps={step.name: step for step in node.plan.needed_by(node.step.name)})
+            plan = _plan_of(node)
             task = Task(
                 node=node.name, step=node.step.name, plan=plan, readers=readers[node.name],
                 topic=self._topic, digests=_digests(builder, plan),
@@ -168,10 +214,7 @@ class _Run:
                 remote=self._wanted.remote)
             futures[node.name] = client.submit(
                 make, task, *(futures[need] for need in node.needs), key=node.name, retries=0,
-                resources=resources_of(
-                    plan, node.step, builder.costs.expected(node.step.name).least_bytes,
-                    [tag, *self._place_tags(node.step)]),
-                pure=False)
+                resources=self._asked[node.name], pure=False)
         targets: dict[Any, list[str]] = {}
         for name, nodes in self.graph.targets.items():
             for node_name in nodes:
@@ -195,10 +238,44 @@ class _Run:
 
     def _failures(self, targets: Mapping[Any, list[str]]) -> Iterator[tuple[str, StepFailed]]:
         for future in as_completed(list(targets)):
-            error = future.exception() if future.status == "error" else None
-            if error is not None:
+            if future.status != "finished":
                 for name in targets[future]:
-                    yield name, _as_failed(error)
+                    yield name, self._as_failed(future)
+
+    def _as_failed(self, future: Any) -> StepFailed:
+        if future.status == "error":
+            return _as_failed(future.exception())
+        return StepFailed("", self._given_up.get(future.key) or StepError(
+            "--on: the scheduler is gone",
+            hint="the same command goes on with what was made until then"))
+
+    def _stranded(self) -> Stranded:
+        """Returns the steps that wait for a worker that they fit, as the scheduler sees it."""
+        client = self._cluster.client
+        with contextlib.suppress(OSError):  # no scheduler: it ends the futures, too
+            states = client.sync(client.scheduler.get_task_status, keys=list(self.graph.nodes))
+            names = [name for name, state in states.items() if state == "no-worker"]
+            workers = [each["resources"] for each in self._workers().values()] if names else []
+            return {name: unserved(self.graph.nodes[name].step.name, self._asked[name], workers)
+                    for name in names}
+        return {}
+
+    def _tell_stranded(self, found: Stranded) -> None:
+        first = next(iter(found.values()))
+        others = f" (and {counted(len(found) - 1, 'other step')})" if len(found) > 1 else ""
+        self._say(f"   {first.message}{others}: waits until one joins, "
+                  f"{self._wanted.patience_s:.0f} s at most")
+
+    def _give_up(self, late: Stranded, targets: Mapping[Any, list[str]]) -> None:
+        """Ends what is made of steps that waited too long."""
+        ended = []
+        for future, names in targets.items():
+            step = next((each for name in names for each in self.graph.members[name]
+                         if each in late), None)
+            if step is not None and future.key not in self._given_up:
+                self._given_up[future.key] = late[step]
+                ended.append(future)
+        self._cluster.client.cancel(ended)
 
     def _heard(self, event: tuple[float, Mapping[str, Any]]) -> None:
         """Tells what a worker told."""
@@ -236,6 +313,13 @@ def _as_failed(error: BaseException) -> StepFailed:
             f"them {error.last_worker.address}",
             hint="most likely they had too little memory: dask worker --resources memory=BYTES"))
     return StepFailed("", StepError(f"{type(error).__name__}: {error}"))
+
+
+def _plan_of(node: Node) -> Plan:
+    """Returns the part of a node's plan that its step is made from."""
+    plan = node.plan
+    return Plan(recipe=plan.recipe,
+                steps={step.name: step for step in plan.needed_by(node.step.name)})
 
 
 def _digests(builder: Builder, plan: Plan) -> dict[str, dict[str, str]]:

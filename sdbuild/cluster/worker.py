@@ -27,6 +27,9 @@ from sdbuild.store.remote.remote import SECRET, secret
 MEMORY, NETWORK, APPLE = "memory", "network", "apple_compiler"
 """Resources: bytes; a way to the Hub, which a worker may deny; Apple's compiler of models."""
 
+TOOLS, PLACE = "sdbuild-", "place-"
+"""The beginnings of tags: of workers with the same tools and code, of those that read a path."""
+
 MANY = 1000.0
 """A worker's amount of its tag, practically unlimited; each step uses one."""
 
@@ -47,12 +50,12 @@ def traits() -> dict[str, str]:
 
 def tag_of(found: Mapping[str, str]) -> str:
     """Returns the tag of workers with these traits."""
-    return f"sdbuild-{digest('traits', dict(found))[:12]}"
+    return f"{TOOLS}{digest('traits', dict(found))[:12]}"
 
 
 def place_tag(place: str) -> str:
     """Returns the tag of workers that can read a path."""
-    return f"place-{digest('place', place)[:12]}"
+    return f"{PLACE}{digest('place', place)[:12]}"
 
 
 def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ Prints lines as they come, and last the failures and the digests of the bundles 
 """
 
 import json
+import os
 import sys
 import types
 from pathlib import Path
@@ -13,6 +14,7 @@ from sdbuild.cluster.build import Wanted, build_on
 from sdbuild.engine.build import Builder
 from sdbuild.store import Store
 from sdbuild.store.remote.remote import remote_at
+from tests.cluster import PATIENCE
 from tests.cluster.stages import plan
 
 
@@ -21,7 +23,8 @@ def main(address, cache, remote, nbits, *weights):
              for made in [plan(path, int(number))]}
     found = types.SimpleNamespace(cache=Path(cache), ram_bytes=None)
     wanted = Wanted(builders=Builder.of_plans(plans, found), steps=lambda each: ["bundle"],
-                    architectures=lambda step: "one", remote=remote, jobs=2)
+                    architectures=lambda step: "one", remote=remote, jobs=2,
+                    patience_s=float(os.environ.get(PATIENCE, "600")))
     try:
         failed = build_on(address, wanted, lambda line: print(line, flush=True))
     except SDBuildError as error:

@@ -1,10 +1,11 @@
-"""A scheduler and workers of Dask as processes, each worker with a store of its own."""
+"""Schedulers, workers and clients of Dask as processes."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -15,36 +16,65 @@ ROOT = Path(__file__).parents[2]
 SITE = Path(__file__).parent / "small"
 
 
-class Machines:
-    """A scheduler and its workers, on the loopback interface unless `options` say otherwise."""
+BYTECODE = Path(tempfile.gettempdir()) / "sdbuild-tests-bytecode"
+"""The folder with the compiled modules of all these processes."""
+
+
+class Scheduler:
+    """A scheduler, on the loopback interface unless `options` say otherwise."""
 
     def __init__(self, folder, options=("--host", "127.0.0.1")):
-        self.folder = folder
-        self.options = options
-        self.runs_file = folder / "runs"
-        self.runs_file.touch()
-        self.processes = {}
-        self.start("scheduler", "--port", "0", "--scheduler-file", str(folder / "address"),
-                   "--no-dashboard")
-        wait_for(lambda: (folder / "address").exists() and (folder / "address").stat().st_size,
-                 self.processes["scheduler"])
+        self.options = (*options, "--no-dashboard")
+        self._file = folder / "address"
+        self.process = started("scheduler", folder / "scheduler.log", "--port", "0",
+                               "--scheduler-file", str(self._file), *self.options)
+        wait_for(lambda: self._file.exists() and self._file.stat().st_size, self.process)
 
     @property
     def address(self):
-        return json.loads((self.folder / "address").read_text())["address"]
+        return json.loads(self._file.read_text())["address"]
 
-    def start(self, name, *words, **environment):
-        program = "scheduler" if name == "scheduler" else "worker"
-        with (self.folder / f"{name}.log").open("w") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", f"distributed.cli.dask_{program}", *self.options, *words],
-                env=self.environment(SDBUILD_CACHE=str(self.folder / name), **environment),
-                cwd=self.folder, stdout=log, stderr=subprocess.STDOUT)
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
 
-    def worker(self, name, **environment):
-        self.start(name, self.address, "--no-nanny", "--nthreads", "1", "--name", name,
-                   "--no-dashboard", "--local-directory", str(self.folder / f"{name}-dask"),
-                   **environment)
+
+def started(kind, log, *words, **environment):
+    """Starts a program of Dask; its process."""
+    with log.open("w") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", f"distributed.cli.dask_{kind}", *words],
+            env=surroundings(**environment), cwd=log.parent, stdout=file, stderr=subprocess.STDOUT)
+
+
+def surroundings(**more):
+    """Returns the environment of all processes."""
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(SITE), str(ROOT)]), "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(BYTECODE),
+    } | more
+
+
+class Machines:
+    """Workers, each with a store of its own, and clients, at a scheduler that may be shared."""
+
+    def __init__(self, folder, scheduler):
+        self.folder = folder
+        self.scheduler = scheduler
+        self.runs_file = folder / "runs"
+        self.runs_file.touch()
+        self.processes = {}
+
+    @property
+    def address(self):
+        return self.scheduler.address
+
+    def worker(self, name, *options, **environment):
+        self.processes[name] = started(
+            "worker", self.folder / f"{name}.log",
+            self.address, *self.scheduler.options, *options, "--no-nanny", "--nthreads", "1",
+            "--name", name, "--local-directory", str(self.folder / f"{name}-dask"),
+            **self.environment(SDBUILD_CACHE=str(self.folder / name), **environment))
 
     def wait_for_worker(self, name):
         """Waits until a worker has joined."""
@@ -52,11 +82,7 @@ class Machines:
                  self.processes[name])
 
     def environment(self, **more):
-        return os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(SITE), str(ROOT)]), RUNS: str(self.runs_file),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.folder.parent / "pyc"),
-        } | more
+        return {RUNS: str(self.runs_file)} | more
 
     def client(self, *weights, nbits=(4, 8), cache="client", address=None, **environment):
         """Starts to build on the workers; a process, whose lines can be read."""
@@ -64,8 +90,8 @@ class Machines:
             [sys.executable, "-m", "tests.cluster.client", address or self.address,
              str(self.folder / cache), str(self.folder / "shared"),
              ",".join(map(str, nbits)), *map(str, weights)],
-            env=self.environment(**environment), cwd=self.folder, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE)
+            env=surroundings(**self.environment(**environment)), cwd=self.folder, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def built(self, *weights, **options):
         """Builds; what the client printed last, and the lines before that."""
@@ -92,6 +118,14 @@ class Machines:
         for process in self.processes.values():
             process.kill()
             process.wait()
+
+
+def wait_for_line(client, text):
+    """Waits until a client prints a line with some text; the line."""
+    for line in client.stdout:
+        if text in line:
+            return line
+    raise AssertionError(client.communicate()[1])
 
 
 def result(client):

@@ -47,13 +47,19 @@ def bundle(job):
 
 
 def stage(kind, work):
-    """A module as those of `sdbuild.steps`, whose stage notes each of its runs."""
+    """A module as those of `sdbuild.steps`, whose stage notes each of its runs.
+
+    One that compresses holds as many megabytes as its bits.
+    """
     class Noted(BundleStage):
         version = int(os.environ.get(VERSION, "1")) if kind == "convert" else 1
         summary = kind
         memory = Memory(1_000_000)
         time = Time(0.1)
         params = inputs = None
+
+        def memory_of(self, params):
+            return Memory(params.get("nbits", 1) * 1_000_000)
 
         def run(self, job):
             with Path(os.environ[RUNS]).open("a") as file:

@@ -5,18 +5,28 @@ import signal
 import pytest
 from distributed import Security
 
-from tests.cluster import VERSION
-from tests.cluster.machines import Machines, result
+from tests.cluster import PATIENCE, VERSION
+from tests.cluster.machines import Machines, Scheduler, result, wait_for_line
 
 pytestmark = pytest.mark.slow
 
 STEPS = 2 + 1 + 2 + 4 + 4
 """Of two checkpoints of one architecture in two variants: downloads, one program, packages."""
 
+SMALL = ("--resources", "memory=5e6")
+"""The options of a worker that may compress to 4 bits, and not to 8."""
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory):
+    found = Scheduler(tmp_path_factory.mktemp("scheduler"))
+    yield found
+    found.kill()
+
 
 @pytest.fixture
-def machines(tmp_path):
-    found = Machines(tmp_path)
+def machines(tmp_path, scheduler):
+    found = Machines(tmp_path, scheduler)
     yield found
     found.close()
 
@@ -113,15 +123,87 @@ def test_a_worker_that_joins_later_with_other_code_gets_no_steps(machines, weigh
     assert len(machines.runs) == STEPS
 
 
+def test_a_variant_that_fits_no_worker_is_refused_before_any_of_its_steps_runs(machines, weights):
+    machines.worker("small", *SMALL)
+    found, _ = machines.built(weights[0])
+
+    assert found["failed"] == {"a-8": (
+        "palettize:unet needs 8.0 MB of memory, and no worker has more than 5.0 MB\n\n"
+        "hint: start a worker with more: dask worker --resources memory=BYTES")}
+    assert found["bundles"]["a-4"]
+    assert len(machines.runs) == 1 + 1 + 1 + 1 + 1, "the steps of the one that fits"
+
+
+def test_steps_wait_where_the_last_worker_that_they_fit_leaves_and_go_on_with_another(
+    machines, weights
+):
+    machines.worker("small", *SMALL)
+    machines.worker("large")
+    machines.wait_for_worker("small")
+    machines.wait_for_worker("large")
+    client = machines.client(weights[0])
+    machines.wait_for_runs(1, client)
+    machines.kill("large")
+    said = wait_for_line(client, "waits until one joins")
+    machines.worker("larger")
+    found, _ = result(client)
+
+    assert "palettize:unet needs 8.0 MB of memory, and no worker has more than 5.0 MB" in said
+    assert found["failed"] == {}
+    assert found["bundles"]["a-8"]
+
+
+def test_steps_that_wait_too_long_for_a_worker_fail_with_what_is_missing(machines, weights):
+    machines.worker("small", *SMALL)
+    machines.worker("large")
+    machines.wait_for_worker("small")
+    machines.wait_for_worker("large")
+    client = machines.client(weights[0], **{PATIENCE: "1"})
+    machines.wait_for_runs(1, client)
+    machines.kill("large")
+    found, _ = result(client)
+
+    assert list(found["failed"]) == ["a-8"]
+    assert "no worker has more than 5.0 MB" in found["failed"]["a-8"]
+    assert found["bundles"]["a-4"]
+
+
+def test_what_is_made_already_fits_a_worker_that_could_not_make_it(machines, weights):
+    machines.worker("large")
+    found, _ = machines.built(weights[0], nbits=[8])
+    machines.kill("large")
+    machines.worker("small", *SMALL)
+    again, _ = machines.built(weights[0], nbits=[8], cache="another")
+
+    assert again == found
+    assert set(machines.runs.values()) == {1}
+
+
+def test_a_scheduler_that_dies_ends_the_build_with_an_error(tmp_path, weights):
+    machines = Machines(tmp_path, Scheduler(tmp_path))
+    try:
+        machines.worker("one")
+        client = machines.client(weights[0])
+        machines.wait_for_runs(1, client)
+        machines.scheduler.kill()
+        found, _ = result(client)
+    finally:
+        machines.close()
+        machines.scheduler.kill()
+
+    assert {name: each.partition("\n")[0] for name, each in found["failed"].items()} == {
+        "a-4": "--on: the scheduler is gone", "a-8": "--on: the scheduler is gone"}
+
+
 def test_with_tls_only_who_has_a_certificate_is_let_in(tmp_path, weights):
     security = Security.temporary()
     files = {name: tmp_path / f"{name}.pem" for name in ("ca", "cert", "key")}
     files["ca"].write_text(security.tls_ca_file)
     files["cert"].write_text(security.tls_client_cert)
     files["key"].write_text(security.tls_client_key)
-    machines = Machines(tmp_path, (
+    machines = Machines(tmp_path, Scheduler(tmp_path, (
         "--host", "tls://127.0.0.1", "--tls-ca-file", str(files["ca"]),
-        "--tls-cert", str(files["cert"]), "--tls-key", str(files["key"])))
+        "--tls-cert", str(files["cert"]), "--tls-key", str(files["key"]))))
     try:
         machines.worker("one")
         names = ("CA_FILE", "CLIENT__CERT", "CLIENT__KEY")
@@ -131,6 +213,7 @@ def test_with_tls_only_who_has_a_certificate_is_let_in(tmp_path, weights):
         refused, _ = machines.built(weights[0])
     finally:
         machines.close()
+        machines.scheduler.kill()
 
     assert machines.address.startswith("tls://")
     assert found["failed"] == {}
