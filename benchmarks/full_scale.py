@@ -50,7 +50,7 @@ class Row:
 
 
 class Bench:
-    """A store of its own, and checkpoints that lie beside it."""
+    """A separate store, and checkpoints in the same folder."""
 
     def __init__(self, model: str, work: Path) -> None:
         self.work = work

@@ -155,7 +155,7 @@ def forked(kind: str, job: Mapping[str, Any], work: Path, watch: Any) -> tuple[d
 
 
 def write_configs(published: Published, folder: Path) -> None:
-    """Writes what a checkpoint's architectures are told from, and nothing for weights."""
+    """Writes the files from which a checkpoint's architectures are inferred, without weights."""
     for part, config in published.configs.items():
         _write_part(folder / part, config)
     if published.controlnet:

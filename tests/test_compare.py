@@ -111,7 +111,7 @@ def test_the_order_of_metadata_and_the_compilers_version_are_no_difference(bundl
      'name: "audio_input"… became …  name: "audio_inptu"…'),
     ("analytics/coremldata.bin", lambda content: content[:-1], "bytes, which first differ at "),
 ])
-def test_a_difference_is_told_with_its_file_and_place(file, change, said, bundles):
+def test_a_difference_is_reported_with_its_file_and_place(file, change, said, bundles):
     path = bundles[1] / "Unet.mlmodelc" / file
     changed = change(path.read_bytes())
     assert changed != path.read_bytes()
@@ -124,7 +124,7 @@ def test_a_difference_is_told_with_its_file_and_place(file, change, said, bundle
     assert end == f"models: {bundles[0]} and {bundles[1]} differ in {len(lines)} lines above"
 
 
-def test_files_that_one_bundle_lacks_and_bundles_without_models_are_told(bundles, tmp_path):
+def test_files_that_one_bundle_lacks_and_bundles_without_models_are_reported(bundles, tmp_path):
     (bundles[1] / "Unet.mlmodelc" / "metadata.json").unlink()
     (bundles[0] / "Unet.mlmodelc" / ".DS_Store").write_bytes(b"x")
     (tmp_path / "none").mkdir()
@@ -160,7 +160,7 @@ def test_pictures_are_compared_in_db(picture):
     assert "inf dB" in compare("pictures", a, a, "--least=99", status=0)[0]
 
 
-def test_pictures_of_two_sizes_are_told(picture):
+def test_pictures_of_two_sizes_are_reported(picture):
     a, b = picture("a.png", 100), picture("b.png", 100, size=(4, 8))
 
     assert compare("pictures", a, b, "--least=1", status=1)[0] == f"{a} is 4×4, {b} 8×4"

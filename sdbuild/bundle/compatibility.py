@@ -1,7 +1,7 @@
 """The hosts that load bundles, as data: which families each runs, and what it needs of a bundle.
 
 To add a host is to add an entry. All were read in their sources, at the commits named; Apple's
-Swift package was run as well. How a host draws is said by `hosts.py`, for those that we draw like.
+Swift package was run as well. Hosts whose images we reproduce are described in `hosts.py`.
 """
 
 from __future__ import annotations

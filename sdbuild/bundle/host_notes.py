@@ -107,7 +107,7 @@ def _large_seed(scene: Scene) -> str:
     seed = scene.request.seed
     if seed < SWIFT.seeds:
         return ""
-    return f"has seeds below 2^32, this one stands for {seed % SWIFT.seeds} here"
+    return f"has seeds below 2^32 and uses {seed % SWIFT.seeds} for this one"
 
 
 def _random_steps(scene: Scene) -> str:

@@ -52,7 +52,7 @@ class Host:
 
     Of Stable Diffusion XL: `always_guides` says that the negative prompt is always asked for,
     `encodes_empty` that it is encoded if it is not given, `told_px` are the sides of the picture
-    that the U-Net is told, the true ones if 0, and `refiner_start` is the share of the steps after
+    that the U-Net is given, the true ones if 0, and `refiner_start` is the share of the steps after
     which a refiner takes over.
     """
 

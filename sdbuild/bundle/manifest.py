@@ -35,7 +35,7 @@ class Bundle:
         models: the compiled models of each component, the chunks in order.
         scheduler: diffusers' config of the checkpoint's own, whose `prediction_type` may be
             another than the bundle's.
-        defaults: the settings that the bundle draws best with.
+        defaults: the recommended settings of images.
         tokenizer: the folder of its files, the bundle's own if None.
         tokenizer_3: the name of the file of T5's tokenizer, in the bundle's folder.
         shift_factor: is subtracted from latents before they are scaled.

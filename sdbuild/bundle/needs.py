@@ -29,7 +29,7 @@ def whole_controlled_unet(bundle: Opened) -> Iterator[str]:
 
 
 def no_controlnet_folder(bundle: Opened) -> Iterator[str]:
-    """ControlNets that lie elsewhere."""
+    """ControlNets in another folder."""
     if any(name.startswith("controlnet/") for name in bundle.models):
         yield "no ControlNets: a folder controlnet in the bundle hides the app's own"
 
@@ -41,7 +41,7 @@ def no_controlnets(bundle: Opened) -> Iterator[str]:
 
 
 def no_starting_image(bundle: Opened) -> Iterator[str]:
-    """A VAE encoder, in a family that draws from a starting image."""
+    """A VAE encoder, in a family that can start from an image."""
     if "VAEEncoder" not in bundle.models:
         yield "no image to image: there is no VAEEncoder"
     elif bundle.family == SD3:
@@ -184,9 +184,9 @@ def no_refiner(bundle: Opened) -> Iterator[str]:
 
 
 def scales(**by_family: float) -> Need:
-    """A need of latents that are scaled as the host takes for granted, by family."""
+    """A need of latents that are scaled as the host assumes, by family."""
     def need(bundle: Opened) -> Iterator[str]:
-        """Latents that are scaled as it takes for granted."""
+        """Latents that are scaled as it assumes."""
         own = bundle.manifest.get("scale_factor", SCALES[bundle.family])
         used = by_family.get(bundle.family, 0.18215)
         if isinstance(own, int | float) and own != used:

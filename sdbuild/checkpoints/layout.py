@@ -26,7 +26,7 @@ _FORMS = (
 """The names of weights, whole and in shards: what will be fp16 in the end need not come as fp32.
 Source: diffusers and transformers, `_add_variant`."""
 
-COMMAS = ("commas separate several; a name that has one can stand in a recipe's list: "
+COMMAS = ("commas separate several; write a name that has one in a recipe's list: "
           'lora = ["a,b.safetensors:0.8"], source = ["a,b"]')
 """The hint for a missing place whose name may have been split at a comma."""
 

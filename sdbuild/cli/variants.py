@@ -127,7 +127,7 @@ def _refuse_finished(options: Mapping[str, Any]) -> None:
     """
     if options.get("bundle") is not None:
         raise RecipeError(f"{_MATRIX}: {shown(str(options['bundle']))} is one bundle",
-                          hint="leave it away, or leave --matrix away")
+                          hint="omit it, or --matrix")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,7 +101,7 @@ def _check_listens_apart(address: str) -> None:
         is_apart = False
     if not is_apart:
         raise RecipeError(
-            f"--on: {address} is open to the network: whoever reaches it can run programs there",
+            f"--on: {address} is open to the network: anyone who reaches it can run programs there",
             hint="start scheduler and workers with --host 127.0.0.1, or with TLS (tls://HOST:PORT)")
 
 

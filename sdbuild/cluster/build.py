@@ -278,7 +278,7 @@ class _Run:
         self._cluster.client.cancel(ended)
 
     def _heard(self, event: tuple[float, Mapping[str, Any]]) -> None:
-        """Tells what a worker told."""
+        """Prints an event of a worker."""
         told = event[1]
         with self._lock:
             if "joined" in told:

@@ -25,7 +25,7 @@ from sdbuild.store.roots import MANIFEST, roots
 def relink(folder: Path, component: str, builder: Builder) -> Record:
     """Puts the component that the builder's plan made into the bundle at `folder`.
 
-    The new bundle is laid out beside the old one, held against the contract, and then takes its
+    The new bundle is laid out beside the old one, checked by the contract, and then takes its
     place; whatever fails before that leaves the old one as it was.
 
     Raises:

@@ -172,7 +172,7 @@ class Checkpoints:
         """Returns the job of a step's process: from where it reads which parts of a
         checkpoint.
 
-        A locked one may come from any place, for it is held against the lock; another from the
+        A locked one may come from any place, for it is verified against the lock; another from the
         place that its key is of.
         """
         if step.source is None:

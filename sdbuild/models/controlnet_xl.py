@@ -1,4 +1,4 @@
-"""ControlNets of Stable Diffusion XL, which are also told numbers about the picture."""
+"""ControlNets of Stable Diffusion XL, which also get numbers about the picture."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ def _traits(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "ControlNet", "yes" if variant.has_controlnets else "no"
     yield "predicts", str(manifest["prediction_type"])
     yield "latents", f"scaled by {manifest['scale_factor']}"
-    yield "draws best with", (f"{draw.get('scheduler', 'dpm')}, {draw.get('steps', 25)} steps, "
+    yield "settings", (f"{draw.get('scheduler', 'dpm')}, {draw.get('steps', 25)} steps, "
                               f"guidance {draw.get('guidance', 7.5)}")
     yield "licence", str(manifest["licence"])
 

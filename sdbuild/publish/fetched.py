@@ -1,4 +1,4 @@
-"""Variants as they come back from the Hub: each file held against what the card says of it."""
+"""Variants fetched from the Hub: each file verified against the digests of the card."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def published_at(place: str, wanted: str | None) -> Published:
         found = sections(card.decode("utf-8", "replace"))
     if not found:
         raise BundleError(f"{hub.place}: its card describes no variant of sdbuild's",
-                          hint="sdbuild generate hub:owner/name draws with models of any maker")
+                          hint="sdbuild generate hub:owner/name works with models of any maker")
     fits = names.chosen(found, wanted)
     if not fits:
         raise BundleError(f"{hub.place}: no variant {shown(wanted)}"

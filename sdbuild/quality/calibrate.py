@@ -2,8 +2,8 @@
 
 Both come from the same passes over moments of use. How much a weight matters is the mean square of
 what changing it changes in the guided noise (the diagonal of the Fisher information, with random
-signs for all elements of the noise at once). What a layer is given is told by the products of its
-inputs' elements with each other, over positions that are drawn at random.
+signs for all elements of the noise at once). The inputs of a layer are described by the products of
+their elements with each other, over random positions.
 """
 
 from __future__ import annotations

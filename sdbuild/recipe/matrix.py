@@ -116,7 +116,7 @@ def _axis(name: str, values: Any, folder: Path, where: str) -> tuple[str, ...]:
     found = known(name, where)
     if not isinstance(values, list) or not values:
         raise RecipeError(f"{where}: {name} is {shown(values)}, expected a list of values",
-                          hint=f"one value for all stands above the table: {name} = …")
+                          hint=f"write one value for all above the table: {name} = …")
     return _distinct(found, [_word(found, value, folder, where) for value in values], where)
 
 

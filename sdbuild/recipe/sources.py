@@ -49,7 +49,7 @@ class Lora:
 class Sources:
     """The checkpoints and LoRAs that a bundle is made from.
 
-    `elsewhere` holds what does not come from the checkpoint, by the field that says where it lies.
+    `elsewhere` has the places of parts that do not come with the checkpoint, by field.
     `lock` holds for the recipe's own checkpoint only. `prediction_type` stands in the place of what
     the checkpoint says of itself, and `licence` in that of what its card says.
     `controlnets` are called as hosts call them.
@@ -122,7 +122,7 @@ class Sources:
             if component.comes_with in ELSEWHERE and component.comes_with not in self.elsewhere:
                 raise RecipeError(
                     f"components: {component.name} does not come with the checkpoint, and there is "
-                    f"no {component.source}", hint=f"{component.source}=PLACE says where it lies")
+                    f"no {component.source}", hint=f"{component.source}=PLACE is its location")
 
     def _check_config(self) -> None:
         places = [place for source in self.checkpoints for place in source.places]

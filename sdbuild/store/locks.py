@@ -152,4 +152,4 @@ def _holder(path: Path, handle: int) -> str:
         return (f"{found['what']} of process {found['pid']} on {found['host']}, "
                 f"since {found['since']}")
     except (OSError, ValueError, KeyError, TypeError):  # a folder, or just being signed
-        return f"whoever works at {path}"
+        return f"the process that uses {path}"

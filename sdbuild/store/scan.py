@@ -1,6 +1,6 @@
 """Listings of folders, complete or an error.
 
-`Path.glob` passes over folders that cannot be read just now: an artifact would lack files, and a
+`Path.glob` skips folders that cannot be read just now: an artifact would lack files, and a
 collector would not see what bundles hold.
 """
 

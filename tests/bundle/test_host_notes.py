@@ -38,7 +38,7 @@ def test_an_ordinary_request_needs_no_word():
      "weighs the prompt with guidance=0"),
     ({"batch": 1, "count": 2}, "crashes at several images with a U-Net of batch one"),
     ({"other_words": ("dog,",)}, "reads other tokens than CLIP for: dog,"),
-    ({"seed": 2**32 + 5}, "seeds below 2^32, this one stands for 5 here"),
+    ({"seed": 2**32 + 5}, "seeds below 2^32 and uses 5 for this one"),
     ({"image": "/a.png", "strength": 1.0, "image_size": (512, 512)}, "does not look at the image"),
     ({"image": "/a.png", "image_size": (640, 480)}, "refuses an image of 640x480 pixels"),
     ({"bundle": replace(BUNDLE, prediction_type="v_prediction")}, "v_prediction for noise"),

@@ -215,7 +215,7 @@ def test_a_broken_lora_is_found_when_sources_are_reached(tmp_path, store, conten
     assert str(file) in error.value.message
 
 
-def test_a_lora_for_prompts_of_another_width_is_told_as_of_another_generation(tmp_path):
+def test_a_lora_for_prompts_of_another_width_is_reported_as_of_another_generation(tmp_path):
     layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
     file = save(tmp_path / "l.safetensors", {
         f"unet.{layer}.lora_A.weight": torch.ones(4, 1024),

@@ -54,7 +54,7 @@ def test_who_knows_better_is_believed(own, asked, kind):
     {"special": {"pad_token": {"content": "!", "lstrip": False}}},
     {"special": {"pad_token": "!"}, "config": {"pad_token": "<|endoftext|>"}},
 ])
-def test_a_pad_token_of_its_own_is_told_by_number(files):
+def test_a_pad_token_of_its_own_is_reported_by_number(files):
     assert padding(tokenizer(**files), {}) == {"end_token_id": 3, "pad_token_id": 0}
 
 

@@ -82,7 +82,7 @@ def test_a_package_out_of_its_range_ends_with_status_1(tmp_path, monkeypatch, ca
     assert printed.endswith("cannot build yet.\n")
 
 
-def test_both_ends_of_a_range_that_were_tested_are_told(tmp_path):
+def test_both_ends_of_a_range_that_were_tested_are_reported(tmp_path):
     pins = [(doctor.IMPORT_ROOT / name).read_text() for name in
             ("constraints-oldest.txt", "constraints.txt")]
     oldest, newest = (text.split("\ntransformers==")[1].split("\n")[0] for text in pins)

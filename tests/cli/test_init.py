@@ -57,7 +57,7 @@ def test_a_name_that_is_no_file_name_is_refused(tmp_path, name, capsys):
     assert "expected letters, digits" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path, capsys):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path, capsys):
     (tmp_path / "file").touch()
 
     assert main(["init", str(tmp_path / "file" / "p")]) != 0

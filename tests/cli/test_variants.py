@@ -1,4 +1,4 @@
-"""`--matrix`: a command for each variant, and what is told at the end."""
+"""`--matrix`: a command for each variant, and the report at the end."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_what_variants_share_is_made_once(folder, capsys):
     assert len(list(Store(folder / "cache").records())) == 2
 
 
-def test_a_variant_that_fails_stops_no_other_and_is_told_at_the_end(folder, capsys):
+def test_a_variant_that_fails_stops_no_other_and_is_reported_at_the_end(folder, capsys):
     (folder / "catalogue.toml").write_text(
         f'[[recipe]]\nmodel = "tiny-emoji"\nsource = "none"\n'
         f'[[recipe]]\nmodel = "tiny-emoji"\nsource = "{BUILT_IN / "tiny-emoji"}"\n')

@@ -1,4 +1,4 @@
-"""A bundle with a safety checker: built from a checkpoint that has one, held against the contract,
+"""A bundle with a safety checker: built from a checkpoint that has one, checked by the contract,
 and black where diffusers' own class would flag a picture."""
 
 import json

@@ -38,7 +38,7 @@ def test_a_repository_gets_the_recipe_of_its_configs_and_its_own_name(
     assert not any(name.endswith(".safetensors") for name in fetched)
 
 
-def test_the_recipe_that_was_found_is_told_before_work_starts(new_project):
+def test_the_recipe_that_was_found_is_reported_before_work_starts(new_project):
     words = {"source": BUILT_IN / "tiny-emoji", "model": None}
 
     printed = new_project.doit("download:vae_encoder", **words)

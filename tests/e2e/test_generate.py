@@ -169,7 +169,7 @@ def test_on_a_terminal_progress_is_shown(built, tmp_path):
     assert b"/2 " in shown
 
 
-def test_what_of_a_prompt_is_too_long_is_told(built, tmp_path):
+def test_what_of_a_prompt_is_too_long_is_reported(built, tmp_path):
     """75 tokens fit between the start and the end token."""
     command = [sys.executable, "-m", "sdbuild", "generate", str(built.bundle), "--steps=1",
                f"--out={tmp_path / 'a.png'}", f"--prompt={'fox ' * 74}and a penguin"]

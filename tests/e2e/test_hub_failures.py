@@ -59,7 +59,7 @@ def test_a_private_repository_is_read_with_a_token_which_is_kept_nowhere(
     ("hub:owner/tinny", "hub:owner/tinny: there is no such repository, or it is private"),
     ("hub:owner/tiny@v9", "hub:owner/tiny@v9: the repository has no such revision"),
 ])
-def test_what_is_not_there_is_told(new_project, hub, tiny, place, message):
+def test_what_is_not_there_is_reported(new_project, hub, tiny, place, message):
     assert message in new_project.doit("build", status=1, source=place)
 
 
@@ -77,7 +77,7 @@ def test_what_is_not_there_is_told(new_project, hub, tiny, place, message):
     ({"status": 200, "text": "{}"}, "does not answer as a Hub does"),
     ({"cut_after": 10}, "cannot reach 127.0.0.1"),
 ])
-def test_a_hub_that_refuses_is_told_before_anything_starts(
+def test_a_hub_that_refuses_is_reported_before_anything_starts(
     new_project, hub, tiny, fault, message,
 ):
     hub.fail("/api/models", **fault)
@@ -97,14 +97,14 @@ def test_what_was_refused_once_is_asked_again_the_next_time(new_project, hub, ti
     assert new_project.ran("download:unet", source=PLACE) == {"download:unet"}
 
 
-def test_a_hub_that_hangs_is_told(new_project, hub, tiny, monkeypatch):
+def test_a_hub_that_hangs_is_reported(new_project, hub, tiny, monkeypatch):
     monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "1")
     hub.fail("/api/models", wait_s=3)
 
     assert "cannot reach 127.0.0.1" in new_project.doit("build", status=1, source=PLACE)
 
 
-def test_an_endpoint_that_is_no_url_is_told(new_project, hub, monkeypatch):
+def test_an_endpoint_that_is_no_url_is_reported(new_project, hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "localhost")
 
     printed = new_project.doit("build", status=1, source=PLACE)
@@ -112,7 +112,7 @@ def test_an_endpoint_that_is_no_url_is_told(new_project, hub, monkeypatch):
     assert "cannot reach HF_ENDPOINT=localhost" in printed
 
 
-def test_a_hub_that_is_not_there_is_told_without_its_password(new_project, hub, monkeypatch):
+def test_a_hub_that_is_not_there_is_reported_without_its_password(new_project, hub, monkeypatch):
     hub.close()
     monkeypatch.setenv("HF_ENDPOINT", hub.url.replace("//", "//me:secret@"))
 
@@ -277,7 +277,7 @@ def test_without_the_hub_its_cache_will_do_for_a_new_store(
     assert not (new_project.cache / "hub.json").exists()
 
 
-def test_a_file_that_comes_short_is_told(new_project, hub, tiny):
+def test_a_file_that_comes_short_is_reported(new_project, hub, tiny):
     hub.fail(CDN, swap=b"short")
 
     printed = new_project.doit("download:unet", status=1, source=PLACE)
@@ -286,7 +286,7 @@ def test_a_file_that_comes_short_is_told(new_project, hub, tiny):
     assert [0] == [path.stat().st_size for path in partials()]  # none of it is kept
 
 
-def test_a_cache_of_the_hub_that_cannot_be_written_is_told(
+def test_a_cache_of_the_hub_that_cannot_be_written_is_reported(
     new_project, hub, tiny, tmp_path, monkeypatch,
 ):
     (tmp_path / "file").write_text("")

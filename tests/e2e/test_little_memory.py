@@ -89,7 +89,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_told_with_what_helps(project, small_disk):
+def test_a_full_disk_is_reported_with_what_helps(project, small_disk):
     printed = project.doit("download:unet", status=1, cache=small_disk)
 
     assert "No space left on device" in printed

@@ -34,7 +34,7 @@ def test_a_mistake_on_the_command_line_ends_with_status_2(project, word, message
     assert "hint: " in printed
 
 
-def test_a_task_that_does_not_exist_is_told_by_doit(project):
+def test_a_task_that_does_not_exist_is_reported_by_doit(project):
     project.doit("biuld", status=3)
 
 
@@ -102,7 +102,7 @@ def test_a_config_that_is_none_is_named(project, own_checkpoint, content, messag
     )
 
 
-def test_a_config_that_makes_no_network_is_told(project, own_checkpoint):
+def test_a_config_that_makes_no_network_is_reported(project, own_checkpoint):
     path = own_checkpoint / "text_encoder/config.json"
     config = json.loads(path.read_text()) | {"num_attention_heads": 7}  # divides no width here
     path.write_text(json.dumps(config))
@@ -254,7 +254,7 @@ def test_a_bundle_with_a_file_cut_short_names_it(own_bundle):
     ("{", "manifest.json: not JSON"), ("{}", "not a manifest of schema"),
     ('{"schema": 1, "files": {}}', "components is missing, expected an object"),
 ])
-def test_a_folder_that_is_no_bundle_is_told(tmp_path, content, message):
+def test_a_folder_that_is_no_bundle_is_reported(tmp_path, content, message):
     if content is not None:
         (tmp_path / "manifest.json").write_text(content)
 

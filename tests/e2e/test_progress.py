@@ -30,7 +30,7 @@ def test_a_terminal_shows_one_live_line_that_counts_the_tensors_of_a_step(projec
 
 
 @pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"CI": "true"}], ids=str)
-def test_where_no_line_can_be_drawn_again_each_step_is_told_once(project, environment):
+def test_where_no_line_can_be_drawn_again_each_step_is_reported_once(project, environment):
     written = build(project, NAME, "quant=4", **environment)
 
     assert "\x1b" not in written

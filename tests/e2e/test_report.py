@@ -72,7 +72,7 @@ def test_it_tells_which_operations_lose_precision_and_in_which_layers(reported):
     assert any("decoder" in loss["layer"] for loss in losses)
 
 
-def test_the_steps_before_a_bundle_are_told_wherever_it_lies_now(reported, built, tmp_path):
+def test_the_steps_before_a_bundle_are_reported_wherever_it_lies_now(reported, built, tmp_path):
     _, _, figures = reported
     steps = {cost["step"] for cost in figures["variants"][1]["costs"]}
     assert {"download:unet", "palettize:unet", "chunk:unet", "compile:vae_decoder"} <= steps

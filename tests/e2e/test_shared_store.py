@@ -168,7 +168,7 @@ def test_steps_in_several_processes_share_as_one(new_project, second, s3):
     assert second.ran("-n", "2", "download", remote=s3.url) == set()
 
 
-def test_an_unreachable_store_is_told_once_with_steps_in_several_processes(
+def test_an_unreachable_store_is_reported_once_with_steps_in_several_processes(
     new_project, monkeypatch, s3,
 ):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")

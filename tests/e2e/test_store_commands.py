@@ -178,7 +178,7 @@ def lines_of(printed, step):
             if re.match(rf"\s*{step}\s", line)]
 
 
-def test_rot_that_a_build_finds_is_told_with_what_is_made_again_for_it(own_project):
+def test_rot_that_a_build_finds_is_reported_with_what_is_made_again_for_it(own_project):
     """Only a read shows it, as a build does and `why` does not."""
     path = file_of(own_project, "compile:vae_decoder", WEIGHT)
     rot(path)
@@ -200,7 +200,7 @@ def up_to_date(printed):
     return int(re.search(r"(\d+) steps up to date", printed)[1])
 
 
-def test_an_edit_in_the_store_is_told_before_the_build_as_in_it(own_project):
+def test_an_edit_in_the_store_is_reported_before_the_build_as_in_it(own_project):
     path = file_of(own_project, "compile:vae_decoder", WEIGHT)
     size = path.stat().st_size
     path.chmod(0o644)

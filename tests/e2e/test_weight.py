@@ -1,4 +1,4 @@
-"""The way of one weight, held against the bytes: of the checkpoint, and of the bundle."""
+"""The history of one weight, compared with the bytes of the checkpoint and of the bundle."""
 
 import json
 import subprocess
@@ -116,7 +116,7 @@ def test_what_is_not_made_yet_is_said(project):
         "not made yet"}
 
 
-def test_mistakes_are_told_with_the_nearest_name(project):
+def test_mistakes_are_reported_with_the_nearest_name(project):
     assert 'did you mean "conv_out.weight"?' in weight(project, "unet", "conv_out.wieght",
                                                        status=2)
     assert 'did you mean "unet"?' in weight(project, "unnet", "conv_out.weight", status=2)

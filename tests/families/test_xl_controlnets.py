@@ -1,4 +1,4 @@
-"""ControlNets of Stable Diffusion XL, lowered: no host runs them, apps of one's own do."""
+"""ControlNets of Stable Diffusion XL, lowered: no known host runs them, only your own app can."""
 
 import pytest
 import torch

@@ -90,7 +90,7 @@ def test_a_killed_download_goes_on(stage, every, counted):
 @pytest.mark.parametrize("part, number", [
     ("vae/diffusion_pytorch_model.safetensors", errno.EACCES), ("vae", errno.EACCES),
     ("vae/config.json", errno.EIO)])
-def test_a_checkpoint_that_cannot_be_read_is_told(stage, part, number):
+def test_a_checkpoint_that_cannot_be_read_is_reported(stage, part, number):
     shutil.rmtree(stage.world, ignore_errors=True)
     checkpoint = stage.world / "checkpoint"
     shutil.copytree(PROJECT / "recipes" / "tiny-emoji", checkpoint)

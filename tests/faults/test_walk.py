@@ -71,7 +71,7 @@ def test_the_watch_sees_every_operation_of_a_process_and_its_children(stage):
     assert b'"tree"' in b"".join(c.content for c in calls if "/records/" in c.paths[0])
 
 
-def test_a_quota_that_is_used_up_is_told_though_the_log_is_under_it(stage):
+def test_a_quota_that_is_used_up_is_reported_though_the_log_is_under_it(stage):
     def decide(call):
         decide.is_used_up |= "/out/" in call.paths[-1]
         return errno.EDQUOT if decide.is_used_up and call.name in walk.FULL else None
@@ -125,7 +125,7 @@ def test_a_bundle_is_kept_though_its_build_is_killed_in_the_moment_that_it_comes
     stage.check(scene)
 
 
-def test_a_bundle_whose_manifest_cannot_be_read_just_now_is_told_with_a_hint(stage):
+def test_a_bundle_whose_manifest_cannot_be_read_just_now_is_reported_with_a_hint(stage):
     stage.reset(SCENES["relink"])
     path = stage.world / "out" / "mine" / "manifest.json"
 

@@ -128,7 +128,7 @@ def test_rows_do_not_change_places_unseen():
         assert len(set(rows.tolist())) == len(rows)
 
 
-def test_there_are_stand_ins_for_networks_larger_than_today_s_and_a_limit_is_told():
+def test_there_are_stand_ins_for_networks_larger_than_today_s_and_a_limit_is_reported():
     shapes = {f"w{i}": (1,) for i in range(9216)}
     firsts = {float(rows[0]) for rows in StandIns(shapes).rows.values()}
 

@@ -32,7 +32,7 @@ def test_a_parameter_is_reported_with_where_it_was_set(store, tmp_path):
     assert changes(four, six, store, {"nbits": 6}) == ["params.nbits 4 → 6"]
 
 
-def test_tools_and_the_version_of_the_step_are_told_in_words(store, tmp_path):
+def test_tools_and_the_version_of_the_step_are_reported_in_words(store, tmp_path):
     same = {"source": {}}
     old = put(store, tmp_path, "compile:unet", {"a": "1"},
               ingredients=same | {"tools": {"coremltools": "9.0"}})
@@ -44,7 +44,7 @@ def test_tools_and_the_version_of_the_step_are_told_in_words(store, tmp_path):
     ]
 
 
-def test_files_of_the_checkpoint_are_told_by_name(store, tmp_path):
+def test_files_of_the_checkpoint_are_reported_by_name(store, tmp_path):
     old = put(store, tmp_path, "download:unet", {"w": "1"},
               ingredients={"source": {"unet/config.json": "1", "gone": "1", "same": "1"}})
     new = put(store, tmp_path, "download:unet", {"w": "2"},
@@ -70,7 +70,7 @@ def fine_tunes(store, tmp_path):
     return made
 
 
-def test_an_input_is_told_by_the_tensors_that_changed(store, tmp_path):
+def test_an_input_is_reported_by_the_tensors_that_changed(store, tmp_path):
     (_, old, _), (_, new, _) = fine_tunes(store, tmp_path)
 
     assert changes(old, new, store) == [
@@ -178,7 +178,7 @@ def test_a_term_that_means_nothing_is_refused(records, word, message):
         find(records, [word])
 
 
-def test_an_artifact_is_found_by_the_digits_of_its_key_that_are_told(store, records, capsys):
+def test_an_artifact_is_found_by_the_digits_of_its_key_that_are_reported(store, records, capsys):
     root = str(store.root)
     main(["find", "stage=convert", "--cache", root])
     printed = capsys.readouterr().out.split("\n")[0].split()[-1]
@@ -215,7 +215,7 @@ def test_a_recipe_that_is_named_twice_is_refused(words, capsys):
     assert "model=sd-1-5: the recipe is named already: tiny-emoji" in printed
 
 
-def test_one_artifact_is_told_as_one(store, records, capsys):
+def test_one_artifact_is_reported_as_one(store, records, capsys):
     main(["find", "stage=convert", "--cache", str(store.root)])
     assert capsys.readouterr().out.endswith("\n1 artifact\n")
     main(["find", "stage=palettize", "--cache", str(store.root)])
@@ -238,7 +238,7 @@ def test_finding_nothing_has_a_status_of_its_own(store, records):
     ((2.0, None), "2 steps would run (1 of unknown time): about 2 s one after the other, "),
     ((2.0, 3.0), "2 steps would run: about 5 s one after the other, "),
 ])
-def test_how_long_steps_take_is_told_if_it_is_known(seconds, time):
+def test_how_long_steps_take_is_reported_if_it_is_known(seconds, time):
     reasons = [Reason(step=f"s{i}", state=WOULD_RUN, seconds=s, peak_bytes=10**6)
                for i, s in enumerate(seconds)]
 

@@ -94,7 +94,7 @@ def test_a_network_below_its_floor_fails_though_its_pictures_are_the_same(checke
         checked(50.0, quant="none", parity=20.0)
 
 
-def test_both_failures_are_told_at_once(checked):
+def test_both_failures_are_reported_at_once(checked):
     with pytest.raises(CheckFailed, match="quality: broken") as raised:
         checked(5.0, quant="none", parity=20.0)
 

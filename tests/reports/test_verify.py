@@ -225,7 +225,7 @@ def test_where_nothing_could_be_dropped_the_end_says_so_and_no_more(store, tmp_p
         "4 files of the store: 1 damaged", "nothing was deleted: the store cannot be written to"]
 
 
-def test_a_store_that_is_not_there_is_told(tmp_path, capsys):
+def test_a_store_that_is_not_there_is_reported(tmp_path, capsys):
     assert main(["verify", "--cache", str(tmp_path / "none")]) == 1
     assert "there is no such folder, expected a store" in capsys.readouterr().err
 

@@ -208,7 +208,7 @@ def test_a_folder_that_is_no_checkpoint_is_told_what_one_is(tmp_path):
     assert error.value.hint.startswith("a folder as diffusers' save_pretrained writes it")
 
 
-def test_another_network_in_the_place_of_the_autoencoder_is_told(checkpoint, tmp_path):
+def test_another_network_in_the_place_of_the_autoencoder_is_reported(checkpoint, tmp_path):
     with pytest.raises(SourceError, match="UNet2DConditionModel'; expected AutoencoderKL"):
         download(checkpoint / "unet", tmp_path, "vae", ("decoder.",))
 

@@ -57,7 +57,7 @@ def histogram_tells_the_attention(bundle: Opened) -> Iterator[Finding]:
 
 @rule(WARNING, APPS, "does not offer the ControlNet for this bundle.", families=(SD,))
 def controlnets_have_the_unets_attention(bundle: Opened) -> Iterator[Finding]:
-    """`metadata.json` of each ControlNet tells the same attention as the controlled U-Net's."""
+    """`metadata.json` of each ControlNet has the same attention as the controlled U-Net's."""
     is_split = {model.file: _SPLIT_KEY in entry["mlProgramOperationTypeHistogram"]
             for model, entry in _entries(bundle)}
     for unet in bundle.denoiser("ControlledUnet")[:1]:

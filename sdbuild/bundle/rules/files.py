@@ -138,7 +138,7 @@ def only_sd_has_a_safety_checker(bundle: Opened) -> Iterator[Finding]:
         yield Finding(f"SafetyChecker{SUFFIX}", "the model", "nothing")
 
 
-@rule(ERROR, SWIFT, "ignores them: the picture does not follow what was drawn for it.",
+@rule(ERROR, SWIFT, "ignores them: the picture does not follow the control image.",
       families=TWO_ENCODERS, by_checkpoint=True)
 def only_sd_has_controlnets(bundle: Opened) -> Iterator[Finding]:
     """A bundle of SDXL or SD 3 has neither ControlNets nor a U-Net for them."""

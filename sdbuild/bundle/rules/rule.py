@@ -14,7 +14,7 @@ UNETS = (SD, SDXL, REFINER)
 TWO_ENCODERS = (SDXL, REFINER, SD3)
 
 ERROR = "error"
-"""A host crashes, cannot use the bundle, or draws wrongly."""
+"""A host crashes, cannot use the bundle, or generates wrong images."""
 WARNING = "warning"
 """A host does less than it could, or needs a setting that it does not find in the bundle."""
 

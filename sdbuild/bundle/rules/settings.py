@@ -70,7 +70,7 @@ def prompts_are_padded_with_the_end_token(bundle: Opened) -> Iterator[Finding]:
 @rule(ERROR, SWIFT, "feeds a batch of one if guidance is below 1, which a batch of two refuses.",
       families=(SD,))
 def low_guidance_has_a_batch_of_one(bundle: Opened) -> Iterator[Finding]:
-    """A bundle that draws best with guidance below 1 has a U-Net of batch one."""
+    """A bundle whose settings have guidance below 1 has a U-Net of batch one."""
     guidance = setting(bundle, "guidance", 1)
     for model in bundle.unet[:1]:
         sample = model.inputs.get("sample")
@@ -81,7 +81,7 @@ def low_guidance_has_a_batch_of_one(bundle: Opened) -> Iterator[Finding]:
 
 @rule(ERROR, SWIFT, "reads past the noise of the first picture, and crashes.", families=(SD,))
 def a_batch_of_one_draws_one_picture(bundle: Opened) -> Iterator[Finding]:
-    """A bundle whose U-Net has a batch of one draws one picture at a time, at guidance from 1."""
+    """A bundle whose U-Net has a batch of one has settings for one picture, at guidance from 1."""
     count = setting(bundle, "count", 1)
     for model in bundle.unet[:1]:
         sample = model.inputs.get("sample")
@@ -91,10 +91,10 @@ def a_batch_of_one_draws_one_picture(bundle: Opened) -> Iterator[Finding]:
                           "a batch of two")
 
 
-@rule(ERROR, SWIFT, "mixes towards the negative prompt below 1, and draws that alone at 0; 1 is "
-      "the prompt alone.", families=TWO_ENCODERS)
+@rule(ERROR, SWIFT, "mixes towards the negative prompt below 1, and ignores the prompt at 0; 1 "
+      "is the prompt alone.", families=TWO_ENCODERS)
 def guidance_is_at_least_one(bundle: Opened) -> Iterator[Finding]:
-    """A bundle of SDXL or SD 3 draws best with guidance of 1 or more."""
+    """The settings of a bundle of SDXL or SD 3 have guidance of 1 or more."""
     guidance = setting(bundle, "guidance", 1)
     if guidance < 1:
         yield Finding("manifest.json draw.guidance", str(guidance), "1 or more")
@@ -103,7 +103,7 @@ def guidance_is_at_least_one(bundle: Opened) -> Iterator[Finding]:
 @rule(ERROR, SWIFT, "crashes with PNDM, its default, with the spacing of Karras, and with SD 3's "
       "scheduler: all need two.")
 def one_step_has_a_scheduler_for_it(bundle: Opened) -> Iterator[Finding]:
-    """A bundle that draws best in one step does so with `dpm` alone, and is not of SD 3."""
+    """A bundle whose settings have one step has `dpm` alone, and is not of SD 3."""
     draw = _draw(bundle)
     scheduler = str(draw.get("scheduler", ""))
     is_karras = draw.get("karras") is True or scheduler.endswith("_karras")
@@ -115,19 +115,19 @@ def one_step_has_a_scheduler_for_it(bundle: Opened) -> Iterator[Finding]:
 @rule(ERROR, SWIFT, "hands over after 80 % of the steps rounded down: the base model never runs.",
       families=(SDXL,))
 def a_refiner_leaves_a_step_for_the_base(bundle: Opened) -> Iterator[Finding]:
-    """A bundle with a refiner draws best in two steps or more."""
+    """The settings of a bundle with a refiner have two steps or more."""
     if bundle.denoiser("UnetRefiner") and setting(bundle, "steps", 2) == 1:
         yield Finding("manifest.json draw.steps", "1", "at least 2 beside a refiner")
 
 
 def _draw(bundle: Opened) -> Mapping[str, Any]:
-    """Returns the settings that the bundle draws best with, empty if there are none."""
+    """Returns the recommended settings of images, empty if there are none."""
     draw = bundle.manifest.get("draw")
     return draw if isinstance(draw, dict) else {}
 
 
 def setting(bundle: Opened, name: str, default: float) -> float:
-    """Returns a number among the settings that the bundle draws best with."""
+    """Returns a number among the recommended settings of images."""
     found = _draw(bundle).get(name)
     return found if isinstance(found, int | float) else default
 

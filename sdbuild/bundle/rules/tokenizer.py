@@ -102,7 +102,7 @@ def merges_end_their_last_line(bundle: Opened) -> Iterator[Finding]:
         yield Finding("merges.txt", "no line feed at its end", "one")
 
 
-@rule(ERROR, SWIFT, "draws without T5 and does not say so.", families=(SD3,))
+@rule(ERROR, SWIFT, "ignores T5 silently.", families=(SD3,))
 def t5_has_its_tokenizer(bundle: Opened) -> Iterator[Finding]:
     """A bundle with T5 has its `tokenizer.json` and `tokenizer_config.json`."""
     for name in _T5_FILES if _T5 in bundle.models else ():

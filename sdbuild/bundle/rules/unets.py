@@ -71,8 +71,8 @@ def unets_begin_with_sample(bundle: Opened) -> Iterator[Finding]:
     yield from _begin_with(bundle, "sample")
 
 
-@rule(ERROR, SWIFT, "looks it up in the first model to tell a base model from a refiner, and "
-      "crashes.", families=XL)
+@rule(ERROR, SWIFT, "looks it up in the first model to recognize a refiner, and crashes.",
+      families=XL)
 def unets_begin_with_time_ids(bundle: Opened) -> Iterator[Finding]:
     """The U-Net of SDXL, or its first chunk, takes `time_ids`."""
     yield from _begin_with(bundle, "time_ids")

@@ -8,7 +8,7 @@ fails: it cannot go on in another process. So a file in LFS is fetched here, ove
 Source:
     huggingface_hub, "Understand caching", for the layout; `_download_to_tmp_and_move` and pull
     request 4228 for why it fetches as it does. Files whose locks do not hold (on some network
-    disks) may be mixed up here; whoever reads one holds it against its digest.
+    disks) may be mixed up here; its readers verify it against its digest.
 """
 
 from __future__ import annotations

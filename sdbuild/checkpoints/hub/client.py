@@ -85,7 +85,7 @@ def fetch(place: str, repo: str, commit: str, name: str, promised: str) -> tuple
     """Returns a file of a commit in the Hub's cache, and whether it had to be fetched again.
 
     One in LFS goes on where an earlier try was cut off. What lies in the cache is not believed: it
-    is read and held against its digest, and a wrong one is fetched anew.
+    is read and verified against its digest, and a wrong one is fetched again.
 
     Raises:
         DigestMismatch: what comes is not what is promised.

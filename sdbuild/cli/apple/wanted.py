@@ -28,7 +28,7 @@ _OTHERS = (
     ("black-forest-labs/", "FLUX"),
     ("stabilityai/stable-diffusion-3", "Stable Diffusion 3"),
 )
-"""Repositories of families that are told by their names, before anything is fetched."""
+"""Repositories whose family is known from their names, before anything is fetched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,7 @@ def command(bundle: Path | None, jobs: int, words: dict[str, str], is_json: bool
 
     Builds what is needed; fails if a component's PSNR is below the recipe's floor, or images are
     broken. against=REFERENCE compares images with those of a folder, or of another bundle. BUNDLE
-    is a finished bundle to compare with that, whoever made it; the recipe's own if it is left out.
+    is a finished bundle from any tool to compare with that; the recipe's own if it is left out.
     """
     from sdbuild.cli.api import run
     from sdbuild.cli.format import build_as_json
@@ -72,7 +72,7 @@ def _of_finished(place: Path, words: dict[str, str], is_json: bool) -> int:
         found = reference(words, bundle, predictor)
         if found is None:
             raise RecipeError(f"check {place}: nothing to compare it with",
-                              hint="against=FOLDER of images, or against=BUNDLE; leave BUNDLE away "
+                              hint="against=FOLDER of images, or against=BUNDLE; omit BUNDLE "
                                    "to compare the recipe's own with its original")
         table = compared(found, generated(bundle, found.requests, predictor))
     if is_json:

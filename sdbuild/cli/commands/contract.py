@@ -19,7 +19,7 @@ from sdbuild.cli.variants import for_each_variant
 def command(bundle: Path | None, words: dict[str, str], is_json: bool) -> int:
     """Check that hosts can load a bundle, and list those that do.
 
-    BUNDLE is a finished bundle, whoever made it: a folder, a zip, or hub:owner/name; the recipe's
+    BUNDLE is a finished bundle from any tool: a folder, a zip, or hub:owner/name; the recipe's
     own, which is built if needed, if it is left out. Packages are checked as they are once
     compiled. The exit status is 1 if a rule is broken with an error.
     """

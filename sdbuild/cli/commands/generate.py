@@ -52,7 +52,7 @@ def command(
 ) -> int:
     """Generate images.
 
-    BUNDLE is a finished bundle, whoever made it: a folder, a zip, or hub:owner/name; the recipe's
+    BUNDLE is a finished bundle from any tool: a folder, a zip, or hub:owner/name; the recipe's
     own, which is built if needed, if it is left out.
     """
     from sdbuild.base.machine import PATIENT
@@ -143,4 +143,4 @@ def _refuse_recipe(words: dict[str, str]) -> None:
     for name in words:
         if name not in known:
             raise RecipeError(f"{name}={words[name]}: the bundle is finished, expected only "
-                              f"{', '.join(known)}", hint="leave BUNDLE away to build with it")
+                              f"{', '.join(known)}", hint="omit BUNDLE to build with it")

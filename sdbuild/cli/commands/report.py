@@ -50,7 +50,7 @@ def command(
 ) -> int:
     """Write an HTML page on bundles, and its figures as JSON beside it.
 
-    BUNDLE is a finished bundle, whoever made it: a folder, a zip, or hub:owner/name; the recipe's
+    BUNDLE is a finished bundle from any tool: a folder, a zip, or hub:owner/name; the recipe's
     own, which is built and measured if needed, if none is named. report=FILE.html says where the
     page goes.
     """

@@ -219,8 +219,8 @@ def _refuse_unknown_types(name: str, function: Function) -> None:
     for item, kind in kinds:
         if not isinstance(kind, TensorType):
             raise UnsupportedFormat(
-                f"function {name}: {item} is neither a tensor nor a state of one; how lists and "
-                "the like are compiled is not known"
+                f"function {name}: {item} is neither a tensor nor a state of one; the compiled "
+                "form of other types is not known"
             )
 
 

@@ -111,5 +111,5 @@ def refuse_stray_blobs(model: Model) -> None:
         for name, value in attributes.items():
             if any(value_blobs(value)):
                 raise UnsupportedFormat(
-                    f"{model.source}: the attribute {name} of {place} lies in a weight file,"
+                    f"{model.source}: the attribute {name} of {place} is in a weight file,"
                     " which edits do not move")

@@ -1,6 +1,6 @@
 """Protobuf messages of the Core ML specification.
 
-Their descriptors lie beside this file, so that nothing of coremltools is needed to read and write
+Their descriptors are in this folder, so that nothing of coremltools is needed to read and write
 models. They are in a pool of their own: whoever imports coremltools as well has both.
 Programs are made of messages in `decode.py`, and messages of programs in `encode.py`.
 """

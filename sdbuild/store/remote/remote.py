@@ -261,8 +261,8 @@ def secret() -> str:
     found = os.environ.get(SECRET)
     if found is not None and not found.strip():
         raise RecipeError(
-            f"{SECRET} is empty, expected a secret: without one, whoever can write to a shared "
-            "store is believed",
+            f"{SECRET} is empty, expected a secret: without one, everyone who can write to a "
+            "shared store is trusted",
             hint=f"set it, or unset {SECRET} to trust the shared store itself",
         )
     return found or ""

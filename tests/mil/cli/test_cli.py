@@ -184,7 +184,7 @@ def test_pairs_of_one_name_are_refused(source, tmp_path, capsys):
     assert "--mixed conv*: given twice, expected once" in capsys.readouterr().err
 
 
-def test_groups_that_do_not_fit_are_told(tmp_path, mil):
+def test_groups_that_do_not_fit_are_reported(tmp_path, mil):
     package = convolutions(tmp_path / "m.mlpackage", IOS18, layers=2)
 
     status, out = mil("palettize", package, tmp_path / "7", "--bits", 4, "--group-size", 7)
@@ -196,7 +196,7 @@ def test_groups_that_do_not_fit_are_told(tmp_path, mil):
     assert not any("one table" in printed for printed in fitting)
 
 
-def test_weights_that_grow_are_told(tmp_path, mil):
+def test_weights_that_grow_are_reported(tmp_path, mil):
     package = convolutions(tmp_path / "m.mlpackage", IOS18, layers=2)
 
     grown = mil("palettize", package, tmp_path / "8", "--bits", 8, "--group-size", 1)[1]
@@ -206,7 +206,7 @@ def test_weights_that_grow_are_told(tmp_path, mil):
     assert "more bytes" not in shrunk
 
 
-def test_blocks_that_do_not_fit_are_told(tmp_path, mil, mil_json):
+def test_blocks_that_do_not_fit_are_reported(tmp_path, mil, mil_json):
     package = convolutions(tmp_path / "m.mlpackage", IOS18, layers=2)
 
     status, out = mil("quantize", package, tmp_path / "7", "--bits", 8, "--block-size", 7)
@@ -369,7 +369,7 @@ def test_a_reader_that_has_had_enough_is_no_error(tmp_path):
     assert (141, "") == (done.returncode, done.stderr)
 
 
-def test_what_cannot_be_written_is_told_by_its_own_name(source, tmp_path):
+def test_what_cannot_be_written_is_reported_by_its_own_name(source, tmp_path):
     out = tmp_path / "out.mlpackage"
     code = ("import resource, sys\nfrom sdbuild.cli.main import main\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"

@@ -169,7 +169,7 @@ def test_the_chunks_of_a_pipeline_run_in_a_row(source, tmp_path, mil, mil_json):
     (["--function", "other"], "no function 'other'; found: main"),
     (["--out", "{text}"], "text: a file, expected a folder"),
 ])
-def test_bad_arguments_of_run_are_told(arguments, expected, source, tmp_path, mil):
+def test_bad_arguments_of_run_are_reported(arguments, expected, source, tmp_path, mil):
     np.save(tmp_path / "array.npy", np.zeros(3))
     (tmp_path / "text").write_text("not an array")
     places = {"array": tmp_path / "array.npy", "text": tmp_path / "text"}

@@ -121,7 +121,7 @@ def test_a_blob_that_only_a_tuple_in_an_attribute_refers_to_is_referred_to(
     assert mil("verify", moved) == (0, f"{moved}: valid\n")
 
 
-def test_all_problems_are_told_at_once_as_json_too(source, tmp_path, mil):
+def test_all_problems_are_reported_at_once_as_json_too(source, tmp_path, mil):
     def change(spec):
         main_block(spec).outputs.append("nowhere")
         spec.description.input.add(name="y")

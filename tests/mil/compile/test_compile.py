@@ -145,7 +145,7 @@ def test_an_ios18_model_is_described_as_by_apples_compiler_but_for_its_schemas()
     assert differing == {"inputSchema"}
 
 
-def test_flexible_shapes_of_several_functions_are_told_as_apples_compiler_does(tmp_path):
+def test_flexible_shapes_of_several_functions_are_reported_as_apples_compiler_does(tmp_path):
     text = (FIXTURES / "text" / "flexible-multifunction.mil").read_text("utf-8")
     program = parse_program(text)
     description = messages("Model").ModelDescription(defaultFunctionName="first")

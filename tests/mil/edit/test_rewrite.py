@@ -184,7 +184,7 @@ def test_blobs_in_lists_and_tuples_move_with_the_others(tmp_path):
 def test_blobs_where_no_edit_looks_are_refused(place, name, tmp_path):
     source = with_blob(read_package(convolutions(tmp_path / "s.mlpackage", layers=1)), place)
 
-    with pytest.raises(UnsupportedFormat, match=f"the attribute extra of {name} lies in a weight"):
+    with pytest.raises(UnsupportedFormat, match=f"the attribute extra of {name} is in a weight"):
         write_edited(source, tmp_path / "copy.mlpackage",
                      lambda weights: (copied(source, weights), source.description))
 

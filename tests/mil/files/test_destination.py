@@ -45,7 +45,7 @@ def test_nothing_is_written_into_the_package_or_over_what_is_there(write, place)
 
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_a_folder_that_is_a_file_is_told(write, place):
+def test_a_folder_that_is_a_file_is_reported(write, place):
     (place / "file").touch()
 
     with pytest.raises(MILError, match=r"/file: a file, expected a folder"):

@@ -151,7 +151,7 @@ def take_the_value(block):
     (take_the_name, "a constant has no value"),
     (take_the_value, "a constant has no value"),
 ])
-def test_what_lacks_a_binding_a_name_or_a_value_is_told(
+def test_what_lacks_a_binding_a_name_or_a_value_is_reported(
     change, expected, command, source, tmp_path, capsys
 ):
     package = edited(source, tmp_path / "m.mlpackage", lambda spec: change(main_block(spec)))

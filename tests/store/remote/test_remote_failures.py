@@ -13,7 +13,7 @@ from tests.waiting import wait_for
 from tests.wire import Wire
 
 
-def test_a_server_that_is_not_there_is_told_once(tmp_path, s3, monkeypatch, capsys):
+def test_a_server_that_is_not_there_is_reported_once(tmp_path, s3, monkeypatch, capsys):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     machine = Machine(tmp_path, s3.url)
 
@@ -26,7 +26,7 @@ def test_a_server_that_is_not_there_is_told_once(tmp_path, s3, monkeypatch, caps
     assert said.endswith("going on without it\n")
 
 
-def test_a_bucket_that_is_not_there_is_told_once(tmp_path, s3, capsys):
+def test_a_bucket_that_is_not_there_is_reported_once(tmp_path, s3, capsys):
     machine = Machine(tmp_path, "s3://no-such-bucket/x")
 
     assert machine.get() is None
@@ -94,7 +94,7 @@ def test_a_server_that_never_answers_is_asked_for_nothing_else(one, machines, s3
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_who_may_not_read_is_told_once_and_builds(one, two, s3, capsys):
+def test_who_may_not_read_is_reported_once_and_builds(one, two, s3, capsys):
     s3.wire.answers = {"GET": DENIED}
 
     assert two.get(1) is None

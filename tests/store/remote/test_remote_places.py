@@ -80,7 +80,7 @@ def test_a_server_that_goes_away_in_the_middle_of_a_file_ends_no_build(
     assert verify(two.store).is_whole
 
 
-def test_a_server_that_is_gone_is_told_once(place, tmp_path, wire, capsys):
+def test_a_server_that_is_gone_is_reported_once(place, tmp_path, wire, capsys):
     wire.is_away = True
     machine = Machine(tmp_path, place.url)
 
@@ -92,7 +92,7 @@ def test_a_server_that_is_gone_is_told_once(place, tmp_path, wire, capsys):
     assert said.endswith("going on without it\n") and said.count("\n") == 1
 
 
-def test_wrong_credentials_are_told_and_not_shown(place, tmp_path, wire, capsys):
+def test_wrong_credentials_are_reported_and_not_shown(place, tmp_path, wire, capsys):
     machine = Machine(tmp_path, place.strange_url)
 
     assert machine.get(1) is None

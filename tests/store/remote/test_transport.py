@@ -135,6 +135,6 @@ def test_a_full_place_refuses_and_nothing_half_written_stays(tmp_path):
     )
 
     if done.returncode and not done.stdout:
-        pytest.skip("no file systems of one's own here")
+        pytest.skip("no user file systems here")
     assert done.stdout.startswith("True [Errno 28] No space left on device")
     assert done.stdout.endswith("[]\n")
