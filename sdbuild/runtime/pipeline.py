@@ -73,14 +73,39 @@ class Pipeline:
         """Loads the models that a request is drawn with, before any work is done.
 
         Raises:
-            BundleError: there is none, or it does not take what it is given here.
+            BundleError: there is none, or it does not take what it is given here, or the host or
+                the bundle has not what is asked for.
         """
         started = time.monotonic()
+        self._check(request)
         if self._loads_first:
             self._networks.load(request)
         if self._is_checked:
             self._networks.part("safety_checker")
         self.load_s += time.monotonic() - started
+
+    def _check(self, request: Request) -> None:
+        """Finds out whether the host takes such pictures, and the bundle has such ControlNets.
+
+        Raises:
+            BundleError: it does not.
+        """
+        host = HOSTS[request.host]
+        for name in ("image", "mask", "control"):
+            if getattr(request, name) and name not in host.takes:
+                raise BundleError(f"{name}: {host.title} takes none",
+                                  hint="leave it out, or use another host")
+        if request.mask and not request.image:
+            raise BundleError("mask: there is no image to replace a part of",
+                              hint="give one: image=FILE")
+        known = [name.partition("/")[2] for name in self.bundle.models
+                 if name.startswith("controlnet/")]
+        for control in request.control or ():
+            if control.name not in known:
+                raise BundleError(
+                    f"control={control.name}: no such ControlNet in {self.bundle.folder}"
+                    f"{did_you_mean(control.name, known)}",
+                    hint=f"it has: {', '.join(known) or 'none'}")
 
     def batch(self, request: Request) -> int:
         """Returns the batch of a request's denoiser."""
@@ -135,16 +160,9 @@ class Pipeline:
         """Yields the start of each image of a request.
 
         Raises:
-            BundleError: the host takes no such pictures.
+            BundleError: the denoiser needs a mask, and there is none.
         """
         host = HOSTS[request.host]
-        for name in ("image", "mask", "control"):
-            if getattr(request, name) and name not in host.takes:
-                raise BundleError(f"{name}: {host.title} takes none",
-                                  hint="leave it out, or use another host")
-        if request.mask and not request.image:
-            raise BundleError("mask: there is no image to replace a part of",
-                              hint="give one: image=FILE")
         channels, *cells = self._networks.latents_shape(request)[1:]
         is_native = channels % 2 == 1  # latents, a mask, and latents again
         shape = (1, channels // 2 if is_native else channels, *cells)
@@ -186,21 +204,10 @@ class Pipeline:
                       rest=self._moments(image * (mask < 0.5), shape))
 
     def _guides(self, request: Request) -> list[Guide]:
-        """Returns the ControlNets of a request.
-
-        Raises:
-            BundleError: the bundle has none of a name.
-        """
+        """Returns the ControlNets of a request."""
         blackens = HOSTS[request.host].blackens
-        known = [name.partition("/")[2] for name in self.bundle.models
-                 if name.startswith("controlnet/")]
         found = []
         for control in request.control or ():
-            if control.name not in known:
-                raise BundleError(
-                    f"control={control.name}: no such ControlNet in {self.bundle.folder}"
-                    f"{did_you_mean(control.name, known)}",
-                    hint=f"it has: {', '.join(known) or 'none'}")
             component = f"controlnet/{control.name}"
             *_, height, width = self._networks.shape(component, "controlnet_cond")
             picture = images.fitted(images.read(Path(control.image)), (width, height))

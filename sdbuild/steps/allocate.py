@@ -20,11 +20,15 @@ from sdbuild.models.parameters import NET
 from sdbuild.recipe.bits import BITS, PALETTE_BITS, encoded
 from sdbuild.recipe.recipe import Recipe
 
+_BESIDE_BYTES = 192
+"""The most that a weight with a palette takes in a file beside its indices and its table: one more
+entry of 64 bytes, and the fill after both of them."""
+
 
 class Allocate(ComponentStage):
     """Divides a budget among weights."""
 
-    version = 1
+    version = 2
     summary = "the bits of each weight within a budget"
     memory = Memory(150_000_000)
     time = Time(1.5)
@@ -117,6 +121,7 @@ def _bytes(budget: Mapping[str, Any], names: Mapping[str, int], package: Path) -
 
     if "size_bytes" in budget:
         whole = read_package(package).weight_path(WEIGHT_FILE).stat().st_size
-        return max(0, budget["size_bytes"] - (whole - 2 * sum(names.values())))
+        rest = whole - 2 * sum(names.values()) + _BESIDE_BYTES * len(names)
+        return max(0, budget["size_bytes"] - rest)
     average = budget.get("average_bits", max(PALETTE_BITS))
     return sum(packed_bytes(elements, average) for elements in names.values())

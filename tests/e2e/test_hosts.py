@@ -17,6 +17,9 @@ from tests.runtime import swift
 
 SETTINGS = swift.data("pictures")
 QUICK = {"dpm-numpy-5", "pndm-numpy-10", "img2img-dpm-numpy-0.3", "six-dpm-numpy"}
+FLOORS_DB = {"pndm-nvidia": 49}
+"""One is moved by last bits: with noise that differs by 1e-6, or with two threads, it is 50.1 to
+56.0 dB from the package's."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,7 @@ def test_a_picture_is_that_of_the_swift_package(pipelines, name):
     (result,) = pipelines[given["bundle"]].draw(request(given))
 
     wanted = Image.open(swift.PICTURES / f"{name}-0.png").convert("RGB")
-    assert swift.psnr_db(result.image, wanted) > 54.9
+    assert swift.psnr_db(result.image, wanted) > FLOORS_DB.get(name, 54.9)
 
 
 def test_all_pictures_of_a_request_share_one_stream_in_the_swift_package(pipelines):

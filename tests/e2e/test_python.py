@@ -23,7 +23,6 @@ def test_a_build_says_what_ran_and_what_was_reused(project):
     assert built.reused["palettize:unet"].ingredients["params"]["nbits"] == 6
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # diffusers', of numpy's `copy`
 def test_an_image_from_python_is_that_of_the_command(project, tmp_path):
     project.sdbuild("generate", "seed=3", "steps=2", f"out={tmp_path / 'a.png'}")
     bundle = sdbuild.load_bundle(project.bundle)
