@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -25,8 +26,10 @@ HERE = "dask"
 
 _LOOPBACK = "127.0.0.1"
 _PATIENCE_S = 30
-_TLS = ("DASK_DISTRIBUTED__COMM__TLS__CA_FILE", "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT",
-        "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY")
+_TLS = {"ca-file": "DASK_DISTRIBUTED__COMM__TLS__CA_FILE",
+        "client.cert": "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT",
+        "client.key": "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"}
+"""Dask's names of the files for TLS, and the variables that set them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +64,11 @@ def connected(address: str, jobs: int) -> Iterator[Cluster]:
     try:
         client = Client(address, security=security, timeout=_PATIENCE_S)
     except (OSError, TimeoutError) as error:
-        raise StepError(f"--on {address}: no scheduler answers: {error}",
-                        hint="start one: dask scheduler --host 127.0.0.1") from None
+        is_stranger = "certificate" in str(error).lower()
+        raise StepError(
+            f"--on {address}: no scheduler answers: {error}",
+            hint="both sides need certificates of one authority, that of --tls-ca-file"
+            if is_stranger else "start one: dask scheduler --host 127.0.0.1") from None
     with client:
         for each in (client.scheduler.address, *client.scheduler_info(n_workers=-1)["workers"]):
             _check_listens_apart(each)
@@ -84,10 +90,19 @@ def check_address(address: str) -> None:
                           "tls://HOST:PORT", hint=f"--on {HERE} starts workers on this machine")
     if scheme == "tcp":
         _check_listens_apart(address)
-    elif not all(dask.config.get(f"distributed.comm.tls.{name}", None)
-                 for name in ("ca-file", "client.cert", "client.key")):
-        raise RecipeError(f"--on {address}: no certificates are named", hint=f"set {_TLS[0]}, "
-                          f"{_TLS[1]} and {_TLS[2]}, or the same in Dask's configuration")
+    else:
+        _check_certificates(address)
+
+
+def _check_certificates(address: str) -> None:
+    for name, variable in _TLS.items():
+        file = dask.config.get(f"distributed.comm.tls.{name}", None)
+        if not file:
+            raise RecipeError(f"--on {address}: no certificates are named", hint="set "
+                              f"{', '.join(_TLS.values())}, or the same in Dask's configuration")
+        if not Path(file).is_file():
+            raise RecipeError(f"--on {address}: {shown(Path(file))} is no file", hint=f"it is what "
+                              f"{variable} or Dask's configuration names for TLS")
 
 
 def _check_listens_apart(address: str) -> None:

@@ -31,7 +31,7 @@ from sdbuild.engine.build import Builder
 from sdbuild.engine.graph import Architectures, Node, graph
 from sdbuild.engine.plan import Plan
 from sdbuild.engine.step import Step
-from sdbuild.store.remote.remote import remote_at
+from sdbuild.store.remote.remote import Remote, remote_at
 
 Say = Callable[[str], None]
 _PATIENCE_S = 60
@@ -69,6 +69,8 @@ def build_on(address: str, wanted: Wanted, say: Say) -> dict[str, SDBuildError]:
         if not cluster.is_here and wanted.remote is None:
             raise RecipeError(f"--on {address}: no shared store is named",
                               hint="add remote=URL: artifacts go between machines through it")
+        if not cluster.is_here and wanted.remote is not None:
+            Remote(wanted.remote, next(iter(wanted.builders.values())).store).claim()
         say(f"   dashboard: {cluster.client.dashboard_link}")
         _wait_for_workers(cluster.client)
         steps = [step for each in wanted.builders.values() for step in each.plan.steps.values()]
@@ -105,7 +107,8 @@ class _Run:
         self._wanted = wanted
         self._say = say
         self._topic = f"sdbuild-{uuid.uuid4().hex[:12]}"
-        self._expected = traits()
+        self._share = None if cluster.is_here else wanted.remote
+        self._expected = traits(self._share)
         self._asked: dict[str, dict[str, float]] = {}
         self._given_up: dict[str, SDBuildError] = {}
         self._take(names)
@@ -144,7 +147,8 @@ class _Run:
 
     def _admission(self) -> Admission:
         ram = next(iter(self._builders.values())).ram.limit if self._cluster.is_here else None
-        return Admission(self._expected, tuple(sorted(self._readable)), self._topic, ram)
+        return Admission(self._expected, tuple(sorted(self._readable)), self._topic,
+                         self._share, ram)
 
     def _workers(self) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self._cluster.client.scheduler_info(n_workers=-1)["workers"]
@@ -156,15 +160,14 @@ class _Run:
         Raises:
             ToolMissing: one has others; names them.
         """
-        for address, found in self._cluster.client.run(traits).items():
+        for address, found in self._cluster.client.run(traits, self._share).items():
             differing = differences(self._expected, found)
             if differing:
                 name = self._workers().get(address, {}).get("id", address)
                 raise ToolMissing(
-                    f"the worker {name} at {address} would make other artifacts: "
-                    f"{'; '.join(differing)}",
-                    hint="install the same versions and code on all machines (pip install "
-                         "--constraint), or stop this worker")
+                    f"the worker {name} at {address} cannot be used: {'; '.join(differing)}",
+                    hint="all machines need the same versions and code (pip install --constraint), "
+                         "the same secret, and a remote= that is one place for all; or stop it")
 
     def _refused(self) -> dict[str, StepFailed]:
         """Leaves out the variants with a step that fits no worker; why, by variant."""

@@ -16,17 +16,21 @@ from distributed import Status, Worker, WorkerPlugin
 
 from sdbuild.base.apple import compiler_version
 from sdbuild.base.digest import digest
+from sdbuild.base.errors import SDBuildError
 from sdbuild.base.machine import usable_bytes
 from sdbuild.base.versions import installed
 from sdbuild.checkpoints import is_hub
 from sdbuild.engine.plan import Plan
 from sdbuild.engine.stage import STAGES, stage
 from sdbuild.engine.step import Step
-from sdbuild.store.remote.remote import SECRET, secret
+from sdbuild.recipe.settings import store_folder
+from sdbuild.store import Store
+from sdbuild.store.remote.remote import SECRET, Remote, secret
 
 MEMORY, NETWORK, APPLE = "memory", "network", "apple_compiler"
 """Resources: bytes; a way to the Hub, which a worker may deny; Apple's compiler of models."""
 
+SHARE = "the shared store"
 TOOLS, PLACE = "sdbuild-", "place-"
 """The beginnings of tags: of workers with the same tools and code, of those that read a path."""
 
@@ -34,9 +38,11 @@ MANY = 1000.0
 """A worker's amount of its tag, practically unlimited; each step uses one."""
 
 
-def traits() -> dict[str, str]:
-    """Returns what keys and signatures depend on here: tools, versions of stages, the secret."""
-    found = {}
+def traits(remote: str | None = None) -> dict[str, str]:
+    """Returns what keys and signatures depend on here: tools, versions of stages, the secret; and
+    whether the shared store is found: what is a mounted disk here may be an empty folder there.
+    """
+    found = {SHARE: str(_is_there(remote))} if remote is not None else {}
     for kind in STAGES:
         found[f"the step {kind}"] = f"version {stage(kind).version}"
         for tool in stage(kind).tools:
@@ -46,6 +52,12 @@ def traits() -> dict[str, str]:
     key = secret()
     return found | {SECRET: hmac.digest(key.encode(), b"sdbuild", "sha256").hex()[:8]
                     if key else "none"}
+
+
+def _is_there(remote: str) -> bool:
+    with contextlib.suppress(SDBuildError):
+        return Remote(remote, Store(store_folder({}))).is_marked()
+    return False
 
 
 def tag_of(found: Mapping[str, str]) -> str:
@@ -60,9 +72,9 @@ def place_tag(place: str) -> str:
 
 def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> tuple[str, ...]:
     """Returns in words what is not as expected."""
+    untold = {SECRET: f"{SECRET} is another", SHARE: "the shared store is not there as it is here"}
     return tuple(
-        f"{name} is {'another' if name == SECRET else found.get(name, 'none')}" + (
-            "" if name == SECRET else f", here {value}")
+        untold.get(name) or f"{name} is {found.get(name, 'none')}, here {value}"
         for name, value in expected.items() if found.get(name) != value)
 
 
@@ -78,16 +90,17 @@ class Admission(WorkerPlugin):
 
     def __init__(
         self, expected: Mapping[str, str], places: tuple[str, ...], topic: str,
-        memory_bytes: int | None,
+        remote: str | None, memory_bytes: int | None,
     ) -> None:
         self.name = topic
         self._expected = dict(expected)
         self._places = places
+        self._remote = remote
         self._memory = memory_bytes
 
     async def setup(self, worker: Worker) -> None:
         """Sets the worker's resources, and lets steps that wait for them see it."""
-        found = traits()
+        found = traits(self._remote)
         tags = [tag_of(found), *(place_tag(each) for each in self._places if Path(each).exists())]
         tags += [APPLE] if compiler_version() else []
         declared = worker.state.total_resources

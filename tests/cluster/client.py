@@ -28,7 +28,8 @@ def main(address, cache, remote, nbits, *weights):
     try:
         failed = build_on(address, wanted, lambda line: print(line, flush=True))
     except SDBuildError as error:
-        print(json.dumps({"error": type(error).__name__, "message": error.message}))
+        print(json.dumps({"error": type(error).__name__, "message": error.message,
+                          "hint": error.hint}))
         return
     store = Store(Path(cache))
     bundles = {}

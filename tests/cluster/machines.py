@@ -84,13 +84,16 @@ class Machines:
     def environment(self, **more):
         return {RUNS: str(self.runs_file)} | more
 
-    def client(self, *weights, nbits=(4, 8), cache="client", address=None, **environment):
+    def client(
+        self, *weights, nbits=(4, 8), cache="client", address=None, remote=None, cwd=None,
+        **environment,
+    ):
         """Starts to build on the workers; a process, whose lines can be read."""
         return subprocess.Popen(
             [sys.executable, "-m", "tests.cluster.client", address or self.address,
-             str(self.folder / cache), str(self.folder / "shared"),
+             str(self.folder / cache), remote or str(self.folder / "shared"),
              ",".join(map(str, nbits)), *map(str, weights)],
-            env=surroundings(**self.environment(**environment)), cwd=self.folder, text=True,
+            env=surroundings(**self.environment(**environment)), cwd=cwd or self.folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def built(self, *weights, **options):

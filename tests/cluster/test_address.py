@@ -34,10 +34,18 @@ def test_this_machine_alone_needs_no_certificates(address):
     check_address(address)
 
 
-def test_tls_is_taken_with_certificates_of_both_sides(monkeypatch):
+@pytest.mark.parametrize(("missing", "refused"), [(None, None), ("key.pem", "key.pem is no file")])
+def test_tls_is_taken_with_certificates_of_both_sides(missing, refused, tmp_path):
     import dask
 
-    names = {f"distributed.comm.tls.{name}": "file.pem"
-             for name in ("ca-file", "client.cert", "client.key")}
-    with dask.config.set(names):
-        check_address("tls://10.0.0.3:8786")
+    files = {"ca-file": "ca.pem", "client.cert": "cert.pem", "client.key": "key.pem"}
+    for name in files.values():
+        if name != missing:
+            (tmp_path / name).touch()
+    with dask.config.set({f"distributed.comm.tls.{name}": str(tmp_path / file)
+                          for name, file in files.items()}):
+        if refused is None:
+            check_address("tls://10.0.0.3:8786")
+        else:
+            with pytest.raises(RecipeError, match=refused):
+                check_address("tls://10.0.0.3:8786")

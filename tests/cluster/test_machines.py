@@ -195,26 +195,46 @@ def test_a_scheduler_that_dies_ends_the_build_with_an_error(tmp_path, weights):
         "a-4": "--on: the scheduler is gone", "a-8": "--on: the scheduler is gone"}
 
 
-def test_with_tls_only_who_has_a_certificate_is_let_in(tmp_path, weights):
-    security = Security.temporary()
-    files = {name: tmp_path / f"{name}.pem" for name in ("ca", "cert", "key")}
-    files["ca"].write_text(security.tls_ca_file)
-    files["cert"].write_text(security.tls_client_cert)
-    files["key"].write_text(security.tls_client_key)
+def test_with_tls_only_who_has_a_certificate_of_its_authority_is_let_in(tmp_path, weights):
+    own, stranger = certificates(tmp_path / "own"), certificates(tmp_path / "stranger")
     machines = Machines(tmp_path, Scheduler(tmp_path, (
-        "--host", "tls://127.0.0.1", "--tls-ca-file", str(files["ca"]),
-        "--tls-cert", str(files["cert"]), "--tls-key", str(files["key"]))))
+        "--host", "tls://127.0.0.1", "--tls-ca-file", own["CA_FILE"],
+        "--tls-cert", own["CLIENT__CERT"], "--tls-key", own["CLIENT__KEY"])))
     try:
         machines.worker("one")
-        names = ("CA_FILE", "CLIENT__CERT", "CLIENT__KEY")
-        found, _ = machines.built(weights[0], nbits=[4], **{
-            f"DASK_DISTRIBUTED__COMM__TLS__{name}": str(path)
-            for name, path in zip(names, files.values(), strict=True)})
-        refused, _ = machines.built(weights[0])
+        found, without, with_others = (machines.built(weights[0], nbits=[4], **{
+            f"DASK_DISTRIBUTED__COMM__TLS__{name}": file for name, file in files.items()})[0]
+            for files in (own, {}, stranger))
     finally:
         machines.close()
         machines.scheduler.kill()
 
     assert machines.address.startswith("tls://")
     assert found["failed"] == {}
-    assert "no certificates are named" in refused["message"]
+    assert "no certificates are named" in without["message"]
+    assert "certificate" in with_others["message"]
+    assert with_others["hint"].startswith("both sides need certificates of one authority")
+
+
+def certificates(folder):
+    """Writes the files of a new authority, by Dask's names for them."""
+    folder.mkdir()
+    made = Security.temporary()
+    contents = {"CA_FILE": made.tls_ca_file, "CLIENT__CERT": made.tls_client_cert,
+                "CLIENT__KEY": made.tls_client_key}
+    for name, content in contents.items():
+        (folder / name).write_text(content)
+    return {name: str(folder / name) for name in contents}
+
+
+def test_a_worker_where_the_shared_disk_is_not_mounted_is_named_and_nothing_runs(
+    machines, weights, tmp_path
+):
+    """Relative paths stand for a mount: each process has another folder there."""
+    machines.worker("one")
+    found, _ = machines.built(weights[0], remote="shared-by-none", cwd=tmp_path / "a")
+
+    assert found["message"].startswith("the worker one at tcp://127.0.0.1:")
+    assert found["message"].endswith("the shared store is not there as it is here")
+    assert not machines.runs
+    assert not (tmp_path / "shared-by-none").exists()

@@ -79,6 +79,33 @@ class Remote:
         except RemoteFailed as error:  # some may read there and not list
             self._leave_alone(f"it is not known to be a shared store: {error.message}")
 
+    def is_marked(self) -> bool:
+        """Whether the place is known as a shared store, by its marker.
+
+        Raises:
+            RecipeError: something else is there.
+        """
+        self.check()
+        return self._is_marked
+
+    def claim(self) -> None:
+        """Marks an empty place, as the first push does, where this machine may write.
+
+        Raises:
+            RecipeError: something else is there.
+        """
+        self.check()
+        if self._may_write:
+            try:
+                self._mark()
+            except RemoteFailed as error:
+                self._fail(error, is_write=True)
+
+    def _mark(self) -> None:
+        if not self._is_marked:
+            mark(self._there)
+            self._is_marked = True
+
     def find(self, key: Key, ingredients: Mapping[str, Any]) -> Record | None:
         """Returns the record of a step, taken into the store; None if it is not there, or not
         sound.
@@ -138,9 +165,7 @@ class Remote:
         sha256 = dict(held.sha256) if held and held.record.tree == record.tree else {}
         is_known = bool(sha256)
         try:
-            if not self._is_marked:
-                mark(self._there)
-                self._is_marked = True
+            self._mark()
             for entry in {entry.digest: entry for entry in record.tree}.values():
                 if entry.digest not in sha256:
                     sha256[entry.digest] = self._sha256_of(entry)
