@@ -6,7 +6,8 @@ The command finds them made then, in this machine's store or in the shared one, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -16,11 +17,21 @@ from sdbuild.cli.display import above
 from sdbuild.cli.log import logged
 
 if TYPE_CHECKING:
+    from sdbuild.cluster.estimate import Estimate
+    from sdbuild.engine.build import Builder
+    from sdbuild.engine.graph import Architectures
+    from sdbuild.engine.plan import Plan
     from sdbuild.recipe.catalogue import Variant
+    from sdbuild.recipe.settings import Settings
 
 on_option = click.option(
     "--on", metavar="dask|ADDRESS", help="Make the steps on a cluster of Dask: on this machine, or "
     "at tls://HOST:PORT (docs/catalogues.md).")
+
+
+estimate_option = click.option(
+    "--on", metavar="dask|ADDRESS", help="Tell what a cluster of Dask would run and upload; "
+    "it is not asked.")
 
 
 def made_elsewhere(
@@ -34,31 +45,63 @@ def made_elsewhere(
         ToolMissing: Dask is not installed, or a worker has other tools.
         StepError: nothing answers.
     """
-    try:
+    with _dask(address):
         from sdbuild.cluster.address import jobs_here
         from sdbuild.cluster.build import Wanted, build_on
+    builders, found, architectures = _planned(variants)
+    if not builders:
+        return {}
+    with logged():
+        return build_on(address, Wanted(
+            builders=builders, steps=lambda each: _steps(tasks, each), architectures=architectures,
+            remote=found.remote, jobs=jobs if jobs > 1 else jobs_here()), _say)
+
+
+def estimated(address: str, variants: Sequence[Variant], tasks: Sequence[str]) -> Estimate:
+    """Returns what tasks of variants would take on a cluster, which is not asked.
+
+    Raises:
+        RecipeError: the address cannot be used, or no variant can be built.
+        ToolMissing: Dask is not installed.
+    """
+    with _dask(address):
+        from sdbuild.cluster.address import check_address
+    from sdbuild.cluster.estimate import estimate
+
+    check_address(address)
+    builders, _, architectures = _planned(variants)
+    return estimate(builders, lambda each: _steps(tasks, each), architectures)
+
+
+@contextmanager
+def _dask(address: str) -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise ToolMissing(f"--on {address}: the package {error.name} is not installed",
                           hint="pip install 'sdbuild[dask]'") from None
+
+
+def _planned(
+    variants: Sequence[Variant],
+) -> tuple[dict[str, Builder], Settings, Architectures]:
+    """Returns a builder for each variant that has a recipe, the settings of all, and what tells
+    the architectures of their checkpoints."""
     from sdbuild.engine.build import Builder
-    from sdbuild.engine.plan import Plan, plan
+    from sdbuild.engine.plan import plan
     from sdbuild.recipe.settings import settings
-    from sdbuild.reports.why import steps_of
 
     plans = {each.name: plan(each.recipe) for each in variants if each.recipe is not None}
-    if not plans:
-        return {}
-    found = settings(next(each.words for each in variants if each.name in plans))
+    found = settings(next(each.words for each in variants if each.name in plans or not plans))
     builders = Builder.of_plans(plans, found)
+    costs = next((each.costs for each in builders.values()), None)  # all share what is known
+    return builders, found, costs.architecture if costs else lambda step: None
 
-    def steps(each: Plan) -> list[str]:
-        return list(dict.fromkeys(step for task in tasks for step in steps_of(task, each)))
 
-    costs = next(iter(builders.values())).costs  # those of all share what is known of checkpoints
-    with logged():
-        return build_on(address, Wanted(
-            builders=builders, steps=steps, architectures=costs.architecture, remote=found.remote,
-            jobs=jobs if jobs > 1 else jobs_here()), _say)
+def _steps(tasks: Sequence[str], of: Plan) -> list[str]:
+    from sdbuild.reports.why import steps_of
+
+    return list(dict.fromkeys(step for task in tasks for step in steps_of(task, of)))
 
 
 def _say(line: str) -> None:

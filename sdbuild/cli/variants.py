@@ -18,7 +18,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ import click
 from sdbuild.base.errors import RecipeError, SDBuildError
 from sdbuild.base.parsing import Malformed, json_object, shown
 from sdbuild.base.units import counted
-from sdbuild.cli.elsewhere import made_elsewhere, on_option
+from sdbuild.cli.elsewhere import estimate_option, estimated, made_elsewhere, on_option
 from sdbuild.cli.options import OptionalValue, print_json
 from sdbuild.recipe.fields import VARIABLES
 
@@ -57,8 +57,7 @@ only_option = click.option(
 
 
 def for_each_variant(function: Callable[..., int]) -> Callable[..., int]:
-    """Adds `--matrix` to a command, which then runs for each variant; and `--on`, unless nothing
-    is made for it."""
+    """Adds `--matrix` to a command, which then runs for each variant; and `--on`."""
     name = function.__module__.rpartition(".")[2]
 
     @functools.wraps(function)
@@ -71,7 +70,10 @@ def for_each_variant(function: Callable[..., int]) -> Callable[..., int]:
         _refuse_finished(options)
         variants = found_variants(words, asked, only)
         failed: dict[str, SDBuildError] = {}
-        if on is not None:
+        estimate = None
+        if on is not None and name == "why":
+            estimate = estimated(on, variants, (options["task"],))
+        elif on is not None:
             tasks = options.get("tasks") or (_TASKS.get(name, "build"),)
             with redirect_stdout(sys.stderr if is_json else sys.stdout):
                 failed = made_elsewhere(on, variants, words, tasks, options.get("jobs", 1))
@@ -82,13 +84,15 @@ def for_each_variant(function: Callable[..., int]) -> Callable[..., int]:
             error = variant.error or failed.get(variant.name)
             outcomes.append(_outcome(variant, error, is_json, function, options))
         if is_json:
-            print_json(variants=[outcome.as_json() for outcome in outcomes])
+            cluster = {} if estimate is None else {"cluster": asdict(estimate)}
+            print_json(variants=[outcome.as_json() for outcome in outcomes], **cluster)
         else:
-            click.echo("\n".join(_summary(outcomes)), err=any(o.status for o in outcomes))
+            told = _summary(outcomes) if estimate is None else [*_summary(outcomes), str(estimate)]
+            click.echo("\n".join(told), err=any(o.status for o in outcomes))
         return 1 if any(outcome.status for outcome in outcomes) else 0
 
     takes_matrix = only_option(matrix_option(run))
-    return takes_matrix if name == "why" else on_option(takes_matrix)
+    return (estimate_option if name == "why" else on_option)(takes_matrix)
 
 
 def found_variants(

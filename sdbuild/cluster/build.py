@@ -18,7 +18,7 @@ from sdbuild.cluster.address import Cluster, connected
 from sdbuild.cluster.fit import Resources, Stranded, Watch, fitted, is_served, unserved
 from sdbuild.cluster.local import local_places, read_here, readable
 from sdbuild.cluster.task import FAILED, FOUND, RAN, StepFailed, Task, make
-from sdbuild.cluster.uploads import Readers
+from sdbuild.cluster.uploads import readers_of
 from sdbuild.cluster.worker import (
     Admission,
     differences,
@@ -205,7 +205,8 @@ class _Run:
     def _submitted(self) -> dict[Any, list[str]]:
         """Hands out all steps; the futures of those that are wanted, with their variants."""
         client = self._cluster.client
-        readers = self._readers()
+        readers = readers_of(
+            self.graph, {name: each.plan for name, each in self._builders.items()})
         futures: dict[str, Any] = {}
         for node in self.graph.nodes.values():
             builder = self._builders[self._maker[node.name]]
@@ -223,16 +224,6 @@ class _Run:
             for node_name in nodes:
                 targets.setdefault(futures[node_name], []).append(name)
         return targets
-
-    def _readers(self) -> dict[str, Readers]:
-        wanted = {name for names in self.graph.targets.values() for name in names}
-        found = {}
-        for name, readers in self.graph.readers().items():
-            variants = [each for each, members in self.graph.members.items() if name in members]
-            checkpoints = {self._builders[each].plan.recipe.sources.checkpoint for each in variants}
-            found[name] = Readers(are_last=name in wanted or bool(wanted & set(readers)),
-                                  are_many=len(checkpoints) > 1)
-        return found
 
     def _place_tags(self, step: Step) -> list[str]:
         """Returns the tags of workers that can read what a step reads, if any can."""

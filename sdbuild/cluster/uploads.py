@@ -9,7 +9,11 @@ counts a tenth. Records always go: a kilobyte, by which every machine knows ever
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from sdbuild.engine.graph import Graph
+from sdbuild.engine.plan import Plan
 
 LINK_BYTES_S = 125e6
 """Bytes a second that a machine sends: a gigabit network."""
@@ -26,6 +30,18 @@ class Readers:
 
     are_last: bool
     are_many: bool
+
+
+def readers_of(found: Graph, plans: Mapping[str, Plan]) -> dict[str, Readers]:
+    """Returns who reads the artifact of each node of the graph of some plans."""
+    wanted = {name for names in found.targets.values() for name in names}
+    readers = {}
+    for name, nodes in found.readers().items():
+        variants = [each for each, members in found.members.items() if name in members]
+        checkpoints = {plans[each].recipe.sources.checkpoint for each in variants}
+        readers[name] = Readers(are_last=name in wanted or bool(wanted & set(nodes)),
+                                are_many=len(checkpoints) > 1)
+    return readers
 
 
 def is_worth_it(

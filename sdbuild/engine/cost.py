@@ -42,7 +42,8 @@ class Cost:
     of the network alone.
 
     Some steps can do with less memory than they can make use of: between `least_bytes` and
-    `most_bytes`. Of the others these are the peak.
+    `most_bytes`. Of the others these are the peak. `size_bytes` is the size of the most similar
+    step's artifact, None if there is none.
 
     Units:
         seconds: wall clock, None if nothing like it ran yet and the size is not known; bytes:
@@ -55,6 +56,7 @@ class Cost:
     least_bytes: int
     most_bytes: int
     is_estimate: bool = False
+    size_bytes: int | None = None
 
 
 class Known:
@@ -104,19 +106,23 @@ class Costs:
                        key=lambda pair: pair[0])
         here = platform.node()
         same = [r for distance, r in known if distance == 0 and r.host == here]
-        near = known[0][1].seconds if known and known[0][0] < inf else None
+        nearest = known[0][1] if known and known[0][0] < inf else None
+        near = nearest.seconds if nearest else None
+        size_bytes = nearest.size_bytes if nearest else None
         network = self._network(step)
         needs = step.stage.memory_of(step.params)
         least, most = needs.at(network), (step.stage.most_memory or needs).at(network)
         if not same:
             seconds = self._estimated_seconds(step, network) if near is None else near
             return Cost(seconds=seconds, peak_bytes=most, is_measured=False,
-                        is_estimate=near is None, least_bytes=least, most_bytes=most)
+                        is_estimate=near is None, least_bytes=least, most_bytes=most,
+                        size_bytes=size_bytes)
         newest = max(same, key=lambda record: record.made_at)
         peak = max(record.peak_bytes for record in same)
         return Cost(seconds=newest.seconds, peak_bytes=peak, is_measured=True,
                     least_bytes=min(least, peak) if most > least else peak,
-                    most_bytes=max(most, peak) if most > least else peak)
+                    most_bytes=max(most, peak) if most > least else peak,
+                    size_bytes=size_bytes)
 
     def _distance(self, record: Record, step: Step) -> float:
         """In how many parameters the record's making differs from the plan's; infinite if it

@@ -56,6 +56,21 @@ def test_a_variant_that_fails_stops_no_other_and_is_reported_at_the_end(folder, 
     assert second["output"]["reused"]
 
 
+def test_why_tells_what_a_cluster_would_run_and_asks_none(folder, capsys):
+    pytest.importorskip("distributed")
+    words = ("why", "--matrix", "quant=4,6", "--on", "tcp://127.0.0.1:1")
+    found = printed(capsys, *words)
+    assert main(words) == 0
+    last = capsys.readouterr().out.splitlines()[-2:]
+
+    steps = sum(len(each["output"]["steps"]) - 1 for each in found["variants"])  # less `build`
+    assert found["cluster"]["steps"] == steps > found["cluster"]["tasks"]
+    assert last[0].startswith(f"on a cluster: {steps} steps of all variants are "
+                              f"{found['cluster']['tasks']} tasks")
+    assert last[1].startswith("uploads: about ")
+    assert main([*words[:-1], "tcp://10.0.0.3:1"]) == 2
+
+
 def test_every_variant_has_places_of_its_own(folder, capsys):
     found = printed(capsys, "build", "--matrix", "quant=4,6", "download:resources", "bundle=dist")
 

@@ -89,7 +89,8 @@ def test_what_was_measured_is_expected(tmp_path):
 
     found = expected(tmp_path, "lower:unet")
 
-    assert dataclasses.astuple(found) == (7.0, 1000, True, 1000, 1000, False)
+    assert dataclasses.astuple(found) == (
+        7.0, 1000, True, 1000, 1000, False, len("lower:unet a"))
 
 
 def test_what_another_machine_measured_tells_the_time_and_refuses_nothing(tmp_path):
@@ -97,7 +98,8 @@ def test_what_another_machine_measured_tells_the_time_and_refuses_nothing(tmp_pa
     there, unknown = expected(tmp_path, "lower:unet"), expected(tmp_path / "new", "lower:unet")
 
     assert there.seconds == 7.0
-    assert dataclasses.replace(there, seconds=unknown.seconds, is_estimate=True) == unknown
+    assert dataclasses.replace(there, seconds=unknown.seconds, is_estimate=True,
+                               size_bytes=None) == unknown
     builder(tmp_path).refuse_too_large(["lower:unet"])
 
 
