@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 import torch
 from torch import nn
 
-from sdbuild.families import Component, Dims
+from sdbuild.families import Component
 from sdbuild.models import residuals as of_network
 from sdbuild.models import unet
 from sdbuild.models.network import Architecture
 
 dims = unet.dims
 residuals = of_network.shapes
+samples = of_network.with_additions(unet.samples)
 
 
 class ControlledUNet(unet.UNet):
@@ -39,16 +37,3 @@ class ControlledUNet(unet.UNet):
 def build(component: Component, architecture: Architecture) -> nn.Module:
     """Returns the network on the current default device."""
     return unet.built(ControlledUNet, architecture)
-
-
-def samples(
-    component: Component, config: Mapping[str, Any], dims: Dims, rng: torch.Generator
-) -> Iterator[tuple]:
-    """Yields those of U-Nets, each with normal noise to add to the residuals.
-
-    Shapes:
-        each: sample (B, I, h, w), timestep (B,), encoder_hidden_states (B, D, 1, S), and one for
-        each of `residuals.shapes`.
-    """
-    for inputs in unet.samples(component, config, dims, rng):
-        yield *inputs, *(torch.randn(shape, generator=rng) for shape in residuals(config, dims))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from sdbuild.families import Dims
+import torch
+
+from sdbuild.families import Component, Dims
+
+Samples = Callable[[Component, Mapping[str, Any], Dims, torch.Generator], Iterator[tuple]]
+"""Yields the inputs that parity of a network is measured on."""
 
 
 def shapes(config: Mapping[str, Any], dims: Dims) -> list[tuple[int, int, int, int]]:
@@ -30,3 +35,18 @@ def shapes(config: Mapping[str, Any], dims: Dims) -> list[tuple[int, int, int, i
             height, width = -(-height // 2), -(-width // 2)  # a padded convolution rounds up
             found.append((dims["B"], width_of_block, height, width))
     return [*found, (dims["B"], channels[-1], height, width)]
+
+
+def with_additions(samples: Samples) -> Samples:
+    """Returns the samples of a U-Net, each with normal noise to add to its residuals.
+
+    Shapes:
+        each: as those of `samples`, and one tensor for each of `shapes`.
+    """
+    def added(
+        component: Component, config: Mapping[str, Any], dims: Dims, rng: torch.Generator
+    ) -> Iterator[tuple]:
+        for inputs in samples(component, config, dims, rng):
+            yield *inputs, *(torch.randn(shape, generator=rng) for shape in shapes(config, dims))
+
+    return added

@@ -58,15 +58,15 @@ class Calibration:
         Shapes:
             returns: as the parameter, fp16
         """
-        return _load(self.folder / _SENSITIVITY / f"{name}.npy")
+        return load_array(self.folder / _SENSITIVITY / f"{name}.npy")
 
     def feedback(self, name: str) -> Feedback | None:
         """Returns the feedback of a layer's weight; None of another parameter."""
         order = self.folder / _FEEDBACK / f"{name}.order.npy"
         if not order.is_file():
             return None
-        factors = _load(self.folder / _FEEDBACK / f"{name}.factors.npy")
-        return Feedback(order=_load(order), factors=factors)
+        factors = load_array(self.folder / _FEEDBACK / f"{name}.factors.npy")
+        return Feedback(order=load_array(order), factors=factors)
 
 
 def write_calibration(
@@ -108,8 +108,13 @@ def read_calibration(folder: Path) -> Calibration:
                        means={name: means.number(name) for name in means.values})
 
 
-def _load(path: Path) -> np.ndarray:
+def load_array(path: Path) -> np.ndarray:
+    """Returns the array in a file, as a memory map.
+
+    Raises:
+        StepError: it cannot be read, or is no array.
+    """
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise StepError(f"calibration: {path.name}: {error}") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise StepError(f"{path.name}: {error}") from error

@@ -17,7 +17,7 @@ from sdbuild.mil.compress.compiled import kernels
 from sdbuild.mil.compress.ratings import ratings
 from sdbuild.mil.ir.dtype import PALETTE_BITS
 from sdbuild.quality.allocate import Weight
-from sdbuild.quality.calibration import Calibration
+from sdbuild.quality.calibration import Calibration, load_array
 from sdbuild.safetensors.decode import to_array
 from sdbuild.safetensors.tensors import Tensor
 
@@ -38,8 +38,10 @@ class Ratings:
 
         Shapes:
             returns: (2**bits,), ascending, fp16
+        Raises:
+            StepError: the file is not what `write_ratings` writes.
         """
-        found = np.load(self.folder / _TABLES / f"{name}.npy", allow_pickle=False)
+        found = load_array(self.folder / _TABLES / f"{name}.npy")
         start = sum(1 << width for width in PALETTE_BITS if width < bits)
         return found[start:start + (1 << bits)]
 

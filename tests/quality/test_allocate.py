@@ -5,7 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from sdbuild.base.errors import StepError
 from sdbuild.quality.allocate import Weight, allocate, packed_bytes, total_bytes
+from sdbuild.quality.rated import Ratings
 
 WIDTHS = (1, 2, 4, 6, 8)
 
@@ -63,3 +65,13 @@ def test_a_budget_below_the_fewest_bits_has_no_allocation():
 def test_bytes_are_those_of_indices_and_of_a_table_in_fp16():
     assert packed_bytes(4096, 4) == 4096 // 2 + 16 * 2
     assert packed_bytes(4097, 1) == 513 + 2 * 2
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not an array"])
+def test_a_table_that_cannot_be_read_is_an_error_with_its_name(content, tmp_path):
+    (tmp_path / "tables").mkdir()
+    if content is not None:
+        (tmp_path / "tables" / "conv.weight.npy").write_bytes(content)
+
+    with pytest.raises(StepError, match=r"conv\.weight\.npy"):
+        Ratings(folder=tmp_path, energy=1.0, weights={}).table("conv.weight", 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -151,13 +151,11 @@ class _Maker:
         number, images, word, notes = self._images(each)
         accepted = self._options.accepted if word == "broken" and facts.is_palettized else ""
         return Variant(
-            name=facts.name, label=facts.name, series=each.bundle.name, place=each.place,
-            verdict=word, accepted=accepted, size_bytes=facts.size_bytes, sheet=number,
-            images=images, parts=facts.parts, violations=facts.violations, hosts=facts.hosts,
+            **{field.name: getattr(facts, field.name) for field in fields(facts)},
+            label=facts.name, series=each.bundle.name, place=each.place,
+            verdict=word, accepted=accepted, sheet=number, images=images,
             losses=self._losses(each.bundle) if images and self._options.losses else (),
-            costs=each.known.costs() if each.known else (),
-            licence=facts.licence, sources=facts.sources, tools=facts.tools,
-            command=facts.command, notes=(*each.notes, *notes),
+            costs=each.known.costs() if each.known else (), notes=(*each.notes, *notes),
         )
 
     def _images(self, each: _Opened) -> tuple[int | None, tuple[Image, ...], str, list[str]]:

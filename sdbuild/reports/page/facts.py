@@ -5,43 +5,21 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from sdbuild.base.errors import BundleError
 from sdbuild.base.parsing import Fields
 from sdbuild.bundle.bundle_reader import open_bundle
-from sdbuild.bundle.compatibility import Verdict, verdicts
+from sdbuild.bundle.compatibility import verdicts
 from sdbuild.bundle.contract import violations
 from sdbuild.bundle.manifest import MANIFEST, Bundle, read_manifest
-from sdbuild.bundle.rules.rule import Violation
 from sdbuild.families import FAMILIES, Floor
 from sdbuild.mil.files.suffixes import COMPILED
 from sdbuild.reports.lineage import variant
 from sdbuild.reports.page.records import Known
-from sdbuild.reports.page.report import Output, Part
+from sdbuild.reports.page.report import Facts, Output, Part
 from sdbuild.store import Store
 from sdbuild.store.scan import files
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """The facts of a bundle that need no images."""
-
-    name: str
-    size_bytes: int
-    parts: tuple[Part, ...]
-    violations: tuple[Violation, ...]
-    hosts: tuple[Verdict, ...]
-    licence: str
-    sources: Mapping[str, str]
-    tools: Mapping[str, str]
-    command: str
-
-    @property
-    def is_palettized(self) -> bool:
-        """Whether a part of it has palettes."""
-        return any(part.nbits for part in self.parts)
 
 
 def facts_of(

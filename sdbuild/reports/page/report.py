@@ -111,8 +111,33 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
-    """A bundle.
+class Facts:
+    """The facts of a bundle that need no images.
+
+    Attributes:
+        sources: the digests of the files that it was made from.
+        command: the one that builds it again.
+    """
+
+    name: str
+    size_bytes: int
+    parts: tuple[Part, ...]
+    violations: tuple[Violation, ...]
+    hosts: tuple[Verdict, ...]
+    licence: str
+    sources: Mapping[str, str]
+    tools: Mapping[str, str]
+    command: str
+
+    @property
+    def is_palettized(self) -> bool:
+        """Whether a part of it has palettes."""
+        return any(part.nbits for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant(Facts):
+    """A bundle in a report: its facts, its images, and its costs.
 
     Attributes:
         label: its difference from the others, as short as possible.
@@ -120,29 +145,18 @@ class Variant:
         sheet: the number of the sheet that its images are compared with.
         verdict: one of `WORDS`, `NOT_JUDGED` or `REFERENCE`.
         accepted: the reason to accept broken images; empty if there is none.
-        sources: the digests of the files that it was made from.
-        command: the one that builds it again.
         notes: assumptions about it.
     """
 
-    name: str
     label: str
     series: str
     place: str
     verdict: str
     accepted: str
-    size_bytes: int
     sheet: int | None
     images: tuple[Image, ...]
-    parts: tuple[Part, ...]
-    violations: tuple[Violation, ...]
-    hosts: tuple[Verdict, ...]
     losses: tuple[Loss, ...]
     costs: tuple[Cost, ...]
-    licence: str
-    sources: Mapping[str, str]
-    tools: Mapping[str, str]
-    command: str
     notes: tuple[str, ...]
 
     @property
