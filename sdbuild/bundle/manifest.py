@@ -96,7 +96,7 @@ def load_bundle(folder: Path) -> Bundle:
     """
     fields = read_manifest(folder)
     check_inside(folder)
-    _check_files(folder, fields.fields("files").values)
+    _check_files(folder, fields)
     components = _components(fields)
     scheduler = fields.fields("scheduler")
     check_schedule(scheduler.values, scheduler.where, BundleError)
@@ -200,19 +200,33 @@ def _is_inside(name: str) -> bool:
     return all(part not in ("", ".", "..") for part in name.split("/")) and "\\" not in name
 
 
-def _check_files(folder: Path, files: Mapping[str, Any]) -> None:
-    for name, entry in files.items():
-        if not _is_inside(name) or not isinstance(entry, list) or len(entry) != 2:
-            raise BundleError(f"{shown(folder / MANIFEST)}: files has {shown(name)} with "
-                              f"{shown(entry)}, expected a file in it with its size and digest")
+def listed_files(folder: Path, fields: Fields) -> dict[str, tuple[int, str]]:
+    """Returns size and digest of each file that a bundle's manifest lists, by its path.
+
+    Raises:
+        BundleError: one leads out of the folder, or says neither.
+    """
+    found = {}
+    for name, entry in fields.fields("files").values.items():
+        match entry:
+            case [int(size), str(digest)] if _is_inside(name):
+                found[name] = size, digest
+            case _:
+                raise BundleError(f"{shown(folder / MANIFEST)}: files has {shown(name)} with "
+                                  f"{shown(entry)}, expected a file in it with its size and digest")
+    return found
+
+
+def _check_files(folder: Path, fields: Fields) -> None:
+    for name, (size, _) in listed_files(folder, fields).items():
         path = folder / name
         if not path.is_file():
             raise BundleError(
                 f"{folder}: {name} is missing", hint="build the bundle again", file=name
             )
-        if path.stat().st_size != entry[0]:
+        if path.stat().st_size != size:
             raise BundleError(
-                f"{path}: {path.stat().st_size} bytes, expected {shown(entry[0])}",
+                f"{path}: {path.stat().st_size} bytes, expected {shown(size)}",
                 hint="build the bundle again", file=name,
             )
 

@@ -87,6 +87,8 @@ def schema(name: str) -> Schema:
     """Returns the schema of what a command prints: what it found, or an error."""
     version: Schema = {"schema": {"const": 1}}
     forms = [_object(outputs()[name]), _object({"error": ERROR})]
+    if name == "verify":
+        forms.append(_object(_of_bundle()))
     if name in OVER_VARIANTS:
         forms.append(_object({"variants": [{
             "name": str, "variables": Mapping[str, str], "status": int,
@@ -95,6 +97,13 @@ def schema(name: str) -> Schema:
         each["properties"] |= version
         each["required"] = ["schema", *each["required"]]
     return {"$schema": DRAFT, "title": f"sdbuild {name} --json", "anyOf": forms}
+
+
+def _of_bundle() -> Keys:
+    """Returns what `verify` prints of a finished bundle."""
+    from sdbuild.reports.verify_bundle import VerifiedBundle
+
+    return keys_of(VerifiedBundle) | {"is_whole": bool}
 
 
 def keys_of(kind: Any, *without: str) -> Keys:

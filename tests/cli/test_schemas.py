@@ -168,7 +168,8 @@ COMMANDS = [
     ("forget download:resources", 0), ("gc", 0), ("generate none", 1), ("history", 0),
     ("info bundle", 1), ("init new", 0), ("list --all", 0), ("lock tiny-emoji", 0),
     ("push remote=shared download:resources", 0), ("push", 2), ("recipes", 0), ("refresh", 0),
-    ("relink none unet", 1), ("verify", 0), ("weight tiny-emoji unet no.such", 1), ("why", 0),
+    ("relink none unet", 1), ("verify", 0), ("verify none", 1),
+    ("weight tiny-emoji unet no.such", 1), ("why", 0),
     ("why quant=5", 2), ("why --matrix quant=4,6", 0), ("build --matrix quant=4,5", 2),
     ("build --matrix quant=4,6 download:resources", 0),
 ]

@@ -1,34 +1,64 @@
-"""`verify`: reads every byte of the store again."""
+"""`verify`: reads every byte of the store again, or of a finished bundle."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sdbuild.cli.options import as_command, json_option, open_store, print_json, store_variables
+from sdbuild.cli.options import (
+    OutsidePath,
+    as_command,
+    json_option,
+    open_store,
+    print_json,
+    store_variables,
+    variables,
+)
+from sdbuild.recipe.fields import VARIANT_FIELD
 
 if TYPE_CHECKING:
     from sdbuild.reports.verify import Progress
 
 
 @as_command()
+@click.argument("bundle", type=OutsidePath(), required=False)
 @store_variables
+@variables("Settings", VARIANT_FIELD)
 @json_option
-def command(words: dict[str, str], is_json: bool) -> int:
+def command(bundle: Path | None, words: dict[str, str], is_json: bool) -> int:
     """Read the whole store and drop what is damaged.
 
-    The exit status is 1 if anything was.
+    BUNDLE is a finished bundle to read instead, whoever made it: a folder, a zip, or
+    hub:owner/name; nothing in it is changed. The exit status is 1 if anything was damaged.
     """
     from sdbuild.reports.verify import format_verified, verify
 
+    if bundle is not None:
+        return _of_bundle(bundle, words, is_json)
     found = verify(open_store(words), _progress())
     if is_json:
         print_json(**asdict(found), is_whole=found.is_whole)
     else:
         click.echo(format_verified(found))
+    return 0 if found.is_whole else 1
+
+
+def _of_bundle(place: Path, words: dict[str, str], is_json: bool) -> int:
+    from sdbuild.bundle.places import located
+    from sdbuild.reports.verify_bundle import format_verified_bundle, verify_bundle
+
+    with located(place, words.get("variant")) as (folder, notes):
+        for note in notes:
+            click.echo(note, err=True)
+        found = verify_bundle(folder)
+    if is_json:
+        print_json(**asdict(found) | {"bundle": str(place)}, is_whole=found.is_whole)
+    else:
+        click.echo(format_verified_bundle(found))
     return 0 if found.is_whole else 1
 
 
