@@ -17,8 +17,9 @@ SIZES = {"B": "batch", "H": "height_px", "h": "height_px", "W": "width_px", "w":
 """The letters whose numbers depend on a recipe, and the field of it that they depend on."""
 
 
-Precision = Literal["fp16", "fp32"]
-"""The floating-point type that a network computes in."""
+Precision = Literal["fp16", "fp32", "mixed"]
+"""The floating-point type that a network computes in: `mixed` is fp16 for matrices, and fp32 for
+all between them."""
 
 Setting = Literal["prediction", "attention", "chunk", "lora", "clip_skip"]
 """A field of a recipe that holds for some components and not for others: what a denoiser predicts,
@@ -77,8 +78,8 @@ class Component:
             from a table for a size of picture or a length of prompt.
         sidecars: folders whose files say what its config does not: how its input is padded, what
             its output is.
-        precision: of what it computes. A network in fp32 is one that overflows fp16; a checkpoint
-            that says it does not is computed in fp16 all the same.
+        precision: of what it computes. A network in fp32 is one that overflows fp16, one in `mixed`
+            has sums that do; a checkpoint that says it does not is computed in fp16 all the same.
         settings: those of a recipe that hold for it, besides the `sizes` of its ports: stages ask
             for theirs.
         is_palettized: it has palettes unless the recipe says which components have.

@@ -18,6 +18,7 @@ _T5 = Component(
     network="text_encoder_t5",
     folder="text_encoder_3",
     drop="encoder.",
+    precision="mixed",
     is_palettized=True,
     is_optional=True,
     derived={"encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight":

@@ -40,7 +40,7 @@ def lower(
     The weight file goes when the process ends.
 
     Args:
-        precision: of what it computes, fp16 or fp32.
+        precision: of what it computes.
 
     Raises:
         StepError: coremltools cannot lower the graph.
@@ -98,7 +98,8 @@ class _Reported(list[str]):
 def _precision(name: Precision) -> Any:
     if name == "fp32":
         return ct.precision.FLOAT32
-    return ct.transform.FP16ComputePrecision(op_selector=_bears_fp16())
+    return ct.transform.FP16ComputePrecision(
+        op_selector=_is_of_matrices if name == "mixed" else _bears_fp16())
 
 
 def _pipeline() -> ct.PassPipeline:
@@ -113,6 +114,14 @@ radians apart."""
 _FP32_FROM = ("reduce_l2_norm",)
 """Computed in fp32 with all that follows from them: the cosines between embeddings that a safety
 checker compares with its thresholds."""
+
+
+_MATRICES = ("linear", "matmul", "softmax", "gather")
+"""Computed in fp16 where all between them is in fp32: they have the weights, or take the time."""
+
+
+def _is_of_matrices(operation: Operation) -> bool:
+    return operation.op_type in _MATRICES
 
 
 def _moves_fp32(operation: Operation) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -26,7 +26,7 @@ class Graph:
 
 def write_graph(folder: Path, graph: Graph) -> None:
     """Writes a graph into a folder; the same bytes by every build of a version of torch."""
-    named = {_PRECISION: graph.precision} if graph.precision == "fp32" else None
+    named = {_PRECISION: graph.precision} if graph.precision != "fp16" else None
     with public_torch():
         torch.export.save(graph.program, folder / GRAPH, extra_files=named)
 
@@ -35,4 +35,7 @@ def read_graph(folder: Path) -> Graph:
     """Returns the graph in a folder."""
     named: dict[str, Any] = {_PRECISION: ""}
     program = torch.export.load(folder / GRAPH, extra_files=named)
-    return Graph(program=program, precision="fp32" if named[_PRECISION] == "fp32" else "fp16")
+    said = named[_PRECISION]
+    found = said.decode() if isinstance(said, bytes) else said
+    return Graph(program=program, precision=next(
+        (known for known in get_args(Precision) if known == found), "fp16"))

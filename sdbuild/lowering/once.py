@@ -54,7 +54,7 @@ def lower(
 
     Args:
         seed: of the stand-ins; the result does not depend on it.
-        precision: of what the program computes, fp16 or fp32.
+        precision: of what the program computes.
 
     Raises:
         StepError: coremltools cannot lower the graph, or a parameter is not in the result exactly

@@ -26,8 +26,8 @@ from sdbuild.safetensors.tensors import table
 
 
 def precision(component: Component, architecture: Architecture) -> Precision:
-    """Returns the precision of the component's network: fp32 if the family says so and the
-    checkpoint does not say that it need not be."""
+    """Returns the precision of the component's network: the family's, unless the checkpoint says
+    that fp16 will do."""
     return component.precision if architecture.force_upcast else "fp16"
 
 

@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import T5Config
-from transformers.models.t5.modeling_t5 import T5Attention, T5Stack
+from transformers.models.t5.modeling_t5 import (
+    T5Attention,
+    T5DenseActDense,
+    T5DenseGatedActDense,
+    T5Stack,
+)
 
 from sdbuild.families import TOKENS, Component, Dims
 from sdbuild.models.network import Architecture, expect_class
@@ -35,7 +40,7 @@ class TextEncoderT5(nn.Module):
         for block in self.net.block:
             attention, feed_forward = block.layer
             hidden = hidden + attended(attention.SelfAttention, attention.layer_norm(hidden), bias)
-            hidden = feed_forward(hidden)
+            hidden = hidden + fed(feed_forward.DenseReluDense, feed_forward.layer_norm(hidden))
         found = self.net.final_layer_norm(hidden)
         return found.transpose(1, 2)[:, :, None]  # (1, S, D) -> (1, D, 1, S)
 
@@ -52,6 +57,25 @@ def attended(attention: T5Attention, hidden: torch.Tensor, bias: torch.Tensor) -
         for layer in (attention.q, attention.k, attention.v))
     weights = (query @ key.transpose(2, 3) + bias).softmax(-1)
     return attention.o((weights @ value).transpose(1, 2).flatten(2))
+
+
+_DOWN = 1 / 64
+"""The factor of what goes into the last matrix of a feed-forward layer, whose results are divided
+by it: in T5-XXL they are more than fp16 holds."""
+
+
+def fed(layer: T5DenseGatedActDense | T5DenseActDense, hidden: torch.Tensor) -> torch.Tensor:
+    """Returns what T5's feed-forward layer makes of tokens.
+
+    Shapes:
+        hidden: (1, S, D); returns (1, S, D).
+    """
+    if isinstance(layer, T5DenseGatedActDense):
+        found = layer.act(layer.wi_0(hidden)) * layer.wi_1(hidden)
+    else:
+        found = layer.act(layer.wi(hidden))
+    made: torch.Tensor = layer.wo(found * _DOWN) / _DOWN
+    return made
 
 
 class _Bias(nn.Module):

@@ -44,8 +44,9 @@ class Trace(ComponentStage):
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
         """Returns the settings that determine the graph, besides the architecture."""
+        mixed = {"precision": "mixed"} if component.precision == "mixed" else {}
         return {
-            "family": recipe.family.name, "component": component.name,
+            "family": recipe.family.name, "component": component.name, **mixed,
             "attention": recipe.network.attention_of(component),
             **recipe.network.params_of(component),
         }

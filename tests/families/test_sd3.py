@@ -134,6 +134,30 @@ def test_t5_gives_the_embeddings_of_transformers_whatever_mask_it_is_sent(places
     assert min(psnr(each["encoder_hidden_states"], wanted) for each in found) >= 58
 
 
+def test_t5_gives_them_too_where_its_sums_are_larger_than_fp16_holds(tmp_path):
+    """Those of T5-XXL are, from its feed-forward layers."""
+    place = write_checkpoint(tmp_path / "checkpoint", "sd3.5-medium")
+    net = T5EncoderModel.from_pretrained(place / "text_encoder_3").eval()
+    with torch.no_grad():
+        for block in net.encoder.block:
+            block.layer[1].DenseReluDense.wo.weight[:7] *= 1e4
+            block.layer[1].DenseReluDense.wi_1.weight *= 30
+    net.save_pretrained(place / "text_encoder_3")
+    ids = torch.randint(3, 320, (1, 77), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        found = net(ids, output_hidden_states=True)
+    wanted = found[0].transpose(1, 2)[:, :, None].numpy()
+    recipe = tmp_path / "large.toml"
+    recipe.write_text(f'family = "sd3"\nsource = "{place}"\nsize = 128\n'
+                      'components = ["text_encoder_3"]\ncompiler = "portable"\n')
+
+    compiled = Steps(load({"model": str(recipe)}), tmp_path)["compile:text_encoder_3"]
+    said = predicted(compiled, {"input_ids": ids, "attention_mask": ids != 0})
+
+    assert max(float(each.abs().max()) for each in found.hidden_states) > 2 * 65504
+    assert psnr(said["encoder_hidden_states"], wanted) >= 58
+
+
 @pytest.mark.parametrize("component", ["vae_decoder", "vae_encoder"])
 def test_the_autoencoder_of_sixteen_channels_has_no_convolutions_around_its_latents(
     places, variant, component,
