@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sdbuild.bundle.request import Request
+from sdbuild.bundle.request import SEEDS, Request
 
 _STRENGTH = 0.8
 """The default `strength` of image-to-image without a mask, as in diffusers."""
@@ -75,7 +75,7 @@ class Host:
     encodes_empty: bool = False
     told_px: int = 0
     refiner_start: float = 0.8
-    seeds: int = 1 << 63
+    seeds: int = SEEDS
 
     def strength(self, request: Request) -> float | None:
         """Returns the share of a request's image that is replaced; None if there is none, or none

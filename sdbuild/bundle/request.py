@@ -17,8 +17,12 @@ class Control(NamedTuple):
     def __str__(self) -> str:
         return f"{self.name}:{self.image}:{self.scale:g}"
 
+
 PREDICTORS = ("auto", "coreml", "portable")
 """Executors of a bundle's models; `auto` is Core ML on a Mac and `portable` elsewhere."""
+
+SEEDS = 1 << 63
+"""Random numbers are seeded with a number from 0 to below this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,10 +103,13 @@ def published_at(place: str, wanted: str | None) -> Published:
     """Returns a variant of a repository.
 
     Raises:
-        RecipeError: it is no place on the Hub, or several variants are meant.
+        RecipeError: it is a path or no place on the Hub, or several variants are meant.
         BundleError: sdbuild published nothing there, or no such variant.
         SourceError: the Hub does not have it.
     """
+    if place.startswith((".", "/", "~")):
+        raise RecipeError(f"{shown(place)}: a path, expected hub:owner/name",
+                          hint="`sdbuild verify` and `sdbuild diff` take bundles on this machine")
     try:
         place = check_place(place if is_hub(place) else f"hub:{place}")
     except ValueError as error:

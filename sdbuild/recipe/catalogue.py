@@ -127,6 +127,9 @@ def variants(
         RecipeError: a value that is not allowed, two variants of one name, or none at all.
     """
     check_variables(words)
+    for name in asked.axes.keys() & words.keys():
+        raise RecipeError(f"--matrix {name}: {name}={shown(words[name])} is given too",
+                          hint="leave one of them out")
     project = project or Project.here()
     facts = {} if facts is None else facts
     found: dict[str, Variant] = {}

@@ -13,7 +13,7 @@ from sdbuild.base.errors import RecipeError
 from sdbuild.base.parsing import shown
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.bundle.hosts import HOSTS, RNGS, SPACINGS, TOKENIZERS
-from sdbuild.bundle.request import PREDICTORS
+from sdbuild.bundle.request import PREDICTORS, SEEDS
 from sdbuild.bundle.schedulers import SCHEDULERS
 from sdbuild.recipe import values
 from sdbuild.recipe.values import ATTENTIONS, QUANTS
@@ -147,7 +147,7 @@ DRAW_FIELDS = (
     Field(name="prompt", parse=values.text, default="a photograph of a cat",
           meaning="the text prompt"),
     Field(name="negative", parse=values.text, default="", meaning="the negative prompt"),
-    Field(name="seed", parse=values.integer(0, 2**63 - 1), default=1, unit="N",
+    Field(name="seed", parse=values.integer(0, SEEDS - 1), default=1, unit="N",
           meaning="the random seed"),
     Field(name="steps", parse=values.integer(1, 500), default=25, unit="N",
           meaning="the number of denoising steps"),

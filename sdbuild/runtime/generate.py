@@ -8,6 +8,7 @@ import math
 import platform
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from sdbuild.runtime.trace import to_folder
 
 _WEIGHT = re.compile(r"\([^()]+:\s*-?[\d.]+\)")
 _EMBEDDING = re.compile(r"<(?!\|)[^<>\s]+>|embedding:\S+")
+
+_MOST_LEFT_OUT = 300
+"""Characters that a warning shows of the part of a prompt that is left out."""
 
 LOG = logging.getLogger(__name__)
 
@@ -117,7 +121,8 @@ def _warnings(pipeline: Pipeline, request: Request) -> Iterator[str]:
     for name in ("prompt", "negative"):
         prompt = getattr(request, name)
         if rest := pipeline.truncated_part(request, prompt):
-            yield f"warning: {name}: it is too long, so this is left out: {rest}"
+            yield (f"warning: {name}: it is too long, so this is left out: "
+                   f"{textwrap.shorten(rest, _MOST_LEFT_OUT, placeholder=' …')}")
         for found in _WEIGHT.findall(prompt):
             yield f"warning: {name}: {found} is read as words: hosts know no weights"
         for found in _EMBEDDING.findall(prompt):

@@ -19,7 +19,7 @@ from sdbuild.base.errors import BundleError
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.bundle.hosts import HOSTS
 from sdbuild.bundle.manifest import Bundle
-from sdbuild.bundle.request import Request
+from sdbuild.bundle.request import SEEDS, Request
 from sdbuild.runtime import images
 from sdbuild.runtime.denoise import Denoiser, Guide
 from sdbuild.runtime.networks import Networks
@@ -98,6 +98,10 @@ class Pipeline:
         if request.mask and not request.image:
             raise BundleError("mask: there is no image to replace a part of",
                               hint="give one: image=FILE")
+        if request.seed + request.count > SEEDS:
+            raise BundleError(
+                f"count={request.count}: seeds from {request.seed} end at {SEEDS - 1}",
+                hint="give a smaller seed")
         known = [name.partition("/")[2] for name in self.bundle.models
                  if name.startswith("controlnet/")]
         for control in request.control or ():

@@ -144,6 +144,20 @@ def test_recipes_lists_the_built_in_ones(capsys):
     assert all(row["is_built_in"] for row in found.values())
 
 
+def test_a_recipe_that_cannot_be_read_hides_no_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["init"]) == 0
+    (tmp_path / "recipes" / "half.toml").write_text("family =\n")
+    capsys.readouterr()
+
+    assert main(["recipes"]) == 0
+
+    printed = capsys.readouterr()
+    assert "my-model" in printed.out
+    assert "sd-2-1-base" in printed.out
+    assert "half.toml" in printed.err
+
+
 def test_export_refuses_to_overwrite(tmp_path, capsys):
     assert main(["export", "download:unet", str(tmp_path), f"cache={tmp_path / 'cache'}"]) == 1
 

@@ -113,6 +113,8 @@ def test_matrix_takes_the_list_after_it_and_nothing_else(words, folder, capsys):
     (["build", "--only", "x"], "the recipe has no [matrix]"),
     (["build", "matrix=quant"], "unknown variable 'matrix'"),
     (["du", "--matrix"], "unknown option --matrix"),
+    (["matrix", "--matrix", "quant=4,6", "quant=6"], "--matrix quant: quant='6' is given too"),
+    (["reproduce", "./bundle"], "'./bundle': a path, expected hub:owner/name"),
 ])
 def test_a_mistake_ends_before_anything_runs(words, message, folder, capsys):
     assert main(words) == 2

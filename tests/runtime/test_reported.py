@@ -165,6 +165,11 @@ def test_what_a_host_does_not_take_is_refused_by_its_name(small, picture, option
     assert expected in str(refused.value)
 
 
+def test_seeds_that_nothing_could_generate_again_are_refused(small):
+    with pytest.raises(BundleError, match="seeds from 9223372036854775807 end"):
+        drawn(ours(small[0]), seed=2**63 - 1, count=2)
+
+
 def test_a_mask_without_an_image_says_what_is_missing(small, picture):
     with pytest.raises(BundleError, match="there is no image to"):
         drawn(ours(small[0]), mask=str(picture / "mask.png"))

@@ -13,6 +13,7 @@ from sdbuild.cli.options import as_command, json_option, print_json
 @json_option
 def command(is_json: bool) -> int:
     """List the recipes: the project's own, and the built-in ones."""
+    from sdbuild.base.errors import RecipeError
     from sdbuild.base.paths import real_path
     from sdbuild.families.nouns import size_text
     from sdbuild.recipe.project import BUILT_IN, Project
@@ -21,7 +22,11 @@ def command(is_json: bool) -> int:
     project = Project.here()
     found: list[dict[str, Any]] = []
     for name in project.names():
-        recipe = load({"model": name}, project)
+        try:
+            recipe = load({"model": name}, project)
+        except RecipeError as error:  # of one file, which hides no other
+            click.echo(f"WARNING: {error.message}", err=True)
+            continue
         found.append({
             "name": name, "summary": recipe.summary, "family": recipe.family.name,
             "size": ",".join(map(size_text, recipe.network.all_sizes)),

@@ -91,12 +91,12 @@ def _summary(report: Report) -> str:
     for variant in report.variants:
         judged.setdefault("bad" if variant.problems else variant.verdict, []).append(variant.label)
     says = {
-        "same": "generate the original's images", "changed": "generate changed images",
+        "same": "generate the reference's images", "changed": "generate changed images",
         "bad": "have problems", "not judged": "were not compared with anything",
         "broken": "generate broken images, which is accepted", "reference": "are the reference",
     }
     one = {
-        "same": "generates the original's images", "changed": "generates changed images",
+        "same": "generates the reference's images", "changed": "generates changed images",
         "bad": "has problems", "not judged": "was not compared with anything",
         "broken": "generates broken images, which is accepted", "reference": "is the reference",
     }
