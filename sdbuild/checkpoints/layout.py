@@ -21,10 +21,11 @@ _SHARD = ".safetensors"
 _STEMS = ("diffusion_pytorch_model", "model")
 _FORMS = (
     ("{stem}.fp16.safetensors", "{stem}.safetensors.index.fp16.json"),
+    ("{stem}.fp16.safetensors", "{stem}.safetensors.fp16.index.json"),  # of an older diffusers
     ("{stem}.safetensors", "{stem}.safetensors.index.json"),
 )
 """The names of weights, whole and in shards: what will be fp16 in the end need not come as fp32.
-Source: diffusers and transformers, `_add_variant`."""
+Source: diffusers and transformers, `_add_variant`; diffusers, `_fetch_index_file_legacy`."""
 
 COMMAS = ("commas separate several; write a name that has one in a recipe's list: "
           'lora = ["a,b.safetensors:0.8"], source = ["a,b"]')

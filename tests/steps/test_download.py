@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,20 +49,26 @@ def rewrite(checkpoint, how):
     how(folder, found)
 
 
-def shard(folder, found):
+def shard(folder, found, shards=f"{UNET}-{{}}.safetensors", index=f"{UNET}.safetensors.index.json"):
     names = sorted(found)
-    parts = {"a": names[::2], "b": names[1::2]}
-    index = {}
+    parts = {"00001-of-00002": names[::2], "00002-of-00002": names[1::2]}
+    named = {}
     for part, members in parts.items():
-        save_file({n: found[n] for n in members}, folder / f"{UNET}-{part}.safetensors")
-        index |= dict.fromkeys(members, f"{UNET}-{part}.safetensors")
-    (folder / f"{UNET}.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+        save_file({n: found[n] for n in members}, folder / shards.format(part))
+        named |= dict.fromkeys(members, shards.format(part))
+    (folder / index).write_text(json.dumps({"weight_map": named}))
 
 
 FORMS = {
     "shards with an index": shard,
     "an fp16 variant": lambda folder, found: save_file(
         found, folder / f"{UNET}.fp16.safetensors"),
+    "an fp16 variant in shards": partial(
+        shard, shards=f"{UNET}.fp16-{{}}.safetensors",
+        index=f"{UNET}.safetensors.index.fp16.json"),
+    "an fp16 variant in shards of an older diffusers": partial(
+        shard, shards=f"{UNET}-{{}}.fp16.safetensors",
+        index=f"{UNET}.safetensors.fp16.index.json"),
     "another name": lambda folder, found: save_file(found, folder / "model.safetensors"),
     "a header of another order, with metadata": lambda folder, found: save_file(
         dict(reversed(found.items())), folder / f"{UNET}.safetensors", {"format": "pt"}),
@@ -185,9 +192,9 @@ def test_an_index_that_is_none_or_leads_away_is_refused(checkpoint, content):
 
 def test_a_shard_that_is_missing_is_named(checkpoint):
     rewrite(checkpoint, shard)
-    (checkpoint / "unet" / f"{UNET}-b.safetensors").unlink()
+    (checkpoint / "unet" / f"{UNET}-00002-of-00002.safetensors").unlink()
 
-    with pytest.raises(SourceError, match=f"no unet/{UNET}-b.safetensors"):
+    with pytest.raises(SourceError, match=f"no unet/{UNET}-00002-of-00002.safetensors"):
         Folder(checkpoint).identity("unet", digest_file)
 
 
