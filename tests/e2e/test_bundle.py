@@ -223,7 +223,7 @@ def test_check_fails_below_a_floor(project, tmp_path):
     [checkpoint] = load({}).sources.checkpoint.places
     text = (Path(checkpoint).parent / "tiny-emoji.toml").read_text()
     text = text.replace('source = "tiny-emoji"', f'source = "{checkpoint}"')
-    recipe.write_text(text.replace("6 = 30", "6 = 99"))
+    recipe.write_text(text.replace("6 = 30", "6 = 99").replace("steps = 20", "steps = 1"))
 
     printed = project.doit("check", f"model={recipe}", status=1)
 
