@@ -29,7 +29,7 @@ class Steps:
         step = self.plan.steps[name]
         inputs = {key: self[source.step] / source.path for key, source in step.inputs.items()}
         places = step.source.places if step.source else ()
-        key = digest("test", [name, dict(step.params), str(step.reads), places,
+        key = digest("test", [name, dict(step.params), list(step.reads), places,
                               {key: content(path) for key, path in inputs.items()}])
         if name == "bundle":
             (self.folder / "provenance.json").write_text("[]")
@@ -49,7 +49,7 @@ class Steps:
 
 @functools.cache
 def content(path):
-    """The digest of a file or folder, which nobody changes once it is made."""
+    """The digest of a file or folder; cached, as artifacts never change."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return digest("content", [(p.relative_to(path).as_posix(), digest_file(p)) for p in files])
 

@@ -150,7 +150,7 @@ def code_of(path, seen):
 
 
 def is_docstring(node):
-    """Whether a statement is a text alone: a docstring, that of an attribute too."""
+    """Returns True if a statement is a docstring, of a module, class, function or attribute."""
     return (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             and isinstance(node.value.value, str))
 

@@ -30,8 +30,8 @@ on_option = click.option(
 
 
 estimate_option = click.option(
-    "--on", metavar="dask|ADDRESS", help="Tell what a cluster of Dask would run and upload; "
-    "it is not asked.")
+    "--on", metavar="dask|ADDRESS", help="Estimate what a Dask cluster would run and "
+    "upload, without connecting to it.")
 
 
 def made_elsewhere(

@@ -87,8 +87,8 @@ def for_each_variant(function: Callable[..., int]) -> Callable[..., int]:
             cluster = {} if estimate is None else {"cluster": asdict(estimate)}
             print_json(variants=[outcome.as_json() for outcome in outcomes], **cluster)
         else:
-            told = _summary(outcomes) if estimate is None else [*_summary(outcomes), str(estimate)]
-            click.echo("\n".join(told), err=any(o.status for o in outcomes))
+            lines = _summary(outcomes) if estimate is None else [*_summary(outcomes), str(estimate)]
+            click.echo("\n".join(lines), err=any(o.status for o in outcomes))
         return 1 if any(outcome.status for outcome in outcomes) else 0
 
     takes_matrix = only_option(matrix_option(run))

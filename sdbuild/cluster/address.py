@@ -59,7 +59,8 @@ def connected(address: str, jobs: int) -> Iterator[Cluster]:
                            silence_logs=50) as cluster, Client(cluster) as client):
             yield Cluster(client=client, is_here=True)
         return
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what fails is told by us
+    # Failures are reported as StepFailed.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     security = Security(require_encryption=True) if address.startswith("tls://") else None
     try:
         client = Client(address, security=security, timeout=_PATIENCE_S)

@@ -241,7 +241,7 @@ class _Run:
             return _as_failed(future.exception())
         return StepFailed("", self._given_up.get(future.key) or StepError(
             "--on: the scheduler is gone",
-            hint="the same command goes on with what was made until then"))
+            hint="run the same command again: it continues with the steps that are done"))
 
     def _stranded(self) -> Stranded:
         """Returns the steps that wait for a worker that they fit, as the scheduler sees it."""

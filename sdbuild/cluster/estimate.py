@@ -1,6 +1,4 @@
-"""The cost of a build on a cluster before any of it: tasks, seconds, bytes. Nothing runs, and no
-worker is asked.
-"""
+"""Estimates the cost of a build on a cluster: tasks, seconds, bytes. It does not connect to one."""
 
 from __future__ import annotations
 
@@ -16,11 +14,11 @@ from sdbuild.engine.plan import Plan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """The sum of what the variants of a build take.
+    """The estimated cost of building some variants on a cluster.
 
     `steps` counts a step for each variant that has it, `tasks` once, and `running` are the tasks
     that are not up to date in this machine's store. Time and bytes are those of similar steps that
-    ran; of `timeless` and `sizeless` tasks nothing is known.
+    ran; `timeless` and `sizeless` count the tasks without such a step.
 
     Units:
         seconds: of one worker; made_bytes, uploaded_bytes: of the tasks that run.

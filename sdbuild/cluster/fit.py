@@ -1,8 +1,8 @@
-"""The fit of steps and workers: what steps ask for, and what is missing where no worker has it.
+"""Resource requirements of steps, and the errors of steps that no worker can run.
 
-Dask keeps a task that fits no worker until one joins that it fits, for ever if need be. Here such
-steps are refused before anything runs; where the last worker that they fitted leaves later, they
-wait for another, as long as that may take, and no longer.
+Dask keeps a task that no worker can run until a suitable worker joins, possibly for ever. Here such
+steps are refused before anything runs. If the last suitable worker leaves during a build, they wait
+for another one, up to a time limit.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _HINTS = {
 
 
 def fitted(asked: Resources, workers: Iterable[Resources], is_measured: bool) -> dict[str, float]:
-    """Returns what a step asks for, with no more memory than the largest worker has that has the
-    rest, where its own is an estimate that does not clearly exceed that."""
+    """Returns the resources that a step requires. Memory that is only an estimate, and
+    slightly above the most of any suitable worker, is reduced to that."""
     rest = {name: count for name, count in asked.items() if name != MEMORY}
     most = max((has[MEMORY] for has in workers if _has(has, rest)), default=0.0)
     is_near = not is_measured and most < asked[MEMORY] <= most * _ESTIMATES
@@ -48,7 +48,7 @@ def fitted(asked: Resources, workers: Iterable[Resources], is_measured: bool) ->
 
 
 def is_served(asked: Resources, workers: Iterable[Resources]) -> bool:
-    """Whether some worker has all that a step asks for."""
+    """Returns True if a worker has all resources that a step requires."""
     return any(_has(has, asked) for has in workers)
 
 
@@ -57,7 +57,7 @@ def _has(has: Resources, asked: Resources) -> bool:
 
 
 def unserved(step: str, asked: Resources, workers: Iterable[Resources]) -> SDBuildError:
-    """Returns the error of a step that asks for what no worker has: what is missing."""
+    """Returns the error of a step that no worker can run; it names the missing resources."""
     workers = list(workers)
     kinds = {kind: name for name in asked for kind in (*_WORDS, MEMORY) if name.startswith(kind)}
     lacking = [kind for kind, name in kinds.items()
@@ -76,13 +76,14 @@ def unserved(step: str, asked: Resources, workers: Iterable[Resources]) -> SDBui
 
 
 class Watch(threading.Thread):
-    """Looks every few seconds which tasks fit no worker, and gives up those that waited too long.
+    """Checks every few seconds for tasks that no worker can run, and gives up those that waited too
+    long.
 
     Args:
-        stranded: gives the tasks that fit no worker, each with what is missing.
-        say: is called with those when there are some, and there were none before.
-        give_up: is called with those whose time is over.
-        patience_s: how long a task waits for a worker that it fits.
+        stranded: returns the tasks that no worker can run, each with its error.
+        say: called with those tasks when the first ones appear.
+        give_up: called with the tasks that waited longer than `patience_s`.
+        patience_s: the longest time that a task waits for a suitable worker.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Watch(threading.Thread):
         self.join(_EVERY_S)  # a scheduler that is gone may keep it longer
 
     def run(self) -> None:
-        """Looks until it is left."""
+        """Runs until the context ends."""
         since: dict[str, float] = {}
         while not self._is_over.wait(_EVERY_S):
             found, now = self._stranded(), time.monotonic()

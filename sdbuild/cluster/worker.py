@@ -72,9 +72,10 @@ def place_tag(place: str) -> str:
 
 def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> tuple[str, ...]:
     """Returns in words what is not as expected."""
-    untold = {SECRET: f"{SECRET} is another", SHARE: "the shared store is not there as it is here"}
+    messages = {SECRET: f"{SECRET} is another",
+                SHARE: "the shared store is not there as it is here"}
     return tuple(
-        untold.get(name) or f"{name} is {found.get(name, 'none')}, here {value}"
+        messages.get(name) or f"{name} is {found.get(name, 'none')}, here {value}"
         for name, value in expected.items() if found.get(name) != value)
 
 

@@ -123,8 +123,8 @@ def _told(place: str) -> Iterator[None]:
     except (*HfHubHTTPError.__bases__, OSError, RuntimeError, ValueError) as error:
         raise Unreachable(f"{place}: the Hub cannot be reached, or does not take what is sent "
                           f"({type(error).__name__})",
-                          hint="check the network, then publish again; an upload goes on where "
-                               "it was cut") from error
+                          hint="check the network, then publish again; an interrupted upload "
+                               "resumes") from error
 
 
 def _refused(place: str, status: int) -> SourceError:
@@ -136,4 +136,4 @@ def _refused(place: str, status: int) -> SourceError:
         return SourceError(f"{place}: it was changed by others meanwhile",
                            hint="publish again: what is there already is kept")
     return Unreachable(f"{place}: the Hub answers {status}",
-                       hint="publish again later; an upload goes on where it was cut")
+                       hint="publish again later; an interrupted upload resumes")

@@ -127,9 +127,9 @@ def variants(
         RecipeError: a value that is not allowed, two variants of one name, or none at all.
     """
     check_variables(words)
-    for name in asked.axes.keys() & words.keys():
+    for name in sorted(asked.axes.keys() & words.keys()):
         raise RecipeError(f"--matrix {name}: {name}={shown(words[name])} is given too",
-                          hint="leave one of them out")
+                          hint="omit one of them")
     project = project or Project.here()
     facts = {} if facts is None else facts
     found: dict[str, Variant] = {}
@@ -244,7 +244,7 @@ def _variant(
 def _of_one_name(one: Variant, other: Variant) -> RecipeError:
     return RecipeError(
         f"--matrix: two variants are called {one.name}: {other.shell_words} and {one.shell_words}",
-        hint="they would be put into one folder: leave one of them out",
+        hint="they would be put into one folder: omit one of them",
     )
 
 

@@ -1,7 +1,7 @@
-"""Every file of one finished bundle read, whoever made it.
+"""Verifies a finished bundle from any tool.
 
-Files that a manifest lists have its digests. What nobody wrote down is held against what models say
-of themselves: programs, and the records of weight files.
+Files listed in the manifest are compared with its digests. All models are checked for consistency:
+their programs, and the records of their weight files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sdbuild.store.scan import files
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
-    """A file or a model of a bundle, by its path in it, and what is wrong with it."""
+    """A damaged file or model, by its path in the bundle, and the problem."""
 
     path: str
     problem: str
@@ -28,8 +28,8 @@ class Damage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedBundle:
-    """The result of verifying a bundle: its files, those that have a digest, and the models that
-    were read."""
+    """The result of verifying a bundle: the number of its files, of those with a
+    digest, and of its models."""
 
     bundle: str
     files: int
@@ -40,15 +40,15 @@ class VerifiedBundle:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is wrong."""
+        """True if no damage was found."""
         return not self.damage
 
 
 def verify_bundle(folder: Path) -> VerifiedBundle:
-    """Reads a bundle in a folder.
+    """Returns the damage of a bundle in a folder.
 
     Raises:
-        BundleError: its manifest cannot be read, or something leads out of the folder.
+        BundleError: its manifest is invalid, or a link leads out of the folder.
     """
     from sdbuild.mil.inspect.verify import verify
 
@@ -56,11 +56,11 @@ def verify_bundle(folder: Path) -> VerifiedBundle:
     own = files(folder)
     listed = listed_files(folder, read_manifest(folder)) if (folder / MANIFEST).is_file() else {}
     damage = [*_changed(folder, listed)]
-    is_known = {each.path for each in damage}
+    changed = {each.path for each in damage}
     models = list(_models(folder))
     for model in models:
         name = model.relative_to(folder).as_posix()
-        if not any(path.startswith(f"{name}/") for path in is_known):
+        if not any(path.startswith(f"{name}/") for path in changed):
             damage += [Damage(path=name, problem=f"{found.where}: {found.problem}")
                        for found in verify(model) if found.is_error]
     return VerifiedBundle(
@@ -69,7 +69,7 @@ def verify_bundle(folder: Path) -> VerifiedBundle:
 
 
 def _changed(folder: Path, listed: dict[str, tuple[int, str]]) -> Iterator[Damage]:
-    """Yields the files that are not as the manifest says."""
+    """Yields the files whose size or digest differs from the manifest."""
     for name, (length, digest) in listed.items():
         path = folder / name
         if not path.is_file():
@@ -81,7 +81,7 @@ def _changed(folder: Path, listed: dict[str, tuple[int, str]]) -> Iterator[Damag
 
 
 def _models(folder: Path) -> Iterator[Path]:
-    """Yields the models in a folder and in those below it."""
+    """Yields the models in a folder, at any depth."""
     for path in sorted(folder.iterdir()):
         if path.suffix in (COMPILED, PACKAGE):
             yield path
@@ -97,5 +97,6 @@ def format_verified_bundle(found: VerifiedBundle) -> str:
     lines = [f"{each.path}: {each.problem}" for each in found.damage]
     lines.append(f"{read}: {f'{count} damaged' if count else 'all intact'}")
     if not found.with_digest:
-        lines.append(f"no {MANIFEST} with digests: other weights of the same form would not show")
+        lines.append(f"no {MANIFEST} with digests: replaced weights of the same shape are not "
+                     "detected")
     return "\n".join(lines)

@@ -101,10 +101,11 @@ def test_a_full_disk_is_reported_with_what_helps(project, small_disk):
 @pytest.mark.slow
 def test_steps_that_do_not_fit_together_wait_for_each_other(project):
     """Both are estimated at more than half of what they may hold together."""
+    for name in ("vae_decoder", "vae_encoder"):  # lower alone shall run
+        project.sdbuild("export", f"trace:{name}", project.folder / name, bundle=None)
+
     printed = project.doit("-n", "2", "lower:vae_decoder", "lower:vae_encoder", "target=iOS17",
                            "ram=500M")
 
-    waits = re.findall(r"(\S+) waits for .* of the 500.0 MB of memory, reserved by (\S+)", printed)
-    assert waits
-    assert all({kind.partition(":")[2] for kind in wait} == {"vae_decoder", "vae_encoder"}
-               for wait in waits)
+    assert " of the 500.0 MB of memory, reserved by lower:vae_" in printed
+    assert printed.count("waits for") == 1

@@ -43,8 +43,8 @@ def schedule_is_the_built_in_one(bundle: Opened) -> Iterator[Finding]:
             yield Finding(f"manifest.json scheduler.{name}", repr(found), repr(expected))
 
 
-@rule(WARNING, SWIFT, "shifts them by 3 unless its caller says otherwise: another picture than "
-      "that of diffusers.", families=(SD3,))
+@rule(WARNING, SWIFT, "shifts them by 3 unless the app sets another shift, so the picture differs "
+      "from that of diffusers.", families=(SD3,))
 def steps_are_shifted_by_three(bundle: Opened) -> Iterator[Finding]:
     """The steps of SD 3 are shifted by 3, whatever the size of the picture."""
     scheduler = bundle.manifest.get("scheduler")

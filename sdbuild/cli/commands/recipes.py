@@ -24,8 +24,8 @@ def command(is_json: bool) -> int:
     for name in project.names():
         try:
             recipe = load({"model": name}, project)
-        except RecipeError as error:  # of one file, which hides no other
-            click.echo(f"WARNING: {error.message}", err=True)
+        except RecipeError as error:  # list the others
+            click.echo(f"warning: {error.message}", err=True)
             continue
         found.append({
             "name": name, "summary": recipe.summary, "family": recipe.family.name,

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 def command(bundle: Path | None, words: dict[str, str], is_json: bool) -> int:
     """Read the whole store and drop what is damaged.
 
-    BUNDLE is a finished bundle to read instead, whoever made it: a folder, a zip, or
-    hub:owner/name; nothing in it is changed. The exit status is 1 if anything was damaged.
+    BUNDLE is a finished bundle from any tool, to verify instead of the store: a folder, a
+    zip, or hub:owner/name. It is not changed. The exit status is 1 if anything is damaged.
     """
     from sdbuild.reports.verify import format_verified, verify
 

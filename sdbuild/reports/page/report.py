@@ -131,7 +131,7 @@ class Facts:
 
     @property
     def is_palettized(self) -> bool:
-        """Whether a part of it has palettes."""
+        """True if any component is palettized."""
         return any(part.nbits for part in self.parts)
 
 

@@ -80,7 +80,7 @@ class Remote:
             self._leave_alone(f"it is not known to be a shared store: {error.message}")
 
     def is_marked(self) -> bool:
-        """Whether the place is known as a shared store, by its marker.
+        """Returns True if the place has the marker of a shared store.
 
         Raises:
             RecipeError: something else is there.
