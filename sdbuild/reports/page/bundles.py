@@ -126,7 +126,7 @@ class _Maker:
             if each.judged:
                 self._sheet(each.judged.key, Reference(
                     name=f"{each.bundle.name} in PyTorch, fp32", requests=each.judged.requests,
-                    images=each.judged.originals))
+                    images=each.judged.originals), is_original=True)
         variants = [self._variant(each) for each in bundles]
         named = labels([variant.name for variant in variants])
         return Report(
@@ -137,14 +137,15 @@ class _Maker:
             pictures=self._album.pictures,
         )
 
-    def _sheet(self, key: str, reference: Reference) -> None:
+    def _sheet(self, key: str, reference: Reference, *, is_original: bool = False) -> None:
         if key in self._sheets:
             return
         originals = tuple(
             Original(prompt=request.prompt, seed=request.seed, settings=request.settings(),
                      image=self._album.add(image))
             for request, image in zip(reference.requests, reference.images, strict=True))
-        self._sheets[key] = (reference, Sheet(name=reference.name, originals=originals))
+        self._sheets[key] = (reference, Sheet(
+            name=reference.name, is_original=is_original, originals=originals))
 
     def _variant(self, each: _Opened) -> Variant:
         facts = facts_of(each.bundle, each.known, self._options.store, self._options.floors)

@@ -89,19 +89,30 @@ def _summary(report: Report) -> str:
     """Returns the verdict in a sentence or two."""
     judged: dict[str, list[Any]] = {}
     for variant in report.variants:
-        judged.setdefault("bad" if variant.problems else variant.verdict, []).append(variant.label)
+        judged.setdefault(_judgement(report, variant), []).append(variant.label)
     says = {
+        "original": "generate the original's images",
         "same": "generate the reference's images", "changed": "generate changed images",
         "bad": "have problems", "not judged": "were not compared with anything",
         "broken": "generate broken images, which is accepted", "reference": "are the reference",
     }
     one = {
+        "original": "generates the original's images",
         "same": "generates the reference's images", "changed": "generates changed images",
         "bad": "has problems", "not judged": "was not compared with anything",
         "broken": "generates broken images, which is accepted", "reference": "is the reference",
     }
     return " ".join(f"{_listed(names)} {(says if len(names) > 1 else one)[word]}."
                     for word, names in judged.items())
+
+
+def _judgement(report: Report, variant: Variant) -> str:
+    """Returns which sentence the summary has for a bundle."""
+    if variant.problems:
+        return "bad"
+    sheet = None if variant.sheet is None else report.sheets[variant.sheet]
+    return "original" if variant.verdict == "same" and sheet and sheet.is_original \
+        else variant.verdict
 
 
 def _listed(names: list[str]) -> str:

@@ -32,9 +32,13 @@ class Original:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sheet:
-    """Images that bundles are compared with, and who generated them."""
+    """Images that bundles are compared with, and who generated them.
+
+    `is_original`: they are those of the checkpoint in PyTorch, and not of a folder or a bundle.
+    """
 
     name: str
+    is_original: bool
     originals: tuple[Original, ...]
 
 

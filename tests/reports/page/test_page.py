@@ -63,9 +63,19 @@ def variant(name="fox-6bit", psnr_db=39.25, word="same", **more):
 
 def report(*variants):
     original = Original(prompt="a fox", seed=4, settings={"steps": 20}, image="one")
-    return Report(title="fox", sheets=(Sheet(name="the original", originals=(original,)),),
-                  variants=variants, command="sdbuild report bundles/fox", software="sdbuild",
-                  pictures={"one": webp(10), "two": webp(20)})
+    sheet = Sheet(name="the original", is_original=True, originals=(original,))
+    return Report(title="fox", sheets=(sheet,), variants=variants, command="sdbuild report bundles/fox",
+                  software="sdbuild", pictures={"one": webp(10), "two": webp(20)})
+
+
+@pytest.mark.parametrize(("is_original", "owner"), [(True, "original"), (False, "reference")])
+def test_only_images_of_the_checkpoint_in_pytorch_are_called_the_originals(is_original, owner):
+    made = report(variant())
+
+    page = replace(made, sheets=(replace(made.sheets[0], is_original=is_original),)).to_html()
+
+    assert f"fox-6bit generates the {owner}&#39;s images." in page
+    assert captions(parsed(page))[0][0] == owner
 
 
 def test_the_page_shows_the_figures_of_the_json():
