@@ -64,8 +64,9 @@ def variant(name="fox-6bit", psnr_db=39.25, word="same", **more):
 def report(*variants):
     original = Original(prompt="a fox", seed=4, settings={"steps": 20}, image="one")
     sheet = Sheet(name="the original", is_original=True, originals=(original,))
-    return Report(title="fox", sheets=(sheet,), variants=variants, command="sdbuild report bundles/fox",
-                  software="sdbuild", pictures={"one": webp(10), "two": webp(20)})
+    return Report(title="fox", sheets=(sheet,), variants=variants,
+                  command="sdbuild report bundles/fox", software="sdbuild",
+                  pictures={"one": webp(10), "two": webp(20)})
 
 
 @pytest.mark.parametrize(("is_original", "owner"), [(True, "original"), (False, "reference")])
