@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,15 @@ def pytest_configure(config):
         from tests.simulated_mac.sitecustomize import pretend
 
         pretend()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_files(tmp_path_factory):
+    """Has libraries that clean up when a process ends write where pytest cleans up too: a process
+    of pytest-xdist ends without."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
