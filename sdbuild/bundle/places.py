@@ -54,11 +54,19 @@ def opened(
         SourceError: the Hub does not have it.
     """
     with located(where, variant) as (folder, notes):
-        if (folder / MANIFEST).is_file():
-            yield load_bundle(folder), notes
-        else:
-            bundle, more = infer(folder, prediction_type)
-            yield bundle, [*notes, *more]
+        bundle, more = bundle_in(folder, prediction_type)
+        yield bundle, [*notes, *more]
+
+
+def bundle_in(folder: Path, prediction_type: str | None = None) -> tuple[Bundle, list[str]]:
+    """Returns the bundle whose models lie in a folder, and what was assumed of it.
+
+    Raises:
+        BundleError: there is none.
+    """
+    if (folder / MANIFEST).is_file():
+        return load_bundle(folder), []
+    return infer(folder, prediction_type)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdbuild.base.errors import StoreError
+from sdbuild.cli.options import open_store
 from sdbuild.recipe.fields import AGAINST_FIELD, DRAW_FIELDS, INPUT_FIELDS
 from sdbuild.recipe.tables import values_of
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from sdbuild.bundle.manifest import Bundle
     from sdbuild.bundle.request import Request
     from sdbuild.reports.reference import Reference
+    from sdbuild.store import Store
 
 OF_IMAGE = frozenset(field.name for field in (*DRAW_FIELDS, *INPUT_FIELDS))
 
@@ -47,3 +50,11 @@ def reference(
     if place is None:
         return None
     return read_reference(Path(place), asked(first, words), predictor, weight_bytes)
+
+
+def store_if_any(words: dict[str, str]) -> Store | None:
+    """Returns the store, if there is one."""
+    try:
+        return open_store(words)
+    except StoreError:
+        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from sdbuild.base.errors import CheckFailed
 from sdbuild.recipe.recipe import Recipe
@@ -12,14 +12,19 @@ from sdbuild.reports.measured import drawn_pictures, nonfinite, worst_parity
 from sdbuild.reports.verdict import Picture, verdict
 from sdbuild.store import Record, Store
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from sdbuild.reports.reference import Reference
-
 _COLUMNS = 80
-_PROMPT = 46
+PROMPT = 46
 """Columns of a prompt in the table."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """The table of a bundle's images, and the problem with them and what helps, empty if there is
+    none."""
+
+    table: str
+    problem: str = ""
+    hint: str = ""
 
 
 def report(
@@ -78,29 +83,31 @@ def quality(pictures: Sequence[Picture], accepted: str = "") -> str:
     """Returns the table of pictures with the verdict, and why it is accepted if it is broken."""
     if not pictures:
         return "quality: not judged: generating needs text encoder, U-Net and VAE decoder"
-    lines = [f"{'picture':<{_PROMPT}}{'seed':>5}{'PSNR':>9}  verdict"]
-    for each in pictures:
-        prompt = textwrap.shorten(each.prompt, _PROMPT - 1, placeholder="…")
-        psnr = decibels(each.psnr_db)
-        lines.append(f"{prompt:<{_PROMPT}}{each.seed:>5}{psnr:>9}  {each.verdict}")
+    lines = [f"{'picture':<{PROMPT}}{'seed':>5}{'PSNR':>9}  verdict"]
+    lines += [f"{shortened(each.prompt)}{each.seed:>5}{decibels(each.psnr_db):>9}  {each.verdict}"
+              for each in pictures]
     word = verdict(pictures)
     lines += textwrap.wrap(f"quality: {word}{accepted if word == 'broken' else ''}", _COLUMNS,
                            subsequent_indent="  ")
     return "\n".join(lines)
 
 
-def compared(reference: Reference, made: Sequence[Image | None]) -> str:
-    """Returns the table of a bundle's images beside those of a reference, with the verdict.
+def shortened(prompt: str) -> str:
+    """Returns a prompt as wide as its column."""
+    return f"{textwrap.shorten(prompt, PROMPT - 1, placeholder='…'):<{PROMPT}}"
 
-    Raises:
-        CheckFailed: they are broken; the table is in the message.
+
+def compared(name: str, pictures: Sequence[Picture]) -> Judgement:
+    """Returns the judgement on a bundle's images beside those of a reference.
+
+    Args:
+        name: that of the reference.
     """
-    pictures = reference.compared(made)
-    shown = f"compared with {reference.name}\n{quality(pictures)}"
-    if verdict(pictures) == "broken":
-        raise CheckFailed(f"the bundle does not generate the images of the reference\n\n{shown}",
-                          hint="sdbuild report with the same against= shows them side by side")
-    return shown
+    shown = f"compared with {name}\n{quality(pictures)}"
+    if verdict(pictures) != "broken":
+        return Judgement(table=shown)
+    return Judgement(table=shown, problem="the bundle does not generate the reference's images",
+                     hint="sdbuild report with the same against= shows them side by side")
 
 
 def _hint(recipe: Recipe) -> str:

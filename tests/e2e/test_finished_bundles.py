@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdbuild.base.errors import BundleError
+from sdbuild.base.errors import BundleError, CheckFailed
 from sdbuild.bundle.places import opened
 from sdbuild.bundle.request import Request
 from sdbuild.cli.main import main
+from sdbuild.reports.check import Judgement
+from sdbuild.reports.check_bundle import check_bundle
 from sdbuild.runtime.pipeline import Pipeline
 from tests.e2e.project import run
 
@@ -206,3 +208,40 @@ def test_the_contract_names_what_is_wrong_in_packages(packages, tmp_path, capsys
     out, err = capsys.readouterr()
     assert "VAEDecoder.mlmodelc" in out
     assert "packages, checked as they are once compiled" in err
+
+
+def test_check_judges_a_zip_by_itself(compiled, tmp_path, capsys):
+    path = zipped(compiled, tmp_path / "tiny.zip", "tiny/")
+
+    assert main(["check", str(path), "steps=1", "prompt=a fox", "--json"]) == 0
+
+    found = json.loads(capsys.readouterr().out)
+    lines = found["report"].splitlines()
+    assert found["bundle"] == str(path)
+    assert lines[0].startswith("files: ") and lines[0].endswith("4 models read: all intact")
+    assert any(line.startswith("contract: ") and ", 0 errors, " in line for line in lines)
+    assert "a fox" in lines[-2] and lines[-2].endswith("no fault")
+    assert lines[-1].startswith("quality: not judged: no reference")
+
+
+def test_check_loads_no_model_of_a_damaged_bundle(compiled, tmp_path, capsys):
+    shutil.copytree(compiled, tmp_path / "b")
+    (tmp_path / "b" / "Unet.mlmodelc" / "weights" / "weight.bin").write_bytes(b"\0" * 64)
+
+    assert main(["check", str(tmp_path / "b")]) == 1
+
+    err = capsys.readouterr().err
+    assert "the bundle is damaged" in err
+    assert "Unet.mlmodelc" in err and "1 damaged" in err
+
+
+def test_check_fails_where_hosts_cannot_use_the_bundle(compiled, tmp_path):
+    """Images are judged as well: who can load it is one question, what it generates another."""
+    shutil.copytree(compiled, tmp_path / "b")
+    (tmp_path / "b" / "merges.txt").unlink()
+
+    with pytest.raises(CheckFailed, match="hosts cannot use the bundle: 1 rule broken") as failed:
+        check_bundle(tmp_path / "b", lambda: Judgement(table="quality: same"))
+
+    assert "merges.txt" in str(failed.value)
+    assert "quality: same" in str(failed.value)

@@ -91,10 +91,14 @@ def test_originals_are_drawn_once_for_all_variants(project, tmp_path):
 
 def test_two_bits_draw_noise_and_fail_unless_the_recipe_accepts_it(project, tmp_path):
     printed = project.doit("check", recipe(tmp_path), "quant=2", status=1)
-    accepted = project.doit("check", recipe(tmp_path, more=ACCEPTS), "quant=2")
+    accepted = project.doit("build", "check", recipe(tmp_path, more=ACCEPTS), "quant=2")
+    finished = project.sdbuild("check", str(project.bundle), bundle=None, status=1)
 
     assert verdicts(printed) == {"parity": "the same program", "quality": "broken"}
     assert verdicts(accepted)["quality"] == "broken, as the recipe accepts: a study of noise"
+    assert "compared with its original, as the store has it" in finished
+    measured = [line for line in printed.splitlines() if line.endswith("dB  broken")]
+    assert measured and all(line in finished for line in measured)
 
 
 def test_another_autoencoder_is_not_broken_since_it_is_the_original(project, tmp_path):

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdbuild.base.errors import RecipeError, SDBuildError, StoreError
-from sdbuild.cli.finished import OF_IMAGE, asked, reference
+from sdbuild.base.errors import RecipeError, SDBuildError
+from sdbuild.cli.finished import OF_IMAGE, asked, reference, store_if_any
 from sdbuild.cli.options import (
     SCHEMA,
     OutsidePath,
     as_command,
     json_option,
-    open_store,
     print_json,
     recipe_variables,
     weight_bytes_option,
@@ -32,7 +31,6 @@ from sdbuild.recipe.tables import values_of
 if TYPE_CHECKING:
     from sdbuild.cli.api import BuildResult
     from sdbuild.reports.page.report import Report
-    from sdbuild.store import Store
 
 _LOSSES = 5
 
@@ -69,7 +67,7 @@ def command(
     if bundles:
         own = values_of((VARIANT_FIELD, VARIABLES["prediction_type"]), {}, words, "")
         is_asked = bool(OF_IMAGE & words.keys())
-        made = report_on(bundles, Options(**options, store=_store(words), is_asked=is_asked),
+        made = report_on(bundles, Options(**options, store=store_if_any(words), is_asked=is_asked),
                          own["variant"], own["prediction_type"])
         name = bundles[0].name if len(bundles) == 1 else "report"
     else:
@@ -106,14 +104,6 @@ def _measured(words: dict[str, str]) -> tuple[BuildResult, dict[str, Any]]:
         "store": builder.store, "floors": recipe.check.floors, "accepted": recipe.check.reason,
         "requests": tuple(Request(**each) for each in recipe.checked_requests()),
     }
-
-
-def _store(words: dict[str, str]) -> Store | None:
-    """Returns the store, if there is one."""
-    try:
-        return open_store(words)
-    except StoreError:
-        return None
 
 
 def _write(report: Report, path: Path) -> Path:
