@@ -22,7 +22,8 @@ from sdbuild.cli import commands
 from sdbuild.cli.options import CONTEXT, print_json
 
 SECTIONS = {
-    "Build": ("build", "generate", "check", "report", "contract", "why", "matrix", "export"),
+    "Build": (
+        "build", "generate", "check", "report", "sweep", "contract", "why", "matrix", "export"),
     "Project": ("init", "recipes", "lock", "refresh", "doctor", "schema", "completion"),
     "Bundles and models": ("relink", "diff", "weight", "mil"),
     "Hub": ("publish", "pull", "reproduce"),

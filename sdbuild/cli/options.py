@@ -10,7 +10,7 @@ import contextlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,9 +248,12 @@ def _adds(groups: Sequence[tuple[str, Sequence[Field]]], is_shown: Callable[[Fie
     return decorate
 
 
-def recipe_variables(*, with_image: bool = False) -> Any:
-    """Adds every variable; those of images are shown in the help text only `with_image`."""
-    groups = (_GROUPS[1], _GROUPS[0], _GROUPS[2]) if with_image else _GROUPS
+def recipe_variables(*, with_image: bool = False, without: Collection[str] = ()) -> Any:
+    """Adds every variable but those `without`; those of images are shown in the help text only
+    `with_image`."""
+    order = (_GROUPS[1], _GROUPS[0], _GROUPS[2]) if with_image else _GROUPS
+    groups = [(title, [field for field in fields if field.name not in without])
+              for title, fields in order]
     return _adds(groups, lambda field: with_image or field not in _OF_IMAGE)
 
 

@@ -25,6 +25,9 @@ ARTIFACT: Keys = {
 BUILD: Keys = {
     "bundle": str, "ran": [ARTIFACT], "reused": [ARTIFACT], "seconds": float, "warnings": [str],
 }
+VARIANT: Keys = {
+    "name": str, "variables": Mapping[str, str], "status": int, "output": Mapping[str, Any],
+}
 
 
 OVER_VARIANTS = ("build", "check", "contract", "generate", "publish", "why")
@@ -45,6 +48,7 @@ def outputs() -> dict[str, Keys]:
     from sdbuild.reports.why import Reason, Standing
 
     steps = {"name": str, "summary": str, "needs": [str]}
+    report = keys_of(Report, "pictures") | {"verdict": str}
     recipe = {"name": str, "summary": str, "family": str, "size": str, "source": [str],
               "file": str, "is_built_in": bool}
     return {
@@ -72,11 +76,12 @@ def outputs() -> dict[str, Keys]:
         "pull": {"bundle": str},
         "push": {"steps": [{"step": str, "state": str}]},
         "recipes": {"recipes": [recipe]},
-        "report": {"page": str, "report": keys_of(Report, "pictures") | {"verdict": str}},
+        "report": {"page": str, "report": report},
         "refresh": {"moves": [{"place": str, "before": str, "after": str}], "is_locked": bool},
         "relink": {"bundle": str, "warnings": [str], "artifact": ARTIFACT},
         "reproduce": {"repository": str, "folder": str, "is_same": bool, "same": int,
                       "different": [{"path": str, "what": str}], "why": [str]},
+        "sweep": {"variants": [VARIANT], "page": str, "report": report, "smallest": str},
         "verify": keys_of(Verified) | {"is_whole": bool},
         "weight": {"component": str, "tensor": str, "stops": [Stop]},
         "why": {"steps": [Reason], "places": [Standing], "recipe": str},
@@ -90,9 +95,7 @@ def schema(name: str) -> Schema:
     if name == "verify":
         forms.append(_object(_of_bundle()))
     if name in OVER_VARIANTS:
-        forms.append(_object({"variants": [{
-            "name": str, "variables": Mapping[str, str], "status": int,
-            "output": Mapping[str, Any]}]}))
+        forms.append(_object({"variants": [VARIANT]}))
     for each in forms:
         each["properties"] |= version
         each["required"] = ["schema", *each["required"]]

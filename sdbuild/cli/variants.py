@@ -77,17 +77,12 @@ def for_each_variant(function: Callable[..., int]) -> Callable[..., int]:
             tasks = options.get("tasks") or (_TASKS.get(name, "build"),)
             with redirect_stdout(sys.stderr if is_json else sys.stdout):
                 failed = made_elsewhere(on, variants, words, tasks, options.get("jobs", 1))
-        outcomes = []
-        for number, variant in enumerate(variants, 1):
-            if not is_json:
-                click.echo(f"== {number}/{len(variants)} {variant.name}")
-            error = variant.error or failed.get(variant.name)
-            outcomes.append(_outcome(variant, error, is_json, function, options))
+        outcomes = run_each(variants, function, options, failed, is_json=is_json)
         if is_json:
             cluster = {} if estimate is None else {"cluster": asdict(estimate)}
             print_json(variants=[outcome.as_json() for outcome in outcomes], **cluster)
         else:
-            lines = _summary(outcomes) if estimate is None else [*_summary(outcomes), str(estimate)]
+            lines = summary(outcomes) if estimate is None else [*summary(outcomes), str(estimate)]
             click.echo("\n".join(lines), err=any(o.status for o in outcomes))
         return 1 if any(outcome.status for outcome in outcomes) else 0
 
@@ -135,7 +130,7 @@ def _refuse_finished(options: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
+class Outcome:
     """The result of the command for one variant: its status, its JSON, and the error if any."""
 
     variant: Variant
@@ -152,10 +147,28 @@ class _Outcome:
         return found | {"output": dict(self.output)} | error
 
 
+def run_each(
+    variants: Sequence[Variant], function: Callable[..., int], options: Mapping[str, Any],
+    failed: Mapping[str, SDBuildError], *, is_json: bool,
+) -> list[Outcome]:
+    """Runs a command for each variant, and says which one.
+
+    Args:
+        failed: the errors of those that are not run, by name.
+    """
+    outcomes = []
+    for number, variant in enumerate(variants, 1):
+        if not is_json:
+            click.echo(f"== {number}/{len(variants)} {variant.name}")
+        error = variant.error or failed.get(variant.name)
+        outcomes.append(_outcome(variant, error, is_json, function, options))
+    return outcomes
+
+
 def _outcome(
     variant: Variant, error: SDBuildError | None, is_json: bool, function: Callable[..., int],
     options: Mapping[str, Any],
-) -> _Outcome:
+) -> Outcome:
     """Runs the command for one variant; its errors end nothing else."""
     from sdbuild.cli.api import FAILURES
 
@@ -167,14 +180,14 @@ def _outcome(
         if error is not None:
             raise error
         with redirect_stdout(printed if is_json else sys.stdout):
-            status = function(words=_apart(variant), is_json=is_json, **options)
+            status = function(words=apart(variant), is_json=is_json, **options)
     except SDBuildError as found:
         failures.append(found)
         if not is_json:
             click.echo(f"ERROR: {found}", err=True)
     finally:
         FAILURES.reset(token)
-    return _Outcome(variant=variant, status=status, output=_output(printed.getvalue()),
+    return Outcome(variant=variant, status=status, output=_output(printed.getvalue()),
                     error=failures[0] if failures else None)
 
 
@@ -185,7 +198,7 @@ def _output(text: str) -> dict[str, Any]:
         return {}
 
 
-def _apart(variant: Variant) -> dict[str, str]:
+def apart(variant: Variant) -> dict[str, str]:
     """Returns the variables of one variant, in whose places no other puts anything."""
     from sdbuild.recipe.project import Project
 
@@ -205,7 +218,7 @@ def _places(words: Mapping[str, str], project: Any) -> Iterator[tuple[str, Path]
             yield name, place
 
 
-def _summary(outcomes: Sequence[_Outcome]) -> Iterator[str]:
+def summary(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """Yields how many variants are done, and each that is not with its error."""
     failed = [outcome for outcome in outcomes if outcome.status]
     yield f"{counted(len(outcomes), 'variant')}: {len(outcomes) - len(failed)} done" + (

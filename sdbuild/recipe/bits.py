@@ -22,8 +22,15 @@ BITS = "bits.json"
 PALETTE_BITS = (1, 2, 3, 4, 6, 8)
 """The numbers of bits of an index that Core ML has."""
 
+_OF_IOS_18 = 3
+
 Bits = Mapping[str, Mapping[str, int]]
 """The bits of each parameter, by component."""
+
+
+def palette_bits(target: str) -> tuple[int, ...]:
+    """Returns the numbers of bits that a deployment target has; 3 came with iOS 18."""
+    return tuple(bits for bits in PALETTE_BITS if bits != _OF_IOS_18 or target == "iOS18")
 
 
 def read_bits(path: Path) -> dict[str, dict[str, int]]:

@@ -123,7 +123,7 @@ def _axis(name: str, values: Any, folder: Path, where: str) -> tuple[str, ...]:
 def _distinct(found: Field, words: Sequence[str], where: str) -> tuple[str, ...]:
     seen: set[Any] = set()
     for word in words:
-        value = parse(found, word, where)
+        value = _typed(parse(found, word, where))
         if value in seen:
             raise RecipeError(f"{where}: {found.name} has {shown(word)} twice",
                               hint="each value is one variant: leave one of them out")
@@ -171,4 +171,9 @@ def _is_like(row: Row, wanted: Row) -> bool:
 
 
 def _is_same(name: str, one: str, other: str) -> bool:
-    return bool(one == other or FIELDS[name].parse(one) == FIELDS[name].parse(other))
+    return one == other or _typed(FIELDS[name].parse(one)) == _typed(FIELDS[name].parse(other))
+
+
+def _typed(value: Any) -> tuple[type, Any]:
+    """Returns a value with its type: 4 equal bits are not 4.0 on average."""
+    return type(value), value

@@ -11,7 +11,7 @@ from sdbuild.base.errors import RecipeError
 from sdbuild.families import Component, Family
 from sdbuild.families.nouns import chunk_names
 from sdbuild.recipe.allotment import Allotment
-from sdbuild.recipe.bits import PALETTE_BITS
+from sdbuild.recipe.bits import PALETTE_BITS, palette_bits
 from sdbuild.recipe.components import CONTROLLED, known_components
 from sdbuild.recipe.fields import TARGETS
 
@@ -55,9 +55,10 @@ class Packaging:
             compiler=apple.compiler(fields["compiler"]),
             notes=apple.compiler_notes(fields["compiler"]),
         )
-        if quant == 3 and not isinstance(quant, float) and found.target != "iOS18":
+        if isinstance(quant, int) and quant not in palette_bits(found.target):
             raise RecipeError(
-                f"quant=3 with target={found.target}: palettes of 3 bits came with iOS 18",
+                f"quant={quant} with target={found.target}: palettes of {quant} bits came with "
+                "iOS 18",
                 hint="use target=iOS18, or quant=4",
             )
         return found

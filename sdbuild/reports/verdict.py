@@ -13,7 +13,8 @@ SAME_DB = 28.0
 BROKEN_DB = 14.0
 """Below, it is noise, or another picture."""
 
-WORDS = ("broken", "changed", "same")
+SAME = "same"
+WORDS = ("broken", "changed", SAME)
 """The verdicts, the worst first."""
 
 
@@ -30,7 +31,7 @@ class Picture:
     def verdict(self) -> str:
         """One of `WORDS`."""
         if self.psnr_db >= SAME_DB:
-            return "same"
+            return SAME
         return "changed" if self.psnr_db >= BROKEN_DB else "broken"
 
 

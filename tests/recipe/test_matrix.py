@@ -122,6 +122,12 @@ def test_a_checkpoint_that_cannot_be_read_fails_one_variant_alone(project):
     assert plain.error is None
 
 
+def test_equal_bits_are_another_variant_than_as_many_on_average(project):
+    found = variants({}, Asked.of(["quant=4,4.0"]))
+
+    assert [each.recipe.packaging.quant_word for each in found] == ["4bit", "4.0bit"]
+
+
 MISTAKES = {
     "quant=4,5": "--matrix: quant is '5', expected one of none, 1",
     "quant=4,4": "--matrix: quant has '4' twice",

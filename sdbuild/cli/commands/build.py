@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stdout
-
 import click
 
 from sdbuild.base.errors import RecipeError
-from sdbuild.cli.options import as_command, json_option, open_store, print_json, recipe_variables
+from sdbuild.cli.building import build
+from sdbuild.cli.options import as_command, json_option, recipe_variables
 from sdbuild.cli.variants import for_each_variant
 
 
@@ -25,17 +23,8 @@ def command(tasks: tuple[str, ...], jobs: int, words: dict[str, str], is_json: b
     STEP is a step such as convert:unet, a stage such as convert, or build, check, contract,
     generate or report; sdbuild list --all lists them. Steps that are up to date do not run.
     """
-    from sdbuild.cli.api import run
-    from sdbuild.cli.format import build_as_json
-    from sdbuild.cli.reporter import Reporter
-
-    if not is_json:
-        return run(words, tasks or ("build",), jobs, Reporter()).status
-    for task in tasks:
+    for task in tasks if is_json else ():
         if task in ("check", "contract", "generate", "report"):
             raise RecipeError(f"build {task} --json: it prints JSON of its own",
                               hint=f"sdbuild {task} --json")
-    with redirect_stdout(sys.stderr):
-        found = run(words, tasks or ("build",), jobs, Reporter(sys.stderr))
-    print_json(**build_as_json(found, open_store(words)))
-    return found.status
+    return build(words, tasks or ("build",), jobs, is_json=is_json)

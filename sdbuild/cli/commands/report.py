@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -12,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdbuild.base.errors import RecipeError, SDBuildError
 from sdbuild.cli.finished import OF_IMAGE, asked, reference, store_if_any
 from sdbuild.cli.options import (
-    SCHEMA,
     OutsidePath,
     as_command,
     json_option,
@@ -23,6 +20,7 @@ from sdbuild.cli.options import (
     recipe_variables,
     weight_bytes_option,
 )
+from sdbuild.cli.page import write_page
 from sdbuild.recipe import settings
 from sdbuild.recipe.fields import VARIABLES, VARIANT_FIELD
 from sdbuild.recipe.project import Project
@@ -30,7 +28,6 @@ from sdbuild.recipe.tables import values_of
 
 if TYPE_CHECKING:
     from sdbuild.cli.api import BuildResult
-    from sdbuild.reports.page.report import Report
 
 _LOSSES = 5
 
@@ -79,8 +76,7 @@ def command(
             return built.status
         made = report_on([built.bundle], Options(**options, **more))
         name = built.bundle.name
-    path = _write(made, Project.here().path(VARIABLES["report"], words)
-                  or Path("reports", f"{name}.html"))
+    path = write_page(made, words, name)
     if is_json:
         print_json(page=str(path), report=made.to_json())
     else:
@@ -104,23 +100,3 @@ def _measured(words: dict[str, str]) -> tuple[BuildResult, dict[str, Any]]:
         "store": builder.store, "floors": recipe.check.floors, "accepted": recipe.check.reason,
         "requests": tuple(Request(**each) for each in recipe.checked_requests()),
     }
-
-
-def _write(report: Report, path: Path) -> Path:
-    """Writes the page and its figures, and returns the page's path.
-
-    Raises:
-        RecipeError: it is not the name of a page.
-        SDBuildError: a file cannot be written.
-    """
-    if path.suffix not in (".html", ".htm"):
-        raise RecipeError(f"report={path}: expected the name of a page, FILE.html",
-                          hint="its figures go beside it, to FILE.json")
-    figures = json.dumps({"schema": SCHEMA, **report.to_json()}, indent=2)
-    for file, text in ((path, report.to_html()), (path.with_suffix(".json"), figures + "\n")):
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, "utf-8")
-        except OSError as error:
-            raise SDBuildError(f"{file}: cannot be written: {error.strerror}") from error
-    return path

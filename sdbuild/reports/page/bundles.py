@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A bundle's line in the plot, its label, and the command that built it."""
+
+    series: str
+    label: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """Settings of a report.
 
@@ -53,6 +62,7 @@ class Options:
         accepted: the reason to accept broken images of palettes.
         command: the one that makes the report again.
         losses: the most operations of a component to list that lose precision.
+        named: what is known of bundles that were built for this report, by place.
     Units:
         weight_bytes: of decoded weights that the executor keeps of a component, all if None.
     """
@@ -66,6 +76,7 @@ class Options:
     accepted: str = ""
     command: str = ""
     losses: int = 5
+    named: Mapping[Path, Named] = field(default_factory=dict)
     predictor: str = "auto"
     weight_bytes: int | None = None
 
@@ -128,9 +139,9 @@ class _Maker:
                     name=f"{each.bundle.name} in PyTorch, fp32", requests=each.judged.requests,
                     images=each.judged.originals), is_original=True)
         variants = [self._variant(each) for each in bundles]
-        named = labels([variant.name for variant in variants])
+        named = labels([variant.label for variant in variants])
         return Report(
-            title=", ".join(dict.fromkeys(variant.series for variant in variants)),
+            title=", ".join(dict.fromkeys(each.bundle.name for each in bundles)),
             sheets=tuple(sheet for _, sheet in self._sheets.values()),
             variants=tuple(replace(v, label=n) for v, n in zip(variants, named, strict=True)),
             command=self._options.command, software=f"sdbuild {__version__}",
@@ -151,9 +162,11 @@ class _Maker:
         facts = facts_of(each.bundle, each.known, self._options.store, self._options.floors)
         number, images, word, notes = self._images(each)
         accepted = self._options.accepted if word == "broken" and facts.is_palettized else ""
+        named = self._options.named.get(Path(each.place)) or Named(
+            series=each.bundle.name, label=facts.name, command=facts.command)
         return Variant(
-            **{field.name: getattr(facts, field.name) for field in fields(facts)},
-            label=facts.name, series=each.bundle.name, place=each.place,
+            **{own.name: getattr(facts, own.name) for own in fields(facts)} | asdict(named),
+            place=each.place,
             verdict=word, accepted=accepted, sheet=number, images=images,
             losses=self._losses(each.bundle) if images and self._options.losses else (),
             costs=each.known.costs() if each.known else (), notes=(*each.notes, *notes),

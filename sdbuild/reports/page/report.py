@@ -11,7 +11,7 @@ from typing import Any
 
 from sdbuild.bundle.compatibility import Verdict
 from sdbuild.bundle.rules.rule import ERROR, Violation
-from sdbuild.reports.verdict import WORDS
+from sdbuild.reports.verdict import SAME, WORDS
 
 NOT_JUDGED = "not judged"
 """The verdict where there is nothing to compare images with."""
@@ -206,7 +206,13 @@ class Report:
             return "bad"
         if words & {"changed", "broken"}:
             return "changed"
-        return "good" if "same" in words else NOT_JUDGED
+        return "good" if SAME in words else NOT_JUDGED
+
+    @property
+    def smallest(self) -> Variant | None:
+        """Returns the smallest bundle with the images of the original; None if there is none."""
+        same = [variant for variant in self.variants if variant.verdict == SAME]
+        return min(same, key=lambda variant: variant.size_bytes, default=None)
 
     def to_json(self) -> dict[str, Any]:
         """Returns all figures."""

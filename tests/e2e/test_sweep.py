@@ -1,0 +1,61 @@
+"""`sdbuild sweep`: what bundles of several bits share, and which is the smallest good one."""
+
+import json
+import shlex
+
+import pytest
+
+from sdbuild.cli import output
+from tests.cli.test_schemas import problems
+from tests.e2e.project import ROOT
+from tests.reports.page.reading import each, parsed, text
+
+pytestmark = pytest.mark.slow
+
+PALETTES = {f"{kind}:unet" for kind in ("allocate", "assign", "chunk", "compile")}
+
+
+@pytest.fixture
+def words(project):
+    """A recipe of the built-in model, calibrated on two prompts and checked by one quick image."""
+    prompts = project.folder / "prompts.txt"
+    prompts.write_text("a fox on a pink background\na car on a blue background\n", "utf-8")
+    recipe = project.folder / "quick.toml"
+    recipe.write_text(f"""family = "sd"
+source = "{ROOT / 'recipes' / 'tiny-emoji'}"
+size = "128x128"
+components = ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
+palettize = ["unet"]
+chunk = 2
+calibrate = "{prompts}"
+[draw]
+prompt = "a fox on a pink background"
+steps = 3
+[check]
+prompts = ["a red apple on a blue background"]
+""", "utf-8")
+    return (f"model={recipe}", f"report={project.folder / 'curve.html'}")
+
+
+def test_a_sweep_shares_all_but_palettes_and_finds_the_smallest_good_bundle(project, words):
+    printed = project.sdbuild("sweep", "bits=6,3.0", *words, "--json")
+    found, _ = json.JSONDecoder().raw_decode(printed[printed.index("{\n"):])
+    ran = [{step["step"] for step in built["output"]["ran"]} for built in found["variants"]]
+    variants = found["report"]["variants"]
+
+    assert problems(output.schema("sweep"), found) == []
+    assert [each["label"] for each in variants] == ["quant=6", "quant=6.0", "quant=3.0"]
+    assert "originals" in ran[0]
+    assert ran[1] == PALETTES | {"calibrate:unet", "rate:unet", "bundle", "pictures"}
+    assert ran[2] == PALETTES | {"bundle", "pictures"}
+    assert variants[2]["size_bytes"] < variants[1]["size_bytes"]
+
+    good = [each for each in variants if each["images"][0]["psnr_db"] >= 28]
+    smallest = min(good, key=lambda each: each["size_bytes"])
+    assert found["smallest"] == smallest["label"]
+    command = shlex.split(smallest["command"])
+    assert project.ran(*command[1:], bundle=project.folder / "again") == set()
+
+    page = parsed((project.folder / "curve.html").read_text("utf-8"))
+    (plot, *_) = each(page, "div", "plot")
+    assert {"\u200bequal", "\u200bbits", "quant=3.0"} <= set(text(plot).split())
