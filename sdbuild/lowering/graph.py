@@ -3,6 +3,9 @@ precision that it is to be computed in."""
 
 from __future__ import annotations
 
+import contextlib
+import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -34,8 +37,28 @@ def write_graph(folder: Path, graph: Graph) -> None:
 def read_graph(folder: Path) -> Graph:
     """Returns the graph in a folder."""
     named: dict[str, Any] = {_PRECISION: ""}
-    program = torch.export.load(folder / GRAPH, extra_files=named)
+    with _type_hints_of_each_class_once():
+        program = torch.export.load(folder / GRAPH, extra_files=named)
     said = named[_PRECISION]
     found = said.decode() if isinstance(said, bytes) else said
     return Graph(program=program, precision=next(
         (known for known in get_args(Precision) if known == found), "fp16"))
+
+
+@contextlib.contextmanager
+def _type_hints_of_each_class_once() -> Iterator[None]:
+    """Remembers the type hints of classes: torch asks for those of a node's class at each node,
+    which took half of the time of reading a graph."""
+    original = typing.get_type_hints
+    known: dict[Any, dict[str, Any]] = {}
+
+    def hints(cls: Any, *words: Any, **named: Any) -> dict[str, Any]:
+        if cls not in known:
+            known[cls] = original(cls, *words, **named)
+        return known[cls]
+
+    vars(typing)["get_type_hints"] = hints
+    try:
+        yield
+    finally:
+        vars(typing)["get_type_hints"] = original

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -10,9 +11,10 @@ from typing import Any
 
 import numpy as np
 from coremltools.converters.mil.backend.mil import helper
-from coremltools.converters.mil.mil import Program
+from coremltools.converters.mil.mil import Block, Program
 from coremltools.converters.mil.mil.ops.defs.iOS15.elementwise_unary import cast
 from coremltools.converters.mil.mil.passes.defs.quantization import FP16ComputePrecision
+from coremltools.converters.mil.mil.types import type_mapping
 from coremltools.converters.mil.mil.types.type_mapping import string_to_nptype
 
 from sdbuild.lowering.patched import Patch, patched
@@ -34,7 +36,7 @@ class Written:
 
 @contextlib.contextmanager
 def recording() -> Iterator[list[Written]]:
-    """Replaces six functions of coremltools; the list that it gives fills as blobs are written.
+    """Replaces functions of coremltools; the list that it gives fills as blobs are written.
 
     Four would make each stand-in a tensor of its full size; within this context they give the same
     results without:
@@ -46,10 +48,15 @@ def recording() -> Iterator[list[Written]]:
     - the check for values that fp16 cannot hold: it made a list of the places of all elements,
       24 bytes for each of a matrix's.
 
-    Two more took almost half of the time that thousands of small operations take, and change
-    nothing. The whole program was checked after each of a hundred passes, and is checked after
-    those that take dead operations away, the last of which come last; and it was printed for a
-    log that is not kept.
+    Five more took most of the time that thousands of small operations take, and change nothing:
+
+    - the whole program was checked after each of a hundred passes, and is checked after those that
+      take dead operations away, the last of which come last;
+    - it was printed for a log that is not kept;
+    - what is computed from compressed constants was found anew after each pass: there are none;
+    - a type was described anew each time that it was asked what it is;
+    - a variable was sought in all operations that follow where it was to be replaced by another,
+      and is sought up to the last that takes it.
 
     Raises:
         StepError: this coremltools is not the one whose functions these are.
@@ -76,6 +83,14 @@ def patches(written: list[Written]) -> tuple[Patch, ...]:
               replacement=_seldom),
         Patch(owner=Program, name="__str__", parameters=("self", "print_attr"),
               replacement=lambda original: lambda program: ""),
+        Patch(owner=Block, name="_propagate_nonreplaceable_vars", parameters=("self",),
+              replacement=_if_compressed),
+        Patch(owner=type_mapping, name="get_type_info", parameters=("t",),
+              replacement=functools.cache),
+        Patch(owner=Block, name="_replace_var",
+              parameters=("self", "old_var", "new_var", "anchor_op", "end_op",
+                          "no_check_var_types"),
+              replacement=_up_to_last_use),
     )
 
 
@@ -96,6 +111,41 @@ def _seldom(original: Callable[..., None]) -> Callable[..., None]:
         if check_essential_scope:  # so it is called after dead code is eliminated
             original(self, check_essential_scope)
     return validate
+
+
+def _if_compressed(original: Callable[..., None]) -> Callable[..., None]:
+    def propagate(self: Any) -> None:
+        if any(op.blocks or op.op_type.startswith("constexpr_") for op in self.operations):
+            original(self)
+    return propagate
+
+
+def _up_to_last_use(original: Callable[..., int]) -> Callable[..., int]:
+    def replace(
+        self: Any, old_var: Any, new_var: Any, anchor_op: Any = None, end_op: Any = None,
+        no_check_var_types: bool = False,
+    ) -> int:
+        # what a block returns, or an operation's block takes, is left to coremltools
+        is_inner = not old_var.consuming_blocks and all(
+            op.enclosing_block is self for op in old_var.child_ops)
+        if end_op is None and anchor_op not in (None, old_var.op) and is_inner:
+            end_op = _last_use(self, old_var, anchor_op)
+        return original(self, old_var, new_var, anchor_op, end_op, no_check_var_types)
+    return replace
+
+
+def _last_use(block: Any, var: Any, anchor: Any) -> Any:
+    """Returns the last operation after `anchor` that takes the variable; that after `anchor` if
+    none does; None where no operation follows."""
+    uses = set(var.child_ops)
+    node = block.operations._get_node_from_op(anchor).next
+    found = node.op if node else None
+    while node is not None and uses:
+        if node.op in uses:
+            uses.remove(node.op)
+            found = node.op
+        node = node.next
+    return found
 
 
 def _is_repeated(array: object) -> bool:

@@ -1,10 +1,12 @@
 """Functions of coremltools are replaced only where they are the ones that we know."""
 
+import contextlib
 import hashlib
 import inspect
 import types
 
 import pytest
+from coremltools.converters.mil import Builder as mb
 
 from sdbuild.base.errors import StepError
 from sdbuild.lowering.patched import Patch, patched
@@ -23,6 +25,12 @@ KNOWN = {
         "6272d10e561b2990179bae0fc13791aefac80e086f0188dc457e303559e44b40",
     "__str__":
         "293ac64d10966d2fad67d0a4fe1febad1c2909cb7bf77257cde0d77f94c5d74d",
+    "_propagate_nonreplaceable_vars":
+        "cb2a2fc0f0365468adf7c1e4a0bcb7e322363c48addf8622f307b38ce575a917",
+    "get_type_info":
+        "4bc82ca9b3da6f0190b5ac3bc8d90690ca57cb24a63fe91bfaeb03875b25ca42",
+    "_replace_var":
+        "db3ff96afe24193ad8e4c8cdbe9507b33afc7dc956c75c9d82763d6fdad5da1c",
 }
 """SHA-256 of the source of each replaced function, in the coremltools of constraints.txt."""
 
@@ -72,6 +80,31 @@ def test_nothing_of_coremltools_stays_replaced():
         assert [vars(p.owner)[p.name] for p in patches([])] != before
 
     assert [vars(p.owner)[p.name] for p in patches([])] == before
+
+
+@pytest.mark.parametrize("anchor", ["first", "second", "last"])
+def test_a_variable_is_replaced_after_an_operation_where_coremltools_would_replace_it(anchor):
+    """Before `second` it is used, and after; after `last` it is not."""
+    def takers(context):
+        @mb.program(input_specs=[mb.TensorSpec(shape=(2, 3))])
+        def program(x):
+            old = mb.relu(x=x, name="old")
+            mb.tanh(x=x, name="new")
+            used = mb.add(x=old, y=x, name="first")
+            used = mb.mul(x=used, y=old, name="second")
+            used = mb.sub(x=used, y=old, name="third")
+            return mb.exp(x=used, name="last")
+
+        block = program.functions["main"]
+        by_name = {op.name: op for op in block.operations}
+        with context():
+            count = block.replace_uses_of_var_after_op(
+                anchor_op=by_name[anchor], old_var=by_name["old"].outputs[0],
+                new_var=by_name["new"].outputs[0])
+        return count, [sorted(child.name for child in by_name[name].outputs[0].child_ops)
+                       for name in ("old", "new")]
+
+    assert takers(recording) == takers(contextlib.nullcontext)
 
 
 @pytest.mark.parametrize("wrong, message", [
