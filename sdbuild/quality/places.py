@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdbuild.base.errors import StepError
 from sdbuild.lowering.lowered import BINDINGS, Binding, read_bindings
 from sdbuild.mil.compress.compress import ARGUMENT_OPSET, Selection, opset_number, tasks
 from sdbuild.mil.compress.packed_weights import Task
@@ -27,22 +26,12 @@ class Places:
         _, bindings = read_bindings(lowered / BINDINGS)
         return cls(bindings={b.offset: b for b in bindings if b.offset is not None})
 
-    def binding(self, task: Task) -> Binding:
-        """Returns the binding of a weight.
-
-        Raises:
-            StepError: it is no parameter.
-        """
+    def binding(self, task: Task) -> Binding | None:
+        """Returns the binding of a weight; None if it is no parameter of the network, as the mask
+        of a text encoder is none."""
         data = task.value.data
         found = self.bindings.get(data.offset) if isinstance(data, Blob) else None
-        if found is None or found.parameter is None:
-            raise StepError(f"{task.name}: a weight that is palettized, and no parameter of the "
-                            "network", hint="palettes of equal bits take it: quant=4")
-        return found
-
-    def name(self, task: Task) -> str:
-        """Returns the name of a weight's parameter."""
-        return str(self.binding(task).parameter)
+        return found if found and found.parameter is not None else None
 
 
 def weights_of(package: Path, skip_types: Sequence[str]) -> tuple[int, list[Task]]:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sdbuild.base.errors import RecipeError
-from sdbuild.base.paths import outside_path
 from sdbuild.families import Component
-from sdbuild.recipe.bits import Bits, read_bits
+from sdbuild.recipe.bits import Bits, read_named
 
 _DENOISER_BUDGETS = ("size_mb", "quality")
 """Fields that are budgets of the U-Net alone."""
@@ -60,8 +59,7 @@ class Allotment:
         return cls(
             average_bits=quant if isinstance(quant, float) else None,
             size_mb=fields["size_mb"], quality_db=fields["quality"],
-            bits=read_bits(outside_path(place / fields["bits"], "bits"))
-            if fields["bits"] else None,
+            bits=read_named(fields["bits"], place, "bits") if fields["bits"] else None,
         )
 
     def budget_of(self, component: Component, weights: str) -> dict[str, Any] | None:

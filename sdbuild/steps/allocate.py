@@ -13,11 +13,13 @@ from typing import Any
 
 from sdbuild.base.errors import StepError
 from sdbuild.base.filenames import contents
+from sdbuild.base.suggestions import did_you_mean
+from sdbuild.base.units import several
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import Component
 from sdbuild.mil.files.suffixes import PACKAGE
 from sdbuild.models.parameters import NET
-from sdbuild.recipe.bits import BITS, PALETTE_BITS, encoded
+from sdbuild.recipe.bits import BITS, PALETTE_BITS, REST, UNPACKED, encoded
 from sdbuild.recipe.recipe import Recipe
 
 _BESIDE_BYTES = 192
@@ -63,7 +65,8 @@ class Allocate(ComponentStage):
         (package,) = contents(job.inputs["package"], PACKAGE)
         opset, tasks = weights_of(package, job.params.get("skip_types", ()))
         places, budget = Places.of(job.inputs["lowered"]), job.params["budget"]
-        names = {places.name(task).removeprefix(NET): task.type.elements for task in tasks}
+        names = {str(binding.parameter).removeprefix(NET): task.type.elements
+                 for task in tasks if (binding := places.binding(task))}
         facts: dict[str, Any] = {}
         if "bits" in budget:
             bits = _given(names, budget["bits"])
@@ -79,12 +82,16 @@ STAGE = Allocate()
 
 def _given(names: Mapping[str, int], bits: Mapping[str, int]) -> dict[str, int]:
     """Returns the bits of a bit recipe for these weights."""
-    lost = [name for name in names if name not in bits]
-    if lost:
+    hint = "it is of another architecture: allocate bits for this one, with quant=4.0"
+    if REST not in bits and (lost := [name for name in names if name not in bits]):
         raise StepError(f"bits: the recipe lacks {len(lost)} of {len(names)} weights, the first is "
-                        f"{lost[0]}", hint="it is of another architecture: allocate bits for this "
-                        "one, with quant=4.0")
-    return {name: bits[name] for name in names}
+                        f"{lost[0]}", hint=hint)
+    foreign = [name for name in bits if name not in names and name != REST]
+    if REST in bits and foreign:
+        said = several([f"{name}{did_you_mean(name, names)}" for name in foreign])
+        raise StepError(f"bits: {len(foreign)} names of the recipe are of no weight that is "
+                        f"palettized: {said}", hint=hint)
+    return {name: bits.get(name, bits.get(REST, UNPACKED)) for name in names}
 
 
 def _allocated(

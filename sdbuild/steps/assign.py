@@ -12,12 +12,13 @@ from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import Component
 from sdbuild.mil.files.suffixes import PACKAGE
 from sdbuild.models.parameters import NET
-from sdbuild.recipe.bits import BITS, read_bits
+from sdbuild.recipe.bits import BITS, UNPACKED, read_bits
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.steps.palettize import workers
 
 if TYPE_CHECKING:
     from sdbuild.mil.compress.assigned import Choose
+
 
 class Assign(ComponentStage):
     """Palettizes a package's large weights with the bits that were allocated."""
@@ -73,15 +74,19 @@ def _choices(job: Job) -> Choose:
 
     places = Places.of(job.inputs["lowered"])
     bits = read_bits(job.inputs["bits"])[job.params["component"]]
-    if "calibration" not in job.inputs:
-        return lambda task: Choice(bits=bits[places.name(task).removeprefix(NET)])
-    ratings = read_ratings(job.inputs["ratings"])
-    calibration = read_calibration(job.inputs["calibration"])
+    is_calibrated = "calibration" in job.inputs
+    ratings = read_ratings(job.inputs["ratings"]) if is_calibrated else None
+    calibration = read_calibration(job.inputs["calibration"]) if is_calibrated else None
 
-    def choose(task: Task) -> Choice:
+    def choose(task: Task) -> Choice | None:
         binding = places.binding(task)
-        name = str(binding.parameter)
-        count, feedback = bits[name.removeprefix(NET)], calibration.feedback(name)
+        name = str(binding.parameter) if binding else ""
+        count = bits.get(name.removeprefix(NET), UNPACKED)
+        if binding is None or count == UNPACKED:
+            return None
+        if calibration is None or ratings is None:
+            return Choice(bits=count)
+        feedback = calibration.feedback(name)
         return Choice(
             bits=count, table=ratings.table(name, count),
             order=feedback.order if feedback else None,

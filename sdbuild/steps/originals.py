@@ -160,11 +160,12 @@ def drawing_bundle(job: Job, scale: Latents) -> Bundle:
     scheduler = json_file(path, SourceError, has_infinities=True)
     check_schedule(scheduler, path.name, SourceError)
     own = predicts(scheduler)
+    is_own = own == FLOW or given.get("prediction") == "checkpoint"  # a text encoder has none
     return Bundle(
         folder=resources, name="original", family=given["family"], width_px=given["width_px"],
         height_px=given["height_px"], attention="original",
         scale_factor=scale.scaling_factor, shift_factor=scale.shift_factor, pad_token=END_TOKEN,
-        prediction_type=own if given["prediction"] == "checkpoint" or own == FLOW else "epsilon",
+        prediction_type=own if is_own else "epsilon",
         scheduler=scheduler, models=dict.fromkeys(job.inputs, ()), defaults={}, description="",
         tokenizer_3=file_name(TOKENIZER_3.one_file),
     )

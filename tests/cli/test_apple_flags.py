@@ -299,7 +299,7 @@ def test_a_pipeline_that_cannot_be_run_is_refused(argv, wrong, tmp_path, capsys)
 
 @pytest.mark.parametrize("name", ["mixed-bit-compression-pre-analysis",
                                   "mixed_bit_compression_pre_analysis"])
-def test_mixed_bits_are_refused_with_what_there_is(name, capsys):
+def test_an_analysis_is_refused_with_what_takes_its_place(name, capsys):
     assert main([name, "--model-version", "a/b", "-o", "x"]) == 2
 
-    assert "quant=6 gives all weights 6 bits" in capsys.readouterr().err
+    assert "hint: sdbuild sweep source=hub:a/b builds several bits" in capsys.readouterr().err

@@ -12,7 +12,10 @@ from tests.reports.page.reading import each, parsed, text
 
 pytestmark = pytest.mark.slow
 
-PALETTES = {f"{kind}:unet" for kind in ("allocate", "assign", "chunk", "compile")}
+NETWORKS = ("text_encoder", "unet")
+PALETTES = {"chunk:unet", *(f"{kind}:{network}" for kind in ("allocate", "assign", "compile")
+                            for network in NETWORKS)}
+CALIBRATED = {f"{kind}:{network}" for kind in ("calibrate", "rate") for network in NETWORKS}
 
 
 @pytest.fixture
@@ -25,7 +28,6 @@ def words(project):
 source = "{ROOT / 'recipes' / 'tiny-emoji'}"
 size = "128x128"
 components = ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
-palettize = ["unet"]
 chunk = 2
 calibrate = "{prompts}"
 [draw]
@@ -46,7 +48,7 @@ def test_a_sweep_shares_all_but_palettes_and_finds_the_smallest_good_bundle(proj
     assert problems(output.schema("sweep"), found) == []
     assert [each["label"] for each in variants] == ["quant=6", "quant=6.0", "quant=3.0"]
     assert "originals" in ran[0]
-    assert ran[1] == PALETTES | {"calibrate:unet", "rate:unet", "bundle", "pictures"}
+    assert ran[1] == PALETTES | CALIBRATED | {"bundle", "pictures"}
     assert ran[2] == PALETTES | {"bundle", "pictures"}
     assert variants[2]["size_bytes"] < variants[1]["size_bytes"]
 

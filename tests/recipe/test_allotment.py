@@ -57,6 +57,40 @@ def test_a_bit_recipe_is_read_from_a_file_or_a_manifest(bits):
     assert budgets({"bits": bits({"components": {"unet": {}}, "bits": BITS})}) == wanted
 
 
+ANALYSIS = {"model_version": "a/b", "single_layer": {}, "cumulative": {}, "baselines": {},
+            "recipes": {"recipe_4.50_bit_mixedpalette": {"conv_in": 8, "mid_block.proj": 16},
+                        "recipe_2.81_bit_mixedpalette": {"conv_in": 4, "mid_block.proj": 2}}}
+"""As Apple's `mixed_bit_compression_pre_analysis` writes it."""
+
+
+def test_a_recipe_of_apples_analysis_is_taken_by_its_name(bits):
+    assert budgets({"bits": bits(ANALYSIS) + ":recipe_4.50_bit_mixedpalette"})["unet"] == {
+        "bits": {"conv_in.weight": 8, "mid_block.proj.weight": 16, "*": 16}}
+
+    (name, _), *_ = ANALYSIS["recipes"].items()
+    alone = ANALYSIS | {"recipes": {name: {"conv_in": 6}}}
+    assert budgets({"bits": bits(alone)})["unet"] == {"bits": {"conv_in.weight": 6, "*": 16}}
+
+
+def test_two_recipes_of_one_analysis_are_two_variants(bits):
+    file = bits(ANALYSIS)
+
+    assert len({load({"bits": f"{file}:{name}"}).variant for name in ANALYSIS["recipes"]}) == 2
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("", "2 recipes, expected the name of one\n\nhint: bits=FILE:NAME, where NAME is one of: "
+         "recipe_4.50_bit_mixedpalette, recipe_2.81"),
+    (":recipe_4.5_bit_mixedpalette", 'did you mean "recipe_4.50_bit_mixedpalette"?'),
+    (":", "2 recipes, expected the name of one"),
+])
+def test_which_recipe_of_an_analysis_is_said_by_its_name(bits, name, said):
+    with pytest.raises(RecipeError) as refused:
+        load({"bits": bits(ANALYSIS) + name})
+
+    assert said in str(refused.value)
+
+
 def test_a_bit_recipe_needs_no_prompts_unless_tables_are_calibrated(bits):
     assert load({"bits": bits(BITS)}).calibration == ()
     assert len(load({"bits": bits(BITS), "quant": "4.0"}).calibration) >= 32
@@ -64,7 +98,11 @@ def test_a_bit_recipe_needs_no_prompts_unless_tables_are_calibrated(bits):
 
 @pytest.mark.parametrize(("content", "said"), [
     ({"schema": 2, "components": {}}, "schema is 2, expected an integer from 1 to 1"),
-    ({"schema": 1, "components": {"unet": {"a": 5}}}, "a is 5, expected one of 1, 2, 3, 4, 6, 8"),
+    ({"schema": 1, "components": {"unet": {"a": 5}}}, "5, expected one of 1, 2, 3, 4, 6, 8, 16"),
+    ({"recipes": {"a": {"conv_in": 5}}}, "conv_in is 5, expected one of"),
+    ({"recipes": {"a": {"conv_in": {"nbits": 4}}}}, "expected an integer"),
+    ({"recipes": [{"conv_in": 4}]}, "expected an object"),
+    ({"recipes": {}}, "0 recipes, expected the name of one"),
     ({"schema": 1, "components": {"unet": {"a": "4"}}}, "expected an integer"),
     ({"schema": 1, "components": {"unet": [4]}}, "expected an object"),
     ("[1, 2]", "a list, expected a JSON object"),

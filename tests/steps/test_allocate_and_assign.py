@@ -108,3 +108,37 @@ def test_a_bit_recipe_needs_no_calibration_and_must_have_every_weight(chain, tmp
     del bits[NAMES[2]]
     with pytest.raises(StepError, match=r"lacks 1 of 4 weights, the first is layer2\.weight"):
         run(allocate, chain, tmp_path / "other", budget={"bits": bits})
+
+
+def test_a_bit_recipe_may_leave_weights_as_they_are(chain, tmp_path):
+    given = {NAMES[0]: 2, NAMES[1]: 16, "*": 8}
+    run(allocate, chain, tmp_path / "bits", budget={"bits": given})
+
+    facts = run(assign, chain | {"bits": tmp_path / "bits" / "bits.json"}, tmp_path / "made")
+
+    assert [tensor["bits"] for tensor in facts["tensors"]] == [2, 8, 8]
+    made = weights(next((tmp_path / "made").glob("*.mlpackage")))
+    before = weights(next(chain["package"].glob("*.mlpackage")))
+    kept = [name for name in made if name in before and made[name].size == ELEMENTS]
+    assert len(kept) == 1
+    assert (made[kept[0]] == before[kept[0]]).all()
+
+
+def test_a_name_without_a_weight_is_refused_with_the_nearest(chain, tmp_path):
+    with pytest.raises(StepError, match=r'layre2\.weight; did you mean "layer2\.weight"\?'):
+        run(allocate, chain, tmp_path / "bits", budget={"bits": {"layre2.weight": 4, "*": 16}})
+
+
+def test_a_constant_that_is_no_parameter_is_left_as_it_is(chain, tmp_path):
+    (tmp_path / "lowered").mkdir()
+    listed = json.loads((chain["lowered"] / "bindings.json").read_text("utf-8"))
+    del listed["bindings"][1]["parameter"]
+    listed["bindings"][1]["constant"] = 0
+    (tmp_path / "lowered" / "bindings.json").write_text(json.dumps(listed), "utf-8")
+    inputs = chain | {"lowered": tmp_path / "lowered", "bits": tmp_path / "bits" / "bits.json"}
+
+    run(allocate, inputs, tmp_path / "bits", budget={"average_bits": 4.0})
+    facts = run(assign, inputs, tmp_path / "made")
+
+    assert list(read_bits(inputs["bits"])["unet"]) == [NAMES[0], *NAMES[2:]]
+    assert len(facts["tensors"]) == LAYERS - 1

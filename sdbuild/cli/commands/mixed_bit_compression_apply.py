@@ -1,8 +1,9 @@
-"""`mixed-bit-compression-apply`: the flags of Apple's script; mixtures are not made yet."""
+"""`mixed-bit-compression-apply`: the flags of Apple's script that mixes bits."""
 
 from __future__ import annotations
 
-from sdbuild.base.errors import RecipeError
+import click
+
 from sdbuild.cli.apple.command import as_program
 from sdbuild.cli.apple.flags import Given
 from sdbuild.cli.apple.programs import APPLY
@@ -10,7 +11,7 @@ from sdbuild.cli.apple.programs import APPLY
 
 @as_program(APPLY)
 def command(flags: Given) -> int:
-    """Refused for now: every weight has the same bits."""
-    raise RecipeError("mixtures of bits by layer are not made for a whole model yet",
-                      hint="quant=6 gives all weights 6 bits; sdbuild mil palettize --mixed gives "
-                           "weights of a package bits of their own, by name")
+    """Give weights of a package the bits of an analysis."""
+    from sdbuild.cli.apple.mixed import mix
+
+    return mix(flags, click.echo)

@@ -35,8 +35,8 @@ class Choice:
     is_transposed: bool = False
 
 
-Choose = Callable[[Task], Choice]
-"""Gives the palette of a weight, or raises MILError."""
+Choose = Callable[[Task], Choice | None]
+"""Gives the palette of a weight, None for one that is left as it is, or raises MILError."""
 
 
 def widths(opset: int) -> tuple[int, ...]:
@@ -57,8 +57,9 @@ def palettize_as(
         MILError: as `palettize`, or a table is not one of the weight's bits.
         InvalidProgram: `source` is not a sound package.
     """
-    def pack(task: Task, array: np.ndarray) -> Packed:
-        return _pack(task, choose(task), array)
+    def pack(task: Task, array: np.ndarray) -> Packed | None:
+        choice = choose(task)
+        return None if choice is None else _pack(task, choice, array)
 
     method = Method(suffixes=("_palettized",), allows=lambda bits, opset: None, pack=pack)
     return compress(source, destination, Selection(nbits=1, skip_types=skip_types), method, workers)
