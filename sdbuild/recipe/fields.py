@@ -117,7 +117,14 @@ RECIPE_FIELDS = (
           meaning="the least signal-to-noise ratio that calibration is to expect of the U-Net's "
           "noise: bits are as few as have it"),
     Field(name="bits", parse=values.named_path, default=None, unit="FILE", is_tagged=True,
-          meaning="a bit recipe: how many bits each weight gets, by the names of parameters"),
+          meaning="a bit recipe: how many bits each weight gets, by the names of parameters; "
+          "FILE:NAME one of several in Apple's analysis"),
+    Field(name="mixed", parse=values.mixed, default=None, unit="COMPONENT.PATTERN:BITS",
+          is_tagged=True, meaning="other bits than those of quant for weights whose names in the "
+          "model fit a pattern"),
+    Field(name="group_size", parse=values.integer(1, 4096), default=None, unit="N", is_tagged=True,
+          meaning="the output channels of a weight that share a table (default: all); needs "
+          "target=iOS18"),
     Field(name="calibrate", parse=values.named_path, default=None, unit="FILE", is_tagged=True,
           meaning="the prompts of calibration, a text file with one on each line"),
     Field(name="palettize", parse=values.optional_names, default=None,

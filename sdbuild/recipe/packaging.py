@@ -8,6 +8,7 @@ from typing import Any
 
 from sdbuild.base import apple
 from sdbuild.base.errors import RecipeError
+from sdbuild.base.suggestions import did_you_mean
 from sdbuild.families import Component, Family
 from sdbuild.families.nouns import chunk_names
 from sdbuild.recipe.allotment import Allotment
@@ -21,13 +22,16 @@ class Packaging:
     """The settings with which networks of a bundle are converted, compressed, cut and compiled.
 
     `nbits` are those of the weights of the components in `palettized`, None for fp16; `allotment`
-    says which of these give each weight bits of its own. `notes` say what came of a choice that was
-    left to this machine.
+    says which of these give each weight bits of its own. Of equal bits, `mixed` are the exceptions,
+    by component and pattern of names, and `group_size` the output channels that share a table, all
+    if it is None. `notes` say what came of a choice that was left to this machine.
     """
 
     nbits: int | None
     allotment: Allotment
     palettized: frozenset[str]
+    mixed: tuple[tuple[str, str, int], ...]
+    group_size: int | None
     chunks: int
     target: str
     lower: str
@@ -51,17 +55,41 @@ class Packaging:
         found = cls(
             nbits=None if quant is None else int(quant), allotment=allotment,
             palettized=frozenset(c.name for c in palettized),
+            mixed=fields["mixed"] or (), group_size=fields["group_size"],
             chunks=fields["chunk"], target=TARGETS[fields["target"]], lower=fields["lower"],
             compiler=apple.compiler(fields["compiler"]),
             notes=apple.compiler_notes(fields["compiler"]),
         )
-        if isinstance(quant, int) and quant not in palette_bits(found.target):
-            raise RecipeError(
-                f"quant={quant} with target={found.target}: palettes of {quant} bits came with "
-                "iOS 18",
-                hint="use target=iOS18, or quant=4",
-            )
+        found._check_palettes(quant)
         return found
+
+    def _check_palettes(self, quant: int | float | None) -> None:
+        """Makes sure that the target has the palettes.
+
+        Raises:
+            RecipeError: it has no such bits or groups, or what they are of has no equal bits.
+        """
+        asked = {f"mixed={of}.{pattern}:{bits}": bits for of, pattern, bits in self.mixed}
+        if isinstance(quant, int):
+            asked[f"quant={quant}"] = quant
+        for word, bits in asked.items():
+            if bits not in palette_bits(self.target):
+                raise RecipeError(f"{word} with target={self.target}: palettes of {bits} bits came "
+                                  "with iOS 18", hint="use target=iOS18, or 4 bits")
+        if self.group_size is not None and self.target != "iOS18":
+            raise RecipeError(f"group_size={self.group_size} with target={self.target}: several "
+                              "tables for a weight came with iOS 18", hint="use target=iOS18")
+        for component, pattern, bits in self.mixed:
+            if component not in self.palettized:
+                raise RecipeError(
+                    f"mixed={component}.{pattern}:{bits}: {component} has no palettes"
+                    f"{did_you_mean(component, self.palettized)}",
+                    hint=f"components with palettes: {', '.join(sorted(self.palettized)) or '-'}")
+        if (self.mixed or self.group_size) and (self.nbits is None or str(self.allotment) !=
+                                                "equal bits"):
+            name = "mixed" if self.mixed else "group_size"
+            raise RecipeError(f"{name} with {self.allotment if self.nbits else 'quant=none'}: it "
+                              "changes palettes of equal bits", hint="use quant=6, or omit it")
 
     @property
     def is_lowered_once(self) -> bool:
@@ -102,6 +130,12 @@ class Packaging:
             return None
         budget = self.allotment.budget_of(component, _weights(component))
         return self.nbits if budget is None or "average_bits" in budget else max(PALETTE_BITS)
+
+    def mixed_of(self, component: Component) -> dict[str, int]:
+        """Returns the bits of the component's weights that have others than `nbits_of`, by pattern
+        of names."""
+        name = _weights(component)
+        return {pattern: bits for of, pattern, bits in self.mixed if of == name}
 
     def budget_of(self, component: Component) -> dict[str, Any] | None:
         """Returns what the bits of the component's weights are allotted by; None if they all have

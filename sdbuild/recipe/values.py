@@ -193,6 +193,21 @@ def nbits(value: Any) -> int | float | None:
     return None if text == "none" else int(text)
 
 
+def mixed(value: Any) -> tuple[tuple[str, str, int], ...]:
+    """Returns the bits of some weights, each a component, a pattern of names and bits: from
+    `unet.*conv_in_weight*:8,unet.*conv_out_weight*:8`, or a list of such."""
+    parts = value.split(",") if isinstance(value, str) else value
+    found = []
+    for part in parts if isinstance(parts, list) and parts else [""]:
+        component, _, rest = str(part).strip().partition(".")
+        pattern, _, bits = rest.rpartition(":")
+        if not component or not pattern or bits not in QUANTS[1:]:
+            raise ValueError("COMPONENT.PATTERN:BITS, several with commas between them, such as "
+                             "unet.*conv_in_weight*:8")
+        found.append((component, pattern, int(bits)))
+    return tuple(found)
+
+
 def decibels(value: Any) -> float:
     """Returns a ratio in dB, from `40` or `40dB`."""
     text = str(value)

@@ -41,9 +41,11 @@ class Palettize(ComponentStage):
 
     def params(self, recipe: Recipe, component: Component) -> dict[str, Any]:
         """Returns the settings that determine the palettes, besides the weights."""
-        skipped = component.never_palettized
-        return {"nbits": recipe.packaging.nbits_of(component),
-                **({"skip_types": list(skipped)} if skipped else {})}
+        packaging, skipped = recipe.packaging, component.never_palettized
+        own = {"skip_types": list(skipped), "mixed": packaging.mixed_of(component),
+               "group_size": packaging.group_size}
+        return {"nbits": packaging.nbits_of(component)} | {
+            name: value for name, value in own.items() if value}
 
     def run(self, job: Job) -> dict[str, Any]:
         """Writes the package with palettized weights; the facts are a report of each tensor."""
@@ -58,7 +60,8 @@ class Palettize(ComponentStage):
             return {"tensors": []}
         reports = palettize(
             source, job.output / source.name, nbits=job.params["nbits"],
-            skip_types=job.params.get("skip_types", ()), workers=workers(job, source),
+            skip_types=job.params.get("skip_types", ()), mixed=job.params.get("mixed"),
+            group_size=job.params.get("group_size"), workers=workers(job, source),
         )
         return {"tensors": [asdict(report) for report in reports]}
 

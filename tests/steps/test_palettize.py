@@ -1,12 +1,14 @@
 """The step keeps within the memory that it was promised, and its facts are reproducible."""
 
+import coremltools
 import numpy as np
 import pytest
 
 from sdbuild.engine.process import run_step
-from sdbuild.engine.stage import NetworkSize
+from sdbuild.engine.stage import Job, NetworkSize
 from sdbuild.steps.palettize import STAGE
 from tests.mil.compress.large import large_package
+from tests.mil.packages import IOS18, convolutions
 
 COUNT, SIDE = 80, 1 << 10
 
@@ -48,3 +50,20 @@ def test_what_is_reported_does_not_depend_on_the_threads_of_linear_algebra(tmp_p
         found.append(palettized(tmp_path, 4)[0])
 
     assert found[0] == found[1]
+
+
+def test_exceptions_and_groups_reach_the_package(tmp_path):
+    (tmp_path / "package").mkdir()
+    convolutions(tmp_path / "package" / "Unet.mlpackage", IOS18, layers=2)
+    (tmp_path / "made").mkdir()
+    params = {"nbits": 4, "mixed": {"conv1*": 6}, "group_size": 9}
+
+    STAGE.run(Job(params=params, inputs={"package": tmp_path / "package"},
+                  output=tmp_path / "made", resources={"memory_bytes": 1 << 30}))
+
+    spec = coremltools.utils.load_spec(str(tmp_path / "made" / "Unet.mlpackage"))
+    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+    tables = [op.inputs["lut"].arguments[0].value.type.tensorType for op in block.operations
+              if op.type == "constexpr_lut_to_dense"]
+    assert [[d.constant.size for d in table.dimensions] for table in tables] == [
+        [4, 1, 1, 1, 16, 1], [4, 1, 1, 1, 64, 1]]
