@@ -15,6 +15,7 @@ from sdbuild.engine.plan import plan
 from sdbuild.mil.cli.main import add_mil
 from sdbuild.recipe.fields import VARIABLES
 from sdbuild.recipe.recipe import load
+from sdbuild.recipe.sweep import BITS_FIELD, points
 from tests.pages import PAGES, ROOT, mentioned, printed
 from tests.test_rules import LAYERS
 
@@ -65,6 +66,8 @@ def check_sdbuild(words, where):
                           if key in context.params), ())
         steps = (arguments,) if isinstance(arguments, str) else arguments
         steps = [step for step in steps if not step.startswith(("-", "*")) and step != "STEP"]
+        if name == "sweep" and BITS_FIELD.name in context.params["words"]:
+            points(load({}), context.params["words"].pop(BITS_FIELD.name))
         check_steps(context.params["words"], steps if name in TAKE_STEPS else (), where)
 
 

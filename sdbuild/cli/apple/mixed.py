@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from sdbuild.mil.compress.packed_weights import Task
 
 _AFTER = re.compile(r"(?<=_weight)(_to_fp16)?(_\d+)?$")
-"""What coremltools puts behind the name of a weight: that it was rounded, and a number where names
-met."""
+"""The end that coremltools gives the name of a weight: that it was rounded, and a number where
+names met."""
 
 
 def mix(flags: Given, say: Callable[[str], None]) -> int:
