@@ -14,13 +14,17 @@ from sdbuild.checkpoints.loras.config import CONFIG
 from sdbuild.checkpoints.single_file import SUFFIX
 from sdbuild.safetensors.pickles import UNPICKLE
 
-_OF_FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
-"""The file of a folder that peft, or diffusers, saved a LoRA into."""
+_OF_FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors",
+               "learned_embeds.safetensors")
+"""The file of a folder that peft, or diffusers, saved a LoRA or an embedding into."""
+
+LORAS, EMBEDDINGS = "loras", "embeddings"
+"""The kinds of such files, as the parts that a step reads."""
 _SHOWN = 8
 
 
 class Files:
-    """Some safetensors files, or folders that a LoRA was saved into, each as the file in it.
+    """Some safetensors files, or folders that something was saved into, each as the file in it.
 
     Raises:
         SourceError: one is not there, or is something else.
@@ -40,26 +44,31 @@ class Files:
         return ", ".join(self.places)
 
     def identity(self, part: str, digest_of: DigestOf) -> dict[str, str]:
-        """Returns the digest of each, by its place in the order, and of what peft writes beside
-        one."""
+        """Returns the digest of each, by its place in the order, and of what peft writes beside a
+        LoRA."""
         found = {}
         for i, place in enumerate(self.places):
             found[str(i)] = digest_of(Path(place))
             config = Path(place).with_name(CONFIG)
-            if config.is_file():
+            if part == LORAS and config.is_file():
                 found[f"{i}/{CONFIG}"] = digest_of(config)
         return found
 
-    def check(self, family: str) -> None:
-        """Makes sure that each is a whole LoRA for a family; reads the header and single numbers.
+    def check(self, part: str, family: str) -> None:
+        """Makes sure that each is a whole LoRA, or embedding, for a family; reads the header and
+        single numbers.
 
         Raises:
             SourceError: one is not; names the tensors.
         """
+        from sdbuild.checkpoints.embeddings import embedding
         from sdbuild.checkpoints.loras import lora
 
-        for place in self.places:
-            lora.expect_family(Path(place), lora.read(Path(place)), family)
+        for path in map(Path, self.places):
+            if part == EMBEDDINGS:
+                embedding.expect_family(path, family)
+            else:
+                lora.expect_family(path, lora.read(path), family)
 
 
 def _file_of(place: str) -> str:
@@ -74,5 +83,5 @@ def _file_of(place: str) -> str:
     raise SourceError(
         f"{place}: a folder, expected a {SUFFIX} file, or {' or '.join(_OF_FOLDERS)} in it; "
         f"there is {', '.join(names[:_SHOWN]) + more if names else 'nothing'} in it",
-        hint=f"name the file: lora=FOLDER/FILE{SUFFIX}",
+        hint=f"name the file: FOLDER/FILE{SUFFIX}",
     )

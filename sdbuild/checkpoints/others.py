@@ -30,7 +30,8 @@ _KINDS = tuple((re.compile(pattern), kind, hint) for pattern, kind, hint in (
     (_UNET + r".*\.(to_[kv]_ip|motion_modules|temporal_transformer|fuser)\.|" + _UNET +
      r"position_net\.", "has layers that Stable Diffusion has not, as IP-Adapter, AnimateDiff and "
      "GLIGEN add", ""),
-    (r"(emb_params|string_to_param|clip_[lg])\b", "is an embedding (textual inversion)", ""),
+    (r"(emb_params|string_to_param|clip_[lg])\b", "is an embedding (textual inversion)",
+     "embedding=FILE writes it into the checkpoint that it was made for"),
     (r".*\.(quant_map|absmax|nested_absmax)$", "is quantized by bitsandbytes",
      "use the fp16 or bf16 file of the same model"),
     (r"(unet|vae|text_encoder)\.", "has the names of an entire pipeline in diffusers",
@@ -43,7 +44,8 @@ _CONTROLNET = re.compile(r"control_model\.|(controlnet_)?(cond_embedding|input_h
 _OF_ONE_MODEL = ("unet", "controlnet")
 """The parts that Stable Diffusion 3 has none of."""
 
-_EXPECTED = {"controlnet": "a ControlNet", "vae": "an autoencoder, or a checkpoint"}
+_EXPECTED = {"controlnet": "a ControlNet", "embedding": "an embedding (textual inversion)",
+             "vae": "an autoencoder, or a checkpoint"}
 
 
 def refuse(path: Path, names: Iterable[str], part: str) -> None:

@@ -55,6 +55,9 @@ TOKENIZER_3 = Tokenizer("tokenizer_3")
 """That of T5, whose form is another: `tokenizer.json` is read as it is."""
 
 SCHEDULER = "scheduler/scheduler_config.json"
+WORDS = "words.json"
+"""The words of each embedding that was written into a tokenizer, one for each vector."""
+
 LARGEST_BYTES = 32 << 20
 """Of a file among the resources; vocabularies of other families have 17 MB."""
 

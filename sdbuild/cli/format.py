@@ -48,7 +48,16 @@ def finished(bundle: Path, builder: Builder, is_last: bool) -> list[str]:
     place = relative(bundle)
     draws = "pictures" in builder.plan.steps
     following = f"sdbuild {'generate' if draws else 'contract'} {shlex.quote(place)}"
-    return [f"{place}  {size(record.size_bytes)}", *([f"next: {following}"] if is_last else [])]
+    return [f"{place}  {size(record.size_bytes)}", *_learned(builder),
+            *([f"next: {following}"] if is_last else [])]
+
+
+def _learned(builder: Builder) -> list[str]:
+    """Returns what is written in prompts for each embedding."""
+    embed = "embed:resources"
+    record = builder.state(embed).record if embed in builder.plan.steps else None
+    return [f"in prompts: {' '.join(words)}"
+            for words in (record.facts.get("words", ()) if record else ())]
 
 
 def relative(path: Path) -> str:

@@ -210,7 +210,7 @@ def reproduce(place: str, words: Mapping[str, str], say: Say) -> dict[str, Any] 
     from sdbuild.publish.fetched import published_at
 
     found = published_at(place, _variant(words))
-    places = {n: value for n, value in words.items() if n in (*OF_CHECKPOINT, "lora")}
+    places = {n: value for n, value in words.items() if n in (*OF_CHECKPOINT, "lora", "embedding")}
     with built_from(found.section.recipe_name, found.section.recipe, words) as recipe, \
             bundle_of(replace(recipe, words={**recipe.words, **places})) as (bundle, _):
         if bundle is None:

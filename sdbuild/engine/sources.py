@@ -107,7 +107,8 @@ class Checkpoints:
         self.identity(step)
         found = self.resolve(step.source) if step.source else None
         if isinstance(found, Files):
-            found.check(step.params.get("family", "sd"))
+            for part in step.reads:
+                found.check(part, step.params.get("family", "sd"))
         elif found is not None and FINISHED not in step.params:
             with named(found.place, step.source.config if step.source else ""):
                 normalize.check(found, step.reads, step.params)

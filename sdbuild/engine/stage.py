@@ -19,6 +19,7 @@ from sdbuild.recipe.sources import Source
 STAGES = (
     "download",   # checkpoints are verified before any work starts
     "merge",      # LoRAs change weights, so nothing after it knows that there were some
+    "embed",      # before palettes, which a learned word is part of
     "trace",      # needs only the architecture, so it is shared by every checkpoint of it
     "lower",      # so is this, the last stage that needs torch and coremltools' converter
     "convert",    # weights come in here, streamed

@@ -21,10 +21,10 @@ Precision = Literal["fp16", "fp32", "mixed"]
 """The floating-point type that a network computes in: `mixed` is fp16 for matrices, and fp32 for
 all between them."""
 
-Setting = Literal["prediction", "attention", "chunk", "lora", "clip_skip"]
+Setting = Literal["prediction", "attention", "chunk", "lora", "embedding", "clip_skip"]
 """A field of a recipe that holds for some components and not for others: what a denoiser predicts,
-how attention is laid out, in how many chunks hosts load it, which LoRAs change it, and how many of
-its last layers are left out."""
+how attention is laid out, in how many chunks hosts load it, which LoRAs change it, which embeddings
+are written into it, and how many of its last layers are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,7 +52,7 @@ STABLE_DIFFUSION = Family(
             folder="text_encoder",
             drop="text_model.",  # transformers 5 left it out of its networks, not of files
             sidecars=("tokenizer",),
-            settings=frozenset({"lora", "clip_skip"}),
+            settings=frozenset({"lora", "embedding", "clip_skip"}),
             is_palettized=True,
             inputs=(
                 Port(name="input_ids", shape=(1, "S"), dtype="fp32",

@@ -7,8 +7,8 @@ from sdbuild.families.stable_diffusion import STABLE_DIFFUSION
 from sdbuild.families.stable_diffusion_xl import STABLE_DIFFUSION_XL
 
 _ENCODERS = tuple(
-    replace(STABLE_DIFFUSION_XL.component(name), drop="") for name in (
-        "text_encoder", "text_encoder_2")
+    replace(found, drop="", settings=found.settings - {"embedding"})
+    for found in map(STABLE_DIFFUSION_XL.component, ("text_encoder", "text_encoder_2"))
 )
 _DEEP = STABLE_DIFFUSION.component("unet").floor
 

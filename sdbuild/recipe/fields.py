@@ -81,6 +81,9 @@ RECIPE_FIELDS = (
     Field(name="lora", parse=values.loras, default=None, unit="FILE:STRENGTH", is_tagged=True,
           meaning="LoRAs to merge into the checkpoint, each a "
           ".safetensors file with its strength behind a colon (else 1)"),
+    Field(name="embedding", parse=values.embeddings, default=None, unit="FILE:WORD", is_tagged=True,
+          meaning="embeddings (textual inversions) to write into text encoders and tokenizer, each "
+          "a .safetensors file with its word in prompts behind a colon (else the file's own)"),
     Field(name="controlnet", parse=values.places, default=None, unit="LOCATION,…", is_tagged=True,
           is_of_checkpoint=True, meaning="ControlNets to build with a U-Net for them, each a "
           "folder, a .safetensors file, or hub:owner/name[@revision]"),

@@ -16,8 +16,8 @@ from sdbuild.recipe.fields import PACKAGES, TARGETS
 if TYPE_CHECKING:
     from sdbuild.mil.files.package import Model
 
-_OF_CHECKPOINTS = ("config", "unet", "vae", "refiner_source", "lora", "controlnet",
-                   "distilled_guidance", "clip_skip")
+_OF_CHECKPOINTS = ("config", "unet", "vae", "refiner_source", "lora", "embedding",
+                   "controlnet",                   "distilled_guidance", "clip_skip")
 """Fields that change what is converted."""
 _NOTHING = (None, (), 1)
 """Values of these fields that change nothing."""

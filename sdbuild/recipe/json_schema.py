@@ -48,6 +48,7 @@ _OF_PARSERS: dict[Any, Schema] = {
     values.named_path: _FILLED, values.path: _FILLED, values.url: _FILLED,
     values.places: _several(_FILLED), values.loras: _several(_FILLED),
     values.mixed: _several({"type": "string", "pattern": r"^[a-z0-9_]+\..+:[123468]$"}),
+    values.embeddings: _several(_FILLED),
     values.names: _several(_COMPONENT),
     values.optional_names: {"anyOf": [_TEXT, {"type": "array", "items": _COMPONENT}]},
     values.sizes: {"anyOf": [

@@ -38,6 +38,7 @@ def asked(
         **{name: source.places for name, source in sources.elsewhere.items()},
         "controlnet": [place for net in sources.controlnets.values() for place in net.places],
         "lora": [(lora.place, lora.strength) for lora in sources.loras],
+        "embedding": [(embedding.place, embedding.word) for embedding in sources.embeddings],
         "components": sorted(fields["components"]),
         "palettize": sorted(fields["palettize"] or ()),
     }
@@ -77,6 +78,10 @@ def _words(asked: Mapping[str, Any]) -> Iterator[str]:
         yield "lora"
     for place, strength in asked.get("lora", ()):
         yield _word(place) + (f"_{strength:g}" if strength != 1 else "")
+    if "embedding" in asked:
+        yield "embedding"
+    for place, word in asked.get("embedding", ()):
+        yield word or _word(place)
 
 
 def _word(place: str) -> str:

@@ -47,6 +47,10 @@ class Network:
             raise RecipeError(
                 f"clip_skip={fields['clip_skip']} for {family.title}, expected 1",
                 hint="its U-Net takes the embedding of the last layer but one, always")
+        if fields["embedding"] and not any(c.takes("embedding") for c in family.components):
+            raise RecipeError(
+                f"embedding for {family.title}, expected none",
+                hint="its third text encoder has another tokenizer, which learns no words")
         if fields["attention"] != "original" and not any(
                 c.takes("attention") for c in family.components):
             raise RecipeError(

@@ -196,8 +196,8 @@ def _found(
         return None
     given = tuple(field for field in RECIPE_FIELDS if field.name in words)
     fields: dict[str, Any] = dict.fromkeys(
-        ("config", *ELSEWHERE, "lora", "controlnet", "prediction_type", "licence", "size",
-         "attention"))
+        ("config", *ELSEWHERE, "lora", "embedding", "controlnet", "prediction_type", "licence",
+         "size", "attention"))
     fields |= values_of(given, {}, words, "")
     source = Sources.of(fields, words, Path.cwd()).checkpoint
     sizes = fields["size"] or (None,)

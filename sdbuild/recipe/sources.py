@@ -1,4 +1,5 @@
-"""The part of a recipe that says what comes from outside: checkpoint, autoencoder, LoRAs, lock."""
+"""The part of a recipe that says what comes from outside: checkpoint, autoencoder, LoRAs,
+embeddings, lock."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from sdbuild.recipe.components import controlnet_name
 from sdbuild.recipe.fields import Field
 from sdbuild.recipe.lockfile import Lock
 from sdbuild.recipe.project import BUILT_IN
-from sdbuild.recipe.values import as_word, loras, named_path, places
+from sdbuild.recipe.values import as_word, embeddings, loras, named_path, places
 
 ELSEWHERE = ("unet", "vae", "refiner_source")
 """The fields of what may come from another place than the checkpoint."""
@@ -46,8 +47,17 @@ class Lora:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """A file of vectors that are written into text encoders, and the word for them; empty if the
+    file has its own."""
+
+    place: str
+    word: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """The checkpoints and LoRAs that a bundle is made from.
+    """The checkpoints, LoRAs and embeddings that a bundle is made from.
 
     `elsewhere` has the places of parts that do not come with the checkpoint, by field.
     `lock` holds for the recipe's own checkpoint only. `prediction_type` stands in the place of what
@@ -59,6 +69,7 @@ class Sources:
     elsewhere: Mapping[str, Source]
     controlnets: Mapping[str, Source]
     loras: tuple[Lora, ...]
+    embeddings: tuple[Embedding, ...]
     lock: Lock | None
     prediction_type: str | None
     licence: str | None
@@ -92,6 +103,8 @@ class Sources:
                                       for place in fields["controlnet"] or ()]),
             loras=tuple(Lora(place=absolute("lora", place), strength=strength)
                         for place, strength in fields["lora"] or ()),
+            embeddings=tuple(Embedding(place=absolute("embedding", place), word=word)
+                             for place, word in fields["embedding"] or ()),
             lock=lock,
             prediction_type=fields["prediction_type"],
             licence=fields["licence"],
@@ -165,6 +178,9 @@ def word_of(field: Field, value: Any, folder: Path) -> str:
     if field.parse is loras:
         found = field.parse(value)
         return ",".join(f"{_seen_from_here(place, folder)}:{strength}" for place, strength in found)
+    if field.parse is embeddings:
+        return ",".join(_seen_from_here(place, folder) + (word and f":{word}")
+                        for place, word in field.parse(value))
     if field.parse is places:
         return ",".join(_seen_from_here(place, folder) for place in field.parse(value))
     if field.parse is named_path:

@@ -58,6 +58,7 @@ def _places(recipe: Recipe, shown: Callable[[str], str]) -> dict[str, Any]:
         "source": [*map(shown, sources.checkpoint.places)],
         "config": shown(sources.checkpoint.config) if sources.checkpoint.config else None,
         "lora": [f"{shown(lora.place)}:{lora.strength:g}" for lora in sources.loras],
+        "embedding": [shown(e.place) + (e.word and f":{e.word}") for e in sources.embeddings],
         "controlnet": [shown(place) for net in sources.controlnets.values()
                        for place in net.places],
         **{name: [*map(shown, source.places)] for name, source in sources.elsewhere.items()},

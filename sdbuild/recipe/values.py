@@ -159,6 +159,23 @@ def loras(value: Any) -> tuple[tuple[str, float], ...]:
     return tuple((check_path(place), strength) for place, strength in found)
 
 
+def embeddings(value: Any) -> tuple[tuple[str, str], ...]:
+    """Files with words, from `a.safetensors:mystyle,b.safetensors`, or a list of such; a word is
+    empty where none is given."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not parts:
+        raise ValueError("FILE:WORD, several with commas between them")
+    found = []
+    for part in parts:
+        place, _, word = _filled(part).strip().rpartition(":")
+        if not place or "/" in word or "." in word:
+            place, word = part.strip(), ""
+        elif not re.fullmatch("[A-Za-z]+", word):
+            raise ValueError("FILE:WORD, a word of letters from a to z alone")
+        found.append((place, word.lower()))
+    return tuple((check_path(_filled(place)), word) for place, word in found)
+
+
 def sizes(value: Any) -> tuple[tuple[int, int], ...]:
     """Widths and heights in pixels, none twice: from `512x512,512x768`, or a list of such."""
     parts = value if isinstance(value, list) else str(value).split(",")

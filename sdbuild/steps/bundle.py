@@ -22,6 +22,7 @@ from sdbuild.checkpoints.resources import (
     SCHEDULER,
     TOKENIZER,
     TOKENIZER_3,
+    WORDS,
     file_name,
 )
 from sdbuild.checkpoints.schedule import FLOW, predicts
@@ -161,6 +162,7 @@ def _manifest(job: Job, resources: Path) -> dict[str, Any]:
         "scheduler": {k: v for k, v in scheduler.items() if k != "_diffusers_version"},
         "components": job.params["components"],
         **_bits(job),
+        **({"words": _json(resources / WORDS)} if (resources / WORDS).is_file() else {}),
         "made_from": _json(job.inputs["provenance"]),
     }
 

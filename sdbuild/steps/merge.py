@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from sdbuild.checkpoints.files import LORAS
 from sdbuild.checkpoints.normalized import ARCHITECTURE, WEIGHTS
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Reading, Time
 from sdbuild.families import Component
@@ -40,7 +41,7 @@ class Merge(ComponentStage):
     def reading(self, recipe: Recipe, component: Component) -> Reading:
         """Returns the locations of the LoRAs."""
         places = tuple(lora.place for lora in recipe.sources.loras)
-        return Reading(source=Source(places=places, are_files=True), reads=("loras",))
+        return Reading(source=Source(places=places, are_files=True), reads=(LORAS,))
 
     def run(self, job: Job) -> dict[str, Any]:
         """Writes the checkpoint anew; the facts say how many tensors each LoRA changes.

@@ -41,8 +41,8 @@ _VAE = Flag("--custom-vae-version", "another autoencoder than the checkpoint's",
 
 TORCH2COREML = Program(
     command="torch2coreml", module=f"{PACKAGE}.torch2coreml",
-    settings=("cache", "remote", "ram", "config", "lora", "prediction_type", "prediction",
-              "palettize", "distilled_guidance", "lower", "compiler"),
+    settings=("cache", "remote", "ram", "config", "lora", "embedding", "prediction_type",
+              "prediction", "palettize", "distilled_guidance", "lower", "compiler"),
     flags=(
         Flag("--convert-text-encoder", "convert the text encoder, or both of them"),
         Flag("--convert-vae-decoder", "convert the decoder of the autoencoder"),

@@ -10,7 +10,7 @@ import click
 from sdbuild.cli.options import as_command, json_option, print_json, variables
 from sdbuild.recipe.fields import SETTING_FIELDS, VARIABLES, VARIANT_FIELD
 
-_PLACES = ("source", "config", "vae", "refiner_source", "lora", "controlnet")
+_PLACES = ("source", "config", "vae", "refiner_source", "lora", "embedding", "controlnet")
 """Variables that map the files named by a card to local ones."""
 
 

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import regex
 
+from sdbuild.base.byte_pairs import END_OF_WORD, encoded
 from sdbuild.runtime.tokenizers import END, START, pairs
 
-_END_OF_WORD = "</w>"
 _TRIMMED = regex.compile(r"^[\p{Z}\t-\r\x85]+|[\p{Z}\t-\r\x85]+$")
 
 
@@ -41,7 +40,7 @@ class Tokenizer:
 
     def truncated(self, prompt: str, length: int) -> str:
         """Returns the end of a prompt that does not fit into a length beside its start token."""
-        return "".join(self._words(prompt)[length - 1:]).replace(_END_OF_WORD, " ").strip()
+        return "".join(self._words(prompt)[length - 1:]).replace(END_OF_WORD, " ").strip()
 
     def _words(self, prompt: str) -> list[str]:
         lowered = "".join(map(str.lower, _TRIMMED.sub("", prompt)))  # letters know no neighbours
@@ -55,25 +54,11 @@ class Tokenizer:
         return [token for word in words if word for token in self._encoded(word)]
 
     def _encoded(self, word: Sequence[str]) -> list[str]:
-        """Returns the tokens of a word: the pair that stands first in the merges is joined
-        first."""
-        tokens = [*word[:-1], word[-1] + _END_OF_WORD]
-        while found := [p for p in pairwise(tokens) if p in self._ranks]:
-            tokens = _joined(tokens, min(found, key=self._ranks.__getitem__))
-        return tokens
+        """Returns the tokens of a word."""
+        return encoded([*word[:-1], word[-1] + END_OF_WORD], self._ranks)
 
 
 def _equal(text: str) -> str:
     """Returns the form that is the same for texts which are equal in Swift: `é` has two
     spellings."""
     return unicodedata.normalize("NFC", text)
-
-
-def _joined(tokens: Sequence[str], pair: tuple[str, str]) -> list[str]:
-    found: list[str] = []
-    for token in tokens:
-        if found and (found[-1], token) == pair:
-            found[-1] = "".join(pair)
-        else:
-            found.append(token)
-    return found

@@ -1,0 +1,1 @@
+"""Embeddings (textual inversions): read, given words, and written into a checkpoint."""
