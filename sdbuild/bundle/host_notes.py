@@ -5,6 +5,7 @@ The rules of bundles are in `bundle/rules`; these are of a bundle and a request 
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -66,6 +67,16 @@ def _words(scene: Scene) -> str:
     return f"reads other tokens than CLIP for: {' '.join(scene.other_words[:8])}"
 
 
+def _learned(scene: Scene) -> str:
+    """Returns the embeddings of which a prompt has some words and lacks others."""
+    prompts = (scene.request.prompt, scene.request.negative)
+    spoken = [set(re.findall("[a-z]+", prompt.lower())) for prompt in prompts]
+    found = {" ".join(words): None for words in scene.bundle.words for known in spoken
+             if known & set(words) and not known >= set(words)}
+    return f"reads an embedding in part, of which all words are: {', '.join(found)}" \
+        if found else ""
+
+
 def _velocity(scene: Scene) -> str:
     found = scene.bundle.prediction_type
     if found == "epsilon" or scene.bundle.family == "sd3":
@@ -124,11 +135,11 @@ def _controlled_alone(scene: Scene) -> str:
 
 
 _NOTES: Mapping[str, tuple[Note, ...]] = {
-    "diffusers": (_image_size,),
-    "swift": (_low_guidance, _negative_alone, _several_one_by_one, _words, _velocity, _schedule,
-              _scale, _whole_strength, _image_size, _large_seed,
+    "diffusers": (_learned, _image_size),
+    "swift": (_low_guidance, _negative_alone, _several_one_by_one, _words, _learned, _velocity,
+              _schedule, _scale, _whole_strength, _image_size, _large_seed,
               _controlled_alone),
-    "apple-python": (_random_steps, _image_size, _large_seed),
+    "apple-python": (_learned, _random_steps, _image_size, _large_seed),
 }
 
 

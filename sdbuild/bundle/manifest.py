@@ -43,6 +43,7 @@ class Bundle:
         clip_skip: the layer of the text encoder that gives the embedding, from the last one, 1.
         zeroes_empty: diffusers gives a negative prompt that is left out an embedding of zeros.
         sizes: those of a bundle that has several, the first one that of hosts which choose none.
+        words: for each embedding the words that stand for it in a prompt, one for each vector.
         functions: the function to run of each component whose models have one for each size.
     """
 
@@ -66,6 +67,7 @@ class Bundle:
     zeroes_empty: bool = True
     clip_skip: int = 1
     sizes: tuple[tuple[int, int], ...] = ()
+    words: tuple[tuple[str, ...], ...] = ()
     functions: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, size: tuple[int, int]) -> Bundle:
@@ -121,9 +123,18 @@ def load_bundle(folder: Path) -> Bundle:
         pad_token_2=fields.text("pad_token_2", default="!"),
         zeroes_empty=fields.flag("force_zeros_for_empty_prompt", default=True),
         sizes=sizes,
+        words=_words(fields),
         functions={name: size_name(*sizes[0]) for name, entry in components.items()
                    if sizes and entry.flag("has_sizes", default=False)},
     )
+
+
+def _words(fields: Fields) -> tuple[tuple[str, ...], ...]:
+    found = fields.listed("words", list, default=[])
+    if not all(words and all(isinstance(word, str) and word for word in words) for words in found):
+        raise BundleError(f"{fields.where}: words is {shown(found)}, expected lists of words",
+                          hint="build the bundle again")
+    return tuple(map(tuple, found))
 
 
 def read_manifest(folder: Path) -> Fields:

@@ -109,6 +109,14 @@ def _added(resources: Mapping[str, bytes], tokenizer: Tokenizer) -> dict[str, in
             if _NUMBER.fullmatch(number) and isinstance(token, dict)}
 
 
+def unspoken(resources: Mapping[str, bytes], tokenizer: Tokenizer = TOKENIZER) -> list[str]:
+    """Returns the words that a tokenizer's config adds to its vocabulary, which no host reads."""
+    vocabulary = tokenizer.vocabulary
+    known = vocabulary_file(vocabulary, resources[vocabulary]).keys()
+    added = _added(resources, tokenizer).keys()
+    return sorted(added - known - {_pad_token(resources, tokenizer)})
+
+
 def _table(resources: Mapping[str, bytes], name: str) -> dict[str, Any]:
     return vocabulary_file(name, resources[name])
 

@@ -50,6 +50,17 @@ def test_what_the_swift_package_does_otherwise_is_said(changes, word):
     assert word in said(**changes)
 
 
+@pytest.mark.parametrize("host", ["diffusers", "swift", "apple-python"])
+def test_an_embedding_that_is_written_in_part_is_said(host):
+    bundle = replace(BUNDLE, words=(("cattoy",), ("badhand", "badhanda", "badhandb")))
+
+    part = said(host=host, bundle=bundle, prompt="a CatToy, Badhand", negative="badhandb")
+    whole = said(host=host, bundle=bundle, prompt="a cattoy", negative="badhand badhanda badhandb")
+
+    assert part.endswith("all words are: badhand badhanda badhandb")
+    assert whole == ""
+
+
 def test_noise_in_each_step_is_not_seeded_in_apples_python_pipeline():
     """apple/ml-stable-diffusion seeds numpy, and schedulers draw from torch."""
     assert "seeds the first noise alone" in said(host="apple-python", scheduler="euler_a")

@@ -223,3 +223,23 @@ def test_a_text_encoder_computes_what_diffusers_does_with_the_embedding(learned,
         found = net(torch.tensor([tokens]))
 
     torch.testing.assert_close(found.last_hidden_state, wanted.last_hidden_state, rtol=0, atol=0)
+
+
+def test_both_text_encoders_of_xl_hold_a_word_in_the_same_rows(tmp_path):
+    pairs = {"text_encoder": vectors(2, 8), "text_encoder_2": vectors(2, 16, seed=1)}
+    file = file_of(tmp_path / "style.safetensors", clip_l=pairs["text_encoder"],
+                   clip_g=pairs["text_encoder_2"])
+    rows = set()
+    for part, wanted in pairs.items():
+        base = tmp_path / part
+        base.mkdir()
+        save_file({TABLE: torch.zeros(49408, wanted.shape[1], dtype=torch.bfloat16)},
+                  base / "weights.safetensors")
+        (base / "architecture.json").write_text("{}")
+        embed(tmp_path / f"{part}-made", [file], encoder=base, words=["redcat"], component=part,
+              family="sdxl")
+
+        made = load_file(tmp_path / f"{part}-made" / "encoder" / "weights.safetensors")[TABLE]
+        rows.add(tuple(made.any(1).nonzero()[:, 0].tolist()))
+        assert torch.equal(made[[32, 33]], wanted.to(torch.bfloat16))
+    assert rows == {(32, 33, 288, 289)}

@@ -6,7 +6,13 @@ import pytest
 
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints.resources import TOKENIZER, TOKENIZER_2
-from sdbuild.checkpoints.sidecar_configs import SIDECAR_FACTS, host_tokenizer, padding, prediction
+from sdbuild.checkpoints.sidecar_configs import (
+    SIDECAR_FACTS,
+    host_tokenizer,
+    padding,
+    prediction,
+    unspoken,
+)
 
 SCHEDULER = {"beta_start": 0.1, "beta_end": 0.2, "beta_schedule": "linear", "trained_betas": None,
              "num_train_timesteps": 10, "steps_offset": 1}
@@ -63,6 +69,15 @@ def test_a_token_that_only_the_config_numbers_is_found():
     files = {"config": {"pad_token": "<pad>", "added_tokens_decoder": added}}
 
     assert padding(tokenizer(**files), {}) == {"end_token_id": 3, "pad_token_id": 9}
+
+
+def test_words_that_a_tokenizer_adds_are_those_of_neither_vocabulary_nor_padding():
+    added = {"3": {"content": "<|endoftext|>"}, "9": {"content": "<pad>"},
+             "10": {"content": "<cat-toy>"}, "11": {"content": "<cat-toy>_1"}}
+    files = {"config": {"pad_token": "<pad>", "added_tokens_decoder": added}}
+
+    assert unspoken(tokenizer(**files)) == ["<cat-toy>", "<cat-toy>_1"]
+    assert unspoken(tokenizer()) == []
 
 
 @pytest.mark.parametrize("files", [{}, {"special": {}}, {"config": {"pad_token": "<|endoftext|>"}}])

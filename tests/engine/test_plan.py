@@ -148,6 +148,24 @@ def test_a_lora_of_xl_changes_both_text_encoders_and_leaves_a_refiner_as_it_is()
         f"merge:{part}": part for part in ("text_encoder", "text_encoder_2", "unet")}
 
 
+@pytest.mark.parametrize("words, encoders", [
+    ({}, {"text_encoder"}),
+    ({"model": "sdxl-base", "components": "text_encoder,text_encoder_2,unet,refiner"},
+     {"text_encoder", "text_encoder_2"}),
+])
+def test_an_embedding_changes_the_text_encoders_and_the_tokenizer_alone(words, encoders):
+    found = {words.get("embedding"): plan(load(words)).steps for words in (
+        words, {**words, "embedding": "mystyle.safetensors"})}
+    without, steps = found.values()
+
+    embeds = {name for name in steps if name.startswith("embed:")}
+    assert embeds == {f"embed:{part}" for part in (*encoders, "resources")}
+    assert steps.keys() - embeds == without.keys()
+    changed = {name for name in without if steps[name] != without[name]}
+    assert {name.partition(":")[2] for name in changed} <= {*encoders, ""}
+    assert steps["bundle"].inputs["resources"] == From("embed:resources")
+
+
 def test_originals_are_those_of_the_checkpoint_with_its_loras():
     steps = plan(load({"lora": "style.safetensors"})).steps
 

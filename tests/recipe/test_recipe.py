@@ -284,6 +284,29 @@ def test_a_unet_from_elsewhere_is_used_with_the_checkpoint_and_others_stay(tmp_p
     assert of["text_encoder"] == of["vae_decoder"] == recipe.sources.checkpoint
 
 
+def embeddings(value):
+    return [(found.place, found.word) for found in load({"embedding": value}).sources.embeddings]
+
+
+def test_embeddings_have_a_word_or_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert embeddings("a.safetensors:MyStyle, b.safetensors,/c:d/e.safetensors") == [
+        (str(tmp_path / "a.safetensors"), "mystyle"), (str(tmp_path / "b.safetensors"), ""),
+        ("/c:d/e.safetensors", "")]
+
+
+@pytest.mark.parametrize("value", ["", "a,,b", "a.safetensors:my-style", "a.safetensors:1", []])
+def test_an_embedding_that_is_none_is_refused(value):
+    with pytest.raises(RecipeError):
+        embeddings(value)
+
+
+def test_an_embedding_for_three_text_encoders_is_refused():
+    with pytest.raises(RecipeError, match="embedding for Stable Diffusion 3"):
+        load({"model": "sd-3-medium", "embedding": "a.safetensors"})
+
+
 def loras(value):
     return [(lora.place, lora.strength) for lora in load({"lora": value}).sources.loras]
 
