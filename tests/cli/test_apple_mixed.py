@@ -8,8 +8,11 @@ import pytest
 from sdbuild.base.errors import MILError
 from sdbuild.cli.apple.mixed import bits_of
 from sdbuild.cli.main import main
+from sdbuild.families import FAMILIES
 from sdbuild.mil.inspect.packed import packing
 from sdbuild.mil.inspect.summary import read_models, weights
+from sdbuild.recipe.project import BUILT_IN
+from sdbuild.safetensors.tensors import table
 from tests.mil.packages import IOS16, convolutions
 
 HERE = Path("Unet.mlpackage")
@@ -72,3 +75,20 @@ def test_a_recipe_that_is_not_there_is_refused_with_those_that_are(place, capsys
     assert 'no recipe \'lwo\'; did you mean "low"?' in said
     assert "one of: low, high" in said
     assert not (place / "out.mlpackage").exists()
+
+
+def test_every_module_that_an_analysis_names_has_a_parameter_of_ours():
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    folder = BUILT_IN / "tiny-emoji" / "unet"
+    with torch.device("meta"):
+        network = UNet2DConditionModel.from_config(json.loads((folder / "config.json").read_text()))
+    modules = [name for name, module in network.named_modules()
+               if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)]
+    unet = FAMILIES["sd"].component("unet")
+    ours = {unet.parameter(name)
+            for name in table([folder / "diffusion_pytorch_model.safetensors"])}
+
+    assert len(modules) > 50
+    assert {f"{name}.weight" for name in modules} <= ours
