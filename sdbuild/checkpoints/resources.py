@@ -98,6 +98,15 @@ class Resources(Mapping[str, bytes]):
             self._made |= two_files(f"{self._where}: {one_file}", self._read(one_file), tokenizer)
         return self._made[name]
 
+    def added(self, tokenizer: Tokenizer) -> set[str]:
+        """Returns the words that a tokenizer in one file adds to its vocabulary."""
+        if tokenizer.vocabulary not in self._split:
+            return set()
+        where = f"{self._where}: {tokenizer.one_file}"
+        found = vocabulary_file(where, self._read(tokenizer.one_file)).get("added_tokens")
+        return {str(token.get("content")) for token in found if isinstance(token, dict)} \
+            if isinstance(found, list) else set()
+
     def __contains__(self, name: object) -> bool:
         return name in self._names
 

@@ -14,6 +14,7 @@ from sdbuild.checkpoints.resources import (
     TOKENIZER,
     TOKENIZER_2,
     TOKENIZERS,
+    Resources,
     Tokenizer,
     check_numbers,
     vocabulary_file,
@@ -110,10 +111,12 @@ def _added(resources: Mapping[str, bytes], tokenizer: Tokenizer) -> dict[str, in
 
 
 def unspoken(resources: Mapping[str, bytes], tokenizer: Tokenizer = TOKENIZER) -> list[str]:
-    """Returns the words that a tokenizer's config adds to its vocabulary, which no host reads."""
+    """Returns the words that a tokenizer adds to its vocabulary, which no host reads."""
     vocabulary = tokenizer.vocabulary
     known = vocabulary_file(vocabulary, resources[vocabulary]).keys()
-    added = _added(resources, tokenizer).keys()
+    added = set(_added(resources, tokenizer))
+    if isinstance(resources, Resources):
+        added |= resources.added(tokenizer)
     return sorted(added - known - {_pad_token(resources, tokenizer)})
 
 

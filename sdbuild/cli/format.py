@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdbuild.base.parsing import shown
 from sdbuild.base.units import counted, size
 from sdbuild.engine.build import Builder
 from sdbuild.store import Record, Store
@@ -48,16 +50,21 @@ def finished(bundle: Path, builder: Builder, is_last: bool) -> list[str]:
     place = relative(bundle)
     draws = "pictures" in builder.plan.steps
     following = f"sdbuild {'generate' if draws else 'contract'} {shlex.quote(place)}"
-    return [f"{place}  {size(record.size_bytes)}", *_learned(builder),
+    return [f"{place}  {size(record.size_bytes)}", *_words(builder),
             *([f"next: {following}"] if is_last else [])]
 
 
-def _learned(builder: Builder) -> list[str]:
-    """Returns what is written in prompts for each embedding."""
-    embed = "embed:resources"
-    record = builder.state(embed).record if embed in builder.plan.steps else None
-    return [f"in prompts: {' '.join(words)}"
-            for words in (record.facts.get("words", ()) if record else ())]
+def _words(builder: Builder) -> Iterator[str]:
+    """Yields what is written in prompts for each embedding, and which words no app reads."""
+    facts: dict[str, Any] = {}
+    for name in ("embed:resources", "download:resources"):
+        record = builder.state(name).record if name in builder.plan.steps else None
+        facts |= record.facts if record else {}
+    for words in facts.get("words", ()):
+        yield f"in prompts: {' '.join(words)}"
+    if unspoken := ", ".join(map(shown, facts.get("unspoken", ()))):
+        yield (f"warning: apps do not read the words that the checkpoint's tokenizer adds, "
+               f"{unspoken}: embedding=FILE writes them where they do")
 
 
 def relative(path: Path) -> str:

@@ -5,6 +5,6 @@ PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 UNPICKLE = (
     "torch.load(FILE, weights_only=True) reads tensors and runs nothing; write them (those in "
-    '"state_dict", if there is one) with safetensors.torch.save_file'
+    '"state_dict" or "string_to_param", if there is one) with safetensors.torch.save_file'
 )
 """The hint that explains a safe conversion to safetensors."""

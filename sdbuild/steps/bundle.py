@@ -13,7 +13,7 @@ from typing import Any
 
 from sdbuild.base.errors import SourceError
 from sdbuild.base.filenames import contents
-from sdbuild.base.parsing import json_value, read_file, shown
+from sdbuild.base.parsing import json_value, read_file
 from sdbuild.bundle.layout import link_models
 from sdbuild.bundle.manifest import SCHEMA, write_manifest
 from sdbuild.checkpoints.normalized import LATENTS, Latents, latents
@@ -26,7 +26,7 @@ from sdbuild.checkpoints.resources import (
     file_name,
 )
 from sdbuild.checkpoints.schedule import FLOW, predicts
-from sdbuild.checkpoints.sidecar_configs import END_TOKEN, unspoken
+from sdbuild.checkpoints.sidecar_configs import END_TOKEN
 from sdbuild.checkpoints.t5_tokenizer import host_form
 from sdbuild.engine.stage import BundleStage, From, Job, Memory, Time
 from sdbuild.mil.files.suffixes import COMPILED
@@ -35,8 +35,6 @@ from sdbuild.recipe.recipe import Recipe
 from sdbuild.store.disk import link_out
 
 T5 = "text_encoder_3"
-_SHOWN = 8
-"""Words that a warning names."""
 
 
 class MakeBundle(BundleStage):
@@ -117,8 +115,7 @@ class MakeBundle(BundleStage):
                 link_out(resources / card, job.output / card)
         manifest = with_hosts(job.output, _manifest(job, resources))
         write_manifest(job.output, manifest)
-        warnings = [*_unspoken(resources), *map(str, require(job.output))]
-        return {"warnings": warnings,
+        return {"warnings": [str(violation) for violation in require(job.output)],
                 "hosts": summary_of(manifest)}
 
 
@@ -151,16 +148,6 @@ def _write_t5_tokenizer(resources: Path, target: Path) -> None:
     config = {"tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>",
               "unk_token": "<unk>"}
     (target / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-
-
-def _unspoken(resources: Path) -> list[str]:
-    """Returns a warning of the words that the checkpoint's tokenizer adds, if it does."""
-    paths = (TOKENIZER.vocabulary, TOKENIZER.special_tokens, TOKENIZER.config)
-    content = {path: (resources / file_name(path)).read_bytes() for path in paths
-               if (resources / file_name(path)).is_file()}
-    words = ", ".join(map(shown, unspoken(content)[:_SHOWN]))
-    return [f"the checkpoint's tokenizer has added words, which apps do not read: {words}; "
-            "embedding=FILE adds words that they read"] if words else []
 
 
 def _manifest(job: Job, resources: Path) -> dict[str, Any]:

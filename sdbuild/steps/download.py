@@ -24,6 +24,10 @@ from sdbuild.store.scan import files
 if TYPE_CHECKING:
     from sdbuild.checkpoints import Checkpoint
 
+_SHOWN = 8
+"""Words that a warning names."""
+
+
 class Download(ComponentStage):
     """Takes a component's checkpoint, or what a bundle holds besides networks."""
 
@@ -90,7 +94,7 @@ def _download_from(place: str, job: Job) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     with named(checkpoint.place, job.config):
         if RESOURCES in job.reads:
-            _resources(job, checkpoint)
+            facts = _resources(job, checkpoint)
         elif FINISHED in job.params:
             _package(job, expect_packages(checkpoint))
         else:
@@ -115,10 +119,12 @@ def _check_lock(place: str, job: Job) -> None:
             )
 
 
-def _resources(job: Job, checkpoint: Checkpoint) -> None:
+def _resources(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Writes the files besides networks; the facts name the words that hosts do not read."""
     from sdbuild.checkpoints import sidecar_configs
 
-    resources = dict(checkpoint.resources())
+    found = checkpoint.resources()
+    resources = dict(found)
     scheduler = sidecar_configs.scheduler(resources, job.params)
     tokenizer = sidecar_configs.host_tokenizer(resources)
     sidecar_configs.check_tokenizer(resources, tokenizer)
@@ -129,6 +135,8 @@ def _resources(job: Job, checkpoint: Checkpoint) -> None:
     if "prediction_type" in job.params:
         path = job.output / file_name(SCHEDULER)
         path.write_text(json.dumps(scheduler, indent=2), "utf-8")
+    unspoken = sidecar_configs.unspoken(found, tokenizer)
+    return {"unspoken": unspoken[:_SHOWN]} if unspoken else {}
 
 
 def _package(job: Job, packages: Packages) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sdbuild.base.errors import SourceError
-from sdbuild.checkpoints.resources import TOKENIZER, TOKENIZER_2
+from sdbuild.checkpoints.resources import TOKENIZER, TOKENIZER_2, Resources
 from sdbuild.checkpoints.sidecar_configs import (
     SIDECAR_FACTS,
     host_tokenizer,
@@ -78,6 +78,16 @@ def test_words_that_a_tokenizer_adds_are_those_of_neither_vocabulary_nor_padding
 
     assert unspoken(tokenizer(**files)) == ["<cat-toy>", "<cat-toy>_1"]
     assert unspoken(tokenizer()) == []
+
+
+def test_words_that_a_tokenizer_in_one_file_adds_are_found():
+    """As transformers 5 saves it, after diffusers' `load_textual_inversion`."""
+    model = {"type": "BPE", "vocab": VOCABULARY, "merges": [], "end_of_word_suffix": "</w>"}
+    added = [{"id": 3, "content": "<|endoftext|>"}, {"id": 4, "content": "<cat-toy>"}, "no token"]
+    file = json.dumps({"model": model, "added_tokens": added}).encode()
+    found = Resources("there", [TOKENIZER.one_file], lambda name: file)
+
+    assert unspoken(found) == ["<cat-toy>"]
 
 
 @pytest.mark.parametrize("files", [{}, {"special": {}}, {"config": {"pad_token": "<|endoftext|>"}}])
