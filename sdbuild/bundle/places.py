@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import tempfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -18,6 +16,7 @@ from sdbuild.base.errors import BundleError
 from sdbuild.base.filenames import contents
 from sdbuild.base.parsing import shown
 from sdbuild.base.suggestions import did_you_mean
+from sdbuild.base.zips import Zip
 from sdbuild.bundle.inferred import infer
 from sdbuild.bundle.inside import check_inside
 from sdbuild.bundle.manifest import MANIFEST, Bundle, load_bundle
@@ -37,8 +36,6 @@ Source:
     The layout of Apple's repositories on the Hub, and of what its converter writes.
 """
 _DEEPEST = 3
-_MOST_FILES = 10_000
-_MOST_BYTES = 64 << 30
 
 
 @contextmanager
@@ -213,47 +210,5 @@ def _unpacked(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="sdbuild-") as made:
         folder = Path(made, path.stem)
         folder.mkdir()
-        try:
-            with zipfile.ZipFile(path) as file:
-                _check_members(file, path)
-                for member in file.infolist():
-                    if not _is_of_a_system(member.filename):
-                        _extract(file, member, folder)
-        except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
-            raise BundleError(f"{shown(path)}: not a zip that can be read: {error}",
-                              hint="download it again") from error
+        Zip(path, BundleError).extract_all(folder)
         yield folder
-
-
-def _is_of_a_system(name: str) -> bool:
-    return name.startswith("__MACOSX/") or name.endswith(".DS_Store")
-
-
-def _check_members(file: zipfile.ZipFile, path: Path) -> None:
-    """Refuses what leads out of the folder, links, and more than any bundle has.
-
-    Raises:
-        BundleError: names the file.
-    """
-    members = file.infolist()
-    total = sum(member.file_size for member in members)
-    if len(members) > _MOST_FILES or total > _MOST_BYTES:
-        raise BundleError(f"{shown(path)}: {len(members)} files of {total} bytes, more than any "
-                          "bundle has")
-    for member in members:
-        name = member.filename
-        is_link = stat.S_ISLNK(member.external_attr >> 16)
-        parts = name.split("/")
-        if is_link or name.startswith("/") or "\\" in name or ".." in parts or "\0" in name:
-            raise BundleError(f"{shown(path)}: {shown(name)} is a link or leads out of it",
-                              hint="make the zip again: zip -r")
-
-
-def _extract(file: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
-    target = folder / member.filename
-    if member.is_dir():
-        target.mkdir(parents=True, exist_ok=True)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with file.open(member) as source, target.open("wb") as out:
-        shutil.copyfileobj(source, out)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sdbuild.base import zips
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints import links
 from sdbuild.checkpoints.beside import Beside
@@ -21,6 +22,7 @@ from sdbuild.checkpoints.hub.hub import is_hub
 from sdbuild.checkpoints.layout import COMMAS, RESOURCES
 from sdbuild.checkpoints.packages import LocalPlace, Packages, are_packages
 from sdbuild.checkpoints.single_file import SUFFIX, SingleFile
+from sdbuild.checkpoints.zipped import ZippedPlace
 from sdbuild.mil.files.suffixes import COMPILED, PACKAGE
 from sdbuild.safetensors.pickles import PICKLES, UNPICKLE
 
@@ -160,11 +162,22 @@ def _opened(place: str, facts: Facts, config: str) -> Checkpoint:
     if path.suffix in (PACKAGE, COMPILED):
         raise SourceError(f"{place}: a single model, expected the folder with all models of a "
                           "bundle", hint=f"source={path.parent}")
+    if path.is_file() and path.suffix.lower() == zips.SUFFIX:
+        return _zipped(path, facts)
     if path.is_file():
-        raise SourceError(f"{place}: expected a folder or a {SUFFIX} file")
+        raise SourceError(f"{place}: expected a folder or a {SUFFIX} file",
+                          hint="finished models may be in a .zip too")
     folder = Folder(path)
     local = LocalPlace(path)
     return Packages(local) if are_packages(local.names) else folder
+
+
+def _zipped(path: Path, facts: Facts) -> Packages:
+    found = ZippedPlace(path, facts)
+    if not are_packages(found.names):
+        raise SourceError(f"{path}: no finished models in it, which alone are read from a zip",
+                          hint="unzip a checkpoint, and name its folder or file")
+    return Packages(found)
 
 
 def _config_folder(config: str) -> Folder:

@@ -4,10 +4,13 @@ import json
 import re
 import shutil
 import tempfile
+import zipfile
 
 import pytest
 
+from sdbuild.base.digest import sha256_file
 from sdbuild.base.errors import RecipeError, SourceError, StepError
+from sdbuild.base.zips import Zip
 from sdbuild.checkpoints import open_checkpoint
 from sdbuild.mil.compress.quantize import quantize
 from sdbuild.mil.files.package import read_package
@@ -128,6 +131,46 @@ def test_the_same_package_in_another_place_has_the_same_identity(packages, tmp_p
     digests = [place.identity("original/unet", lambda path: path.read_bytes().hex())
                for place in (one, two)]
     assert digests[0] == digests[1]
+
+
+@pytest.fixture(scope="module")
+def archive(packages, tmp_path_factory):
+    """The packages in a zip, as they are published: in a folder that is called after them."""
+    path = tmp_path_factory.mktemp("zip") / "tiny_original_packages.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for source in files(packages):
+            file.write(source, f"tiny/{source.relative_to(packages)}")
+    return path
+
+
+def test_a_zip_of_packages_is_a_source_and_what_is_made_is_the_same(
+        archive, packages, made, tmp_path):
+    steps = Steps(of(archive), tmp_path)
+
+    assert same_files(steps["convert:text_encoder"], made["convert:text_encoder"])
+
+
+def test_the_digests_of_a_zip_are_those_of_its_files_and_are_read_once(
+        archive, packages, monkeypatch):
+    facts = {}
+
+    def told(place):
+        return open_checkpoint([str(place)], facts).identity(
+            "original/unet", lambda path: f"sha256:{sha256_file(path)}")
+
+    first = told(archive)
+    monkeypatch.delattr(Zip, "sha256")
+    assert told(archive) == first == told(packages)
+
+
+def test_a_zip_of_anything_else_is_refused_with_what_to_do(tmp_path):
+    with zipfile.ZipFile(tmp_path / "checkpoint.zip", "w") as file:
+        file.writestr("unet/config.json", "{}")
+
+    with pytest.raises(SourceError, match="no finished models in it") as refused:
+        of(tmp_path / "checkpoint.zip")
+
+    assert "unzip a checkpoint" in refused.value.hint
 
 
 @pytest.mark.parametrize(("words", "problem"), [
