@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdbuild.base.errors import RecipeError
+from sdbuild.base.errors import RecipeError, Unreachable
 from sdbuild.base.parsing import json_object, json_value, read_file, shown
 from sdbuild.base.paths import real_path
 from sdbuild.base.units import counted, size
@@ -32,6 +32,8 @@ from sdbuild.recipe.settings import settings
 from sdbuild.store.disk import exchange, guarded, make_folder, sweep
 
 if TYPE_CHECKING:
+    from sdbuild.publish.card import Section
+    from sdbuild.publish.client import Repository
     from sdbuild.publish.fetched import Published
     from sdbuild.publish.upload import Change
 
@@ -77,15 +79,13 @@ def _published(
     name: str, recipe: Canonical, asked: Recipe, bundle: Path, builder: Builder,
     is_private: bool, is_dry: bool, say: Say,
 ) -> dict[str, Any]:
-    from sdbuild.publish.client import Repository
-    from sdbuild.publish.upload import change, published
+    from sdbuild.publish.upload import change
 
     manifest = json_value((bundle / "manifest.json").read_bytes(), "manifest.json",
                           has_infinities=True)
     manifest["licence"] = asked.sources.licence or manifest["licence"]
     notes = licences.check(manifest["licence"], is_private)
-    repository = Repository(name)
-    before, variants = published(repository)
+    repository, before, variants = _as_it_is(name, is_dry, say)
     work = bundle.parent / "zips"
     tree = tree_of(bundle, name.partition("/")[2],
                    {folder: each.bits for folder, each in variants.items()}, work)
@@ -108,6 +108,24 @@ def _published(
             "files": [{"path": path, "bytes": each.size, "sha256": each.sha256}
                       for path, each in sorted(tree.sums.items())],
             "added": sorted(found.added), "gone": list(found.gone)}
+
+
+def _as_it_is(
+    name: str, is_dry: bool, say: Say
+) -> tuple[Repository, str, Mapping[str, Section]]:
+    """Returns a repository, its card, and the variants in it; as if it were not there, if the Hub
+    cannot be reached and nothing is to be uploaded."""
+    from sdbuild.publish.client import Repository
+    from sdbuild.publish.upload import published
+
+    try:
+        found = Repository(name)
+        return found, *published(found)
+    except Unreachable as error:
+        if not is_dry:
+            raise
+        say(f"{error.message}: shown as for a new repository")
+        return Repository(name, is_offline=True), "", {}
 
 
 def _sum(path: Path) -> Sum:

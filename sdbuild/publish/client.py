@@ -21,13 +21,19 @@ _API = huggingface_hub.HfApi(library_name="sdbuild")
 
 class Repository:
     """A repository as it is now: its commit, and the digest of each file; none if it is not
-    there."""
+    there.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        is_offline: the Hub is not asked; the repository is as if it were not there.
+    """
+
+    def __init__(self, name: str, *, is_offline: bool = False) -> None:
         self.name = name
         self.place = f"hub:{name}"
         self.commit: str | None = None
         self.digests: Mapping[str, str] = {}
+        if is_offline:
+            return
         with _told(self.place):
             try:
                 info = _API.model_info(name, files_metadata=True,

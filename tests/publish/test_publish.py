@@ -96,6 +96,19 @@ def test_other_bits_are_another_variant_and_share_what_is_the_same(project, owne
         in printed
 
 
+def test_a_dry_run_without_a_network_shows_what_a_new_repository_would_get(
+        project, owner, monkeypatch):
+    asked = publish(project, "--dry-run")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens
+
+    alone = publish(project, "--dry-run")
+    refused = publish(project, status=1)
+
+    assert "the Hub cannot be reached" in alone and "shown as for a new repository" in alone
+    assert alone[alone.index(f"\n{NAME}\n"):] == asked[asked.index(f"\n{NAME}\n"):]
+    assert "the Hub cannot be reached" in refused and "to upload" not in refused
+
+
 def test_a_matrix_is_published_variant_by_variant(project, owner):
     printed = publish(project, "--matrix", "quant=6", "--dry-run")
 
