@@ -7,6 +7,7 @@ the models, of MochiDiffusion at e686551 as read. `docs/contract.md` lists them.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,7 @@ from sdbuild.bundle.rules.transformers import TRANSFORMERS
 from sdbuild.bundle.rules.unets import UNET_RULES
 from sdbuild.bundle.rules.vaes import PICTURES
 
+_COLUMNS = 80
 BAR = "\\|"
 """A bar within a cell of a table in Markdown."""
 
@@ -66,8 +68,11 @@ def require(folder: Path) -> tuple[Violation, ...]:
 
 
 def format_violations(found: Iterable[Violation]) -> str:
-    """Violations as people read them, two lines each."""
-    return "\n".join(map(str, found))
+    """Violations as people read them: where, and in lines of 80 columns why it matters."""
+    lines = [line for violation in found for line in str(violation).splitlines()]
+    return "\n".join(textwrap.fill(line, _COLUMNS, subsequent_indent="    ",
+                                   break_long_words=False, break_on_hyphens=False)
+                     if line.startswith("    ") else line for line in lines)
 
 
 def table() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from sdbuild.base.errors import BundleError
 from sdbuild.base.filenames import contents
@@ -17,8 +18,10 @@ from sdbuild.bundle.bundle_reader import REFINER, SD, SD3, SDXL
 from sdbuild.bundle.hosts import SWIFT_SCHEDULE
 from sdbuild.bundle.manifest import Bundle
 from sdbuild.bundle.rules.settings import SCALES
+from sdbuild.checkpoints.defaults import SHIFTS
 from sdbuild.checkpoints.packages import layout_in
-from sdbuild.checkpoints.single_file import CLIP
+from sdbuild.checkpoints.schedule import FLOW
+from sdbuild.checkpoints.single_file import CLIP, FLOW_SCHEDULER
 from sdbuild.families.model_names import NAMES, Part, part_of
 from sdbuild.mil.files.package import Model
 from sdbuild.mil.files.read import read_model
@@ -27,47 +30,71 @@ from sdbuild.mil.files.suffixes import COMPILED, PACKAGE
 CELL_PX = 8
 """Pixels on the side of a latent."""
 _END_TOKEN = "<|endoftext|>"
+_DENOISERS = ("unet", "controlled_unet", "transformer")
+_THIRD = {"transformer": "MultiModalDiffusionTransformer", "text_encoder_3": "TextEncoderT5"}
 
 
 def infer(folder: Path, prediction_type: str | None = None) -> tuple[Bundle, list[str]]:
     """Returns the bundle of a folder of models, and what is assumed of it.
 
     Args:
-        prediction_type: the output of the U-Net, noise if None.
+        prediction_type: the output of a U-Net, noise if None.
     Raises:
-        BundleError: there is no U-Net, or none that can be drawn with.
+        BundleError: there is no U-Net or transformer, or none that can be drawn with.
     """
     models = _models(folder)
-    unets = models.get("unet") or models.get("controlled_unet")
-    if unets is None:
+    name = next((name for name in _DENOISERS if name in models), None)
+    if name is None:
         found = ", ".join(sorted(models)) or "no models"
         raise BundleError(f"{shown(folder)}: no U-Net, found {found}",
                           hint="a bundle has Unet.mlmodelc, or a package that ends in _unet")
-    unet = read_model(unets[0])
-    family = family_of(unet, folder)
-    *_, height, width = sample_of(unet, folder)
-    attention = layout_in(folder.parts) or layout_of(unet)
+    net = read_model(models[name][0])
+    traits = _of_transformer(net, folder) if name == "transformer" else \
+        _of_unet(net, folder, prediction_type or "epsilon")
     has_own = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
-    predicts = prediction_type or "epsilon"
     bundle = Bundle(
-        folder=folder, name=_name(folder), family=family, width_px=width * CELL_PX,
-        height_px=height * CELL_PX, attention=attention, scale_factor=SCALES[family],
-        pad_token=_END_TOKEN, prediction_type=predicts,
-        scheduler=dict(SWIFT_SCHEDULE) | {
-            "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True,
-            "steps_offset": 1},
-        models=models, defaults={}, description=f"{_name(folder)}, without a manifest",
-        tokenizer=folder if has_own else CLIP,
+        folder=folder, name=name_of(folder), pad_token=_END_TOKEN, models=models,
+        description=f"{name_of(folder)}, without a manifest",
+        tokenizer=folder if has_own else CLIP, **traits,
     )
+    what = "transformer" if name == "transformer" else "U-Net"
     notes = [
-        f"family={family}, {bundle.width_px}x{bundle.height_px} pixels and {attention} are "
-        "inferred from the U-Net",
-        f"assumed: a scale factor of {bundle.scale_factor}, the schedule of Stable Diffusion, and "
-        f"that the U-Net predicts {predicts}",
+        f"family={bundle.family}, {bundle.width_px}x{bundle.height_px} pixels and "
+        f"{bundle.attention} are inferred from the {what}",
+        f"assumed: a scale factor of {bundle.scale_factor}, the schedule of "
+        f"{'Stable Diffusion 3, with shift 3,' if what == 'transformer' else 'Stable Diffusion,'} "
+        f"and that the {what} predicts "
+        f"{'a flow' if what == 'transformer' else bundle.prediction_type}",
+        "assumed: steps and guidance of a model that is not distilled; for LCM, Lightning, Turbo "
+        "and the like say steps=4 guidance=1",
     ]
     if not has_own:
         notes.append("no vocab.json and merges.txt: CLIP's own are used")
     return bundle, notes
+
+
+def _of_unet(unet: Model, folder: Path, predicts: str) -> dict[str, Any]:
+    family = family_of(unet, folder)
+    return _sized(unet, folder, "sample") | {
+        "family": family, "scale_factor": SCALES[family], "prediction_type": predicts,
+        "attention": layout_in(folder.parts) or layout_of(unet), "defaults": {},
+        "scheduler": dict(SWIFT_SCHEDULE) | {
+            "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True,
+            "steps_offset": 1}}
+
+
+def _of_transformer(transformer: Model, folder: Path) -> dict[str, Any]:
+    """Returns the fields of a bundle of Stable Diffusion 3; steps and guidance are those of the
+    card of its medium model."""
+    return _sized(transformer, folder, "latent_image_embeddings") | {
+        "family": SD3, "scale_factor": SCALES[SD3], "shift_factor": SHIFTS[SD3],
+        "prediction_type": FLOW, "attention": "original", "scheduler": FLOW_SCHEDULER,
+        "defaults": {"scheduler": "flow_euler", "steps": 28, "guidance": 7.0}}
+
+
+def _sized(net: Model, folder: Path, latents: str) -> dict[str, Any]:
+    *_, height, width = sample_of(net, folder, latents)
+    return {"width_px": width * CELL_PX, "height_px": height * CELL_PX}
 
 
 def _models(folder: Path) -> dict[str, tuple[Path, ...]]:
@@ -86,7 +113,15 @@ def _models(folder: Path) -> dict[str, tuple[Path, ...]]:
     if (folder / "controlnet").is_dir():
         nets |= {path.name.rpartition(".")[0]: path
                  for path in contents(folder / "controlnet", COMPILED)}
-    return found | {f"controlnet/{name}": (path,) for name, path in nets.items()}
+    found |= {f"controlnet/{name}": (path,) for name, path in nets.items()}
+    return found | _of_third(folder)
+
+
+def _of_third(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Returns the models that only Stable Diffusion 3 has."""
+    return {component: (path,) for path in contents(folder)
+            for component, name in _THIRD.items()
+            if path.name in (name + COMPILED, name + PACKAGE) and path.is_dir()}
 
 
 def _named(folder: Path) -> Iterator[tuple[Part, Path]]:
@@ -97,17 +132,17 @@ def _named(folder: Path) -> Iterator[tuple[Part, Path]]:
             yield part, path
 
 
-def sample_of(unet: Model, folder: Path) -> tuple[int, ...]:
-    """Returns the shape of a U-Net's latents.
+def sample_of(unet: Model, folder: Path, name: str = "sample") -> tuple[int, ...]:
+    """Returns the shape of a U-Net's latents, its input of a name.
 
     Raises:
         BundleError: it takes none.
     """
-    shape = unet.input_shapes.get("sample", ())
+    shape = unet.input_shapes.get(name, ())
     if len(shape) != 4:
-        raise BundleError(f"{shown(folder)}: the U-Net has no input sample of four dimensions, "
+        raise BundleError(f"{shown(folder)}: no input {name} of four dimensions, "
                           f"found {', '.join(unet.input_shapes)}",
-                          hint="images are generated of Stable Diffusion 1.x, 2.x and XL only")
+                          hint="images are generated of Stable Diffusion 1.x, 2.x, XL and 3 only")
     return shape
 
 
@@ -119,8 +154,8 @@ def family_of(unet: Model, folder: Path) -> str:
     """
     shapes: Mapping[str, tuple[int, ...]] = unet.input_shapes
     if "latent_image_embeddings" in shapes:
-        raise BundleError(f"{shown(folder)}: its U-Net is that of {SD3}, not supported yet",
-                          hint="images are generated of Stable Diffusion 1.x, 2.x and XL only")
+        raise BundleError(f"{shown(folder)}: its U-Net has the inputs of a transformer of {SD3}",
+                          hint="it is called MultiModalDiffusionTransformer in bundles")
     if "time_ids" not in shapes:
         return SD
     return REFINER if shapes["time_ids"][-1:] == (5,) else SDXL
@@ -133,8 +168,8 @@ def layout_of(unet: Model) -> str:
     return "split_einsum" if has_einsum else "original"
 
 
-def _name(folder: Path) -> str:
-    """Returns a name for pictures, of the folder that says something."""
+def name_of(folder: Path) -> str:
+    """Returns a name for a bundle in a folder, that of the folder that says something."""
     parts = [part for part in folder.absolute().parts
              if part not in ("compiled", "packages", "Resources", "original")
              and not part.startswith("split_einsum")]

@@ -45,7 +45,7 @@ XL_SCHEDULER = {
 }
 """Source: stabilityai/stable-diffusion-xl-base-1.0, `scheduler_config.json`."""
 
-_FLOW_SCHEDULER = {
+FLOW_SCHEDULER = {
     "_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0,
 }
 """Source: stabilityai/stable-diffusion-3.5-medium, `scheduler_config.json`."""
@@ -151,7 +151,7 @@ class SingleFile:
         is_third = self._model == infer.THIRD
         self.config("transformer" if is_third else "unet")
         base = XL_SCHEDULER if self._model in (infer.XL, infer.REFINER) else SD_SCHEDULER
-        scheduler = _FLOW_SCHEDULER if is_third else base | (
+        scheduler = FLOW_SCHEDULER if is_third else base | (
             _ZERO_SNR if "ztsnr" in self._tensors else {}) | {
             "prediction_type": self._prediction_type()}
         return {

@@ -190,8 +190,8 @@ class Command(click.Command):
         known = list(self._variables)
         if name in VARIABLES:
             return RecipeError(f"sdbuild {self.name} does not use {name}",
-                               hint=f"it uses: {', '.join(known)}" if known else "")
-        hint = f"the variables are: {', '.join(known)}" if known else "it has no variables"
+                               hint=f"sdbuild {self.name} --help lists those that it uses")
+        hint = f"sdbuild {self.name} --help lists the variables" if known else "it has no variables"
         return RecipeError(f"unknown variable {shown(name)}{did_you_mean(name, known)}",
                            hint=f"{hint}; an argument with = in it goes after --")
 

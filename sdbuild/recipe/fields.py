@@ -261,6 +261,6 @@ def check_variables(words: Mapping[str, str]) -> None:
         if name not in VARIABLES:
             raise RecipeError(
                 f"unknown variable {shown(name)}{did_you_mean(name, VARIABLES)}",
-                hint=f"the variables are: {', '.join(VARIABLES)}",
+                hint="sdbuild build --help lists the variables",
                 variable=name,
             )

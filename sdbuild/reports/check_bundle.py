@@ -38,7 +38,7 @@ def check_bundle(folder: Path, judge: Callable[[], Judgement]) -> CheckedBundle:
             message.
     """
     found = verify_bundle(folder)
-    files = f"files: {format_verified_bundle(found)}"
+    files = format_verified_bundle(found)
     if not found.is_whole:
         raise CheckFailed(f"the bundle is damaged\n\n{files}",
                           hint="download it, or build it, again; its models were not loaded")
@@ -46,7 +46,8 @@ def check_bundle(folder: Path, judge: Callable[[], Judgement]) -> CheckedBundle:
         broken = violations(compiled)
     errors = [violation for violation in broken if violation.level == ERROR]
     judged = judge()
-    shown = "\n".join([files, *_contract(errors, len(broken) - len(errors)), "", judged.table])
+    contract = _contract(errors, len(broken) - len(errors))
+    shown = "\n".join([f"files: {files}", *contract, "", judged.table])
     problems = [f"hosts cannot use the bundle: {counted(len(errors), 'rule')} broken"] \
         if errors else []
     problems += [judged.problem] if judged.problem else []

@@ -58,7 +58,8 @@ def test_attention_may_be_spelled_as_apples_converter_does(tmp_path, capsys):
     (["reset-dep"], "hint: doit reset-dep"),
     (["why", "qunat=6"], "unknown variable 'qunat'; did you mean \"quant\"?"),
     (["why", "--qunat=6"], 'unknown option --qunat; did you mean "--quant"?'),
-    (["du", "quant=6"], "sdbuild du does not use quant\n\nhint: it uses: cache"),
+    (["du", "quant=6"], "sdbuild du does not use quant\n\n"
+                        "hint: sdbuild du --help lists those that it uses"),
     (["why", "quant=5"], "quant is '5', expected one of none, 1, 2, 3, 4, 6, 8"),
     (["generate", "bundle", "quant=6"], "quant=6: the bundle is finished"),
     (["sweep", "quant=6"], "sdbuild sweep does not use quant"),

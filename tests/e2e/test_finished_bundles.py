@@ -13,6 +13,7 @@ from PIL import Image
 from sdbuild.base.errors import BundleError, CheckFailed
 from sdbuild.bundle.places import opened
 from sdbuild.bundle.request import Request
+from sdbuild.cli.commands.report import page_name
 from sdbuild.cli.main import main
 from sdbuild.reports.check import Judgement
 from sdbuild.reports.check_bundle import check_bundle
@@ -166,6 +167,7 @@ def test_the_command_says_what_it_assumed(compiled, tmp_path):
 
     assert f"{tmp_path / 'a.png'}\n" in printed
     assert "the U-Net predicts v_prediction" in printed
+    assert "for LCM, Lightning, Turbo and the like say steps=4 guidance=1" in printed
     assert Image.open(tmp_path / "a.png").text["prompt"] == "a fox"
 
 
@@ -245,3 +247,24 @@ def test_check_fails_where_hosts_cannot_use_the_bundle(compiled, tmp_path):
 
     assert "merges.txt" in str(failed.value)
     assert "quality: same" in str(failed.value)
+
+
+def test_a_report_on_a_zip_and_on_packages(packages, compiled, tmp_path, capsys):
+    path = zipped(compiled, tmp_path / "tiny.zip", "tiny/")
+
+    assert main(["report", str(path), str(packages), "steps=1", "prompt=a fox", "--losses=0",
+                 f"report={tmp_path / 'a.html'}", "--json"]) == 0
+
+    first, second = json.loads(capsys.readouterr().out)["report"]["variants"]
+    assert (first["place"], first["verdict"]) == (str(path), "reference")
+    assert (second["place"], second["verdict"]) == (str(packages), "same")
+    assert second["images"][0]["psnr_db"] is None, "nothing differs"
+    assert second["hosts"] == first["hosts"] != []
+    assert second["violations"] == first["violations"]
+
+
+@pytest.mark.parametrize(("place", "name"), [
+    ("a/theirs.zip", "theirs"), ("hub:owner/tiny@0123abc", "tiny"), ("b/tiny-2.1", "tiny-2.1"),
+])
+def test_a_page_is_called_after_what_it_is_on(place, name):
+    assert page_name(Path(place)) == name

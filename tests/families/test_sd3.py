@@ -1,6 +1,7 @@
 """Stable Diffusion 3 and 3.5: tiny checkpoints of their shapes, from the folder to a bundle."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from sdbuild.base.errors import BundleError, RecipeError, SourceError
 from sdbuild.base.filenames import contents
 from sdbuild.bundle.contract import violations
 from sdbuild.bundle.manifest import load_bundle
+from sdbuild.bundle.places import opened
 from sdbuild.bundle.request import Request
 from sdbuild.checkpoints.normalized import ARCHITECTURE
 from sdbuild.engine.stage import Job, stage
@@ -339,6 +341,22 @@ def test_a_bundle_draws_as_the_swift_package_does_from_its_noise(places, variant
         scheduler="flow_euler"))
 
     assert picture_db(found.image, wanted) >= 50
+
+
+def test_a_bundle_without_a_manifest_draws_as_with_it(variant, tmp_path):
+    folder = tmp_path / "theirs"
+    shutil.copytree(variant()["bundle"], folder)
+    (folder / "manifest.json").unlink()
+    request = Request(prompt="a red fox", negative="", guidance=2.0, steps=1, seed=3, count=1,
+                      scheduler="flow_euler")
+
+    with opened(folder) as (bundle, notes):
+        [found] = Pipeline(bundle, "portable").draw(request)
+    [wanted] = Pipeline(load_bundle(variant()["bundle"]), "portable").draw(request)
+
+    assert (np.asarray(found.image) == np.asarray(wanted.image)).all()
+    assert "family=sd3, 192x128 pixels and original are inferred from the transformer" in notes
+    assert "with shift 3, and that the transformer predicts a flow" in "\n".join(notes)
 
 
 def test_the_bundle_begins_with_an_image_as_diffusers_does(places, variant, tmp_path):

@@ -14,7 +14,8 @@ MISTAKES = {
         """unknown model 'tiny-emogi'; did you mean "tiny-emoji"?""",
         "the recipes are: sd-1-4, sd-1-5, ",
     ),
-    "qunat=6": ("""unknown variable 'qunat'; did you mean "quant"?""", "the variables are: model"),
+    "qunat=6": ("""unknown variable 'qunat'; did you mean "quant"?""",
+                "sdbuild build --help lists the variables"),
     "quant=5": (
         "on the command line: quant is '5', expected one of none, 1, 2, 3, 4, 6, 8",
         "quant is bits of a palettized weight",

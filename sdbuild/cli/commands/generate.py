@@ -142,5 +142,6 @@ def _refuse_recipe(words: dict[str, str]) -> None:
     known = [*(field.name for field in (*_OF_IMAGE, *_OF_BUNDLE)), *_OTHERS]
     for name in words:
         if name not in known:
-            raise RecipeError(f"{name}={words[name]}: the bundle is finished, expected only "
-                              f"{', '.join(known)}", hint="omit BUNDLE to build with it")
+            raise RecipeError(
+                f"{name}={words[name]}: the bundle is finished, expected a setting of its images",
+                hint="omit BUNDLE to build with it; docs/generate.md has the settings")

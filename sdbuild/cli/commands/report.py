@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdbuild.base import zips
+from sdbuild.checkpoints.hub.hub import is_hub
 from sdbuild.cli.finished import OF_IMAGE, asked, reference, store_if_any
 from sdbuild.cli.options import (
     OutsidePath,
@@ -66,7 +68,7 @@ def command(
         is_asked = bool(OF_IMAGE & words.keys())
         made = report_on(bundles, Options(**options, store=store_if_any(words), is_asked=is_asked),
                          own["variant"], own["prediction_type"])
-        name = bundles[0].name if len(bundles) == 1 else "report"
+        name = page_name(bundles[0]) if len(bundles) == 1 else "report"
     else:
         with redirect_stdout(sys.stderr if is_json else sys.stdout):
             built, more = _measured(words)
@@ -100,3 +102,11 @@ def _measured(words: dict[str, str]) -> tuple[BuildResult, dict[str, Any]]:
         "store": builder.store, "floors": recipe.check.floors, "accepted": recipe.check.reason,
         "requests": tuple(Request(**each) for each in recipe.checked_requests()),
     }
+
+
+def page_name(place: Path) -> str:
+    """Returns a name for the page on the bundle at a place: a zip's without its suffix, a
+    repository's without its commit."""
+    if is_hub(str(place)):
+        return place.name.partition("@")[0]
+    return place.stem if place.suffix.lower() == zips.SUFFIX else place.name

@@ -12,9 +12,10 @@ from sdbuild.base.parsing import Fields
 from sdbuild.bundle.bundle_reader import open_bundle
 from sdbuild.bundle.compatibility import verdicts
 from sdbuild.bundle.contract import violations
+from sdbuild.bundle.inferred import name_of
 from sdbuild.bundle.manifest import MANIFEST, Bundle, read_manifest
+from sdbuild.bundle.places import as_compiled
 from sdbuild.families import FAMILIES, Floor
-from sdbuild.mil.files.suffixes import COMPILED
 from sdbuild.reports.lineage import variant
 from sdbuild.reports.page.records import Known
 from sdbuild.reports.page.report import Facts, Output, Part
@@ -38,17 +39,17 @@ def facts_of(
     has_manifest = (bundle.folder / MANIFEST).is_file()
     manifest = read_manifest(bundle.folder) if has_manifest else Fields(
         {}, str(bundle.folder), BundleError)
-    is_compiled = all(path.suffix == COMPILED for paths in bundle.models.values() for path in paths)
     if floors is None:
         family = FAMILIES.get(bundle.family)
         floors = {c.name: c.floor for c in family.components} if family else {}
     parity = known.parity(store) if known and store else {}
+    with as_compiled(bundle.folder) as (compiled, _):
+        broken, hosts = violations(compiled), verdicts(open_bundle(compiled))
     return Facts(
-        name=variant(known.bundle) if known else bundle.folder.name,
+        name=variant(known.bundle) if known else name_of(bundle.folder),
         size_bytes=_size(bundle.folder),
         parts=tuple(_parts(bundle, manifest, parity, floors)),
-        violations=violations(bundle.folder) if is_compiled else (),
-        hosts=verdicts(open_bundle(bundle.folder)) if is_compiled else (),
+        violations=broken, hosts=hosts,
         licence=str(manifest.values.get("licence") or ""),
         sources=dict(_made_from(manifest, "source")), tools=dict(_made_from(manifest, "tools")),
         command=_command(bundle, manifest) if has_manifest else "",
