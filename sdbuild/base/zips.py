@@ -24,7 +24,7 @@ _MOST_BYTES = 64 << 30
 _READ_BYTES = 1 << 20
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError,
                EOFError, RuntimeError, ValueError)
-"""What zipfile raises for other files, damaged ones, and those with a password."""
+"""The errors of zipfile for other files, damaged ones, and those with a password."""
 
 
 class Zip:
