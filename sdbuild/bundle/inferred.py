@@ -66,7 +66,7 @@ def infer(folder: Path, prediction_type: str | None = None) -> tuple[Bundle, lis
         f"and that the {what} predicts "
         f"{'a flow' if what == 'transformer' else bundle.prediction_type}",
         "assumed: steps and guidance of a model that is not distilled; for LCM, Lightning, Turbo "
-        "and the like say steps=4 guidance=1",
+        "and other few-step models: steps=4 guidance=1",
     ]
     if not has_own:
         notes.append("no vocab.json and merges.txt: CLIP's own are used")

@@ -167,7 +167,7 @@ def test_the_command_says_what_it_assumed(compiled, tmp_path):
 
     assert f"{tmp_path / 'a.png'}\n" in printed
     assert "the U-Net predicts v_prediction" in printed
-    assert "for LCM, Lightning, Turbo and the like say steps=4 guidance=1" in printed
+    assert "for LCM, Lightning, Turbo and other few-step models: steps=4 guidance=1" in printed
     assert Image.open(tmp_path / "a.png").text["prompt"] == "a fox"
 
 
