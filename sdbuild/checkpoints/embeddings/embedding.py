@@ -26,6 +26,8 @@ _NEEDED = {"sd": {FIRST}, "sdxl": {FIRST, SECOND}, "sdxl-refiner": {FIRST, SECON
 _GENERATIONS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2",
                 1280: "the second text encoder of Stable Diffusion XL"}
 _HINT = "an embedding is for the text encoders that it was trained with"
+_TWO_FILES = ("diffusers' trainer for XL writes a file for each text encoder: write the tensors of "
+              "both, 768 and 1280 wide, into one, as clip_l and clip_g")
 _MOST = 128
 """Of words in a file, and of vectors for one."""
 
@@ -83,10 +85,11 @@ def expect_family(path: Path, family: str) -> None:
     for found in read(path):
         if found.vectors.keys() != _NEEDED[family]:
             made = "two text encoders, as XL has" if SECOND in found.vectors else "one text encoder"
-            wanted = "clip_l and clip_g" if len(_NEEDED[family]) > 1 else "one, as emb_params"
+            is_two = len(_NEEDED[family]) > 1
+            wanted = "clip_l and clip_g" if is_two else "one, as emb_params"
             raise SourceError(f"{path}: the embedding is for {made}, found "
                               f"{', '.join(t.name for t in found.vectors.values())}, expected "
-                              f"{wanted}", hint=_HINT)
+                              f"{wanted}", hint=_TWO_FILES if is_two else _HINT)
 
 
 def expect_width(vectors: Tensor, width: int) -> None:
