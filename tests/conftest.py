@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-# Whoever starts a job in the background has it ignore Ctrl-C, and so do its children: those of
-# tests shall not.
+# A job in the background of a shell ignores Ctrl-C, and so do its children: those of tests shall
+# not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MAC = Path(__file__).parent / "simulated_mac"

@@ -1,7 +1,7 @@
 """A Hub on this machine: the HTTP that huggingface_hub speaks with model repositories.
 
 Two servers, as there are two in the world: the Hub, which answers about repositories and hands out
-small files, and a CDN at another address, where the Hub sends whoever asks for a file in LFS.
+small files, and a CDN at another address, where the Hub sends requests for a file in LFS.
 
 Source:
     huggingface_hub 2.4.0 (Apache 2.0): `hf_api.py` (model_info, auth_check), `file_download.py`

@@ -67,7 +67,7 @@ def digest_file(path: Path) -> Digest:
 
 
 def sha256_file(path: Path) -> str:
-    """Returns the SHA-256 of a file's bytes, which whoever made the file cannot find twice."""
+    """Returns the SHA-256 of a file's bytes, of which nobody can make two with the same."""
     check_openable(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

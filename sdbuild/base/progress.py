@@ -1,4 +1,4 @@
-"""Progress of long work: reported by the code that does it, to whoever listens in this process.
+"""Progress of long work: reported by the code that does it, to listeners in this process.
 
     for tensor in each(tensors, "tensors"):
 

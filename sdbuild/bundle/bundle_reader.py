@@ -137,7 +137,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _short(path: Path) -> Callable[..., ValueError]:
-    """Makes errors that do not name the path, as whoever reports them does."""
+    """Makes errors that do not name the path, as their reporter names it."""
     def error(message: str, **_: str) -> ValueError:
         return ValueError(message.removeprefix(f"{shown(path)}: "))
     return error

@@ -1,6 +1,6 @@
 """Opens a finished bundle by its place: a folder in one of the known layouts, a zip, the Hub.
 
-Whoever made it may have had one variant or many in it; which is taken is reported.
+It may hold one variant or many; which is taken is reported.
 """
 
 from __future__ import annotations

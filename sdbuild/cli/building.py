@@ -1,4 +1,4 @@
-"""A build as commands make it: told step by step, or printed as JSON at its end."""
+"""A build as commands run it: reported step by step, or printed as JSON at its end."""
 
 from __future__ import annotations
 

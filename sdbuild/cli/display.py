@@ -62,7 +62,7 @@ class _Running:
 
 
 _lock = threading.RLock()
-"""Held by whoever draws or prints: `-n` runs steps in threads."""
+"""Held while drawing or printing: `-n` runs steps in threads."""
 
 
 class Display:

@@ -100,7 +100,7 @@ class _Commands(click.Group):
         except SDBuildError as error:
             _report(error, ctx)
             return 2 if isinstance(error, RecipeError) else 1
-        except BrokenPipeError:  # whoever reads has had enough, such as `| head`
+        except BrokenPipeError:  # the reader has ended, such as `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         except KeyboardInterrupt:

@@ -80,7 +80,7 @@ class _Value(click.ParamType):
 
 
 class OutsidePath(click.ParamType):
-    """A path on the command line; what lies there is checked by whoever uses it."""
+    """A path on the command line; what is there is checked by its user."""
 
     name = "path"
 

@@ -76,7 +76,7 @@ def outputs() -> dict[str, Keys]:
         "pull": {"bundle": str},
         "push": {"steps": [{"step": str, "state": str}]},
         "recipes": {"recipes": [recipe]},
-        "report": {"page": str, "report": report},
+        "report": {"page": str, "report": report, "variants": [VARIANT]},
         "refresh": {"moves": [{"place": str, "before": str, "after": str}], "is_locked": bool},
         "relink": {"bundle": str, "warnings": [str], "artifact": ARTIFACT},
         "reproduce": {"repository": str, "folder": str, "is_same": bool, "same": int,

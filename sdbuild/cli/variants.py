@@ -48,7 +48,7 @@ def _is_of_matrix(word: str) -> bool:
 
 
 matrix_option = click.option(
-    _MATRIX, "asked", multiple=True, cls=OptionalValue, takes=_is_of_matrix,
+    _MATRIX, multiple=True, cls=OptionalValue, takes=_is_of_matrix,
     metavar="[NAME=VALUE,…]", help="Build every combination of values, repeatable; a catalogue "
     "with FILE.toml; the recipe's own [matrix] without a value.")
 only_option = click.option(
@@ -62,13 +62,13 @@ def for_each_variant(function: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(function)
     def run(
-        *, asked: tuple[str, ...], only: tuple[str, ...], words: dict[str, str], is_json: bool,
+        *, matrix: tuple[str, ...], only: tuple[str, ...], words: dict[str, str], is_json: bool,
         on: str | None = None, **options: Any,
     ) -> int:
-        if not asked and not only and on is None:
+        if not matrix and not only and on is None:
             return function(words=words, is_json=is_json, **options)
         _refuse_finished(options)
-        variants = found_variants(words, asked, only)
+        variants = found_variants(words, matrix, only)
         failed: dict[str, SDBuildError] = {}
         estimate = None
         if on is not None and name == "why":

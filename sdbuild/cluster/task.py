@@ -142,7 +142,7 @@ def _collected(lines: list[str]) -> Iterator[None]:
 
 
 def _tell(task: Task, state: str, lines: list[str], **facts: Any) -> None:
-    """Tells whoever waits for it what became of a task."""
+    """Reports the end of a task to those that wait for it."""
     worker = get_worker()
     worker.log_event(task.topic, {"node": task.node, "step": task.step, "state": state,
                                   "machine": str(worker.name), "lines": lines, **facts})

@@ -126,5 +126,5 @@ def resources_of(
     if places and all(is_hub(place) for place in places):
         found[NETWORK] = 1.0
     if any(each.params.get("compiler") == "apple" for each in plan.steps.values()):
-        found[APPLE] = 1.0  # whoever computes a key after that step needs the compiler's version
+        found[APPLE] = 1.0  # a key after that step needs the compiler's version
     return found

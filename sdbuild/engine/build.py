@@ -172,7 +172,7 @@ class Builder:
         """Returns the record of a key in the store, unless nobody vouches for it.
 
         With a secret, one that was learnt without a signature counts as not there. Its files go:
-        they were checked against the digests that whoever wrote the record chose.
+        they were checked against digests that the record's author chose.
         """
         record = self.store.find(key)
         if record is not None and record.origin == SHIPPED and self.shipped is None:

@@ -1,4 +1,4 @@
-"""Zips that are the same bytes whoever makes them: nothing of a clock, a user or a disk is in them.
+"""Zips that are the same bytes on every machine: nothing of a clock, a user or a disk is in them.
 
 They are stored, not deflated: weights do not get smaller, and an app unpacks sooner.
 """

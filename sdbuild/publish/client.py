@@ -47,7 +47,7 @@ class Repository:
 
     @property
     def exists(self) -> bool:
-        """Whether it is there, for whoever asks."""
+        """Whether it is there and visible to this user."""
         return self.commit is not None
 
     @property

@@ -93,8 +93,8 @@ class Packaging:
 
     @property
     def is_lowered_once(self) -> bool:
-        """Whether a program is lowered for all checkpoints of an architecture, here or by whoever
-        built sdbuild."""
+        """Whether a program is lowered for all checkpoints of an architecture, here or as it
+        ships with sdbuild."""
         return self.lower in ("once", "here")
 
     def check_allotted(self, components: Collection[Component], sizes: int) -> None:

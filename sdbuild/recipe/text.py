@@ -1,6 +1,6 @@
 """A recipe as the text of its file, with everything that a command line asked for written in.
 
-Whoever has the text builds the same bytes, wherever it lies: places are absolute, or, for others to
+The text builds the same bytes wherever it is: places are absolute, or, for others to
 read, they are names without the folders of this machine.
 """
 

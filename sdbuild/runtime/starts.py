@@ -1,6 +1,6 @@
 """The start of each image: its noise, its schedule, and the latents of an image.
 
-Hosts draw their random numbers in different orders, so whoever asks for the same seed gets the
+Hosts draw their random numbers in different orders, so the same seed gives the
 same picture only if the numbers are drawn as that host draws them.
 """
 

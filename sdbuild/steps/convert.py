@@ -3,7 +3,7 @@
 `lower=once` streams the checkpoint into the program that was lowered for its architecture.
 `lower=packages` takes a finished package as it is, once it is what the recipe says.
 `lower=direct` has coremltools convert the graph with these very weights: the reference that the
-other way is held against byte for byte, and the way out.
+other way is compared with byte for byte, and the way out.
 """
 
 from __future__ import annotations

@@ -296,7 +296,7 @@ def guarded(where: Path) -> Iterator[None]:
     """
     try:
         yield
-    except BrokenPipeError:  # no file: whoever reads has had enough
+    except BrokenPipeError:  # no file: the reader has ended
         raise
     except OSError as error:
         raise file_error(error, Path(error.filename or where)) from error

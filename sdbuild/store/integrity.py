@@ -91,7 +91,7 @@ def is_laid_out(path: Path, entry: Entry) -> bool:
 def _status(path: Path) -> os.stat_result | None:
     """Returns what the system knows of a file, or None if it is lost."""
     try:
-        return path.lstat()  # the store makes no links: whoever made one may change its target
+        return path.lstat()  # the store makes no links: somebody else's target may change
     except OSError as error:
         if error.errno not in LOST:
             raise file_error(error, path) from error

@@ -254,7 +254,7 @@ class Store:
             yield from pool.map(lambda file: fault(*file), files)
 
     def evict(self, digests: Iterable[Digest], *, are_damaged: bool = False) -> None:
-        """Removes files from the pool; whoever needs one makes it again.
+        """Removes files from the pool; a step that needs one makes it again.
 
         That they are gone on purpose is noted first, and what is there again is no more.
 
@@ -348,7 +348,7 @@ class Store:
 
     @contextlib.contextmanager
     def in_use(self, what: str) -> Iterator[None]:
-        """Keeps whoever takes content away out, while something that was found is relied on."""
+        """Keeps content from being removed while something that was found is relied on."""
         with guarded(self.root), locked(self._lock("store"), what, is_shared=True):
             yield
 
@@ -360,7 +360,7 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self, key: str, what: str = "") -> Iterator[None]:
-        """Holds the lock of `key`; waits for whoever holds it, and says for whom."""
+        """Holds the lock of `key`; waits for its holder, and says which it is."""
         with locked(self._lock(key), what or key[:8]):
             yield
 

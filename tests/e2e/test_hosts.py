@@ -57,7 +57,7 @@ def test_a_picture_is_that_of_the_swift_package(pipelines, name):
 
 
 def test_all_pictures_of_a_request_share_one_stream_in_the_swift_package(pipelines):
-    """Whoever counts seeds up gets other pictures than the package from the second on."""
+    """Counting seeds up gives other pictures than the package from the second on."""
     given = SETTINGS["dpm-numpy-5"] | {"steps": 1}
     draw = pipelines["fp16"].draw
 

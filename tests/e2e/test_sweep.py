@@ -1,4 +1,4 @@
-"""`sdbuild sweep`: what bundles of several bits share, and which is the smallest good one."""
+"""Several bundles on one page: what they share, and which is the smallest good one."""
 
 import json
 import shlex
@@ -8,7 +8,7 @@ import pytest
 from sdbuild.cli import output
 from tests.cli.test_schemas import problems
 from tests.e2e.project import ROOT
-from tests.reports.page.reading import each, parsed, text
+from tests.reports.page.reading import captions, each, parsed, text
 
 pytestmark = pytest.mark.slow
 
@@ -61,3 +61,26 @@ def test_a_sweep_shares_all_but_palettes_and_finds_the_smallest_good_bundle(proj
     page = parsed((project.folder / "curve.html").read_text("utf-8"))
     (plot, *_) = each(page, "div", "plot")
     assert {"\u200bequal", "\u200bbits", "quant=3.0"} <= set(text(plot).split())
+
+
+def test_a_report_over_a_matrix_compares_what_was_built_and_a_failure_stops_no_other(
+    project, words,
+):
+    sources = f"source={ROOT / 'recipes' / 'tiny-emoji'},{project.folder / 'none'}"
+    printed = project.sdbuild("report", "--matrix", "quant=6,4", "--matrix", sources, *words,
+                              "--losses=0", "--json", status=1)
+    found, _ = json.JSONDecoder().raw_decode(printed[printed.index("{\n"):])
+    good = [built for built in found["variants"] if not built["status"]]
+    compared = found["report"]["variants"]
+
+    assert problems(output.schema("report"), found) == []
+    assert [built["variables"]["quant"] for built in good] == ["6", "4"]
+    assert [each["place"] for each in compared] == [built["output"]["bundle"] for built in good]
+    assert {step["step"] for step in good[1]["output"]["ran"]} >= {"parity:unet", "pictures"}
+    assert "originals" not in {step["step"] for step in good[1]["output"]["ran"]}
+    assert all(each["images"] and each["sheet"] == 0 for each in compared)
+    failed = [built["error"]["type"] for built in found["variants"] if built["status"]]
+    assert failed == ["SourceError", "SourceError"]
+    page = parsed((project.folder / "curve.html").read_text("utf-8"))
+    assert "quant=6" in shlex.split(found["report"]["command"])[2]
+    assert len(captions(page)[0]) == 1 + len(good)

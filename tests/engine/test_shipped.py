@@ -106,7 +106,7 @@ def test_lower_here_uses_nothing_that_ships_even_if_the_store_has_it(cache):
     assert builder(cache).is_made("lower:unet")
 
 
-def test_a_convert_step_is_the_same_whoever_lowered(cache):
+def test_a_convert_step_is_the_same_wherever_it_was_lowered(cache):
     shipped, own = (plan(load({"model": "tiny-emoji", "lower": how})).steps["convert:unet"]
                     for how in ("once", "here"))
 

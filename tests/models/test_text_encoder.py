@@ -1,4 +1,4 @@
-"""The text encoder sees a prompt padded as its checkpoint was trained, whoever pads it."""
+"""The text encoder sees a prompt padded as its checkpoint was trained, in every host."""
 
 import pytest
 import torch

@@ -130,7 +130,7 @@ def test_a_recipe_keeps_its_mode_when_it_is_locked(tmp_path):
 
 
 def test_a_lock_of_an_older_sdbuild_is_refused_with_the_way_to_write_it_anew():
-    """xxh3-128 has 32 digits; whoever makes a file can make another with the same."""
+    """xxh3-128 has 32 digits; the author of a file can make another with the same."""
     with pytest.raises(RecipeError, match="digests that can be forged") as refused:
         parsed({"unet": {"weights.safetensors": "1b" * 16}}, "mine.toml: [lock]")
 

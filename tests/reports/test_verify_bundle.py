@@ -1,4 +1,4 @@
-"""verify BUNDLE: damage in a finished bundle is named, whoever made it; nothing is changed."""
+"""verify BUNDLE: damage in a finished bundle of any tool is named; nothing is changed."""
 
 import json
 import shutil

@@ -132,7 +132,7 @@ def test_where_files_cannot_be_locked_processes_of_this_machine_are_kept_apart_a
 
 
 def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path):
-    """Whoever may write to a shared store could have our files emptied: a holder signs."""
+    """Others that write to a shared store could have our files emptied: a holder signs."""
     target = tmp_path / "notes"
     target.write_text("mine")
     (tmp_path / "lock").symlink_to(target)

@@ -1,7 +1,7 @@
 """Palettizes, chunks and compiles existing packages, as Apple's converter does in its output
 folder.
 
-It takes packages as they are, whoever made them; so does this, but what it makes is never stale.
+It takes packages of any tool as they are; so does this, but what it makes is never stale.
 """
 
 from __future__ import annotations

@@ -26,13 +26,13 @@ _MOST_JOBS = 256
 @click.option("--json", "is_json", is_flag=True,
               help="Print one line for GitHub's fromJSON (docs/catalogues.md).")
 def command(
-    asked: tuple[str, ...], only: tuple[str, ...], words: dict[str, str], is_json: bool
+    matrix: tuple[str, ...], only: tuple[str, ...], words: dict[str, str], is_json: bool
 ) -> int:
     """List the variants of a matrix or a catalogue; nothing runs.
 
     Without --matrix it is the project's catalogue.toml, or the recipe's own [matrix].
     """
-    found = found_variants(words, asked or ("",), only)
+    found = found_variants(words, matrix or ("",), only)
     for variant in found:
         if variant.error is not None and not is_json:
             raise variant.error

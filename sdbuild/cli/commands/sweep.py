@@ -94,7 +94,7 @@ def _report(built: Sequence[tuple[Variant, Named]], command: str) -> Report:
     named = {each.bundle: name for each, (_, name) in zip(found, built, strict=True)}
     return report_on(list(named), Options(
         ask=lambda bundle: requests, requests=requests, store=Store(found[0].cache), named=named,
-        floors=recipe.check.floors, accepted=recipe.check.reason, command=command, losses=0,
+        checks=dict.fromkeys(named, recipe.check), command=command, losses=0,
         predictor=found[0].predictor))
 
 

@@ -190,7 +190,7 @@ def _guarded(run: Run) -> Run:
     def guarded(options: argparse.Namespace) -> int:
         try:
             return run(options)
-        except BrokenPipeError:  # of no file: whoever reads what is printed has had enough
+        except BrokenPipeError:  # of no file: the reader of what is printed has ended
             raise
         except OSError as error:
             place, reason = _place(error, options), error.strerror or str(error)

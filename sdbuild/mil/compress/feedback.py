@@ -1,6 +1,6 @@
 """Indices into a table, chosen column by column: each error is made up for by the columns to come.
 
-Every element is computed by the same operations in the same order, whoever computes it: no sum is
+Every element is computed by the same operations in the same order, on every machine: no sum is
 left to a library, and rows do not depend on each other. So the indices do not depend on threads.
 """
 

@@ -1,7 +1,7 @@
 """Positions where a program can be cut: the values that cross each, and the bytes before it.
 
 `Layout` is what the choice needs to know, from one pass over the operations; a cut is a position
-among those that compute. Constants belong to no side: each goes with whoever uses it.
+among those that compute. Constants belong to no side: each goes with what uses it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Protobuf messages of the Core ML specification.
 
 Their descriptors are in this folder, so that nothing of coremltools is needed to read and write
-models. They are in a pool of their own: whoever imports coremltools as well has both.
+models. They are in a pool of their own: a program that imports coremltools as well has both.
 Programs are made of messages in `decode.py`, and messages of programs in `encode.py`.
 """
 

@@ -14,7 +14,7 @@ from sdbuild.base.errors import BundleError
 from sdbuild.bundle.manifest import Bundle
 from sdbuild.bundle.places import opened
 from sdbuild.bundle.request import Request
-from sdbuild.families import Floor
+from sdbuild.recipe.checking import Check
 from sdbuild.reports.lineage import Lineage
 from sdbuild.reports.page.album import Album
 from sdbuild.reports.page.facts import facts_of
@@ -58,8 +58,7 @@ class Options:
         requests: those of the images to show; None for any.
         is_asked: images are generated even if the store has some.
         store: the one with its records.
-        floors: of components, if other than their family's.
-        accepted: the reason to accept broken images of palettes.
+        checks: what recipes say of how bundles that they built are measured, by place.
         command: the one that makes the report again.
         losses: the most operations of a component to list that lose precision.
         named: what is known of bundles that were built for this report, by place.
@@ -72,8 +71,7 @@ class Options:
     requests: tuple[Request, ...] | None = None
     is_asked: bool = False
     store: Store | None = None
-    floors: Mapping[str, Floor] | None = None
-    accepted: str = ""
+    checks: Mapping[Path, Check] = field(default_factory=dict)
     command: str = ""
     losses: int = 5
     named: Mapping[Path, Named] = field(default_factory=dict)
@@ -159,9 +157,11 @@ class _Maker:
             name=reference.name, is_original=is_original, originals=originals))
 
     def _variant(self, each: _Opened) -> Variant:
-        facts = facts_of(each.bundle, each.known, self._options.store, self._options.floors)
+        check = self._options.checks.get(Path(each.place))
+        facts = facts_of(each.bundle, each.known, self._options.store,
+                         check.floors if check else None)
         number, images, word, notes = self._images(each)
-        accepted = self._options.accepted if word == "broken" and facts.is_palettized else ""
+        accepted = check.reason if check and word == "broken" and facts.is_palettized else ""
         named = self._options.named.get(Path(each.place)) or Named(
             series=each.bundle.name, label=facts.name, command=facts.command)
         return Variant(

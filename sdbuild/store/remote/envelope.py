@@ -48,7 +48,7 @@ class Shared:
 def encoded(shared: Shared, secret: str) -> bytes:
     """Returns the bytes of a record, signed if there is a secret."""
     record = asdict(shared.record)
-    del record["origin"]  # whoever reads it finds out themselves
+    del record["origin"]  # each reader finds out for itself
     record |= {"tree": [
         [e.path, e.digest, e.size_bytes, shared.sha256[e.digest]] for e in shared.record.tree
     ]}
