@@ -55,6 +55,9 @@ _GROUPS = (("Recipe (default: the recipe's own values)", (MODEL_FIELD, *RECIPE_F
            ("Image", (*DRAW_FIELDS, *INPUT_FIELDS, VARIANT_FIELD, PREVIEWS_FIELD, AGAINST_FIELD)),
            ("Settings", SETTING_FIELDS))
 
+OF_IMAGES = frozenset(field.name for field in _GROUPS[1][1])
+"""The names of variables that only images depend on."""
+
 
 class _Value(click.ParamType):
     """The text of a field, which is parsed where all sources of settings are."""

@@ -63,6 +63,7 @@ def test_attention_may_be_spelled_as_apples_converter_does(tmp_path, capsys):
     (["why", "quant=5"], "quant is '5', expected one of none, 1, 2, 3, 4, 6, 8"),
     (["generate", "bundle", "quant=6"], "quant=6: the bundle is finished"),
     (["sweep", "quant=6"], "sdbuild sweep does not use quant"),
+    (["sweep", "prompt=a fox"], "sdbuild sweep does not use prompt"),
     (["sweep", "components=unet"], "sweep: the bundle generates no images to compare"),
     (["sweep", "bits=4,none.json"], "none.json: no such file"),
 ])

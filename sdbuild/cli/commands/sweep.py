@@ -11,7 +11,14 @@ import click
 
 from sdbuild.base.errors import RecipeError, StepError
 from sdbuild.cli.building import build
-from sdbuild.cli.options import as_command, json_option, print_json, recipe_variables, variables
+from sdbuild.cli.options import (
+    OF_IMAGES,
+    as_command,
+    json_option,
+    print_json,
+    recipe_variables,
+    variables,
+)
 from sdbuild.cli.page import write_page
 from sdbuild.cli.variants import apart, found_variants, run_each, summary
 from sdbuild.recipe.sweep import BITS_FIELD, VARIED, points
@@ -27,7 +34,7 @@ _PICTURES = "pictures"
 @as_command()
 @click.option("-n", "--jobs", type=click.IntRange(min=1), default=1, metavar="N",
               help="Steps to run at a time.")
-@recipe_variables(without=VARIED)
+@recipe_variables(without={*VARIED, *OF_IMAGES})
 @variables("Sweep", BITS_FIELD)
 @json_option
 def command(jobs: int, words: dict[str, str], is_json: bool) -> int:
