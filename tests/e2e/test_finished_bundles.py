@@ -237,6 +237,17 @@ def test_check_loads_no_model_of_a_damaged_bundle(compiled, tmp_path, capsys):
     assert "Unet.mlmodelc" in err and "1 damaged" in err
 
 
+def test_check_says_why_it_cannot_judge_images(compiled, tmp_path, capsys):
+    shutil.copytree(compiled, tmp_path / "b")
+    shutil.rmtree(tmp_path / "b" / "TextEncoder.mlmodelc")
+
+    assert main(["check", str(tmp_path / "b"), "steps=1"]) == 1
+
+    err = capsys.readouterr().err
+    assert "hosts cannot use the bundle" in err
+    assert "quality: not judged" in err and "no text_encoder" in err
+
+
 def test_check_fails_where_hosts_cannot_use_the_bundle(compiled, tmp_path):
     """Images are judged as well: who can load it is one question, what it generates another."""
     shutil.copytree(compiled, tmp_path / "b")

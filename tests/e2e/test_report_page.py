@@ -35,9 +35,9 @@ def page(built, tmp_path_factory, request):
     if request.config.getoption("--accept"):
         project = built.copy(folder)
         bundles = [folder / f"{bits}-bit" for bits in ("none", "6", "2")]
-        for bundle in bundles:  # which measures it
-            project.sdbuild("report", "--losses=0", f"quant={bundle.name.partition('-')[0]}",
-                            "chunk=1", bundle=bundle, report=folder / "one.html")
+        for bundle in bundles:
+            bits = bundle.name.partition("-")[0]
+            project.doit("build", "pictures", f"quant={bits}", "chunk=1", bundle=bundle)
         project.sdbuild("report", "--losses=0", *map(str, bundles), bundle=None,
                         report=folder / "page.html")
         return folder / "page.html"

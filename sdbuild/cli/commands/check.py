@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sdbuild.base.errors import BundleError
 from sdbuild.cli.finished import OF_IMAGE, asked, reference, store_if_any
 from sdbuild.cli.options import (
     OutsidePath,
@@ -91,7 +92,7 @@ def _judged(bundle: Bundle, words: dict[str, str]) -> Judgement:
     from sdbuild.recipe import settings
     from sdbuild.recipe.project import Project
     from sdbuild.reports.alone import judged_alone, with_blank
-    from sdbuild.reports.check import compared
+    from sdbuild.reports.check import Judgement, compared
     from sdbuild.reports.check_bundle import recorded
     from sdbuild.reports.reference import generated
 
@@ -103,4 +104,8 @@ def _judged(bundle: Bundle, words: dict[str, str]) -> Judgement:
     if judged := store and recorded(bundle.folder, store):
         return judged
     requests = asked(bundle, words)
-    return judged_alone(requests, generated(bundle, with_blank(requests), predictor))
+    try:
+        made = generated(bundle, with_blank(requests), predictor)
+    except BundleError as error:  # a component is missing, as in bundles for one's own apps
+        return Judgement(table=f"quality: not judged: {error.message}")
+    return judged_alone(requests, made)
