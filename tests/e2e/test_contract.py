@@ -333,7 +333,9 @@ def test_errors_stop_a_bundle_and_say_which_host_does_what(whole):
         require(whole.folder)
 
     assert caught.value.message.splitlines()[0] == "hosts cannot use this bundle:"
-    assert "Apple's Swift package crashes as it loads the tokenizer." in caught.value.message
+    assert "Apple's Swift package crashes as it loads the tokenizer." in " ".join(
+        caught.value.message.split())
+    assert max(map(len, caught.value.message.splitlines())) <= 80
     assert "warning" not in caught.value.message
     assert [v["where"] for v in caught.value.facts["violations"]] == ["vocab.json"]
 
@@ -380,7 +382,7 @@ def test_a_bundle_with_errors_is_never_put_in_place(project, own_checkpoint):
     printed = project.doit("build", status=1, source=own_checkpoint)
 
     assert "scheduler.beta_schedule: found 'linear', expected 'scaled_linear'" in printed
-    assert "Apple's Swift package has one schedule of noise built in" in printed
+    assert "Apple's Swift package has one schedule of noise built in" in " ".join(printed.split())
     assert not project.bundle.exists()
 
 
