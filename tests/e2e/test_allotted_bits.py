@@ -1,12 +1,14 @@
 """Bits of its own for each weight: what runs for another budget, and what lands in the bundle."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
 
 from sdbuild.bundle.manifest import load_bundle
 from sdbuild.bundle.request import Request
+from sdbuild.reports.page.facts import facts_of
 from sdbuild.runtime.pipeline import Pipeline
 
 pytestmark = pytest.mark.slow
@@ -33,8 +35,9 @@ def test_another_budget_costs_palettes_only_and_a_bit_recipe_no_calibration(proj
     assert set(bits["components"]["unet"].values()) <= {1, 2, 4, 6, 8}
     assert picture(project.bundle).shape == (128, 128, 3)
 
-    for budget in ("quant=3.0", "size_mb=1.5", "quality=30dB"):
+    for budget in ("quant=3.0", "size_mb=1.5", "quality=30.0dB"):
         assert project.ran("build", budget, *words) == AFTER | {"bundle"}
+        assert budget in command(project.bundle)
         sizes[budget] = size(project.bundle)
     assert sizes["quant=3.0"] < sizes["4.0"]
     assert sizes["size_mb=1.5"] <= 1_500_000
@@ -42,7 +45,13 @@ def test_another_budget_costs_palettes_only_and_a_bit_recipe_no_calibration(proj
     recipe = project.folder / "bits.json"
     recipe.write_text(json.dumps(bits), "utf-8")
     assert project.ran("build", f"bits={recipe}", "palettize=unet") == AFTER | {"bundle"}
+    assert f"bits={project.bundle / 'manifest.json'}" in command(project.bundle)
     assert abs(size(project.bundle) - sizes["4.0"]) < 1000
+
+
+def command(bundle):
+    """The words of the command that a report says builds a bundle again."""
+    return shlex.split(facts_of(load_bundle(bundle), None, None).command)
 
 
 def size(bundle):

@@ -90,12 +90,37 @@ def _made_from(manifest: Fields, name: str) -> Iterator[tuple[str, str]]:
 def _command(bundle: Bundle, manifest: Fields) -> str:
     """Returns the command that builds a bundle like this one, by what its manifest says."""
     components = manifest.fields("components", default={})
-    each = [components.fields(name) for name in components.values]
-    nbits = max((entry.integer("nbits", low=1, high=16, default=0) for entry in each), default=0)
+    budgets = dict(_budgets(manifest))
+    nbits = max((components.fields(name).integer("nbits", low=1, high=16, default=0)
+                 for name in components.values if name not in budgets), default=0)
     unet = bundle.models.get("unet", ())
-    words = {
+    words: dict[str, object] = {
         "model": bundle.name, "size": f"{bundle.width_px}x{bundle.height_px}",
         "attention": bundle.attention, "quant": nbits or "none", "chunk": len(unet) or 1,
         "target": manifest.text("target", default="iOS16"),
     }
+    for budget in budgets.values():
+        words |= _words_of(budget, bundle)
     return shlex.join(["sdbuild", "build", *(f"{k}={v}" for k, v in words.items())])
+
+
+def _budgets(manifest: Fields) -> Iterator[tuple[str, Fields]]:
+    """Yields the components whose weights have bits of their own, each with what these were
+    allotted by."""
+    for entry in manifest.listed("made_from", dict, default=[]):
+        found = Fields(entry, f"{manifest.where}: made_from", BundleError)
+        stage, _, component = found.text("step", default="").partition(":")
+        if stage == "allocate":
+            yield component, found.fields("params", default={}).fields("budget", default={})
+
+
+def _words_of(budget: Fields, bundle: Bundle) -> dict[str, object]:
+    """Returns the variables of a recipe that give this budget: bits on average, a size, a quality,
+    or the bit recipe in the bundle's manifest."""
+    if "average_bits" in budget.values:
+        return {"quant": budget.number("average_bits")}
+    if "size_bytes" in budget.values:
+        return {"size_mb": budget.number("size_bytes") / 1e6}
+    if "quality_db" in budget.values:
+        return {"quality": f"{budget.number('quality_db')}dB"}
+    return {"bits": bundle.folder / MANIFEST}
