@@ -234,9 +234,9 @@ def test_lycoris_adds_the_same_to_xl(tmp_path, networks, states, kind, options):
 def test_a_lora_for_two_text_encoders_is_refused_where_there_is_one(tmp_path, loras):
     file = save(tmp_path / "l.safetensors", kohya_text(loras))
 
-    Files([str(file)]).check("sdxl")
+    Files([str(file)]).check("loras", "sdxl")
     with pytest.raises(SourceError, match="is made for Stable Diffusion XL") as error:
-        Files([str(file)]).check("sd")
+        Files([str(file)]).check("loras", "sd")
     assert "lora_te2_text_model_encoder_layers_0_self_attn_q_proj" in error.value.message
 
 
