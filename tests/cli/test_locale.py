@@ -31,6 +31,7 @@ def cafe(tmp_path):
             f"bundle={tmp_path / 'bündel'}"]
 
 
+@pytest.mark.slow
 def test_doit_prints_names_as_escapes(cafe, tmp_path):
     (tmp_path / "bündel").mkdir()
     (tmp_path / "bündel" / "manifest.json").write_text('{"schema": 1, "files": {}}')

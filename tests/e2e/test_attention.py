@@ -20,6 +20,7 @@ def records(project, step):
     return [r for r in Store(project.cache).records() if r.step == step]
 
 
+@pytest.mark.slow
 def test_another_attention_runs_the_steps_of_the_unet_only(split):
     _, ran = split
 

@@ -218,6 +218,7 @@ def test_check_holds_every_component_of_the_fp16_bundle_above_50_db(project):
     assert all(float(line[2]) > 50 for line in found)
 
 
+@pytest.mark.slow
 def test_check_fails_below_a_floor(project, tmp_path):
     recipe = tmp_path / "strict.toml"
     [checkpoint] = load({}).sources.checkpoint.places

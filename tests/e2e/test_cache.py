@@ -35,6 +35,7 @@ def test_cutting_what_was_whole_runs_chunk_compile_and_bundle_only(project):
     assert project.ran("build", "quant=none", "chunk=2") == {"chunk:unet", "compile:unet", "bundle"}
 
 
+@pytest.mark.slow
 def test_another_target_keeps_downloads_and_traces(project):
     project.doit("convert:vae_encoder", "target=iOS17")
 
@@ -43,6 +44,7 @@ def test_another_target_keeps_downloads_and_traces(project):
     assert ran == {"lower:vae_encoder", "convert:vae_encoder"}
 
 
+@pytest.mark.slow
 def test_a_bound_package_is_the_directly_converted_one_byte_for_byte(project):
     project.doit("convert", "lower=direct", "components=unet,text_encoder")
 

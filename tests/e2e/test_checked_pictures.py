@@ -72,6 +72,7 @@ def drawn(checked, tmp_path_factory):
     return out, subprocess.run(command, capture_output=True, text=True, check=True)
 
 
+@pytest.mark.slow
 def test_only_the_checker_and_the_bundle_are_made_anew(checked):
     _, _, ran = checked
 

@@ -11,6 +11,7 @@ from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import plan
 from sdbuild.recipe.recipe import load
 from sdbuild.store import Store
+from tests.inprocess import Steps
 from tests.single_files import config_of, single_file, small_checkpoint, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -47,11 +48,8 @@ def converted(file, folder, target, predicts="epsilon", dtype=torch.float32, pad
 def contents(folder, source):
     """The files of the bundle of a source, by their paths, without its manifest, which tells where
     they are from, and without the comment that `merges.txt` begins with."""
-    recipe = load({"model": str(folder / "small.toml"), "source": str(source)})
-    store = Store(folder / "cache")
-    record = Builder(plan(recipe), store).make_all("bundle")
-    place = folder / f"bundle of {source.name}"
-    store.checkout(record, place)
+    place = Steps(load({"model": str(folder / "small.toml"), "source": str(source)}),
+                  folder)["bundle"]
     found = {p.relative_to(place).as_posix(): p.read_bytes()
              for p in place.rglob("*") if p.is_file()}
     del found["manifest.json"]

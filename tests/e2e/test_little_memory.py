@@ -57,6 +57,7 @@ def small_group():
     group.rmdir()
 
 
+@pytest.mark.slow
 def test_a_step_that_the_system_kills_says_what_it_held(project, small_group):
     project.doit("trace:vae_decoder", "lower=here")
     words = project.command("lower:vae_decoder", "target=iOS17", "ram=4G")

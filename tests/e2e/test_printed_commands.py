@@ -11,7 +11,8 @@ from tests.pages import printed
 
 BUNDLES = {"BUNDLE", "Resources", "bundles/tiny-emoji", "bundles/dreamy", "bundles/mine"}
 """Folders of finished bundles, in whose place the built one is used."""
-ELSEWHERE = ("remote=", "model=", "source=", "hub:", "variant=", "control=", "model_original")
+ELSEWHERE = ("remote=", "model=", "source=", "hub:", "variant=", "control=", "model_original",
+             "size=")
 """Prefixes of words for things that this project does not have; they have their own tests."""
 READ = {"contract", "doctor", "du", "find", "gc", "generate", "history", "info", "list", "recipes",
         "verify", "weight", "why"}
