@@ -1,5 +1,6 @@
 """The store: whole artifacts or none, once each."""
 
+import codecs
 import errno
 import json
 import multiprocessing
@@ -167,8 +168,10 @@ def test_what_a_kill_left_in_a_workspace_goes_though_nothing_has_to_run(store):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become others")
-def test_users_of_one_group_work_in_each_others_store():
+def test_users_of_one_group_work_in_each_others_store(monkeypatch):
     """The folder is the group's (2775), and they work with umask 002."""
+    monkeypatch.setattr(tempfile, "tempdir", None)  # the system's: pytest's is for one user
+    codecs.lookup("utf-8-sig")  # its module may be root's alone, as all of Python here
     group, first, second = 54321, 54322, 54323
 
     def work(user, name, other):
