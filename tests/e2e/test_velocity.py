@@ -2,6 +2,7 @@
 that know neither: the picture is that of diffusers, which knows both.
 """
 
+import json
 from dataclasses import replace
 
 import diffusers
@@ -10,13 +11,12 @@ import pytest
 import torch
 from transformers import CLIPTokenizer
 
+from sdbuild.bundle.contract import require
 from sdbuild.bundle.manifest import load_bundle
-from sdbuild.engine.build import Builder
-from sdbuild.engine.plan import plan
 from sdbuild.recipe.recipe import load
 from sdbuild.runtime import predictor
 from sdbuild.runtime.pipeline import Pipeline
-from sdbuild.store import Store
+from tests.inprocess import Steps
 from tests.tiny_checkpoints import write_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -41,13 +41,8 @@ def folder(tmp_path_factory):
 
 def build(folder, **words):
     """The bundle of the checkpoint, and what was said of it."""
-    recipe = load({"model": str(folder / "like-sd-2-1.toml"), **words})
-    store = Store(folder / "cache")
-    record = Builder(plan(recipe), store).make_all("bundle")
-    place = folder / recipe.variant
-    if not place.exists():
-        store.checkout(record, place)
-    return load_bundle(place), record.facts["warnings"]
+    made = Steps(load({"model": str(folder / "like-sd-2-1.toml"), **words}), folder)["bundle"]
+    return load_bundle(made), [str(each) for each in require(made)]
 
 
 def drawn(bundle, scheduler="ddim", guidance=GUIDANCE):
@@ -149,7 +144,8 @@ def test_a_batch_of_one_draws_it_too(folder, guidance):
 
     made = drawn(bundle, guidance=guidance)
 
-    assert bundle.folder.name.startswith("like-sd-2-1-72x64-original-fp16-batch1-2chunks")
+    [ports] = json.loads((bundle.folder / "UnetChunk1.mlmodelc" / "metadata.json").read_text())
+    assert json.loads(ports["inputSchema"][0]["shape"])[0] == 1
     assert psnr_db(made, by_diffusers(folder, guidance=guidance)) > 35
 
 
