@@ -38,6 +38,7 @@ def test_another_budget_costs_palettes_only_and_a_bit_recipe_no_calibration(proj
     for budget in ("quant=3.0", "size_mb=1.5", "quality=30.0dB"):
         assert project.ran("build", budget, *words) == AFTER | {"bundle"}
         assert budget in command(project.bundle)
+        assert project.ran(*command(project.bundle)[1:], *words) == set()
         sizes[budget] = size(project.bundle)
     assert sizes["quant=3.0"] < sizes["4.0"]
     assert sizes["size_mb=1.5"] <= 1_500_000
@@ -46,6 +47,7 @@ def test_another_budget_costs_palettes_only_and_a_bit_recipe_no_calibration(proj
     recipe.write_text(json.dumps(bits), "utf-8")
     assert project.ran("build", f"bits={recipe}", "palettize=unet") == AFTER | {"bundle"}
     assert f"bits={project.bundle / 'manifest.json'}" in command(project.bundle)
+    assert project.ran(*command(project.bundle)[1:], "palettize=unet") == set()
     assert abs(size(project.bundle) - sizes["4.0"]) < 1000
 
 

@@ -96,9 +96,11 @@ def _command(bundle: Bundle, manifest: Fields) -> str:
     unet = bundle.models.get("unet", ())
     words: dict[str, object] = {
         "model": bundle.name, "size": f"{bundle.width_px}x{bundle.height_px}",
-        "attention": bundle.attention, "quant": nbits or "none", "chunk": len(unet) or 1,
+        "attention": bundle.attention, "chunk": len(unet) or 1,
         "target": manifest.text("target", default="iOS16"),
     }
+    if nbits or not budgets:  # quant=none would leave a budget without weights
+        words["quant"] = nbits or "none"
     for budget in budgets.values():
         words |= _words_of(budget, bundle)
     return shlex.join(["sdbuild", "build", *(f"{k}={v}" for k, v in words.items())])
