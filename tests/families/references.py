@@ -8,9 +8,13 @@ import transformers
 from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 
 from sdbuild.base.filenames import contents
+from sdbuild.families import FAMILIES
 from sdbuild.runtime.predictor import load
 
 START, END = 49406, 49407
+SD3_SIZE = 192, 128
+"""The width and height of pictures of Stable Diffusion 3: no square."""
+SD3_COMPONENTS = [component.name for component in FAMILIES["sd3"].components]
 
 
 def psnr(found, wanted):
