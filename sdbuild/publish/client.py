@@ -47,7 +47,7 @@ class Repository:
 
     @property
     def exists(self) -> bool:
-        """Whether it is there and visible to this user."""
+        """Whether the repository exists and this user may read it."""
         return self.commit is not None
 
     @property

@@ -93,8 +93,7 @@ class Packaging:
 
     @property
     def is_lowered_once(self) -> bool:
-        """Whether a program is lowered for all checkpoints of an architecture, here or as it
-        ships with sdbuild."""
+        """Whether one lowered program serves all checkpoints of an architecture."""
         return self.lower in ("once", "here")
 
     def check_allotted(self, components: Collection[Component], sizes: int) -> None:

@@ -142,13 +142,18 @@ def named_path(value: Any) -> str:
     return check_path(_filled(value))
 
 
+def _parts(value: Any, form: str) -> list[Any]:
+    """Returns the parts of a text with commas between them, or of a list, each of a form."""
+    found = value.split(",") if isinstance(value, str) else value
+    if not isinstance(found, list) or not found:
+        raise ValueError(f"{form}, several with commas between them")
+    return found
+
+
 def loras(value: Any) -> tuple[tuple[str, float], ...]:
     """Files with strengths, from `a.safetensors:0.8,b.safetensors`, or a list of such."""
-    parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, list) or not parts:
-        raise ValueError("FILE:STRENGTH, several with commas between them")
     found = []
-    for part in parts:
+    for part in _parts(value, "FILE:STRENGTH"):
         place, colon, strength = _filled(part).strip().rpartition(":")
         try:
             found.append((_filled(place), number(-100, 100)(strength)))
@@ -162,11 +167,8 @@ def loras(value: Any) -> tuple[tuple[str, float], ...]:
 def embeddings(value: Any) -> tuple[tuple[str, str], ...]:
     """Files with words, from `a.safetensors:mystyle,b.safetensors`, or a list of such; a word is
     empty where none is given."""
-    parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, list) or not parts:
-        raise ValueError("FILE:WORD, several with commas between them")
     found = []
-    for part in parts:
+    for part in _parts(value, "FILE:WORD"):
         place, _, word = _filled(part).strip().rpartition(":")
         if not place or "/" in word or "." in word:
             place, word = part.strip(), ""

@@ -39,7 +39,7 @@ class Embed(ComponentStage):
     gives = "checkpoint"
 
     def applies(self, recipe: Recipe, component: Component) -> bool:
-        """Whether there are embeddings, and it is a text encoder or the tokenizer."""
+        """Whether embeddings are given, for a text encoder or the tokenizer."""
         return bool(recipe.sources.embeddings) and (
             component.takes("embedding") or component.name == _RESOURCES)
 

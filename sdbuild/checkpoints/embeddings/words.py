@@ -68,7 +68,7 @@ class Words:
         """Adds a word; for each vector after the first, one like it with another letter at its end.
 
         Raises:
-            SourceError: the word cannot be told from others, or no tokens are left.
+            SourceError: the word does not fit, or no tokens are left.
         """
         if not (word.isascii() and word.isalpha() and word.islower()):
             raise SourceError(f"the word {word!r}: expected letters from a to z alone, since some "
