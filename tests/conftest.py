@@ -1,11 +1,14 @@
 """Fixtures and options for every folder of tests."""
 
+import gc
 import os
 import signal
 import tempfile
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.project import PLAIN
 
 # A job in the background of a shell ignores Ctrl-C, and so do its children: those of tests shall
 # not.
@@ -21,7 +24,8 @@ def pytest_addoption(parser):
     parser.addoption("--simulate-mac", action="store_true", help="let our code take this machine "
                      "for a Mac with the Command Line Tools (docs/decisions/0028-macs.md)")
     parser.addoption("--every", type=int, metavar="K",
-                     help="let the tests of faults try every K-th place: 1 with --accept, else few")
+                     help="let the tests of faults try every K-th place, 1 with --accept, else "
+                     "few, and those of mutated documents every K-th input, else every tenth")
 
 
 def pytest_configure(config):
@@ -29,6 +33,13 @@ def pytest_configure(config):
         from tests.simulated_mac.sitecustomize import pretend
 
         pretend()
+
+
+def pytest_collection_finish():
+    """Lets garbage collection pass over what is there for good: torch, coremltools and thousands of
+    tests. Each whole collection took a second, and coremltools has one in each conversion."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,6 +59,23 @@ def mac_for_processes(request):
             patch.setenv("PATH", str(MAC / "bin"), prepend=os.pathsep)
             patch.setenv("PYTHONPATH", str(MAC), prepend=os.pathsep)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def steps_are_forked(mac_for_processes):
+    """Lets the steps of all commands be forked from one process, for torch takes seconds to
+    import; see `PLAIN`."""
+    from sdbuild.engine.forks import SHARED, Forks
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in PLAIN.items():
+            patch.setenv(name, value)
+        forks = Forks(idle_s=3600)
+        address = forks.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SHARED, address.hex())
+        yield
+    forks.close()
 
 
 @pytest.fixture(scope="session")

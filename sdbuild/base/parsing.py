@@ -224,14 +224,16 @@ def _check(
     while level:
         if depth > DEEPEST:
             raise error(f"{where}: nested more than {DEEPEST} levels deep")
+        texts = [value for value in level if isinstance(value, str)]
+        if unwanted.search("".join(texts)):  # a vocabulary has 50,000
+            for text in texts:
+                _check_text(text, where, error, unwanted)
         for value in level:
-            if isinstance(value, str):
-                _check_text(value, where, error, unwanted)
-            elif isinstance(value, dict):
-                for name, one in value.items():  # those with a name, before they lose it
-                    if isinstance(one, float):
-                        _check_scalar(one, f"{where}: {shown(name)}", error, has_infinities)
-            elif not isinstance(value, list):
+            if isinstance(value, dict):
+                if float in set(map(type, value.values())):
+                    _check_named(value, where, error, has_infinities)
+            elif not isinstance(value, (str, list)) and not (
+                    type(value) is int and -_LARGEST_INTEGER < value < _LARGEST_INTEGER):
                 _check_scalar(value, where, error, has_infinities)
         level = [part for value in level for part in _inner(value)]
         depth += 1
@@ -241,6 +243,15 @@ def _inner(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return chain(value, value.values())
     return value if isinstance(value, list) else ()
+
+
+def _check_named(
+    fields: Mapping[str, Any], where: str, error: Error, has_infinities: bool
+) -> None:
+    """Checks the numbers that have a name, before they lose it."""
+    for name, value in fields.items():
+        if isinstance(value, float):
+            _check_scalar(value, f"{where}: {shown(name)}", error, has_infinities)
 
 
 def _check_scalar(value: Any, where: str, error: Error, has_infinities: bool) -> None:

@@ -9,13 +9,33 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from doit.cmd_base import ModuleTaskLoader
+from doit.dependency import JSONCodec
 from doit.doit_cmd import DoitMain
 
 from sdbuild.base.errors import RecipeError
-from sdbuild.base.parsing import shown
+from sdbuild.base.garbage import skip_last_collection
+from sdbuild.base.parsing import Malformed, json_object, shown
 from sdbuild.cli.reporter import Collector, Reporter
 from sdbuild.cli.tasks import load, variables
 from sdbuild.recipe.settings import database
+
+skip_last_collection()
+
+
+class _Codec(JSONCodec):
+    """Decodes doit's database, which only stores what `doit ignore` was told.
+
+    A truncated file, which another process is still writing or was killed while writing, counts as
+    empty.
+    """
+
+    def decode(self, data: str) -> dict[str, Any]:
+        """Returns what is known of each task, by its name."""
+        try:
+            found = json_object(data, "doit's database", Malformed)
+        except Malformed:
+            return {}
+        return {task: known for task, known in found.items() if isinstance(known, dict)}
 
 
 def _config(reporter: type[Collector] | Collector = Reporter) -> dict[str, Any]:
@@ -23,6 +43,7 @@ def _config(reporter: type[Collector] | Collector = Reporter) -> dict[str, Any]:
         "default_tasks": ["build"],
         "reporter": reporter,
         "backend": "json",
+        "codec_cls": _Codec,
         "dep_file": str(database()),
         "verbosity": 1,
         "par_type": "thread",  # of `-n`, also where doit reads no pyproject.toml of ours

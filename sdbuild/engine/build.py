@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import platform
 import time
@@ -15,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
-from sdbuild.base.digest import Digest, Key, digest
+from sdbuild.base.digest import Key, digest
 from sdbuild.base.errors import (
     CorruptArtifact,
     MissingArtifact,
@@ -26,19 +25,25 @@ from sdbuild.base.errors import (
 from sdbuild.base.machine import usable_bytes
 from sdbuild.base.units import several
 from sdbuild.engine.cost import Costs, Known
+from sdbuild.engine.job import OtherInput, job_of
 from sdbuild.engine.memory_budget import Ram, refuse_too_large
 from sdbuild.engine.plan import Plan, plan
 from sdbuild.engine.process import Watch, run_step
 from sdbuild.engine.shipped import expect_same_tools, shipped_for
 from sdbuild.engine.sources import Checkpoints
-from sdbuild.engine.stage import From
+from sdbuild.engine.stage import VIRTUAL
 from sdbuild.engine.step import Step, ingredients
+from sdbuild.engine.virtual import readers_allow_virtual, without_virtual
 from sdbuild.recipe.settings import Settings
-from sdbuild.store import SHIPPED, UNSIGNED, Record, Store, key
+from sdbuild.store import SHIPPED, UNSIGNED, Entry, Record, Store, key
 from sdbuild.store.remote.remote import Remote, remote_at, secret
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
+_ROOMY_BYTES = 4 << 30
+"""With so much memory for steps, a process that they are forked from may stand beside them."""
+_VIRTUAL_FROM_BYTES = 64 << 20
+"""The default least size of virtual files: smaller ones cost less to store than to recompute."""
 Watches = Callable[[str, float | None], AbstractContextManager[Watch | None]]
 """Starts to watch a step while it runs: its name, and the seconds that it will take if known."""
 
@@ -88,6 +93,7 @@ class Builder:
         self.known: Known | None = None
         self.watches: Watches = lambda step, seconds: nullcontext()
         self.uploads: Callable[[Record], bool] = lambda record: True  # else its record alone
+        self.virtual_from_bytes = _VIRTUAL_FROM_BYTES
 
     @classmethod
     def of(cls, found: Settings) -> Builder:
@@ -209,7 +215,7 @@ class Builder:
         """
         for state in self.states(names).values():
             if state.record is None:
-                self.checkpoints.reach(state.step)
+                self.checkpoints.reach(state.step, self.plan.steps)
 
     def refuse_too_large(self, names: list[str]) -> None:
         """Refuses steps that have to run and cannot fit, before anything starts.
@@ -234,11 +240,14 @@ class Builder:
         """Whether the step has a record, so that it need not run."""
         return self.state(name).record is not None
 
-    def make(self, name: str, path: str = "") -> Record:
+    def make(self, name: str, path: str = "", *, is_whole: bool = True) -> Record:
         """Returns the record of a step whose inputs are made, with its content, or one path of
         that.
 
         Runs the step unless it is made already, here or where the remote is.
+
+        Args:
+            is_whole: all its files are stored; if not, some may be virtual (`virtual.py`).
 
         Raises:
             StepError: an input is not made, or the step fails.
@@ -250,23 +259,27 @@ class Builder:
                             hint=f"doit {name} makes it with everything that it needs")
         with self.store.in_use(name):
             self._keep_shipped(states)
-            if not self._is_here(state.record, path):
+            if not self._is_here(state.record, state.step, path, is_whole):
                 try:
-                    return self._make(state, states, path)
-                except _OtherInput:
-                    return self.make_all(name, path)
+                    return self._make(state, states, path, is_whole)
+                except OtherInput:
+                    return self.make_all(name, path, is_whole=is_whole)
             self.store.used(state.record)
             return state.record
 
-    def _make(self, state: State, states: Mapping[str, State], path: str) -> Record:
+    def _make(
+        self, state: State, states: Mapping[str, State], path: str, is_whole: bool
+    ) -> Record:
         with self.store.locked(state.known_key, state.step.name):
             record = self._believed(state.known_key)  # another build may just have made it
-            if self._is_here(record, path) or self._is_fetched(record, path):
+            if self._is_here(record, state.step, path, is_whole) \
+                    or self._is_fetched(record, path):
                 return record
             if record is not None and record.origin == SHIPPED:
                 expect_same_tools(state.step, record)
-            self._tell_flaws(state, path)
-            record = self._run(state, states)
+            if flaws := self.flaws(state, path, is_whole=is_whole):
+                LOG.info("   %-22sruns again: %s", state.step.name, several(flaws))
+            record = self._run(state, states, is_whole)
             if self.remote is not None:
                 self.remote.push(record, is_whole=self.uploads(record))
             return record
@@ -278,11 +291,12 @@ class Builder:
             if record and record.origin == SHIPPED and self.store.find(record.key) is None:
                 self.store.add_remote_record(record)
 
-    def _tell_flaws(self, state: State, path: str) -> None:
-        """Says why a step runs that was made before."""
-        flaws = self.store.flaws(state.known_key, path)
-        if flaws:
-            LOG.info("   %-22sruns again: %s", state.step.name, several(flaws))
+    def flaws(self, state: State, path: str = "", *, is_whole: bool = True) -> list[str]:
+        """Returns the flaws of a step's output, as `Store.flaws` does; unless it `is_whole`, files
+        that may be virtual are ignored."""
+        step = state.step
+        return self.store.flaws(state.known_key, path, lambda file: (
+            is_whole or not step.stage.may_be_virtual(step.params, file)))
 
     def file(self, record: Record, path: str) -> Path:
         """Returns a file of an artifact, to read only; fetched if only the remote has it.
@@ -302,8 +316,13 @@ class Builder:
             replace(record, key=state.known_key, ingredients=state.ingredients)
         )
 
-    def _is_here(self, record: Record | None, path: str) -> TypeGuard[Record]:
-        return record is not None and self.store.has_content(record, path)
+    def _is_here(
+        self, record: Record | None, step: Step, path: str, is_whole: bool
+    ) -> TypeGuard[Record]:
+        if record is None:
+            return False
+        stored = record if is_whole else without_virtual(step, record)
+        return self.store.has_content(stored, path)
 
     def _is_fetched(self, record: Record | None, path: str) -> TypeGuard[Record]:
         if record is None:
@@ -312,40 +331,56 @@ class Builder:
             return True
         return self.remote is not None and self.remote.fetch(record, path)
 
-    def make_all(self, name: str, path: str = "") -> Record:
-        """Returns the record of a step, after making everything that it is made from."""
+    def make_all(self, name: str, path: str = "", *, is_whole: bool = True) -> Record:
+        """Returns the record of a step, after making everything that it is made from; `is_whole`
+        is that of `make`."""
         *before, last = self.plan.needed_by(name)
         for step in before:
             if not self.is_made(step.name):
-                self.make(step.name)
-        return self.make(last.name, path)
+                self.make(step.name, is_whole=False)
+        return self.make(last.name, path, is_whole=is_whole)
 
-    def deliver(self, name: str, use: Callable[[Record], T], path: str = "") -> T:
-        """Makes a step and whatever it needs, and gives its artifact away, or one path of it.
+    def deliver(
+        self, name: str, use: Callable[[Record], T], path: str = "", *, is_whole: bool = True
+    ) -> T:
+        """Makes a step and whatever it needs, and gives its artifact away, or one path of it;
+        `is_whole` is that of `make`.
 
         Content that turns out to be missing or damaged is made anew, once.
         """
         with self.store.in_use(name):
             try:
-                return use(self.make_all(name, path))
+                return use(self.make_all(name, path, is_whole=is_whole))
             except (MissingArtifact, CorruptArtifact):
-                return use(self.make_all(name, path))
+                return use(self.make_all(name, path, is_whole=is_whole))
 
-    def _run(self, state: State, states: Mapping[str, State]) -> Record:
+    def reads_virtual(self, step: Step, name: str, record: Record | None) -> bool:
+        """Whether the input `name` of a step has virtual files now, and the step reads these."""
+        maker = self.plan.steps[step.inputs[name].step]
+        return (
+            name in step.stage.reads_virtual and self.remote is None and record is not None
+            and without_virtual(maker, record) != record and not self.store.has_content(record)
+        )
+
+    def _run(self, state: State, states: Mapping[str, State], is_whole: bool) -> Record:
         step, made = state.step, state.known_key
         with self.store.workspace(made) as work:
-            job = self._job(state, states, work)
+            job = job_of(self, state, states, work)
             cost = self.costs.expected(step.name)
             refuse_too_large(step, cost, self.ram.limit)
             with (self.ram.reserved(step.name, cost) as memory,
                   self.watches(step.name, cost.seconds) as watch):
                 started = time.monotonic()
                 job["resources"] = {"memory_bytes": memory}
-                facts, peak = run_step(step.kind, job, work, watch)
+                if not is_whole and self.remote is None and readers_allow_virtual(step, self.plan):
+                    job["resources"]["virtual_from_bytes"] = self.virtual_from_bytes
+                facts, peak = run_step(step.kind, job, work, watch,
+                                       is_forked=self.ram.limit >= _ROOMY_BYTES)
                 seconds = time.monotonic() - started
             if not self.checkpoints.is_unchanged(step, state.ingredients["source"]):
                 raise SourceError(f"{step.name}: the checkpoint changed while it was read, or is "
                                   "another one than on the machine that planned the step")
+            virtual = [Entry(path, *found) for path, found in facts.pop(VIRTUAL, {}).items()]
             return self.store.put(work / "out", Record(
                 key=made,
                 step=step.name,
@@ -356,34 +391,4 @@ class Builder:
                 made_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 host=platform.node(),
                 facts=facts | dict(step.facts),
-            ))
-
-    def _laid_out(self, source: From, place: Path, expected: Digest) -> Path:
-        """Lays an input out, which must be the one that the step's key is of."""
-        def use(record: Record) -> Path:
-            if record.digest(source.path) != expected:
-                raise _OtherInput
-            return self.store.checkout(record, place, source.path)
-
-        return self.deliver(source.step, use, source.path)
-
-    def _job(self, state: State, states: Mapping[str, State], work: Path) -> dict[str, Any]:
-        """Lays out the step's inputs in its workspace and says where everything is."""
-        step = state.step
-        inputs = {
-            name: str(self._laid_out(source, work / "in" / name, state.ingredients["inputs"][name]))
-            for name, source in step.inputs.items()
-        }
-        if step.stage.needs_provenance:
-            path = work / "in" / "provenance"
-            path.write_text(json.dumps(self.provenance(step, states)), "utf-8")
-            inputs["provenance"] = str(path)
-        (work / "out").mkdir()
-        return {
-            "params": dict(step.params), "inputs": inputs, "output": str(work / "out"),
-            **self.checkpoints.job(step),
-        }
-
-
-class _OtherInput(Exception):
-    """An input that had to be made again is not what its record said: the keys after it change."""
+            ), virtual)

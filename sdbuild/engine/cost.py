@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf, prod
 from pathlib import Path
@@ -198,8 +198,14 @@ class Costs:
         """Returns the size of a download's network; nothing if it is not known yet."""
         name = _of_checkpoint(step)
         if name not in self._known.sizes:
-            self._known.sizes[name] = _size(*self._weights(step))
+            self._known.sizes[name] = _size(*self._weights(step), self._streamed(step))
         return self._known.sizes[name]
+
+    def _streamed(self, step: Step) -> Collection[str]:
+        """Returns the names of tensors that are read a part at a time, so that no step holds them
+        whole."""
+        return next((component.derived for component in self._plan.recipe.components
+                     if component.label == step.component), ())
 
     def _weights(self, step: Step) -> tuple[list[Path], Sequence[str]]:
         """Files of this machine with the network's tensors, and how their names begin there."""
@@ -226,7 +232,9 @@ def _architecture(record: Record) -> str | None:
     return record.digest(ARCHITECTURE) if record.part(ARCHITECTURE) else None
 
 
-def _size(files: Iterable[Path], prefixes: Sequence[str]) -> NetworkSize:
+def _size(
+    files: Iterable[Path], prefixes: Sequence[str], streamed: Collection[str]
+) -> NetworkSize:
     """Returns the size of a network, from the headers of its safetensors files."""
     counts = [0]
     for path in files:
@@ -237,6 +245,6 @@ def _size(files: Iterable[Path], prefixes: Sequence[str]) -> NetworkSize:
                                      most_bytes=_LARGEST_HEADER, has_controls=True)
             counts += [
                 prod(entry["shape"]) for name, entry in header.items()
-                if name.startswith(tuple(prefixes)) and name != "__metadata__"
+                if name.startswith(tuple(prefixes)) and name not in ("__metadata__", *streamed)
             ]
     return NetworkSize(all=sum(counts), largest=max(counts), tensors=len(counts) - 1)

@@ -19,14 +19,14 @@ from typing import Any
 
 from sdbuild.base import errors
 from sdbuild.base.errors import OutOfMemory, SDBuildError, StepError
-from sdbuild.base.machine import PATIENT, wait
-from sdbuild.base.parsing import Malformed, json_file
+from sdbuild.base.machine import wait
+from sdbuild.base.parsing import Malformed, json_file, json_object
 from sdbuild.base.progress import Channel, Progress
 from sdbuild.base.units import size
+from sdbuild.engine.forks import environment, forked
 from sdbuild.engine.memory_budget import hint
 from sdbuild.engine.stage import Job
-from sdbuild.recipe.project import IMPORT_ROOT
-from sdbuild.store.disk import file_error
+from sdbuild.store.disk import file_error, read_file
 
 _JOB = "job.json"
 _RESULT = "result.json"
@@ -42,12 +42,15 @@ its process held so far, in bytes."""
 
 
 def run_step(
-    kind: str, job: Mapping[str, Any], work: Path, watch: Watch | None = None
+    kind: str, job: Mapping[str, Any], work: Path, watch: Watch | None = None, *,
+    is_forked: bool = False,
 ) -> tuple[dict[str, Any], int]:
     """Runs a stage in a process of its own; its facts, and the most memory it held, in bytes.
 
     Args:
         watch: is called many times a second, in a thread of its own.
+        is_forked: the process may be forked from one that has imported the stage's tools, which
+            saves seconds and holds some hundred megabytes.
 
     Raises:
         SDBuildError: what the stage raised; OutOfMemory if its process was killed; StepError if it
@@ -55,27 +58,50 @@ def run_step(
     """
     (work / _JOB).write_text(json.dumps(job), "utf-8")
     with (work / "log").open("wb") as log, Channel() as channel:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "sdbuild.steps", kind, str(work), str(channel.writer)],
-            stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=(channel.writer,),
-            env=os.environ | PATIENT | {"PYTHONPATH": os.pathsep.join(_module_folders())},
-        )
-        try:
-            process.returncode, peak = wait(
-                process.pid, (lambda held: watch(channel.read(), held)) if watch else None)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            if process.stdin is not None:
-                process.stdin.close()
+        place = work, channel.writer, log.fileno()
+        process = (forked(kind, job["params"], *place) if is_forked else None) \
+            or _Started(kind, *place)
+        with process:
+            code, peak = wait(
+                process.pid, (lambda held: watch(channel.read(), held)) if watch else None,
+                process.end)
     result = _read_result(work / _RESULT)
     if "error" in result:
         raise _raised(result["error"])
-    if process.returncode != 0 or "facts" not in result:
-        raise _died(kind, process.returncode, peak, job["params"], work / "log")
+    if code != 0 or "facts" not in result:
+        raise _died(kind, code, peak, job["params"], work / "log")
     return result["facts"], peak
+
+
+class _Started:
+    """The process of a step with a Python of its own.
+
+    Left before its end, it is killed.
+    """
+
+    def __init__(self, kind: str, work: Path, writer: int, log: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "sdbuild.steps", kind, str(work), str(writer)],
+            stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=(writer,),
+            env=environment(),
+        )
+        self.pid = self._process.pid
+
+    def __enter__(self) -> _Started:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def end(self) -> tuple[int, int]:
+        """Waits for it; its status, and the most memory it had resident, as `os.wait4` says it."""
+        _, status, usage = os.wait4(self.pid, 0)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        return status, usage.ru_maxrss
 
 
 def read_job(work: Path) -> Job:
@@ -86,8 +112,16 @@ def read_job(work: Path) -> Job:
     """
     found = json_file(work / _JOB, StepError, most_bytes=_LARGEST_BYTES,
                       has_infinities=True, has_controls=True)
-    inputs = {name: Path(path) for name, path in found["inputs"].items()}
-    return Job(**found | {"inputs": inputs, "output": Path(found["output"])})
+    return _job(found)
+
+
+def _job(found: Mapping[str, Any]) -> Job:
+    return Job(**{
+        **found,
+        "inputs": {name: Path(path) for name, path in found["inputs"].items()},
+        "output": Path(found["output"]),
+        "virtual": {name: _job(made) for name, made in found.get("virtual", {}).items()},
+    })
 
 
 def write_result(work: Path, result: Mapping[str, Any]) -> None:
@@ -97,19 +131,19 @@ def write_result(work: Path, result: Mapping[str, Any]) -> None:
     (work / _RESULT).write_bytes(text)
 
 
-def _module_folders() -> list[str]:
-    """Returns where a step's process finds modules: this package, and what is found from here;
-    never the current folder, which may be anybody's."""
-    own = str(IMPORT_ROOT)
-    return [own, *(folder for folder in sys.path if folder not in ("", own))]
-
-
 def _read_result(path: Path) -> dict[str, Any]:
+    """Returns what a process wrote at its end; nothing if it died before, or while it wrote.
+
+    Raises:
+        StoreError: it cannot be read now, which says nothing of the process.
+    """
     try:
-        return json_file(path, Malformed, most_bytes=_LARGEST_BYTES,
-                         has_infinities=True, has_controls=True)
-    except Malformed:  # it died before, or while it wrote
+        return json_object(read_file(path), path.name, Malformed, most_bytes=_LARGEST_BYTES,
+                           has_infinities=True, has_controls=True)
+    except (FileNotFoundError, Malformed):
         return {}
+    except OSError as error:
+        raise file_error(error, path) from error
 
 
 def _raised(error: Mapping[str, Any]) -> SDBuildError:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from sdbuild.base.errors import SourceError, Unreachable
 from sdbuild.checkpoints import (
+    RESOURCES,
     Checkpoint,
     combine_errors,
     is_hub,
@@ -17,7 +19,7 @@ from sdbuild.checkpoints import (
     open_checkpoint,
 )
 from sdbuild.checkpoints.beside import Beside
-from sdbuild.checkpoints.files import Files
+from sdbuild.checkpoints.files import EMBEDDINGS, Files
 from sdbuild.checkpoints.packages import expect_packages
 from sdbuild.engine.stage import FINISHED
 from sdbuild.engine.step import Step
@@ -84,15 +86,19 @@ class Checkpoints:
                               hint="see that it can be read, then try again") from error
         return found
 
-    def reach(self, step: Step) -> None:
+    def reach(self, step: Step, steps: Mapping[str, Step]) -> None:
         """Makes sure that the step can read what it needs, at any place that it may read from,
-        and that it is of networks that can be built.
+        that it is of networks that can be built, and that embeddings fit the one they are for.
 
+        Args:
+            steps: all of the plan, by name.
         Raises:
-            SourceError: it cannot.
+            SourceError: it cannot, or is not.
         """
         if step.source is None or not step.locked:
             self._check(step)
+            if EMBEDDINGS in step.reads:
+                self._check_embeddings(step, steps)
             return
         problems = []
         for place in step.source.places:
@@ -112,6 +118,33 @@ class Checkpoints:
         elif found is not None and FINISHED not in step.params:
             with named(found.place, step.source.config if step.source else ""):
                 normalize.check(found, step.reads, step.params)
+
+    def _check_embeddings(self, step: Step, steps: Mapping[str, Step]) -> None:
+        """Makes sure that embeddings fit what they are written into. Where that cannot be had, it
+        is said of the step that reads it."""
+        from sdbuild.checkpoints.embeddings.added import added, words_in
+        from sdbuild.checkpoints.embeddings.embedding import expect_widths
+
+        base = steps[step.inputs["checkpoint"].step]
+        while base.source is None or base.source.are_files:
+            base = steps[base.inputs["checkpoint"].step]
+        try:
+            found = self.resolve(base.source)
+            assert not isinstance(found, Files)
+            if RESOURCES in base.reads:
+                words = words_in(found.resources())
+            else:
+                width = normalize.architecture_of(found, base.reads, base.params)["config"].get(
+                    "hidden_size")
+        except (SourceError, OSError):
+            return
+        places = self.job(step)["places"]
+        if RESOURCES in base.reads:
+            for _ in added(places, step.params["words"], words):
+                pass
+        elif type(width) is int:
+            for place in places:
+                expect_widths(Path(place), step.params["component"], width)
 
     def resolve(self, source: Source) -> Checkpoint | Files:
         """Returns the checkpoint at the first of the source's places that has one, or all its

@@ -42,6 +42,9 @@ STAGES = (
 FINISHED = "package"
 """The parameter of a step that reads finished packages: what the model is called."""
 
+VIRTUAL = "virtual"
+"""The key of a step's facts that holds its virtual files: digest and size in bytes, by path."""
+
 
 @dataclass(frozen=True, slots=True)
 class From:
@@ -89,16 +92,18 @@ class NetworkSize:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """An estimate in bytes: a base, and so many for each element of the network's tensors, and
-    for each of the largest one's."""
+    """An estimate in bytes: a base, plus so many for each element of all tensors, for each element
+    of the largest tensor, and for each tensor (their number grows with that of operations)."""
 
     base: int
     each: float = 0.0
     largest: float = 0.0
+    tensor: float = 0.0
 
     def at(self, size: NetworkSize) -> int:
         """Returns the bytes for a network of this size."""
-        return int(self.base + self.each * size.all + self.largest * size.largest)
+        return int(self.base + self.each * size.all + self.largest * size.largest
+                   + self.tensor * size.tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,9 @@ class Job:
     which a network alone is used with, `config` the folder that says what a single file does not,
     `facts` what is known of them, `reads` the parts, and `locked` the digests that its output must
     have, if any.
-    `resources` are what it may use, which never changes its bytes: `memory_bytes`.
+    `resources` never change its bytes: `memory_bytes` is the memory that it may use,
+    `virtual_from_bytes` the least size of files that it may leave virtual, if it may.
+    `virtual` holds, by the name of an input with virtual files, the job that made that input.
     """
 
     params: Mapping[str, Any]
@@ -136,6 +143,7 @@ class Job:
     reads: Sequence[str] = ()
     locked: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, int] = field(default_factory=dict)
+    virtual: Mapping[str, Job] = field(default_factory=dict)
 
 
 class Stage(ABC):
@@ -149,6 +157,7 @@ class Stage(ABC):
         time: the duration of a step.
         tools: the packages whose version may change its bytes.
         holds_one_network: it loads the networks that it reads one at a time.
+        reads_virtual: the names of inputs that may have virtual files.
         needs_provenance: it also gets the history of its inputs, as `provenance`.
     """
 
@@ -159,6 +168,7 @@ class Stage(ABC):
     time: Time
     tools: tuple[str, ...] = ()
     holds_one_network = False
+    reads_virtual: tuple[str, ...] = ()
     needs_provenance = False
 
     def memory_of(self, params: Mapping[str, Any]) -> Memory:
@@ -172,6 +182,11 @@ class Stage(ABC):
     def tools_of(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns the tools of a step with these parameters."""
         return self.tools
+
+    def may_be_virtual(self, params: Mapping[str, Any], path: str) -> bool:
+        """Whether the file at `path` of the artifact can be computed from the step's inputs, so
+        that it need not be stored."""
+        return False
 
     def other_tools(self, params: Mapping[str, Any]) -> Mapping[str, str]:
         """Returns the versions of tools that are no packages.

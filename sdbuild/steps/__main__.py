@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sdbuild.base.errors import OutOfMemory, SDBuildError
+from sdbuild.base.garbage import leave
 from sdbuild.base.progress import listening, sender
 from sdbuild.base.versions import NETWORKS, package_missing
 from sdbuild.engine.memory_budget import hint
@@ -79,4 +80,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))
+    leave(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))

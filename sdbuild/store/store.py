@@ -3,8 +3,7 @@
     records/<2>/<key>.json   what a step was made of and what came out; small, always kept
     objects/<2>/<digest>     the bytes of a file, read-only, once for every place that uses it
     roots/<digest>.json      where a bundle was put (`roots.py`)
-    gone.json                digests of files that were given up, or are only in a shared store, so
-                             that nobody misses them
+    gone.json                digests of files that are absent on purpose (`absent.py`)
     work/<key>-<n>/          where a step works; left behind only by a kill
     locks/<key>              held while a step with this key runs
     locks/store              held by builds together, and alone by who takes content away
@@ -22,19 +21,18 @@ leaves either the whole artifact or none.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sdbuild.base.digest import Digest, Key, digest_file
 from sdbuild.base.errors import CorruptArtifact, MissingArtifact
 from sdbuild.base.filenames import normalized
-from sdbuild.base.parsing import Malformed, json_value
+from sdbuild.store import absent
 from sdbuild.store.disk import (
     drop,
     file_error,
@@ -137,14 +135,20 @@ class Store:
 
     # content
 
-    def put(self, folder: Path, record: Record) -> Record:
+    def put(self, folder: Path, record: Record, virtual: Sequence[Entry] = ()) -> Record:
         """Takes the files of `folder` in and then writes the record with their tree.
+
+        Args:
+            virtual: files of the artifact that are not in `folder` and not stored.
 
         Raises:
             StoreError: the file system does not take them (full, read-only), or names collide.
         """
         with guarded(self.root):
             tree = tuple(self._ingest(path, folder) for path in files(folder))
+            if virtual:
+                self._note_absent({entry.digest for entry in virtual})
+                tree = tuple(sorted((*tree, *virtual), key=lambda e: PurePosixPath(e.path)))
         refuse_collision(record.step, [entry.path for entry in tree])
         whole = replace(record, tree=tree)
         self.keep(whole)
@@ -231,9 +235,11 @@ class Store:
         distinct = {e.digest: e for e in record.part(path)}.values()
         return [e for e in distinct if not is_intact(self.object(e.digest), e)]
 
-    def flaws(self, key: Key, path: str = "") -> list[str]:
+    def flaws(
+        self, key: Key, path: str = "", counts: Callable[[str], bool] = lambda path: True
+    ) -> list[str]:
         """Returns what is wrong with what was made under a key, or with one path of it: its record,
-        or its files, each in words; nothing if it is whole, or was never made.
+        or its files that count, each in words; nothing if it is whole, or was never made.
 
         Raises:
             StoreError: it cannot be read now, which says nothing of it.
@@ -241,7 +247,8 @@ class Store:
         record = self.find(key)
         if record is None:
             return ["its record is damaged"] if self._record_path(key).exists() else []
-        return [f"{entry.path} {self._flaw(entry)}" for entry in self.missing(record, path)]
+        return [f"{entry.path} {self._flaw(entry)}" for entry in self.missing(record, path)
+                if counts(entry.path)]
 
     def _flaw(self, entry: Entry) -> str:
         path = self.object(entry.digest)
@@ -272,23 +279,13 @@ class Store:
     def _note_absent(self, digests: set[Digest], *, are_going: bool = False) -> None:
         """Adds digests to those that nobody misses: of files that are going, or are not here."""
         with self.locked("gone", "note files"):
-            before = self.evicted()
-            absent = {d for d in before | digests if not self.object(d).exists()}
-            after = absent | digests if are_going else absent
-            if after != before:
-                write_file(self.root / "gone.json", json.dumps(sorted(after), indent=0).encode())
+            absent.note(self.root / "gone.json", digests, lambda d: self.object(d).exists(),
+                        are_going=are_going)
 
     def evicted(self) -> set[Digest]:
         """Returns the digests of files that were removed on purpose, or never were here; StoreError
         if that cannot be read now."""
-        try:
-            content = read_file(self.root / "gone.json")
-            found = json_value(content, "gone.json", Malformed, most_bytes=256 << 20)
-            return {digest for digest in found if is_digest(digest)}
-        except (FileNotFoundError, ValueError, TypeError):
-            return set()
-        except OSError as error:
-            raise file_error(error, self.root / "gone.json") from error
+        return absent.read(self.root / "gone.json")
 
     def verify(self, record: Record, path: str = "") -> None:
         """Reads the files of the artifact, or of one path of it; drops those that are damaged.

@@ -16,6 +16,7 @@ from sdbuild.engine.stage import NetworkSize, stage
 from sdbuild.recipe.project import BUILT_IN
 from sdbuild.recipe.recipe import load
 from sdbuild.store import Record, Store
+from tests.tiny_checkpoints import write_checkpoint
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -252,10 +253,59 @@ def test_a_record_that_does_not_say_what_it_was_made_of_tells_no_cost(tmp_path):
     assert (found.is_measured, found.is_estimate) == (False, True)
 
 
-@pytest.mark.parametrize("name, base", [("originals", 1e9), ("pictures", 2e9)])
-def test_what_draws_needs_memory_for_the_largest_network_alone(tmp_path, name, base):
-    largest = max(
-        sum(tensor.size for tensor in load_file(path).values())
-        for path in (BUILT_IN / "tiny-emoji").rglob("*.safetensors"))
+@pytest.fixture(scope="module")
+def networks():
+    """The elements of each tensor of the built-in model's networks."""
+    return [[tensor.size for tensor in load_file(path).values()]
+            for path in (BUILT_IN / "tiny-emoji").rglob("*.safetensors")]
 
-    assert expected(tmp_path / "cache", name).peak_bytes == int(base + 4 * largest)
+
+def test_what_draws_needs_memory_for_the_largest_network_alone(tmp_path, networks):
+    largest = max(map(sum, networks))
+
+    assert expected(tmp_path / "cache", "pictures").peak_bytes == int(2e9 + 4 * largest)
+
+
+def test_originals_need_memory_for_the_largest_tensor_and_each_pixel(tmp_path, networks):
+    largest = max(max(networks, key=sum))
+
+    found = expected(tmp_path / "cache", "originals").peak_bytes
+    assert found == 600_000_000 + 4800 * 128 * 128 + 4 * largest
+
+
+def test_a_table_that_is_cut_while_it_is_copied_counts_for_nothing(tmp_path):
+    folder = write_checkpoint(tmp_path / "sd3", "sd3.5-medium")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('family = "sd3"\nsource = "sd3"\nsize = 128\nquant = 6\n'
+                      'components = ["transformer"]\n')
+    tensors = load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    table = tensors.pop("pos_embed.pos_embed")
+    largest = max(tensor.size for tensor in tensors.values())
+
+    found = expected(tmp_path / "cache", "palettize:transformer", model=str(recipe))
+
+    assert table.size > largest
+    assert found.least_bytes == stage("palettize").memory.at(NetworkSize(largest=largest))
+
+
+XL_UNET = NetworkSize(all=2_567_463_684, largest=29_491_200, tensors=1680)
+XL_TEXT = NetworkSize(all=694_659_840, largest=63_242_240, tensors=517)
+CONTROLNET = NetworkSize(all=361_279_120, largest=14_745_600, tensors=340)
+SD3 = NetworkSize(all=2_243_171_520, largest=21_233_664, tensors=908)
+
+
+@pytest.mark.parametrize("kind, network, measured", [
+    ("download", XL_TEXT, 41_100_000), ("trace", XL_UNET, 532_500_000),
+    ("trace", XL_TEXT, 365_200_000), ("lower", XL_UNET, 487_200_000),
+    ("lower", XL_TEXT, 384_700_000), ("convert", XL_UNET, 77_200_000),
+    ("palettize", XL_UNET, 192_600_000), ("chunk", XL_UNET, 63_200_000),
+    ("compile", XL_UNET, 55_200_000), ("lower", CONTROLNET, 537_400_000),
+    ("trace", CONTROLNET, 402_200_000), ("trace", SD3, 484_900_000),
+    ("lower", SD3, 420_200_000), ("convert", SD3, 70_700_000), ("chunk", SD3, 47_800_000),
+])
+def test_no_step_was_measured_with_more_memory_than_is_reserved_for_it(kind, network, measured):
+    component = "controlnet" if network is CONTROLNET else "another"
+
+    found = stage(kind).memory_of({"component": component, "lower": "once"})
+
+    assert found.at(network) >= measured

@@ -33,9 +33,9 @@ def ran(monkeypatch):
     kinds = []
     real = build.run_step
 
-    def counted(kind, job, work, watch):
+    def counted(kind, job, work, watch, **how):
         kinds.append(kind)
-        return real(kind, job, work, watch)
+        return real(kind, job, work, watch, **how)
 
     monkeypatch.setattr(build, "run_step", counted)
     return kinds

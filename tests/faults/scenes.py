@@ -23,6 +23,7 @@ class Scene:
 
 
 BUILD, OTHER, DAMAGE = ("build", {}), ("build", {"nbits": 3}), ("damage", {})
+VIRTUAL = ("build", {"nbits": 4})
 SCENES = {scene.name: scene for scene in (
     Scene(name="a first build"),
     Scene(name="replacing an older bundle", before=(BUILD,), act=OTHER,
@@ -30,6 +31,7 @@ SCENES = {scene.name: scene for scene in (
     Scene(name="forget a step and build", before=(BUILD,), act=("forget", {})),
     Scene(name="gc", before=(OTHER, BUILD), act=("gc", {})),
     Scene(name="relink", before=(BUILD,), act=("relink", {}), again=("relink", {})),
+    Scene(name="a virtual package", before=(OTHER,), act=VIRTUAL, again=VIRTUAL),
     Scene(name="verify and build again", before=(BUILD, DAMAGE), act=("mend", {})),
 )}
 

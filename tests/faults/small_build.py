@@ -10,6 +10,7 @@ import traceback
 import types
 from pathlib import Path
 
+from sdbuild.base.digest import digest_bytes
 from sdbuild.base.errors import SDBuildError
 from sdbuild.bundle.install import install
 from sdbuild.bundle.manifest import write_manifest
@@ -18,7 +19,7 @@ from sdbuild.engine import process
 from sdbuild.engine import relink as relinking
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import Plan
-from sdbuild.engine.stage import BundleStage, From, Memory, Time
+from sdbuild.engine.stage import VIRTUAL, BundleStage, From, Memory, Time
 from sdbuild.engine.step import Step
 from sdbuild.recipe.sources import Source
 from sdbuild.reports.gc import collect
@@ -32,6 +33,10 @@ RUNS = "SDBUILD_TEST_RUNS"
 """The variable that names the file in which each run of a stage is noted."""
 
 
+VIRTUAL_BITS = 4
+"""Packages of so many bits are virtual."""
+
+
 def download(job):
     for place in job.places:
         (job.output / Path(place).stem).write_bytes(Path(place).read_bytes())
@@ -40,15 +45,23 @@ def download(job):
 
 
 def convert(job):
-    weights = (job.inputs["checkpoint"] / "weights").read_bytes()
-    with (job.output / "package").open("wb") as file:
-        for _ in range(job.params["nbits"]):
-            file.write(weights)
     link_out(job.inputs["checkpoint"] / "sub" / "config", job.output / "config")
+    package = converted(job)
+    if job.resources.get("virtual_from_bytes", 1 << 60) <= len(package):
+        return {VIRTUAL: {"package": [digest_bytes(package), len(package)]}}
+    (job.output / "package").write_bytes(package)
+    return {}
+
+
+def converted(job):
+    return (job.inputs["checkpoint"] / "weights").read_bytes() * job.params["nbits"]
 
 
 def compile_(job):
     models = job.output / f"{job.params['name']}.mlmodelc"
+    if "package" in job.virtual:
+        models.mkdir()
+        (models / "package").write_bytes(converted(job.virtual["package"]))
     for path in sorted(job.inputs["package"].iterdir()):
         if path.is_file():
             link_out(path, models / path.name)
@@ -70,13 +83,18 @@ def stage(kind, work):
         memory = Memory(1_000_000)
         time = Time(0.1)
         needs_provenance = kind == "bundle"
+        reads_virtual = ("package",) if kind == "compile" else ()
         params = inputs = None
+
+        def may_be_virtual(self, params, path):
+            return kind == "convert" and path == "package" and params["nbits"] == VIRTUAL_BITS
 
         def run(self, job):
             key = job.output.parent.name.partition("-")[0]
             note(f"start {os.getppid()} {key}")
-            work(job)
+            facts = work(job)
             note(f"end {os.getppid()} {key}")
+            return facts
 
     module = types.ModuleType(f"sdbuild.steps.{kind}")
     module.STAGE = Noted()
@@ -108,8 +126,8 @@ class Forked:
         self.pid = os.fork()
         if not self.pid:
             os.dup2(mine, 0)
-            os.dup2(stdout.fileno(), 1)
-            os.dup2(stderr.fileno(), 2)
+            os.dup2(stdout, 1)
+            os.dup2(stderr, 2)
             (writer,) = pass_fds
             os.closerange(3, writer)
             os.closerange(writer + 1, os.sysconf("SC_OPEN_MAX"))
@@ -163,7 +181,8 @@ def plan(source, nbits=2, components=COMPONENTS):
             "unet": From("compile:unet"), "vae_decoder": From("compile:vae_decoder")}),
     ]
     recipe = types.SimpleNamespace(
-        variant="small", packaging=types.SimpleNamespace(target="iOS16", lower="here"),
+        variant="small", components=(),
+        packaging=types.SimpleNamespace(target="iOS16", lower="here"),
         component=lambda name: types.SimpleNamespace(takes=lambda setting: False),
     )
     return Plan(recipe=recipe, steps={step.name: step for step in steps})
@@ -187,6 +206,8 @@ def _builder(world, source, nbits):
 
 def _build(world, source, nbits=2, place="mine"):
     builder = _builder(world, source, nbits)
+    if nbits == VIRTUAL_BITS:
+        builder.virtual_from_bytes = 0
     builder.store.sweep_work()
     with builder.store.in_use("a build"):
         builder.deliver("bundle", lambda r: install(r, builder.store, world / "out" / place))

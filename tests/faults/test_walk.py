@@ -3,6 +3,7 @@
 import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,16 @@ def test_nothing_is_lost_at_any_operation(stages, fault, name, every, counted):
     counted.add(fault, found)
     assert found.wrong == []
     assert found.points
+
+
+@pytest.mark.parametrize(("name", "is_stored"), [
+    ("a first build", True), ("a virtual package", False)])
+def test_convert_writes_its_package_unless_it_is_virtual(stage, name, is_stored):
+    calls = stage.undisturbed(SCENES[name]).calls
+
+    written = {Path(path).name for call in calls if call.name == "write"
+               for path in call.paths if "/out/" in path and "mlmodelc" not in path}
+    assert ("package" in written) == is_stored
 
 
 @pytest.mark.parametrize("fault", walk.FAULTS.values(), ids=walk.FAULTS)

@@ -46,7 +46,7 @@ def stages(monkeypatch):
         module.STAGE = Bare()
         monkeypatch.setitem(sys.modules, module.__name__, module)
 
-    def run_step(kind, job, work, watch):
+    def run_step(kind, job, work, watch, **how):
         ran.append(kind)
         run(job | {"output": work / "out"})
         return {}, 1

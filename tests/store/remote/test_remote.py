@@ -129,11 +129,11 @@ def test_a_push_that_is_killed_leaves_no_record_and_is_finished_later(tmp_path, 
     assert two.get() == TEXTS
 
 
-LARGE_BYTES = 600 << 20
+LARGE_BYTES = 420 << 20
 
 
 def measured(call, folder, url, peak):
-    """Has a new process do something with a file of 600 MiB, and tells the memory it held."""
+    """Has a new process do something with a file of 420 MiB, and tells the memory it held."""
     machine = Machine(folder, url, timeout_s=PATIENCE_S)
     assert call(machine)
     peak.value = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])

@@ -1,0 +1,70 @@
+"""The job of a step: its inputs laid out in its workspace, and where everything is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdbuild.base.digest import Digest
+from sdbuild.engine.stage import From
+from sdbuild.engine.virtual import without_virtual
+from sdbuild.store import Record
+
+if TYPE_CHECKING:
+    from sdbuild.engine.build import Builder, State
+
+
+class OtherInput(Exception):
+    """An input that had to be made again is not what its record said: the keys after it change."""
+
+
+def job_of(
+    builder: Builder, state: State, states: Mapping[str, State], work: Path
+) -> dict[str, Any]:
+    """Lays out a step's inputs in its workspace; returns its job, as JSON.
+
+    Raises:
+        OtherInput: the step is another one, now that its inputs were made again.
+    """
+    step = state.step
+    inputs, virtual = {}, {}
+    for name, source in step.inputs.items():
+        maker, expected = states[source.step], state.ingredients["inputs"][name]
+        is_virtual = builder.reads_virtual(step, name, maker.record)
+        inputs[name] = _laid_out(builder, source, work / "in" / name, expected,
+                                 is_whole=not is_virtual)
+        if is_virtual:
+            virtual[name] = _job_of_maker(builder, maker, work / "in" / f"{name}.of")
+    if step.stage.needs_provenance:
+        path = work / "in" / "provenance"
+        path.write_text(json.dumps(builder.provenance(step, states)), "utf-8")
+        inputs["provenance"] = str(path)
+    (work / "out").mkdir()
+    return {
+        "params": dict(step.params), "inputs": inputs, "output": str(work / "out"),
+        "virtual": virtual, **builder.checkpoints.job(step),
+    }
+
+
+def _job_of_maker(builder: Builder, maker: State, place: Path) -> dict[str, Any]:
+    """Lays out the inputs of the step that made an input with virtual files; its job, as JSON."""
+    inputs = {
+        name: _laid_out(builder, source, place / name, maker.ingredients["inputs"][name])
+        for name, source in maker.step.inputs.items()
+    }
+    return {"params": dict(maker.step.params), "inputs": inputs, "output": str(place)}
+
+
+def _laid_out(
+    builder: Builder, source: From, place: Path, expected: Digest, *, is_whole: bool = True
+) -> str:
+    """Lays an input out, which must be the one that the step's key is of."""
+    def use(record: Record) -> Path:
+        if record.digest(source.path) != expected:
+            raise OtherInput
+        part = record if is_whole else without_virtual(builder.plan.steps[source.step], record)
+        return builder.store.checkout(part, place, source.path)
+
+    return str(builder.deliver(source.step, use, source.path, is_whole=is_whole))
