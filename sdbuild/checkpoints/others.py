@@ -61,10 +61,10 @@ def refuse(path: Path, names: Iterable[str], part: str) -> None:
     if part != "controlnet" and not any(name.startswith(_WHOLE) for name in names):
         kinds = (*kinds, (_CONTROLNET, "is a ControlNet",
                           "controlnet=FILE adds it to a bundle"))
+    expected = _EXPECTED.get(part, "a checkpoint of Stable Diffusion")
     for name in names:
         for pattern, kind, hint in kinds:
-            if pattern.match(name):
-                expected = _EXPECTED.get(part, "a checkpoint of Stable Diffusion")
+            if pattern.match(name) and kind != f"is {expected}":
                 raise SourceError(
                     f"{path}: the file {kind}, expected {expected}", hint=hint or NO_MORE,
                     tensor=name,

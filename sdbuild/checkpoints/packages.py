@@ -254,9 +254,11 @@ class Packages:
         """Returns the model of a part.
 
         Raises:
-            SourceError: there is none that is whole.
+            SourceError: there is none that is whole, or the part is that of a checkpoint.
         """
-        attention, _, component = part.partition("/")
+        attention, is_finished, component = part.partition("/")
+        if not is_finished:
+            raise self._finished(part)
         found = [model for model in self._of(attention) if model.component == component]
         whole = [model for model in found if not model.chunk]
         if whole:
@@ -266,12 +268,14 @@ class Packages:
                 f"{self.place}: {found[0].path} is a chunk, expected all of {component} in one",
                 hint="what was cut is not put together again: use the folder packages, which "
                      "mostly has it whole")
-        layouts = ", ".join(filter(None, self.layouts)) or "no layout"
+        layouts = ", ".join(filter(None, self.layouts))
+        selects = f"its folders are called after {layouts}: attention= selects one, and " \
+            if layouts else ""
         raise SourceError(
-            f"{self.place}: no model of {component} with attention={attention}; "
+            f"{self.place}: no model of {component}"
+            f"{f' with attention={attention}' if layouts and attention else ''}; "
             f"there are: {', '.join(self.components(attention)) or 'none'}",
-            hint=f"its folders are called after {layouts}: attention= selects one, and components= "
-                 "leaves out what is not there", part=component)
+            hint=f"{selects}components= leaves out what is not there", part=component)
 
     def _tokenizer(self) -> dict[str, str]:
         """Returns the paths of a vocabulary and of its merges, by their names."""

@@ -9,10 +9,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sdbuild.base.errors import SourceError
-from sdbuild.checkpoints.resources import vocabulary_file
+from sdbuild.base.parsing import read_file
+from sdbuild.checkpoints.resources import (
+    LARGEST_BYTES,
+    TOKENIZER_3,
+    file_name,
+    vocabulary_file,
+)
+
+T5_FILE = file_name(TOKENIZER_3.one_file)
+"""The name of the tokenizer among the resources of a checkpoint."""
 
 _BELOW = ("normalizers", "pretokenizers")
 _HINT = "the folder tokenizer_3 that came with the checkpoint has T5's"
@@ -59,3 +69,23 @@ def _metaspace(step: Mapping[str, Any]) -> Mapping[str, Any]:
     if step.get("prepend_scheme", "always") != "always":
         return step
     return {**step, "prepend_scheme": "always", "add_prefix_space": True}
+
+
+def t5_files(path: Path) -> dict[str, bytes]:
+    """Returns the files of a checkpoint's T5 tokenizer as hosts read them, by their names in a
+    bundle.
+
+    Args:
+        path: the file called `T5_FILE`.
+
+    Raises:
+        SourceError: there is none, or it is another.
+    """
+    if not path.is_file():
+        raise SourceError(f"no {TOKENIZER_3.one_file}, which T5 needs",
+                          hint="use a checkpoint that has it, or leave T5 out: components=…")
+    content = read_file(path, SourceError, most_bytes=LARGEST_BYTES)
+    config = {"tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>",
+              "unk_token": "<unk>"}
+    return {"tokenizer.json": host_form(TOKENIZER_3.one_file, content),
+            "tokenizer_config.json": (json.dumps(config, indent=2) + "\n").encode()}

@@ -185,3 +185,7 @@ class Family:
     def component(self, name: str) -> Component:
         """Returns the component called `name`."""
         return next(c for c in self.components if c.name == name)
+
+    def takes(self, setting: Setting) -> bool:
+        """Whether a setting of a recipe holds for one of its components."""
+        return any(component.takes(setting) for component in self.components)

@@ -5,16 +5,26 @@ Nothing here needs torch or coremltools' converter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import mmap
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from sdbuild.base.errors import StepError
+from sdbuild.base.digest import Digest
+from sdbuild.base.errors import InvalidProgram, StepError
 from sdbuild.base.progress import each
 from sdbuild.lowering.lowered import FLOATS, Binding, Lowered
-from sdbuild.mil.files.blob import BlobReader, BlobWriter
+from sdbuild.mil.files.blob import (
+    BlobDigest,
+    BlobReader,
+    BlobRecord,
+    BlobStream,
+    BlobWriter,
+    written_record,
+)
 from sdbuild.mil.files.package import write_package
 from sdbuild.mil.ir.decode import decode_program
 from sdbuild.mil.ir.program import Function, Operation, Program, TensorType
@@ -29,19 +39,24 @@ _STORED = {"fp16": "F16", "fp32": "F32"}
 
 
 def bind(
-    lowered: Lowered, tensors: Mapping[str, Tensor], destination: Path, description: Message
+    lowered: Lowered, tensors: Mapping[str, Tensor], destination: Path, description: Message, *,
+    is_without_weights: bool = False,
 ) -> None:
     """Writes the package of a lowered program with the tensors of a checkpoint.
 
     Args:
         tensors: of the checkpoint, by the name of the parameter that each is for.
+        is_without_weights: the weight file is not written; `BoundBlobs` has its content.
 
     Raises:
         SourceError: a tensor is none of floats.
         StepError: a tensor holds NaN, infinity, or a number that its place cannot hold.
     """
-    weights = destination.with_suffix(".weights")
-    _write_weights(lowered, tensors, weights)
+    weights = None
+    if not is_without_weights:
+        weights = destination.with_suffix(".weights")
+        with BlobWriter(weights) as writer:
+            BoundBlobs(lowered, tensors).give(writer)
     inline = {
         b.value: _array(tensors[str(b.parameter)], b).tobytes()
         for b in lowered.bindings if b.value is not None
@@ -52,25 +67,85 @@ def bind(
         description=description,
         program=with_values(decode_program(lowered.spec.mlProgram), inline),
         weights=weights,
+        is_without_weights=is_without_weights,
     )
 
 
-def _write_weights(lowered: Lowered, tensors: Mapping[str, Tensor], path: Path) -> None:
-    constants = BlobReader(lowered.constants)
-    with BlobWriter(path) as writer:
-        for binding in each(lowered.bindings, "tensors"):
-            if binding.offset is None:
-                continue
-            if binding.constant is not None:
-                offset = writer.write(binding.dtype, constants.data(binding.constant))
-            else:
-                tensor = tensors[str(binding.parameter)]
-                size = int(np.prod(binding.shape)) * FLOATS[binding.dtype].itemsize
-                offset = writer.stream(binding.dtype, size, _chunks(tensor, binding))
+class BoundBlobs:
+    """The weight file that `bind` writes, as blobs that are computed when they are read.
+
+    Raises:
+        SourceError, StepError: as `bind`, when a blob is asked for.
+    """
+
+    def __init__(self, lowered: Lowered, tensors: Mapping[str, Tensor]) -> None:
+        self._constants = BlobReader(lowered.constants)
+        self._tensors = tensors
+        self._maps: dict[Path, mmap.mmap] = {}
+        self._bindings = {b.offset: b for b in lowered.bindings if b.offset is not None}
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all blobs in bytes."""
+        return sum(record.size_bytes for record in self.records())
+
+    def record(self, offset: int) -> BlobRecord:
+        """Returns the record at `offset`, as the file has it.
+
+        Raises:
+            InvalidProgram: there is none.
+        """
+        binding = self._binding(offset)
+        constant = binding.constant
+        count = (prod(binding.shape) if constant is None
+                 else self._constants.record(constant).count)
+        return written_record(offset, binding.dtype, count)
+
+    def records(self) -> Iterator[BlobRecord]:
+        """Yields every record, in order."""
+        return map(self.record, self._bindings)
+
+    def data(self, offset: int) -> memoryview:
+        """Returns the bytes of the blob at `offset`, mapped from the checkpoint if they are equal
+        there. Mapped bytes are not checked for NaN and infinity, as `digest` and `give` do."""
+        binding = self._binding(offset)
+        tensor = self._tensors.get(str(binding.parameter))
+        if type(tensor) is Tensor and not binding.is_transposed and _is_stored_so(tensor, binding):
+            return self._mapped(tensor)
+        return memoryview(b"".join(self._parts(binding)))
+
+    def digest(self) -> tuple[Digest, int]:
+        """Returns the digest and the size in bytes of the file, without writing it."""
+        found = BlobDigest(len(self._bindings))
+        self.give(found)
+        return found.digest(), found.size_bytes
+
+    def give(self, stream: BlobStream) -> None:
+        """Writes every blob to a stream, in order."""
+        for binding in each(self._bindings.values(), "tensors"):
+            size = self.record(int(binding.offset or 0)).size_bytes
+            offset = stream.stream(binding.dtype, size, self._parts(binding))
             if offset != binding.offset:
                 raise StepError(
                     f"{binding.parameter}: its blob is at {offset}, expected {binding.offset}"
                 )
+
+    def _mapped(self, tensor: Tensor) -> memoryview:
+        if tensor.file not in self._maps:
+            with tensor.file.open("rb") as file:
+                self._maps[tensor.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return memoryview(self._maps[tensor.file])[tensor.start:tensor.start + tensor.size_bytes]
+
+    def _binding(self, offset: int) -> Binding:
+        try:
+            return self._bindings[offset]
+        except KeyError:
+            raise InvalidProgram(f"no blob is at offset {offset}") from None
+
+    def _parts(self, binding: Binding) -> Iterable[bytes | memoryview]:
+        if binding.constant is not None:
+            return [self._constants.data(binding.constant)]
+        return _chunks(self._tensors[str(binding.parameter)], binding)
 
 
 def _chunks(tensor: Tensor, binding: Binding) -> Iterator[bytes]:
@@ -81,19 +156,28 @@ def _chunks(tensor: Tensor, binding: Binding) -> Iterator[bytes]:
     if binding.is_transposed:
         yield _array(tensor, binding).tobytes()
         return
-    small = int(np.prod(binding.shape)) < _UNDERFLOW_CHECKED
-    is_stored_so = tensor.dtype == _STORED[binding.dtype] and not small
+    is_stored_so = _is_stored_so(tensor, binding)
     for chunk in tensor.chunks():
         if is_stored_so and is_finite(tensor.dtype, chunk):
             yield chunk
         else:
-            yield _cast(decoded(chunk, tensor), binding.dtype, tensor.name, small).tobytes()
+            yield _cast(decoded(chunk, tensor), binding.dtype, tensor.name,
+                        _is_small(binding)).tobytes()
+
+
+def _is_stored_so(tensor: Tensor, binding: Binding) -> bool:
+    """Whether the bytes of a finite tensor are those of its blob, without a cast."""
+    return tensor.dtype == _STORED[binding.dtype] and not _is_small(binding)
+
+
+def _is_small(binding: Binding) -> bool:
+    return prod(binding.shape) < _UNDERFLOW_CHECKED
 
 
 def _array(tensor: Tensor, binding: Binding) -> np.ndarray:
     """Returns the whole tensor for its place."""
     found = to_array(tensor)
-    array = _cast(found, binding.dtype, tensor.name, found.size < _UNDERFLOW_CHECKED)
+    array = _cast(found, binding.dtype, tensor.name, _is_small(binding))
     return np.ascontiguousarray(array.T) if binding.is_transposed else array
 
 

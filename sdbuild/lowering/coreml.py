@@ -13,6 +13,7 @@ import torch
 from coremltools.converters.mil.mil import types
 
 from sdbuild.base.errors import SDBuildError, StepError
+from sdbuild.base.garbage import rare_searches
 from sdbuild.base.progress import each
 from sdbuild.base.versions import public_torch
 from sdbuild.families import Component
@@ -30,6 +31,7 @@ _PASSES_LEFT_OUT = ("common::const_deduplication",)
 
 
 @public_torch()
+@rare_searches()
 def lower(
     program: torch.export.ExportedProgram, weights: Mapping[str, torch.Tensor],
     component: Component, target: str, precision: Precision = "fp16",

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import torch
 
+from sdbuild.base.garbage import rare_searches
 from sdbuild.base.versions import public_torch
 from sdbuild.families.nouns import Precision
 
@@ -34,6 +35,7 @@ def write_graph(folder: Path, graph: Graph) -> None:
         torch.export.save(graph.program, folder / GRAPH, extra_files=named)
 
 
+@rare_searches()
 def read_graph(folder: Path) -> Graph:
     """Returns the graph in a folder."""
     named: dict[str, Any] = {_PRECISION: ""}

@@ -12,9 +12,15 @@ from typing import Any
 import numpy as np
 from coremltools.converters.mil.backend.mil import helper
 from coremltools.converters.mil.mil import Block, Program
+from coremltools.converters.mil.mil.ops.defs.iOS15.control_flow import Const
 from coremltools.converters.mil.mil.ops.defs.iOS15.elementwise_unary import cast
 from coremltools.converters.mil.mil.passes.defs.quantization import FP16ComputePrecision
-from coremltools.converters.mil.mil.types import type_mapping
+from coremltools.converters.mil.mil.types import (
+    type_list,
+    type_mapping,
+    type_state,
+    type_tensor,
+)
 from coremltools.converters.mil.mil.types.type_mapping import string_to_nptype
 
 from sdbuild.lowering.patched import Patch, patched
@@ -48,13 +54,14 @@ def recording() -> Iterator[list[Written]]:
     - the check for values that fp16 cannot hold: it made a list of the places of all elements,
       24 bytes for each of a matrix's.
 
-    Five more took most of the time that thousands of small operations take, and change nothing:
+    Six more took most of the time that thousands of small operations take, and change nothing:
 
     - the whole program was checked after each of a hundred passes, and is checked after those that
       take dead operations away, the last of which come last;
     - it was printed for a log that is not kept;
     - what is computed from compressed constants was found anew after each pass: there are none;
     - a type was described anew each time that it was asked what it is;
+    - a constant was read once for its type and once more for its value;
     - a variable was sought in all operations that follow where it was to be replaced by another,
       and is sought up to the last that takes it.
 
@@ -85,8 +92,10 @@ def patches(written: list[Written]) -> tuple[Patch, ...]:
               replacement=lambda original: lambda program: ""),
         Patch(owner=Block, name="_propagate_nonreplaceable_vars", parameters=("self",),
               replacement=_if_compressed),
-        Patch(owner=type_mapping, name="get_type_info", parameters=("t",),
-              replacement=functools.cache),
+        *(Patch(owner=owner, name="get_type_info", parameters=("t",), replacement=functools.cache)
+          for owner in (type_mapping, type_list, type_state, type_tensor)),
+        Patch(owner=Const, name="_get_type_val", parameters=("self", "value"),
+              replacement=_once_for_both),
         Patch(owner=Block, name="_replace_var",
               parameters=("self", "old_var", "new_var", "anchor_op", "end_op",
                           "no_check_var_types"),
@@ -115,9 +124,23 @@ def _seldom(original: Callable[..., None]) -> Callable[..., None]:
 
 def _if_compressed(original: Callable[..., None]) -> Callable[..., None]:
     def propagate(self: Any) -> None:
-        if any(op.blocks or op.op_type.startswith("constexpr_") for op in self.operations):
+        operations = list(self.operations)
+        kinds = {kind.__name__ for kind in set(map(type, operations))}
+        if any(kind.startswith("constexpr_") for kind in kinds) or any(
+                op.blocks for op in operations):
             original(self)
     return propagate
+
+
+def _once_for_both(original: Callable[..., Any]) -> Callable[..., Any]:
+    def get_type_val(self: Any, value: Any) -> Any:
+        known = vars(self).pop("_found", None)
+        if known is not None and known[0] is value:
+            return known[1]
+        found = original(self, value)
+        self._found = value, found
+        return found
+    return get_type_val
 
 
 def _up_to_last_use(original: Callable[..., int]) -> Callable[..., int]:

@@ -18,6 +18,7 @@ from sdbuild.base.errors import SDBuildError, SourceError
 from sdbuild.checkpoints.normalized import Architecture as Architecture
 from sdbuild.families import Component, Dims
 from sdbuild.families.nouns import Precision
+from sdbuild.models import decoded
 from sdbuild.models.parameters import NET, by_parameter
 from sdbuild.safetensors.decode import to_array
 from sdbuild.safetensors.derived import Derived
@@ -88,10 +89,10 @@ def laid_out(network: nn.Module, attention: str) -> nn.Module:
 
 
 def weighted(component: Component, architecture: Architecture, weights: Path) -> nn.Module:
-    """Returns the component's network with its weights, in fp32."""
+    """Returns the component's network with its weights, computing in fp32. Large weights stay in
+    the file (`decoded.py`)."""
     network = weightless(component, architecture)
-    found = bind(component, network.state_dict(), weights)
-    network.load_state_dict(found, strict=True, assign=True)
+    decoded.load(network, _stored(component, network.state_dict(), weights))
     return network
 
 
@@ -103,6 +104,14 @@ def bind(
     Raises:
         SourceError: a tensor is missing or has another shape; all are named.
     """
+    return {name: tensor.float() for name, tensor in _stored(component, wanted, weights).items()}
+
+
+def _stored(
+    component: Component, wanted: Mapping[str, torch.Tensor], weights: Path
+) -> dict[str, torch.Tensor]:
+    """Returns the checkpoint's tensor for each parameter as it is stored, memory-mapped; derived
+    ones in fp32."""
     shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
     try:
         loaded = load_file(weights)
@@ -111,7 +120,7 @@ def bind(
     tensors = by_parameter(component, table([weights]).values(), shapes)
     check_fit(component.name, _bare(shapes), _bare({n: t.shape for n, t in tensors.items()}))
     return {name: torch.from_numpy(to_array(tensors[name]).astype(np.float32))
-            if isinstance(tensors[name], Derived) else loaded[tensors[name].name].float()
+            if isinstance(tensors[name], Derived) else loaded[tensors[name].name]
             for name in wanted}
 
 

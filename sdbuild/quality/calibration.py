@@ -3,7 +3,7 @@
 
 `sensitivity/NAME.npy` says how much each element of a parameter counts, in units of their mean;
 `feedback/NAME.order.npy` and `feedback/NAME.factors.npy` how errors of its columns are made up for,
-if it is the weight of a layer.
+and `feedback/NAME.variances.npy` how much of them is left, if it is the weight of a layer.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ LEAST_ELEMENTS = 2048
 
 _SUMMARY = "calibration.json"
 _SENSITIVITY, _FEEDBACK = "sensitivity", "feedback"
+_PARTS = ("order", "factors", "variances")
 _LARGEST = np.float32(np.finfo(np.float16).max)
 
 
@@ -33,14 +34,18 @@ class Feedback:
 
     `order` is that in which the columns of each block are rounded, the most used first. A block's
     `factors[i, j]` say by how much of its error column i lowers column j, both in that order.
+    `variances` are the mean squares of the part of each column's input that those of later columns
+    do not tell, in units of the mean square of the layer's input.
 
     Shapes:
         order: (blocks, columns), the column in the block; factors: (blocks, columns, columns),
-        above the diagonal; a last block that is shorter is filled with columns that have none.
+        above the diagonal; a last block that is shorter is filled with columns that have none;
+        variances: (columns of the weight,)
     """
 
     order: np.ndarray
     factors: np.ndarray
+    variances: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +67,17 @@ class Calibration:
 
     def feedback(self, name: str) -> Feedback | None:
         """Returns the feedback of a layer's weight; None of another parameter."""
-        order = self.folder / _FEEDBACK / f"{name}.order.npy"
-        if not order.is_file():
+        folder = self.folder / _FEEDBACK
+        if not (folder / f"{name}.order.npy").is_file():
             return None
-        factors = load_array(self.folder / _FEEDBACK / f"{name}.factors.npy")
-        return Feedback(order=load_array(order), factors=factors)
+        return Feedback(**{part: load_array(folder / f"{name}.{part}.npy") for part in _PARTS})
 
 
 def write_calibration(
     folder: Path, energy: float, sensitivities: Iterable[tuple[str, np.ndarray]],
     feedbacks: Iterable[tuple[str, Feedback]],
 ) -> None:
-    """Writes a calibration, one parameter in memory at a time.
+    """Writes a calibration, one parameter in memory at a time, whose sensitivities are overwritten.
 
     Raises:
         StepError: a sensitivity is not finite.
@@ -87,11 +91,12 @@ def write_calibration(
             raise StepError(f"calibration: the gradient of {name} is not finite",
                             hint="the checkpoint produces numbers that are not finite in fp32")
         means[name] = mean
-        shares = np.minimum(values / np.float32(mean or 1), _LARGEST)
+        shares = np.divide(values, np.float32(mean or 1), out=values)
+        np.minimum(shares, _LARGEST, out=shares)
         np.save(folder / _SENSITIVITY / f"{name}.npy", shares.astype(np.float16))
     for name, feedback in feedbacks:
-        np.save(folder / _FEEDBACK / f"{name}.order.npy", feedback.order)
-        np.save(folder / _FEEDBACK / f"{name}.factors.npy", feedback.factors)
+        for part in _PARTS:
+            np.save(folder / _FEEDBACK / f"{name}.{part}.npy", getattr(feedback, part))
     summary = {"energy": energy, "means": means}
     (folder / _SUMMARY).write_text(json.dumps(summary, indent=0), "utf-8")
 

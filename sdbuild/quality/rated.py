@@ -4,9 +4,10 @@ width, and `tables/NAME.npy`, the tables of all widths, one after another."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +15,11 @@ from sdbuild.base.errors import StepError
 from sdbuild.base.parsing import Fields, json_file
 from sdbuild.base.progress import each
 from sdbuild.mil.compress.compiled import kernels
-from sdbuild.mil.compress.ratings import ratings
+from sdbuild.mil.compress.compress import in_order
+from sdbuild.mil.compress.ratings import Rating, compensated_costs, ratings
 from sdbuild.mil.ir.dtype import PALETTE_BITS
 from sdbuild.quality.allocate import Weight
-from sdbuild.quality.calibration import Calibration, load_array
+from sdbuild.quality.calibration import Calibration, Feedback, load_array
 from sdbuild.safetensors.decode import to_array
 from sdbuild.safetensors.tensors import Tensor
 
@@ -47,25 +49,42 @@ class Ratings:
 
 
 def write_ratings(
-    folder: Path, tensors: Mapping[str, Tensor], calibration: Calibration
+    folder: Path, tensors: Mapping[str, Tensor], calibration: Calibration, workers: int = 1
 ) -> int:
-    """Writes the ratings of all parameters that were calibrated; returns how many.
+    """Writes the ratings of all parameters that were calibrated; returns how many. The bytes do not
+    depend on `workers` (threads).
 
     Raises:
         MILError: a parameter holds NaN or infinity.
     """
     (folder / _TABLES).mkdir()
-    costs = {}
     kernels(len(PALETTE_BITS) * sum(tensors[name].size_bytes for name in calibration.means))
-    for name, mean in each(calibration.means.items(), "tensors", len(calibration.means)):
+
+    def rate(name: str) -> tuple[str, dict[str, Any]]:
         array = to_array(tensors[name]).astype(np.float16)
-        found = ratings(array, np.asarray(calibration.sensitivity(name)), PALETTE_BITS)
+        sensitivity = np.asarray(calibration.sensitivity(name))
+        found = ratings(array, sensitivity, PALETTE_BITS)
+        costs = _costs(found, array, sensitivity, calibration.feedback(name))
         np.save(folder / _TABLES / f"{name}.npy", np.concatenate([r.table for r in found]))
-        costs[name] = {"elements": array.size,
-                       "costs": {str(r.bits): r.cost * mean for r in found}}
-    summary = {"energy": calibration.energy, "weights": costs}
+        return name, {"elements": array.size, "costs": {
+            str(rating.bits): cost * calibration.means[name]
+            for rating, cost in zip(found, costs, strict=True)}}
+
+    rated = dict(each(in_order(rate, calibration.means, workers), "tensors",
+                      len(calibration.means)))
+    summary = {"energy": calibration.energy, "weights": rated}
     (folder / _RATINGS).write_text(json.dumps(summary, indent=0), "utf-8")
-    return len(costs)
+    return len(rated)
+
+
+def _costs(
+    found: Sequence[Rating], array: np.ndarray, sensitivity: np.ndarray, feedback: Feedback | None
+) -> list[float]:
+    """Returns what each table costs once columns have made up for each other's errors."""
+    if feedback is None:
+        return [rating.cost for rating in found]
+    return compensated_costs(array, sensitivity, [rating.table for rating in found],
+                             feedback.order, feedback.factors, feedback.variances)
 
 
 def read_ratings(folder: Path) -> Ratings:

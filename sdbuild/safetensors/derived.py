@@ -6,7 +6,7 @@ A converter would compute it from the table's numbers, so that no other checkpoi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +21,12 @@ _MOST_DISTANCE = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derived(Tensor):
-    """A tensor whose elements are those of `stored`, an index for each; held whole.
+    """A tensor that is put together from equal runs of `stored`'s elements, an index for each.
+
+    It is held whole, `stored` a part at a time: a table of positions can be many times as large.
 
     Shapes:
-        places: as the tensor.
+        places: as the tensor, without the axes that runs take.
     """
 
     stored: Tensor
@@ -37,9 +39,28 @@ class Derived(Tensor):
 
     def chunks(self) -> Iterator[bytes]:
         """Yields its bytes, all at once."""
-        data = np.frombuffer(b"".join(self.stored.chunks()), np.uint8)
-        elements = data.reshape(-1, self.size_bytes // self.places.size)
-        yield elements[self.places.ravel()].tobytes()
+        width = self.size_bytes // self.places.size
+        order = np.argsort(self.places, axis=None, kind="stable")
+        places = self.places.ravel()[order]
+        found = np.empty((places.size, width), np.uint8)
+        for start, runs in _runs(self.stored.chunks(), width):
+            first, end = np.searchsorted(places, (start, start + len(runs)))
+            found[order[first:end]] = runs[places[first:end] - start]
+        yield found.tobytes()
+
+
+def _runs(chunks: Iterable[bytes], width: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields runs of so many bytes, a part at a time, each part with the index of its first.
+
+    Shapes:
+        yields: (n, width), uint8.
+    """
+    start, rest = 0, b""
+    for chunk in chunks:
+        data = rest + chunk
+        count = len(data) // width
+        yield start, np.frombuffer(data, np.uint8, count * width).reshape(count, width)
+        start, rest = start + count, data[count * width:]
 
 
 def derived(tensor: Tensor, by: str, shape: Shape) -> Tensor:
@@ -64,23 +85,22 @@ def derived(tensor: Tensor, by: str, shape: Shape) -> Tensor:
 
 
 def center_crop(stored: Shape, wanted: Shape) -> np.ndarray | None:
-    """Returns the places of the middle of a square table of positions; None if it is none, or too
-    small.
+    """Returns the places of the middle of a square table of positions, in runs of D; None if it is
+    none, or too small.
 
     Shapes:
-        stored: (1, side * side, D); wanted: (h, w, D).
+        stored: (1, side * side, D); wanted: (h, w, D); returns: (h, w).
     Source:
         Esser et al. 2024 (arXiv 2403.03206), appendix B.2; diffusers' `PatchEmbed`.
     """
     if len(stored) != 3 or len(wanted) != 3 or (stored[0], stored[2]) != (1, wanted[2]):
         return None
     side = round(stored[1] ** 0.5)
-    height, width, channels = wanted
+    height, width, _ = wanted
     if side * side != stored[1] or height > side or width > side:
         return None
     top, left = (side - height) // 2, (side - width) // 2
-    table = np.arange(side * side * channels).reshape(side, side, channels)
-    return table[top:top + height, left:left + width]
+    return side * np.arange(top, top + height)[:, None] + np.arange(left, left + width)
 
 
 def relative_bias(stored: Shape, wanted: Shape) -> np.ndarray | None:
@@ -111,4 +131,4 @@ def relative_bias(stored: Shape, wanted: Shape) -> np.ndarray | None:
 WAYS: Mapping[str, Callable[[Shape, Shape], np.ndarray | None]] = {
     "center_crop": center_crop, "relative_bias": relative_bias,
 }
-"""Functions that compute a tensor's indices into another one, by name."""
+"""Functions that compute a tensor's indices into another one's runs, by name."""

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from sdbuild.base.errors import SourceError
 from sdbuild.base.parsing import json_object, looks_like, shown
 from sdbuild.base.progress import report
+from sdbuild.base.writeback import Writeback
 from sdbuild.safetensors.pickles import UNPICKLE
 
 _COPY_BYTES = 1 << 18
@@ -210,6 +211,7 @@ def write(
     digests = {}
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
+        writeback = Writeback(file)
         for tensor in ordered:
             hasher = xxhash.xxh3_128()
             for chunk in tensor.chunks():
@@ -217,6 +219,7 @@ def write(
                     check(tensor, chunk)
                 hasher.update(chunk)
                 file.write(chunk)
+                writeback.advance()
                 report(file.tell(), 8 + len(text) + end, "bytes")
             digests[tensor.name] = hasher.hexdigest()
     return digests

@@ -26,11 +26,15 @@ _BESIDE_BYTES = 192
 """The most that a weight with a palette takes in a file beside its indices and its table: one more
 entry of 64 bytes, and the fill after both of them."""
 
+_FACTORS = {1: 2.0}
+"""By which costs count more than they are rated. Errors of 1 bit are so large that those of several
+weights meet, which no rating knows of: the image is worse, and that of a fine-tune more so."""
+
 
 class Allocate(ComponentStage):
     """Divides a budget among weights."""
 
-    version = 2
+    version = 3
     summary = "the bits of each weight within a budget"
     memory = Memory(150_000_000)
     time = Time(1.5)
@@ -104,7 +108,8 @@ def _allocated(
 
     ratings, budget = read_ratings(job.inputs["ratings"]), job.params["budget"]
     weights = {name: Weight(elements=elements, costs={
-        bits: ratings.weights[NET + name].costs[bits] for bits in widths(opset)})
+        bits: ratings.weights[NET + name].costs[bits] * _FACTORS.get(bits, 1.0)
+        for bits in widths(opset)})
         for name, elements in names.items()}
     size = _bytes(budget, names, package)
     most_cost = ratings.energy / 10 ** (budget["quality_db"] / 10) if "quality_db" in budget \

@@ -5,7 +5,6 @@ The manifest makes the bundle self-describing: how to draw with it, and how ever
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,21 +12,19 @@ from typing import Any
 
 from sdbuild.base.errors import SourceError
 from sdbuild.base.filenames import contents
-from sdbuild.base.parsing import json_value, read_file
+from sdbuild.base.parsing import json_value
 from sdbuild.bundle.layout import link_models
 from sdbuild.bundle.manifest import SCHEMA, write_manifest
 from sdbuild.checkpoints.normalized import LATENTS, Latents, latents
 from sdbuild.checkpoints.resources import (
-    LARGEST_BYTES,
     SCHEDULER,
     TOKENIZER,
-    TOKENIZER_3,
     WORDS,
     file_name,
 )
 from sdbuild.checkpoints.schedule import FLOW, predicts
 from sdbuild.checkpoints.sidecar_configs import END_TOKEN
-from sdbuild.checkpoints.t5_tokenizer import host_form
+from sdbuild.checkpoints.t5_tokenizer import T5_FILE, t5_files
 from sdbuild.engine.stage import BundleStage, From, Job, Memory, Time
 from sdbuild.mil.files.suffixes import COMPILED
 from sdbuild.recipe.bits import BITS, encoded, read_bits
@@ -109,7 +106,8 @@ class MakeBundle(BundleStage):
         resources = job.inputs["resources"]
         _write_tokenizer(resources, job.output)
         if T5 in job.params["components"]:
-            _write_t5_tokenizer(resources, job.output)
+            for name, content in t5_files(resources / T5_FILE).items():
+                (job.output / name).write_bytes(content)
         for card in ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md"):
             if (resources / card).is_file():
                 link_out(resources / card, job.output / card)
@@ -131,23 +129,6 @@ def _write_tokenizer(resources: Path, target: Path) -> None:
     link_out(resources / vocabulary, target / vocabulary)
     lines = (resources / merges).read_bytes()
     (target / merges).write_bytes(lines if lines.endswith(b"\n") else lines + b"\n")
-
-
-def _write_t5_tokenizer(resources: Path, target: Path) -> None:
-    """Writes the files of T5's tokenizer as hosts read them.
-
-    Raises:
-        SourceError: the checkpoint has none, or another.
-    """
-    path = resources / file_name(TOKENIZER_3.one_file)
-    if not path.is_file():
-        raise SourceError(f"no {TOKENIZER_3.one_file}, which T5 needs",
-                          hint="use a checkpoint that has it, or leave T5 out: components=…")
-    content = read_file(path, SourceError, most_bytes=LARGEST_BYTES)
-    (target / "tokenizer.json").write_bytes(host_form(TOKENIZER_3.one_file, content))
-    config = {"tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>",
-              "unk_token": "<unk>"}
-    (target / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
 def _manifest(job: Job, resources: Path) -> dict[str, Any]:

@@ -7,12 +7,15 @@ inputs are taken on the way. Every number of bits is chosen from the same calibr
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from sdbuild.base.machine import free_at_once
 from sdbuild.checkpoints.normalized import ARCHITECTURE, WEIGHTS, Latents, read_architecture
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
-from sdbuild.families import FAMILIES, Component
+from sdbuild.families import FAMILIES, TOKENS, Component
 from sdbuild.recipe.recipe import Recipe
+from sdbuild.steps.originals import PIXELS
 
 if TYPE_CHECKING:
     from sdbuild.quality.moments import Moment
@@ -23,20 +26,43 @@ _MOMENTS = 4
 
 _SEED = 20_261_128
 
+_PASS_STEPS = 4
+"""The steps of an image that a forward and a backward pass take, which computes blocks again."""
+
+_PIXEL_BYTES = 3600
+"""Of a U-Net: 2,350 that are kept until the backward pass, and what a block takes in it."""
+
+_TOKEN_PIXELS = 140
+"""Pixels that are as much work, in layers as large, as one token."""
+
 
 class Calibrate(ComponentStage):
     """Passes over what a network is given in use."""
 
-    version = 1
+    version = 3
     summary = "how much each weight matters, on real prompts"
-    memory = Memory(1_200_000_000, 12.0)  # weights, sums of squares and gradients in fp32
-    time = Time(20, billion=4000)
+    memory = Memory(400_000_000, largest=8)  # sums are in files
+    time = Time(20)
     tools = ("torch", "diffusers", "transformers", "numpy")
     gives = "calibration"
 
     def applies(self, recipe: Recipe, component: Component) -> bool:
         """Whether the component's palettes are chosen by calibration."""
         return recipe.packaging.is_calibrated(component)
+
+    def memory_of(self, params: Mapping[str, Any]) -> Memory:
+        """Returns what a step holds: mostly what blocks pass on until there are gradients."""
+        return replace(self.memory, base=self.memory.base + int(_PIXEL_BYTES * _pixels(params)))
+
+    def time_of(self, params: Mapping[str, Any]) -> Time:
+        """Returns the time of all steps of images, and of gradients, which are four times the work.
+        """
+        requests = params["requests"]
+        if _component(params).reads_tokens:
+            steps = _PASS_STEPS * len(requests)
+        else:
+            steps = sum(request["steps"] + _PASS_STEPS * _MOMENTS for request in requests)
+        return replace(self.time, billion=12 * steps * _pixels(params) / PIXELS)
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
         """Returns the checkpoint."""
@@ -64,18 +90,21 @@ class Calibrate(ComponentStage):
             StepError: a gradient is not finite.
         """
         from sdbuild.models import network
+        from sdbuild.models.recomputed import recompute
         from sdbuild.quality.calibrate import Passes, embedded, guided
         from sdbuild.quality.calibration import write_calibration
 
-        component = FAMILIES[job.params["family"]].component(job.params["component"])
+        free_at_once()
+        component = _component(job.params)
         moments = _moments(job, component)
         checkpoint = job.inputs["checkpoint"]
         architecture = read_architecture(checkpoint / ARCHITECTURE, job.params)
         guidance = job.params["requests"][0]["guidance"]
         passes = Passes(
-            network.weighted(component, architecture, checkpoint / WEIGHTS),
+            recompute(network.weighted(component, architecture, checkpoint / WEIGHTS)),
             [port.name for port in component.inputs],
             embedded if component.reads_tokens else guided(guidance), job.params["seed"],
+            job.output.parent,
         )
         passes.run(moments)
         write_calibration(job.output, passes.energy, passes.sensitivities(), passes.feedbacks())
@@ -83,6 +112,18 @@ class Calibrate(ComponentStage):
 
 
 STAGE = Calibrate()
+
+
+def _component(params: Mapping[str, Any]) -> Component:
+    return FAMILIES[params["family"]].component(params["component"])
+
+
+def _pixels(params: Mapping[str, Any]) -> int:
+    """Returns the pixels of an image, or as many as a text encoder's tokens are like."""
+    if _component(params).reads_tokens:
+        return TOKENS * _TOKEN_PIXELS
+    pixels: int = params["width_px"] * params["height_px"]
+    return pixels
 
 
 def _moments(job: Job, component: Component) -> list[Moment]:

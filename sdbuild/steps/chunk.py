@@ -18,7 +18,7 @@ class Chunk(ComponentStage):
 
     version = 2
     summary = "cut the U-Net into programs that run in a row"
-    memory = Memory(60_000_000)  # copies blobs
+    memory = Memory(45_000_000, tensor=20_000)  # copies blobs
     time = Time(0.3, billion=2)
     gives = "package"
 

@@ -1,6 +1,7 @@
 """convert: an `.mlpackage` with fp16 weights, from a lowered program or a graph.
 
-`lower=once` streams the checkpoint into the program that was lowered for its architecture.
+`lower=once` streams the checkpoint into the program that was lowered for its architecture. If only
+`palettize` reads the package, its weight file is virtual: hashed, not stored.
 `lower=packages` takes a finished package as it is, once it is what the recipe says.
 `lower=direct` has coremltools convert the graph with these very weights: the reference that the
 other way is compared with byte for byte, and the way out.
@@ -9,15 +10,20 @@ other way is compared with byte for byte, and the way out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdbuild.checkpoints.normalized import WEIGHTS
-from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
+from sdbuild.engine.stage import VIRTUAL, ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import FAMILIES, Component
-from sdbuild.mil.files.suffixes import PACKAGE
+from sdbuild.mil.files.suffixes import PACKAGE, WEIGHTS_IN_PACKAGE
 from sdbuild.models.parameters import by_parameter
 from sdbuild.recipe.fields import PACKAGES
 from sdbuild.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from sdbuild.lowering.lowered import Lowered
+    from sdbuild.mil.files.blob import Blobs
+    from sdbuild.safetensors.tensors import Tensor
 
 
 class Convert(ComponentStage):
@@ -62,31 +68,62 @@ class Convert(ComponentStage):
             found |= {name: getattr(recipe.network, name) for name in component.sizes}
         return found | ({"target": packaging.target} if not packaging.is_lowered_once else {})
 
+    def may_be_virtual(self, params: Mapping[str, Any], path: str) -> bool:
+        """Whether it is the weight file, which a reader can bind from program and checkpoint."""
+        return params["lower"] == "once" and path.endswith(WEIGHTS_IN_PACKAGE)
+
     def run(self, job: Job) -> dict[str, Any]:
         """Writes `<bundle name>.mlpackage`."""
-        component = FAMILIES[job.params["family"]].component(job.params["component"])
+        component = _component(job)
         return _WAYS[job.params["lower"]](job, component)
 
 
 STAGE = Convert()
 
 
-def _bind(job: Job, component: Component) -> dict[str, Any]:
-    from sdbuild.lowering import bind, lowered
-    from sdbuild.safetensors.shapes import check_fit
+def virtual_weights(job: Job, name: str) -> Blobs | None:
+    """Returns the weights of an input that `convert` made, if their file is virtual."""
+    made = job.virtual.get(name)
+    if made is None:
+        return None
+    from sdbuild.lowering.bind import BoundBlobs
+
+    program, tensors = _bound(made, _component(made))
+    return BoundBlobs(program, tensors)
+
+
+def _component(job: Job) -> Component:
+    return FAMILIES[job.params["family"]].component(job.params["component"])
+
+
+def _bound(job: Job, component: Component) -> tuple[Lowered, dict[str, Tensor]]:
+    """Returns the program, and the checkpoint's tensors by its parameters."""
+    from sdbuild.lowering.lowered import read_lowered
     from sdbuild.safetensors.tensors import table
 
-    program = lowered.read_lowered(job.inputs["lowered"])
-    tensors = by_parameter(
+    program = read_lowered(job.inputs["lowered"])
+    return program, by_parameter(
         component, table([job.inputs["checkpoint"] / WEIGHTS]).values(), program.parameters)
+
+
+def _bind(job: Job, component: Component) -> dict[str, Any]:
+    from sdbuild.lowering.bind import BoundBlobs, bind
+    from sdbuild.safetensors.shapes import check_fit
+
+    program, tensors = _bound(job, component)
     unused = check_fit(
         component.name, program.parameters, {name: t.shape for name, t in tensors.items()}
     )
-    bind.bind(
-        program, tensors, job.output / (component.bundle_name + PACKAGE),
-        _described(program.spec, component, job),
-    )
-    return {"unused": dict.fromkeys(unused, "the network has no such parameter")}
+    facts: dict[str, Any] = {
+        "unused": dict.fromkeys(unused, "the network has no such parameter")}
+    weights, smallest = BoundBlobs(program, tensors), job.resources.get("virtual_from_bytes")
+    is_virtual = smallest is not None and weights.size_bytes >= smallest
+    package = component.bundle_name + PACKAGE
+    bind(program, tensors, job.output / package, _described(program.spec, component, job),
+         is_without_weights=is_virtual)
+    if is_virtual:
+        facts[VIRTUAL] = {f"{package}/{WEIGHTS_IN_PACKAGE}": weights.digest()}
+    return facts
 
 
 def _direct(job: Job, component: Component) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Download(ComponentStage):
 
     version = 5
     summary = "copy and verify the checkpoint of each component"
-    memory = Memory(40_000_000)  # streams
+    memory = Memory(50_000_000)  # streams; two tokenizers' vocabularies
     time = Time(0.3, billion=5)  # from files of this machine
     gives = "checkpoint"
 
@@ -169,7 +169,8 @@ def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     taken = [tensor for tensor in tables if tensor.name.startswith(prefixes)]
     if not taken:
         raise SourceError(
-            f"{checkpoint.place}: {part}: no tensor begins with {' or '.join(prefixes)}",
+            f"{checkpoint.place}: {part}: no tensor of it"
+            + (f" begins with {' or '.join(filter(None, prefixes))}" if any(prefixes) else ""),
             hint=f"its weights are those of another network than {part}", part=part,
         )
     expect_floats(tensor for tensor in taken if tensor.name.endswith((".weight", ".bias")))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints.files import EMBEDDINGS
 from sdbuild.checkpoints.normalized import ARCHITECTURE, WEIGHTS
 from sdbuild.checkpoints.resources import TOKENIZER, WORDS, file_name, vocabulary_file
@@ -70,35 +68,17 @@ class Embed(ComponentStage):
         Raises:
             SourceError: an embedding is for another model, or a word cannot be added.
         """
+        from sdbuild.checkpoints.embeddings.added import added
         from sdbuild.checkpoints.embeddings.words import Words
 
         vocabulary = vocabulary_file(TOKENIZER.vocabulary, job.inputs[_VOCABULARY].read_bytes())
         words = Words(vocabulary, job.inputs[_MERGES].read_text("utf-8"))
-        added = list(_added(job, words))
-        return _write_encoder(job, added) if job.params["component"] else \
-            _write_resources(job, words, added)
+        found = list(added(job.places, job.params["words"], words))
+        return _write_encoder(job, found) if job.params["component"] else \
+            _write_resources(job, words, found)
 
 
 STAGE = Embed()
-
-
-def _added(job: Job, words: Words) -> Iterator[tuple[Embedding, list[Spoken]]]:
-    """Yields the embeddings of all files, and what was added to the vocabulary for each."""
-    from sdbuild.checkpoints.embeddings import embedding
-    from sdbuild.checkpoints.embeddings.words import letters
-
-    for place, asked in zip(job.places, job.params["words"], strict=True):
-        found = embedding.read(Path(place))
-        if "word" in asked and len(found) > 1:
-            raise SourceError(f"{place}: {len(found)} embeddings, and one word for them, "
-                              f"{asked['word']}", hint="leave the word out: each has its own")
-        for each in found:
-            word = asked["word"] if "word" in asked else (
-                letters(each.word) or letters(asked["file"]))
-            try:
-                yield each, words.add(word, each.count)
-            except SourceError as error:
-                raise SourceError(f"{place}: {error.message}", hint=error.hint) from error
 
 
 def _write_encoder(job: Job, added: list[tuple[Embedding, list[Spoken]]]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
@@ -19,6 +21,12 @@ class Lower(ComponentStage):
     tools = ("torch", "coremltools", "numpy")
     gives = "lowered"
     is_sized = True
+
+    def memory_of(self, params: Mapping[str, Any]) -> Memory:
+        """Returns more for ControlNets: coremltools multiplies the weights of their last
+        convolutions by a scale of 1, and holds them whole from then on."""
+        more = 120_000_000 if params["component"] == "controlnet" else 0
+        return replace(self.memory, base=self.memory.base + more)
 
     def applies(self, recipe: Recipe, component: Component) -> bool:
         """Whether it is a network, and not converted directly."""

@@ -6,6 +6,7 @@ Every variant of a bundle is compared with the same ones, so they know of no qua
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,11 @@ if TYPE_CHECKING:
     from sdbuild.runtime.predictor import Predictor
 
 
-_PIXELS = 512 * 512
+PIXELS = 512 * 512
 """Of a picture whose U-Net takes twelve seconds a step for a billion parameters, two at a time."""
+
+_PIXEL_BYTES = 4800
+"""Bytes per pixel that an autoencoder of the published size holds in fp32 while it decodes."""
 
 
 class DrawingStage(BundleStage):
@@ -48,14 +52,13 @@ class DrawingStage(BundleStage):
     holds_one_network = True
 
     def applies(self, recipe: Recipe) -> bool:
-        """Whether a bundle of the recipe can draw."""
-        drawing = recipe.family.drawing
-        return bool(drawing) and {c.name for c in recipe.components} >= set(drawing)
+        """Whether a bundle of the recipe can generate images."""
+        return recipe.can_generate
 
     def time_of(self, params: Mapping[str, Any]) -> Time:
         """As long as the U-Net takes for the steps of all pictures."""
         steps = sum(request["steps"] * request["count"] for request in params["requests"])
-        size = params["width_px"] * params["height_px"] / _PIXELS
+        size = params["width_px"] * params["height_px"] / PIXELS
         return Time(self.time.base, billion=12 * steps * size)
 
     def params(self, recipe: Recipe) -> dict[str, Any]:
@@ -74,7 +77,12 @@ class Originals(DrawingStage):
 
     version = 1
     summary = "generate images with the PyTorch original"
-    memory = Memory(1_000_000_000, 4.0)  # the largest original in fp32
+    memory = Memory(600_000_000, largest=4)  # weights are decoded one at a time
+
+    def memory_of(self, params: Mapping[str, Any]) -> Memory:
+        """Returns what a step holds: mostly an image while it is decoded."""
+        pixels = params["width_px"] * params["height_px"]
+        return replace(self.memory, base=self.memory.base + _PIXEL_BYTES * pixels)
 
     def inputs(self, recipe: Recipe, made: Mapping[str, Mapping[str, str]]) -> dict[str, From]:
         """Returns the weights as they go into the bundle, with LoRAs and before anything else."""

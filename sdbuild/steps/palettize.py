@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.filenames import contents
 from sdbuild.base.machine import processors
@@ -12,6 +12,10 @@ from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import Component
 from sdbuild.mil.files.suffixes import PACKAGE
 from sdbuild.recipe.recipe import Recipe
+from sdbuild.steps.convert import virtual_weights
+
+if TYPE_CHECKING:
+    from sdbuild.mil.files.blob import Blobs
 
 _BASE_BYTES = 100_000_000  # numpy, and numba while it compiles
 _ELEMENT_BYTES = 12
@@ -28,6 +32,7 @@ class Palettize(ComponentStage):
     time = Time(1.2, tensor=0.008, billion=8)
     tools = ("numpy",)
     gives = "package"
+    reads_virtual = ("package",)
 
     def applies(self, recipe: Recipe, component: Component) -> bool:
         """Whether the recipe gives all of the component's weights one number of bits."""
@@ -55,13 +60,15 @@ class Palettize(ComponentStage):
         from sdbuild.mil.inspect.packed import packing
 
         (source,) = contents(job.inputs["package"], PACKAGE)
+        weights = virtual_weights(job, "package")
         if packing(read_package(source).program) == {job.params["nbits"]}:  # it came with them
             link_folder(source, job.output / source.name)
             return {"tensors": []}
         reports = palettize(
             source, job.output / source.name, nbits=job.params["nbits"],
             skip_types=job.params.get("skip_types", ()), mixed=job.params.get("mixed"),
-            group_size=job.params.get("group_size"), workers=workers(job, source),
+            group_size=job.params.get("group_size"), workers=workers(job, source, weights),
+            weights=weights,
         )
         return {"tensors": [asdict(report) for report in reports]}
 
@@ -69,12 +76,11 @@ class Palettize(ComponentStage):
 STAGE = Palettize()
 
 
-def workers(job: Job, source: Path) -> int:
+def workers(job: Job, source: Path, weights: Blobs | None = None) -> int:
     """As many threads as there are processors, and as have room for the largest weight."""
-    from sdbuild.mil.files.blob import BlobReader
     from sdbuild.mil.files.package import WEIGHT_FILE, read_package
 
-    file = read_package(source).weight_path(WEIGHT_FILE)
-    largest = max((record.count for record in BlobReader(file).records()), default=1)
+    found = read_package(source, weights).reader(WEIGHT_FILE)
+    largest = max((record.count for record in found.records()), default=1)
     fitting = (job.resources.get("memory_bytes", 0) - _BASE_BYTES) // (largest * _ELEMENT_BYTES)
     return max(1, min(processors(), fitting))

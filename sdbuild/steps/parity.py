@@ -45,7 +45,7 @@ class Parity(ComponentStage):
 
     version = 4
     summary = "measure each compiled component against its PyTorch original"
-    memory = Memory(1_000_000_000, 4.0)       # the original in fp32
+    memory = Memory(1_000_000_000, 4.0)       # most weights of the program decoded
     most_memory = Memory(2_000_000_000, 4.0)  # all weights of the program decoded
     time = Time(5, billion=30)
     tools = ("torch", "diffusers", "transformers", "numpy")

@@ -5,21 +5,28 @@ Whatever budget is asked for, bits are allocated from the same ratings.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from sdbuild.base.machine import processors
 from sdbuild.checkpoints.normalized import WEIGHTS
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import FAMILIES, Component
 from sdbuild.recipe.recipe import Recipe
 
+_BASE_BYTES = 150_000_000
+_ELEMENT_BYTES = 16
+"""Of a weight while it is rated: in fp32, its sensitivity, and errors of some rows."""
+
 
 class Rate(ComponentStage):
     """Rates the widths of each weight."""
 
-    version = 1
+    version = 2
     summary = "the tables of each width for each weight, and their cost"
-    memory = Memory(150_000_000, largest=16)  # one tensor at a time
-    time = Time(1.5, tensor=0.1, billion=40)
+    memory = Memory(_BASE_BYTES, largest=_ELEMENT_BYTES)  # one tensor at a time
+    most_memory = Memory(_BASE_BYTES, largest=_ELEMENT_BYTES * processors())
+    time = Time(1.5, tensor=0.1, billion=70)
     tools = ("numpy",)
     gives = "ratings"
 
@@ -45,8 +52,11 @@ class Rate(ComponentStage):
         component = FAMILIES[job.params["family"]].component(job.params["component"])
         tensors = {parameter_of(component, tensor.name): tensor
                    for tensor in table([job.inputs["checkpoint"] / WEIGHTS]).values()}
-        return {"rated": write_ratings(
-            job.output, tensors, read_calibration(job.inputs["calibration"]))}
+        calibration = read_calibration(job.inputs["calibration"])
+        largest = max(math.prod(tensors[name].shape) for name in calibration.means)
+        free = job.resources.get("memory_bytes", 0) - _BASE_BYTES
+        workers = max(1, min(processors(), free // (largest * _ELEMENT_BYTES)))
+        return {"rated": write_ratings(job.output, tensors, calibration, workers)}
 
 
 STAGE = Rate()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.errors import StepError
+from sdbuild.base.garbage import rare_searches
 from sdbuild.checkpoints.normalized import ARCHITECTURE, read_architecture
 from sdbuild.engine.stage import ComponentStage, Job, Memory, Need, Time
 from sdbuild.families import Component
@@ -24,7 +25,7 @@ class Trace(ComponentStage):
 
     version = 4
     summary = "capture the graph of each network, without weights"
-    memory = Memory(500_000_000)  # torch and diffusers; weights have no numbers
+    memory = Memory(450_000_000, tensor=90_000)  # torch and diffusers; weights have no numbers
     time = Time(5.5, tensor=0.017)  # as many operations as tensors, about
     tools = ("torch", "diffusers", "transformers")
     gives = "graph"
@@ -51,12 +52,14 @@ class Trace(ComponentStage):
             **recipe.network.params_of(component),
         }
 
+    @rare_searches()
     def run(self, job: Job) -> dict[str, Any]:
         """Writes `graph.pt2`, an exported program whose tensors have no numbers."""
         import torch
 
         from sdbuild.families import FAMILIES
         from sdbuild.lowering.graph import Graph, write_graph
+        from sdbuild.lowering.sparing import sparing
         from sdbuild.models import network
         from sdbuild.models.group_norm import replace_group_norms
         from sdbuild.models.upsample import replace_upsamples
@@ -71,12 +74,12 @@ class Trace(ComponentStage):
         )
         replace_group_norms(lowerable)
         replace_upsamples(lowerable)
-        with torch.no_grad():
+        with torch.no_grad(), sparing():
             program = torch.export.export(lowerable, inputs)
             program = program.run_decompositions({})
-        _clean(program)
-        precision = network.precision(component, architecture)
-        write_graph(job.output, Graph(program=program, precision=precision))
+            _clean(program)
+            precision = network.precision(component, architecture)
+            write_graph(job.output, Graph(program=program, precision=precision))
         return {"operations": sum(n.op == "call_function" for n in program.graph.nodes)}
 
 

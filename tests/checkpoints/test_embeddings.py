@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ from transformers import CLIPTokenizer
 from sdbuild.base.errors import SourceError
 from sdbuild.checkpoints.embeddings import embedding
 from sdbuild.checkpoints.embeddings.words import Words
+from sdbuild.engine.build import Builder
 from sdbuild.engine.stage import Job, stage
+from sdbuild.recipe.settings import settings
+from sdbuild.reports.why import why
 from sdbuild.runtime.tokenizers import load
 from sdbuild.runtime.tokenizers.swift import Tokenizer
 from tests.loras import TINY_EMOJI, checkpoint
@@ -141,11 +145,22 @@ def own_words():
 @pytest.mark.parametrize(("word", "problem"), [
     ("cat", "already"), ("dreamyinkstyle", "tokens so far"), ("my_style", "letters from a to z"),
     ("", "letters from a to z"), ("stränge", "letters from a to z"),
+    *((word, "already") for word in ("a", "nan", "bar", "incarcerated", "quotation")),
 ])
 def test_a_word_that_apps_cannot_tell_from_others_is_refused(own_words, word, problem):
     with pytest.raises(SourceError, match=problem) as error:
         own_words.add(word, 1)
-    assert "embedding=FILE:WORD" in error.value.hint
+    offered = error.value.hint.partition("embedding=FILE:WORD names another, such as ")[2]
+    assert [own_words.add(other, 1)[0].word for other in offered.split(", ")] == (
+        offered.split(", "))
+
+
+def test_a_word_is_that_of_one_embedding(own_words):
+    own_words.add("wolfy", 2)
+
+    for word in ("wolfy", "wolfya"):
+        with pytest.raises(SourceError, match=f"the word {word}: another embedding has it"):
+            own_words.add(word, 1)
 
 
 def test_suggested_words_can_be_used(own_words):
@@ -192,8 +207,13 @@ def test_vectors_that_do_not_fit_are_refused(tmp_path, tensors, problem):
     ({"emb_params": torch.ones(2, 8)}, "sdxl", "expected clip_l and clip_g"),
     ({"clip_l": torch.ones(2, 8), "clip_g": torch.ones(3, 16)}, "sdxl", "as many vectors"),
     ({"emb_params": torch.ones(2, 8), "<x>": torch.ones(8)}, "sd", "one tensor for each"),
+    ({"emb_params": torch.ones(1, 8), "lora_te_text_model_x.lora_down.weight": torch.ones(2, 8)},
+     "sd", "is a LoRA, exp"),
     ({"lora_te_text_model_x.lora_down.weight": torch.ones(2, 8)}, "sd", "is a LoRA, exp"),
     ({"w": torch.ones(1, 2, 3)}, "sd", "expected an embedding"),
+    ({}, "sd", "0 tensors, expected an embedding"),
+    ({"emb_params": torch.ones(200, 8)}, "sd", r"emb_params has the shape \[200, 8\], expected"),
+    ({"emb_params": torch.ones(0, 8)}, "sd", r"emb_params has the shape \[0, 8\], expected"),
     ({"w": torch.ones(2, 8, dtype=torch.int32)}, "sd", "expected floats"),
 ])
 def test_a_file_for_other_text_encoders_is_found_when_sources_are_reached(
@@ -203,6 +223,31 @@ def test_a_file_for_other_text_encoders_is_found_when_sources_are_reached(
     with pytest.raises(SourceError, match=problem) as error:
         embedding.expect_family(Path(file), family)
     assert str(file) in error.value.message
+
+
+def test_the_names_of_a_flattened_pickle_are_no_word(tmp_path):
+    file = file_of(tmp_path / "inkcat.safetensors", **{"string_to_param.*": vectors(64)})
+
+    assert embed(tmp_path, [file]) == [["inkcat"]]
+
+
+@pytest.mark.parametrize(("tensor", "word", "problem"), [
+    (torch.ones(1, 768), "wolfy", "768 wide, expected 64.*for Stable Diffusion 1"),
+    (torch.ones(1, 64), "cat", "the word cat: it is in the vocabulary already"),
+])
+def test_what_does_not_fit_the_checkpoint_is_found_before_anything_runs(
+        tmp_path, tensor, word, problem):
+    """By `why` too, which otherwise says what would run."""
+    file = file_of(tmp_path / "e.safetensors", emb_params=tensor)
+    words = {"model": "tiny-emoji", "cache": str(tmp_path / "cache"),
+             "embedding": f"{file}:{word}", "lower": "here"}
+    builder = Builder.of(settings(words))
+
+    for find in (partial(builder.reach_sources, list(builder.plan.steps)),
+                 partial(why, "build", words)):
+        with pytest.raises(SourceError, match=problem) as error:
+            find()
+        assert str(file) in error.value.message
 
 
 def test_a_text_encoder_computes_what_diffusers_does_with_the_embedding(learned, hosts):

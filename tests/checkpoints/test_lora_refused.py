@@ -211,7 +211,7 @@ def test_a_broken_lora_is_found_when_sources_are_reached(tmp_path, store, conten
                 source=Source(places=(str(file),), are_files=True))
 
     with pytest.raises(SourceError, match=what) as error:
-        Checkpoints(store).reach(step)
+        Checkpoints(store).reach(step, {})
     assert str(file) in error.value.message
 
 
@@ -291,7 +291,12 @@ def test_no_file_gives_a_traceback(tmp_path_factory, content):
 
 
 @pytest.mark.slow
-@given(files())
-@settings(max_examples=5_000, **FUZZ)
-def test_no_file_of_very_many_gives_a_traceback(tmp_path_factory, content):
-    merged_or_refused(tmp_path_factory.getbasetemp(), content)
+def test_no_file_of_very_many_gives_a_traceback(tmp_path, request):
+    """Of 5,000 every tenth, or as many as `--every` asks for."""
+
+    @settings(max_examples=5_000 // (request.config.getoption("every") or 10), **FUZZ)
+    @given(files())
+    def merge(content):
+        merged_or_refused(tmp_path, content)
+
+    merge()

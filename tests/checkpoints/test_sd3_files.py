@@ -15,7 +15,7 @@ from sdbuild.recipe.finding import find_recipe
 from sdbuild.recipe.recipe import load
 from tests.inprocess import Steps
 from tests.single_files import ldm_vae, mmdit
-from tests.tiny_checkpoints import write_checkpoint
+from tests.tiny_checkpoints import THREE_BLOCKS, write_checkpoint
 
 WIDTH = 32
 
@@ -23,7 +23,8 @@ WIDTH = 32
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     vae = {"block_out_channels": [32] * 4, "norm_num_groups": 32}
-    return write_checkpoint(tmp_path_factory.mktemp("sd3") / "folder", "sd3.5-medium", vae=vae)
+    return write_checkpoint(tmp_path_factory.mktemp("sd3") / "folder", "sd3.5-medium", vae=vae,
+                            transformer=THREE_BLOCKS)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from sdbuild.recipe.recipe import load
 from tests.inprocess import Steps
 from tests.loras import merge
 from tests.single_files import mmdit
-from tests.tiny_checkpoints import write_checkpoint
+from tests.tiny_checkpoints import THREE_BLOCKS, write_checkpoint
 
 LAYERS = ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.attn.to_out.0",
           "transformer_blocks.2.attn.add_k_proj", "transformer_blocks.0.attn2.to_v",
@@ -24,7 +24,8 @@ RANK = 2
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    return write_checkpoint(tmp_path_factory.mktemp("sd3") / "folder", "sd3.5-medium")
+    return write_checkpoint(tmp_path_factory.mktemp("sd3") / "folder", "sd3.5-medium",
+                            transformer=THREE_BLOCKS)
 
 
 def factors(place):

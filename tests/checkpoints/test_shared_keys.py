@@ -21,8 +21,9 @@ from sdbuild.store import Store, key
 from tests.single_files import config_of, single_file, small_checkpoint, write
 
 TINY_EMOJI = BUILT_IN / "tiny-emoji"
-NEUTRAL = {"places", "beside", "config", "facts", "locked", "output", "resources"}
-"""Arguments of a job that its key leaves out: locations, and digests that it has as `source`."""
+NEUTRAL = {"places", "beside", "config", "facts", "locked", "output", "resources", "virtual"}
+"""Arguments of a job that its key leaves out: locations, and digests that it has as `source` or
+`inputs`."""
 
 
 def joined(folder, states, kind):

@@ -14,13 +14,15 @@ from diffusers import (
 from PIL import Image, ImageDraw
 
 from sdbuild.base.filenames import contents
-from sdbuild.bundle.manifest import load_bundle
-from sdbuild.bundle.request import Control
+from sdbuild.bundle.manifest import Bundle, load_bundle
+from sdbuild.bundle.request import Control, Request
 from sdbuild.recipe.project import BUILT_IN
 from sdbuild.recipe.recipe import load
 from sdbuild.runtime.pipeline import Pipeline
-from tests.families.references import predicted, psnr
+from sdbuild.runtime.predictor import load as predictor
+from tests.families.references import predicted, psnr, with_controlnet
 from tests.inprocess import Steps
+from tests.runtime import parts
 from tests.tiny_checkpoints import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -47,7 +49,7 @@ def originals():
             UNet2DConditionModel.from_pretrained(BUILT_IN / "tiny-emoji" / "unet").float().eval())
 
 
-TIMESTEPS = (981.0, 741.0, 501.0, 21.0, 1.0)
+TIMESTEPS = (981.0, 501.0, 1.0)
 
 
 def inputs(seed):
@@ -62,8 +64,7 @@ def rows(given):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attention, least_db", [
-    ("original", 70), ("split_einsum", 62), ("split_einsum_v2", 62)])
+@pytest.mark.parametrize("attention, least_db", [("original", 70), ("split_einsum", 62)])
 def test_residuals_in_fp16_are_those_of_diffusers(steps, originals, attention, least_db):
     compiled = steps(quant="none", attention=attention)[f"compile:{NET}"]
     for seed in range(len(TIMESTEPS)):
@@ -179,3 +180,38 @@ def test_at_scale_0_a_picture_is_that_of_the_plain_bundle(steps, tmp_path):
         None, (Control("TinyEmojiControl", str(tmp_path / "control.png"), 0.0),))]
 
     assert np.array_equal(*map(np.asarray, pictures))
+
+
+@pytest.mark.slow
+def test_images_that_are_no_squares_are_guided_as_in_diffusers(tmp_path):
+    width, height = 96, 160
+    checkpoint, _, net, made = with_controlnet(tmp_path, "sd", "sd1", f"{width}x{height}")
+    theirs = StableDiffusionControlNetPipeline.from_pretrained(
+        checkpoint, controlnet=net, safety_checker=None)
+    theirs.scheduler = DDIMScheduler.from_config(theirs.scheduler.config)
+    theirs.set_progress_bar_config(disable=True)
+    lines = Image.new("RGB", (width, height))
+    ImageDraw.Draw(lines).line([(8, 8), (80, 140)], "white", 6)
+    lines.save(tmp_path / "lines.png")
+    given = {
+        "text_encoder": parts.text_encoder(theirs.text_encoder),
+        "vae_decoder": parts.vae_decoder(theirs.vae, (height // 8, width // 8)),
+        **{name: predictor(contents(made[f"compile:{name}"], ".mlmodelc"), "portable", "original")
+           for name in ("controlled_unet", "controlnet/Edges")}}
+    bundle = Bundle(
+        folder=checkpoint / "tokenizer", name="tiny", family="sd", width_px=width,
+        height_px=height, attention="original", scale_factor=theirs.vae.config.scaling_factor,
+        pad_token="<|endoftext|>", prediction_type="epsilon", defaults={}, description="",
+        scheduler=dict(theirs.scheduler.config), models=dict.fromkeys(given, ()))
+
+    [drawn] = Pipeline(bundle, parts=given.__getitem__).draw(Request(
+        prompt="a frog", negative="", seed=1, steps=4, guidance=5.0, scheduler="ddim", count=1,
+        control=(Control("Edges", str(tmp_path / "lines.png"), 1.0),)))
+
+    wanted, without = (
+        theirs("a frog", image=lines, num_inference_steps=4, guidance_scale=5.0, width=width,
+               height=height, generator=torch.Generator().manual_seed(1), output_type="np",
+               controlnet_conditioning_scale=scale).images[0] for scale in (1.0, 0.0))
+    found = np.asarray(drawn.image) / 255
+    assert drawn.image.size == (width, height)
+    assert psnr(found, wanted) >= 50 > psnr(without, wanted)

@@ -5,11 +5,13 @@ import json
 import diffusers
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sdbuild.bundle.manifest import load_bundle
 from sdbuild.bundle.request import Request
 from sdbuild.recipe.recipe import load
 from sdbuild.runtime.pipeline import Pipeline
+from tests.families.references import END
 from tests.inprocess import Steps
 from tests.runtime.swift import psnr_db
 
@@ -58,6 +60,29 @@ def test_a_bundle_draws_what_diffusers_draws(places, bundle, negative):
     (found,) = Pipeline(bundle(*BASE)).draw(request(negative=negative))
 
     assert psnr_db(found.image, wanted) > 50
+
+
+def test_a_learned_word_draws_what_diffusers_draws_of_its_embedding(places, bundle, tmp_path):
+    rng, file = torch.Generator().manual_seed(0), tmp_path / "cat.safetensors"
+    vectors = {"clip_l": torch.randn(2, 32, generator=rng) / 6,
+               "clip_g": torch.randn(2, 48, generator=rng) / 7}
+    save_file(vectors, file)
+    theirs = from_checkpoint(diffusers.StableDiffusionXLPipeline, places["sdxl"])
+    for name, end in (("clip_l", ""), ("clip_g", "_2")):
+        theirs.load_textual_inversion(
+            vectors[name], token="<cat-toy>", text_encoder=getattr(theirs, f"text_encoder{end}"),
+            tokenizer=getattr(theirs, f"tokenizer{end}"))
+    # The 2 of old configs has it pool at the largest number: the word's (transformers#24650).
+    theirs.text_encoder_2.text_model.eos_token_id = END
+
+    wanted = theirs("a <cat-toy>, digital art", negative_prompt="a dog", width=SIDE, height=SIDE,
+                    generator=generator(), **GIVEN).images[0]
+    made = bundle(*BASE, embedding=f"{file}:mycat")
+    found, another = (next(Pipeline(made).draw(request(prompt=f"a {words}, digital art"))).image
+                      for words in (" ".join(made.words[0]), "cat"))
+
+    assert psnr_db(found, wanted) > 50
+    assert psnr_db(another, wanted) < 40
 
 
 def test_a_refiner_in_the_bundle_finishes_the_picture(places, bundle):

@@ -35,7 +35,7 @@ def ports(compiled):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("style", "words"), [
-    ("sd1", {}), ("sd1", {"attention": "split_einsum"}), ("sdxl", {}),
+    ("sd1", {"attention": "split_einsum"}), ("sdxl", {}),
 ])
 def test_an_inpainting_unet_takes_nine_channels_and_gives_four(tmp_path, style, words):
     checkpoint, made = steps(tmp_path, style, {"in_channels": 9}, **words)
@@ -59,25 +59,21 @@ def test_the_embedding_of_guidance_is_the_one_of_diffusers_pipeline(guidance, wi
 
 
 @pytest.mark.slow
-def test_guidance_that_a_unet_takes_as_an_input_is_built_in(tmp_path):
-    checkpoint, made = steps(tmp_path, "sd1", {"time_cond_proj_dim": 32}, distilled_guidance="4")
+def test_guidance_that_a_unet_takes_as_an_input_is_built_in_and_bound_as_coremltools_does(tmp_path):
+    guidance = {"distilled_guidance": "4"}
+    checkpoint, made = steps(tmp_path, "sd1", {"time_cond_proj_dim": 32}, **guidance)
+    direct = Steps(load({"model": str(tmp_path / "mine.toml"), "lower": "direct"} | guidance),
+                   tmp_path)
     embedding = LatentConsistencyModelPipeline.get_guidance_scale_embedding(
         None, torch.tensor([3.0]), 32)
 
     compiled = made["compile:unet"]
+    weights = [np.fromfile(folder / "Unet.mlpackage/Data/com.apple.CoreML/weights/weight.bin",
+                           np.uint8) for folder in (made["convert:unet"], direct["convert:unet"])]
 
     assert ports(compiled).keys() == {"sample", "timestep", "encoder_hidden_states", "noise_pred"}
     for inputs, wanted in unet_cases(checkpoint, timestep_cond=embedding.repeat(2, 1)):
         assert psnr(predicted(compiled, inputs)["noise_pred"], wanted.numpy()) >= 62
-
-
-@pytest.mark.slow
-def test_it_is_bound_as_coremltools_would_convert_it(tmp_path):
-    _, made = steps(tmp_path, "sd1", {"time_cond_proj_dim": 32})
-    direct = Steps(load({"model": str(tmp_path / "mine.toml"), "lower": "direct"}), tmp_path)
-
-    weights = [np.fromfile(folder / "Unet.mlpackage/Data/com.apple.CoreML/weights/weight.bin",
-                           np.uint8) for folder in (made["convert:unet"], direct["convert:unet"])]
     assert np.array_equal(*weights)
 
 

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import xxhash
 from safetensors.torch import save_file
 from torch import nn
 
@@ -15,6 +16,7 @@ from sdbuild.families import Component, Port
 from sdbuild.lowering import bind
 from sdbuild.lowering.lowered import read_lowered, write_lowered
 from sdbuild.lowering.standins import StandIns
+from sdbuild.mil.files.blob import BlobReader
 from sdbuild.mil.files.package import write_package
 from sdbuild.mil.ir.decode import decode_program
 from sdbuild.safetensors.tensors import table
@@ -123,6 +125,35 @@ def test_a_bound_package_is_the_directly_converted_one_byte_for_byte(small, tmp_
     wanted = direct(Used, {k: v.float() for k, v in tensors.items()}, tmp_path / "direct")
 
     assert bound(small, tensors, tmp_path / "bound") == wanted
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_a_weight_file_that_is_not_written_has_the_same_digest_and_blobs(
+    small, tmp_path, dtype, scale,
+):
+    tensors = {k: v.to(dtype) for k, v in weights(graph(Used), scale=scale).items()}
+    file = bound(small, tensors, tmp_path / "bound")["Data/com.apple.CoreML/weights/weight.bin"]
+    written = BlobReader(
+        tmp_path / "bound" / "Small.mlpackage" / "Data/com.apple.CoreML/weights/weight.bin")
+
+    found = bind.BoundBlobs(small, table([tmp_path / "bound" / "w.safetensors"]))
+
+    assert found.digest() == (xxhash.xxh3_128_hexdigest(file), len(file))
+    assert list(found.records()) == list(written.records())
+    for record in written.records():
+        assert bytes(found.data(record.offset)) == bytes(written.data(record.offset))
+
+
+def test_a_package_without_its_weight_file_is_otherwise_the_same(small, tmp_path):
+    tensors = weights(graph(Used))
+    whole = bound(small, tensors, tmp_path / "whole")
+
+    bind.bind(small, table([tmp_path / "whole" / "w.safetensors"]), tmp_path / "Small.mlpackage",
+              small.spec.description, is_without_weights=True)
+
+    del whole["Data/com.apple.CoreML/weights/weight.bin"]
+    assert content(tmp_path / "Small.mlpackage") == whole
 
 
 def test_a_torch_for_linux_gives_the_package_that_the_same_torch_gives_on_a_mac(

@@ -29,6 +29,8 @@ KNOWN = {
         "cb2a2fc0f0365468adf7c1e4a0bcb7e322363c48addf8622f307b38ce575a917",
     "get_type_info":
         "4bc82ca9b3da6f0190b5ac3bc8d90690ca57cb24a63fe91bfaeb03875b25ca42",
+    "_get_type_val":
+        "f2a316132c9bc655d72f7c5d36f346480b774d10cc3fc844c12aeaa8bd51d9fa",
     "_replace_var":
         "db3ff96afe24193ad8e4c8cdbe9507b33afc7dc956c75c9d82763d6fdad5da1c",
 }

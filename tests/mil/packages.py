@@ -3,9 +3,11 @@
 import gc
 import re
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, lru_cache
 from pathlib import Path
 
 import coremltools as ct
@@ -53,6 +55,13 @@ def half(*shape: int, seed: int = 0) -> np.ndarray:
 
 def convolutions(path: Path, target=IOS16, layers: int = 4) -> Path:
     """`layers` convolutions of fp16 weights, of 11,664 elements each, with activations."""
+    shutil.copytree(_converted(target, layers), path)
+    return path
+
+
+@cache
+def _converted(target, layers: int) -> Path:
+    """The package of `convolutions`, converted once."""
 
     def body(x):
         for layer in range(layers):
@@ -61,6 +70,7 @@ def convolutions(path: Path, target=IOS16, layers: int = 4) -> Path:
             x = mb.relu(x=x, name=f"relu{layer}" if layer < layers - 1 else "out")
         return x
 
+    path = Path(tempfile.mkdtemp()) / "convolutions.mlpackage"
     return package(path, body, ((1, 36, 8, 8), types.fp16), target=target)
 
 
@@ -81,8 +91,9 @@ def weights(path: Path) -> dict[str, np.ndarray]:
     }
 
 
+@lru_cache(maxsize=4)
 def dense(path: Path, tmp_path: Path) -> dict[str, np.ndarray]:
-    """`weights` after coremltools' own decompression."""
+    """`weights` after coremltools' own decompression; read only, as they are kept."""
     return weights(changed(path, tmp_path / f"dense_{path.name}", cto.decompress_weights))
 
 

@@ -15,14 +15,14 @@ from sdbuild.models import (
     network,
 )
 from sdbuild.models.residuals import shapes
-from tests.tiny_checkpoints import STYLES, randomized
+from tests.tiny_checkpoints import FOUR_LEVELS, STYLES, randomized
 
 NET, CONTROLLED = (STABLE_DIFFUSION.component(n) for n in ("controlnet", "controlled_unet"))
 PARAMS = {"batch": 2, "height_px": 72, "width_px": 64}
 
 
 def unet_config(**changes):
-    return STYLES["sd1"]["unet"] | {"act_fn": "silu"} | changes
+    return STYLES["sd1"]["unet"] | FOUR_LEVELS | {"act_fn": "silu"} | changes
 
 
 def net_config(**changes):

@@ -9,7 +9,7 @@ from diffusers.models.upsampling import Upsample2D
 
 from sdbuild.models.unet import UNet
 from sdbuild.models.upsample import Upsample, replace_upsamples
-from tests.tiny_checkpoints import STYLES, randomized
+from tests.tiny_checkpoints import FOUR_LEVELS, STYLES, randomized
 
 
 @pytest.mark.parametrize("size", [None, (10, 14), (9, 14), (10, 13), (9, 13)])
@@ -23,7 +23,8 @@ def test_it_gives_the_numbers_of_diffusers(size):
 @pytest.mark.parametrize("cells", [(8, 8), (9, 8), (11, 13), (8, 12)])
 def test_a_unet_draws_any_size_of_latents_as_diffusers_does(cells):
     """8, 9, 11, 13: what the three halvings of 64, 72, 88 and 104 pixels leave is odd somewhere."""
-    net = randomized(UNet2DConditionModel(**STYLES["sd2"]["unet"]))
+    net = randomized(UNet2DConditionModel(**STYLES["sd2"]["unet"] | FOUR_LEVELS | {
+        "attention_head_dim": (1, 2, 2, 4)}))
     ours = UNet(copy.deepcopy(net))
     replace_upsamples(ours)
     rng = torch.Generator().manual_seed(1)

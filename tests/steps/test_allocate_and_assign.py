@@ -50,7 +50,8 @@ def chain(tmp_path_factory):
         inputs["calibration"], 1e4,
         [(f"net.{name}", rng.random((36, 36, 3, 3), np.float32) * np.float32(10.0**number))
          for number, name in enumerate(NAMES)],
-        [(f"net.{NAMES[0]}", Feedback(order=order, factors=factors))])
+        [(f"net.{NAMES[0]}", Feedback(order=order, factors=factors,
+                                         variances=np.ones(324, np.float32)))])
     write_ratings(inputs["ratings"], table([folder / "weights.safetensors"]),
                   read_calibration(inputs["calibration"]))
     return inputs

@@ -220,6 +220,16 @@ def test_another_network_in_the_place_of_the_autoencoder_is_reported(checkpoint,
         download(checkpoint / "unet", tmp_path, "vae", ("decoder.",))
 
 
+def test_a_t5_that_has_only_a_decoder_is_refused(tmp_path):
+    folder = tmp_path / "checkpoint" / "text_encoder_3"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"architectures": ["T5EncoderModel"]}')
+    save_file({"decoder.w": np.zeros(3, np.float32)}, folder / "model.safetensors")
+
+    with pytest.raises(SourceError, match="text_encoder_3: no tensor of it\n"):
+        download(folder.parent, tmp_path, "text_encoder_3", ("",))
+
+
 def test_a_tensor_that_two_files_hold_is_refused(tmp_path):
     for name in "ab":
         save_file({"w": np.zeros(3, np.float32)}, tmp_path / f"{name}.safetensors")

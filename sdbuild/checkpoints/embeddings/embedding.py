@@ -1,6 +1,7 @@
 """Files of embeddings: vectors that stand for a word, one or several for each text encoder.
 
     emb_params                             A1111, and trainers that write as it does
+    string_to_param.*                      the same, of a pickle whose dictionaries became names
     clip_l, clip_g                         the same for the two encoders of XL
     text_encoders_0, text_encoders_1       diffusers' trainer for XL
     <cat-toy>, and others                  diffusers: each tensor is called like its word
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdbuild.base.errors import SourceError
+from sdbuild.base.units import counted
 from sdbuild.checkpoints import others
 from sdbuild.safetensors.decode import expect_floats
 from sdbuild.safetensors.tensors import Tensor, table
@@ -20,7 +22,7 @@ from sdbuild.safetensors.tensors import Tensor, table
 FIRST, SECOND = "text_encoder", "text_encoder_2"
 """The folders of the text encoders that an embedding has vectors for."""
 
-_ENCODERS = {"emb_params": FIRST, "clip_l": FIRST, "clip_g": SECOND,
+_ENCODERS = {"emb_params": FIRST, "string_to_param.*": FIRST, "clip_l": FIRST, "clip_g": SECOND,
              "text_encoders_0": FIRST, "text_encoders_1": SECOND}
 _NEEDED = {"sd": {FIRST}, "sdxl": {FIRST, SECOND}, "sdxl-refiner": {FIRST, SECOND}}
 _GENERATIONS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2",
@@ -55,12 +57,14 @@ def read(path: Path) -> list[Embedding]:
         SourceError: it is something else, or not whole.
     """
     tensors = table([path])
-    if not 1 <= len(tensors) <= _MOST or any(
-            not 1 <= len(t.shape) <= 2 or not 1 <= _count(t) <= _MOST or not t.shape[-1]
-            for t in tensors.values()):
+    odd = [t for t in tensors.values()
+           if not 1 <= len(t.shape) <= 2 or not 1 <= _count(t) <= _MOST or not t.shape[-1]]
+    if odd or not 1 <= len(tensors) <= _MOST:
         others.refuse(path, tensors, "embedding")
-        raise SourceError(f"{path}: {len(tensors)} tensors, expected an embedding: one to {_MOST} "
-                          "vectors for a word", hint=_HINT)
+        said = f"{odd[0].name} has the shape {list(odd[0].shape)}" if odd else \
+            f"{counted(len(tensors), 'tensor')}"
+        raise SourceError(f"{path}: {said}, expected an embedding: one to {_MOST} vectors for a "
+                          "word", hint=_HINT)
     expect_floats(tensors.values())
     if not tensors.keys() & _ENCODERS.keys():
         others.refuse(path, tensors, "embedding")
@@ -68,6 +72,7 @@ def read(path: Path) -> list[Embedding]:
     vectors = {_ENCODERS[name]: t for name, t in tensors.items() if name in _ENCODERS}
     said = ", ".join(f"{name} {list(t.shape)}" for name, t in tensors.items())
     if len(vectors) < len(tensors):
+        others.refuse(path, tensors, "embedding")
         raise SourceError(f"{path}: expected one tensor for each text encoder, found {said}",
                           hint=_HINT)
     if len(set(map(_count, vectors.values()))) > 1:
@@ -90,6 +95,17 @@ def expect_family(path: Path, family: str) -> None:
             raise SourceError(f"{path}: the embedding is for {made}, found "
                               f"{', '.join(t.name for t in found.vectors.values())}, expected "
                               f"{wanted}", hint=_TWO_FILES if is_two else _HINT)
+
+
+def expect_widths(path: Path, encoder: str, width: int) -> None:
+    """Makes sure that all vectors in a file for a text encoder are as wide as its table.
+
+    Raises:
+        SourceError: some are not.
+    """
+    for found in read(path):
+        if encoder in found.vectors:
+            expect_width(found.vectors[encoder], width)
 
 
 def expect_width(vectors: Tensor, width: int) -> None:

@@ -24,8 +24,9 @@ from sdbuild.base.errors import SourceError
 _UNREACHED = (*string.ascii_uppercase, "À", "Á")
 """The characters that stand for the bytes 41 to 5A, C0 and C1."""
 _LETTERS = string.ascii_lowercase
-_SHORTEST = 4
 _SUGGESTED = 3
+_FORMS = ("{}", "my{}", "{}x", "{}style", "{}toy")
+"""Of words that are suggested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Words:
         self._free = [
             token for letter in _UNREACHED for token in (letter, letter + END_OF_WORD)
             if token in self._numbers and token not in used]
+        self._given: set[str] = set()
 
     @property
     def vocabulary(self) -> bytes:
@@ -74,6 +76,8 @@ class Words:
             raise SourceError(f"the word {word!r}: expected letters from a to z alone, since some "
                               "apps split prompts at everything else",
                               hint="embedding=FILE:WORD names another, such as mystyle")
+        if word in self._given:
+            raise self._unfit(word, "another embedding has it")
         first, *_ = self._tokens(word)
         found = [self._added(word)]
         for other in (start + letter for start in (word, first) for letter in _LETTERS):
@@ -96,6 +100,7 @@ class Words:
             raise SourceError(f"the word {word}: no tokens are left for it among those that no "
                               "prompt reaches",
                               hint="CLIP's vocabulary has 56 of them, and most words take two")
+        self._given.add(word)
         return Spoken(word, tuple(self._join(pair) for pair in pairs))
 
     def _join(self, pair: Pair) -> int:
@@ -118,11 +123,10 @@ class Words:
 
     def _others(self, word: str) -> Iterator[str]:
         """Yields words like it that can be added."""
-        starts = [word[:end] for end in range(len(word), _SHORTEST - 1, -1)]
-        for start in starts:
-            for other in (start, f"my{start}", f"{start}x"):
-                if (other != word and len(self._tokens(other)) == 2
-                        and len(encoded(other, self._ranks)) == 2):
+        for end in range(len(word), 0, -1):
+            for other in (form.format(word[:end]) for form in _FORMS):
+                if len(self._tokens(other)) == len(encoded(other, self._ranks)) == 2 \
+                        and other != word:
                     yield other
 
 

@@ -231,7 +231,7 @@ def _weight_files(model: Model) -> dict[str, Path]:
     """Returns each weight file that the program refers to, by its place in the compiled model."""
     files = {}
     for file in weight_files(model.program):
-        path = model.reader(file).path
+        path = model.weight_file(file)
         relative = path.relative_to(model.root)
         if relative.parts[0] != "weights":
             raise UnsupportedFormat(f"{model.source}: weight file {file!r} is not in weights/")

@@ -30,6 +30,7 @@ from sdbuild.mil.compress.packed_weights import (
 )
 from sdbuild.mil.edit.rewrite import Weights, write_edited
 from sdbuild.mil.files.arrays import to_array
+from sdbuild.mil.files.blob import Blobs
 from sdbuild.mil.files.destination import refuse_existing
 from sdbuild.mil.files.package import Model
 from sdbuild.mil.files.validate import read_sound
@@ -87,9 +88,12 @@ class Selection:
 
 
 def compress(
-    source: Path, destination: Path, selection: Selection, method: Method, workers: int
+    source: Path, destination: Path, selection: Selection, method: Method, workers: int,
+    weights: Blobs | None = None,
 ) -> tuple[TensorReport, ...]:
     """Writes `source` to `destination` with the selected weights packed by `method`.
+
+    `weights` are the blobs of a package that comes without its weight file.
 
     Raises:
         MILError: the opset lacks the method, weights are packed already, a pattern fits no
@@ -97,7 +101,7 @@ def compress(
         InvalidProgram: `source` is not a sound package.
     """
     refuse_existing([source], [destination])
-    model = read_sound(source)
+    model = read_sound(source, weights)
     _check(model, selection, method)
     reports: list[TensorReport] = []
 
@@ -172,7 +176,7 @@ def _program(
     chosen = {at: tasks(block, selection, as_argument=opset_number(at[1]) >= ARGUMENT_OPSET)
               for at, block in blocks.items()}
     unique = {t.key: t for t in chain.from_iterable(tasks.values() for tasks in chosen.values())}
-    done = _in_order(partial(_pack, model, method), unique.values(), workers)
+    done = in_order(partial(_pack, model, method), unique.values(), workers)
     results = each(done, "tensors", len(unique))
     packed = _PackedWeights(weights, results, reports)
     made = {at: _block(block, method.suffixes, chosen[at], weights, packed)
@@ -236,7 +240,7 @@ def _flag(operation: Operation, argument: str, consts: Mapping[str, Value]) -> b
     return False
 
 
-def _in_order(
+def in_order(
     work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int
 ) -> Iterator[_Result]:
     """Yields `work` of each item in order, at most one more than `workers` of them in memory."""

@@ -6,6 +6,8 @@ left to a library, and rows do not depend on each other. So the indices do not d
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
@@ -28,20 +30,63 @@ def indices(
     Source:
         Frantar et al., "GPTQ", 2022, with a table in the place of the grid.
     """
-    width = order.shape[1]
     found = np.empty(matrix.shape, np.uint8)
-    levels = table.astype(np.float32)
-    edges = (levels[:-1] + levels[1:]) / np.float32(2)
-    compiled = _kernels(matrix.size * width)
-    assign = compiled.assign if compiled else _assign
+    for block in _blocks(matrix, order, factors):
+        chosen, _ = block.rounded(table)
+        places = np.argsort(block.places)
+        np.take(chosen, places, axis=1, out=found[:, block.at:block.at + len(places)], mode="clip")
+    return found
+
+
+def errors(
+    matrix: np.ndarray, tables: Sequence[np.ndarray], order: np.ndarray, factors: np.ndarray
+) -> list[np.ndarray]:
+    """Returns what rounding to each table adds to each element, at the time when it is rounded.
+
+    Shapes:
+        matrix, order, factors: as of `indices`; tables: each (k,); returns: each (rows, columns),
+        float32
+    """
+    found = [np.empty(matrix.shape, np.float32) for _ in tables]
+    for block in _blocks(matrix, order, factors):
+        for table, added in zip(tables, found, strict=True):
+            chosen, values = block.rounded(table)
+            added[:, block.at + block.places] = table.astype(np.float32)[chosen] - values
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Some columns, from `at`, in the order of rounding.
+
+    Shapes:
+        places: (columns,), which they are; ordered: (rows, columns), float32; steps: (columns,
+        columns), float32
+    """
+
+    at: int
+    places: np.ndarray
+    ordered: np.ndarray
+    steps: np.ndarray
+
+    def rounded(self, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the index for each element, and what was rounded: elements less what they make
+        up for."""
+        levels = table.astype(np.float32)
+        edges = (levels[:-1] + levels[1:]) / np.float32(2)
+        compiled = _kernels(self.ordered.size * len(self.places))
+        chosen, values = np.empty(self.ordered.shape, np.uint8), self.ordered.copy()
+        (compiled.assign if compiled else _assign)(values, levels, edges, self.steps, chosen)
+        return chosen, values
+
+
+def _blocks(matrix: np.ndarray, order: np.ndarray, factors: np.ndarray) -> Iterator[_Block]:
+    width = order.shape[1]
     for number, at in enumerate(range(0, matrix.shape[1], width)):
         places = order[number][order[number] < matrix.shape[1] - at]
-        ordered = matrix[:, at:at + width].astype(np.float32)[:, places]
+        ordered = np.take(matrix[:, at:at + width], places, axis=1).astype(np.float32)
         steps = np.ascontiguousarray(factors[number, :len(places), :len(places)], np.float32)
-        chosen = np.empty(ordered.shape, np.uint8)
-        assign(np.ascontiguousarray(ordered), levels, edges, steps, chosen)
-        found[:, at + places] = chosen
-    return found
+        yield _Block(at, places, ordered, steps)
 
 
 def _kernels(operations: float) -> ModuleType | None:
@@ -57,7 +102,7 @@ def _assign(
     values: np.ndarray, levels: np.ndarray, edges: np.ndarray, steps: np.ndarray,
     chosen: np.ndarray,
 ) -> None:
-    """Fills `chosen`; `values` are used up."""
+    """Fills `chosen`; `values` become what was rounded."""
     for column in range(values.shape[1]):
         chosen[:, column] = np.searchsorted(edges, values[:, column])
         errors = values[:, column] - levels[chosen[:, column]]

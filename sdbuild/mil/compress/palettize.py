@@ -36,6 +36,7 @@ from sdbuild.mil.compress.packed_weights import (
     shape_part,
 )
 from sdbuild.mil.files.arrays import pack_bits
+from sdbuild.mil.files.blob import Blobs
 from sdbuild.mil.ir.dtype import PALETTE_BITS
 from sdbuild.mil.ir.program import TensorType
 
@@ -46,7 +47,7 @@ def palettize(
     source: Path, destination: Path, *, nbits: int, min_elements: int = 2048,
     skip: Sequence[str] = (), skip_types: Sequence[str] = (),
     mixed: Mapping[str, int] | None = None, group_size: int | None = None,
-    is_scaled: bool = False, workers: int = 1,
+    is_scaled: bool = False, workers: int = 1, weights: Blobs | None = None,
 ) -> tuple[TensorReport, ...]:
     """Palettizes the weights of the package `source` into a package at `destination`.
 
@@ -55,7 +56,7 @@ def palettize(
     or with `group_size` (iOS 18) one for that many output channels; a tensor whose channels
     `group_size` does not divide has one table. With `is_scaled` (iOS 18) each output channel is
     divided by its greatest magnitude first. The same source and choices give the same bytes,
-    whatever `workers` (threads) is.
+    whatever `workers` (threads) is. `weights` are those of `compress`.
 
     Before:
         w = const(val=…) ; y = conv(weight=w, …)
@@ -87,7 +88,7 @@ def palettize(
     suffixes = ("_palettized", "_palettized_pcs") if is_scaled else ("_palettized",)
     method = Method(suffixes=suffixes, allows=partial(_allow, group_size, is_scaled),
                     pack=partial(_pack, group_size, is_scaled))
-    return compress(source, destination, selection, method, workers)
+    return compress(source, destination, selection, method, workers, weights)
 
 
 def _allow(group_size: int | None, is_scaled: bool, bits: int, opset: int) -> None:

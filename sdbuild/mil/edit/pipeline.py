@@ -177,7 +177,7 @@ def write_pipeline(
     for number, model in enumerate(pipeline.models):
         refuse_stray_blobs(model)
         names = _file_names(model, number)
-        files.update((name, model.reader(file).path) for file, name in names.items())
+        files.update((name, model.weight_file(file)) for file, name in names.items())
         spec.pipeline.models.append(_child(model, names))
     spec.MergeFromString(pipeline.extra)
     with written_atomically(destination) as folder:

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from sdbuild.base.errors import InvalidProgram
+from sdbuild.mil.execute.kinds import FRESH
 from sdbuild.mil.execute.ops._types import Body, Parameter
 from sdbuild.mil.execute.ops._values import CARRIERS, rounded
 from sdbuild.mil.ir.program import Operation, TensorType
@@ -62,10 +63,11 @@ class Operand:
 
     def get(self, values: Mapping[str, Tensor]) -> Argument:
         """Returns the argument, as its parameter wants it."""
-        found = [fetched(source, values) for source in self.sources]
         if self.parameter.domain is None:
-            return plain(found[0].numpy(), self.parameter)
-        return found if self.parameter.is_list else found[0]
+            return plain(fetched(self.sources[0], values).numpy(), self.parameter)
+        if self.parameter.is_list:
+            return [fetched(source, values) for source in self.sources]
+        return fetched(self.sources[0], values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,12 +118,22 @@ class Instruction:
         """
         start = time.perf_counter()
         inputs = self.arguments(values)
+        outputs = self._take(values, inputs)
+        return Observation(operation=self.operation, inputs=inputs, outputs=outputs,
+                           seconds=time.perf_counter() - start)
+
+    def apply(self, values: dict[str, Tensor]) -> None:
+        """Does what `run` does, for nobody to see."""
+        self._take(values, self.arguments(values))
+
+    def _take(
+        self, values: dict[str, Tensor], inputs: Mapping[str, Argument]
+    ) -> dict[str, Tensor]:
         outputs = self._call(inputs)
         values.update(outputs)
         for name in self.frees:
             del values[name]
-        return Observation(operation=self.operation, inputs=inputs, outputs=outputs,
-                           seconds=time.perf_counter() - start)
+        return outputs
 
     def needs(self) -> Iterator[str]:
         """Yields the values that it takes, those that its blocks take from around them included."""
@@ -162,8 +174,9 @@ class Instruction:
         value = value.contiguous()
         if not output.is_rounded:
             return value
-        shared = {_address(tensor) for tensor in tensors(inputs)}
-        return rounded(value, output.type.dtype, is_owned=_address(value) not in shared)
+        is_owned = self.operation.type in FRESH or _address(value) not in {
+            _address(tensor) for tensor in tensors(inputs)}
+        return rounded(value, output.type.dtype, is_owned=is_owned)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,13 +194,18 @@ class ExecutableBlock:
         for step in self.steps:
             yield step.run(values)
 
+    def apply(self, values: dict[str, Tensor]) -> None:
+        """Does what `run` does, for nobody to see."""
+        values.update(self.constants)
+        for step in self.steps:
+            step.apply(values)
+
     def body(self, outer: Mapping[str, Tensor]) -> Body:
         """Returns the block as a function that sees the values around it."""
 
         def call(*inputs: Tensor) -> tuple[Tensor, ...]:
             values = {**outer, **dict(zip(self.inputs, inputs, strict=True))}
-            for _ in self.run(values):
-                pass
+            self.apply(values)
             return tuple(values[name] for name in self.outputs)
 
         return call
@@ -211,7 +229,7 @@ def plain(array: np.ndarray, parameter: Parameter) -> Argument:
 
 def fits(shape: tuple[int, ...], kind: TensorType) -> bool:
     """Whether a tensor of `shape` is of the type."""
-    if ... in kind.shape:
+    if shape == kind.shape or ... in kind.shape:
         return True
     return len(shape) == len(kind.shape) and all(
         expected in (None, found) for found, expected in zip(shape, kind.shape, strict=True)

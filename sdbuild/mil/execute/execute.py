@@ -21,6 +21,7 @@ from sdbuild.mil.execute.fusion import fuse_chains
 from sdbuild.mil.execute.ops._values import CARRIERS, ROUNDED, carry, rounded
 from sdbuild.mil.execute.planner import Planner, Precision, refuse_unsupported, tensor_type
 from sdbuild.mil.files.package import Model
+from sdbuild.mil.ir.decode import located
 from sdbuild.mil.ir.program import NamedType, Operation, StateType, TensorType
 
 _NUMPY = {"fp16": np.float16, "uint16": np.uint16, "uint32": np.uint32, "uint64": np.uint64}
@@ -73,7 +74,9 @@ class Executor:
                         if isinstance(item.type, StateType)}
         ceiling = math.inf if weight_bytes is None else weight_bytes
         planner = Planner(model, precision, ceiling)
-        self._block = planner.block(chosen.block, chosen.inputs)
+        with located(str(model.source), f"`sdbuild mil verify {model.source}` lists all that is "
+                     "wrong: its files may be damaged, or those of another model"):
+            self._block = planner.block(chosen.block, chosen.inputs)
         self._fast = fuse_chains(self._block) if is_fast and observe is None else None
         self._outputs = {name: planner.types[name] for name in chosen.block.outputs}
         self._precision = precision
@@ -88,10 +91,13 @@ class Executor:
             InvalidProgram: an operation fails, or its result is not what the program declares.
         """
         values = self._start(inputs)
-        for seen in (self._fast or self._block).run(values):
-            if self._observe is not None:
+        if self._observe is None:
+            with torch.inference_mode():  # nothing is noted for gradients: a tenth of small steps
+                (self._fast or self._block).apply(values)
+        else:
+            for seen in self._block.run(values):
                 self._observe(seen)
-            del seen  # else its inputs would live on while the next operation runs
+                del seen  # else its inputs would live on while the next operation runs
         return {name: self._result(values[name], t) for name, t in self._outputs.items()}
 
     def trace(self, inputs: Mapping[str, np.ndarray]) -> Iterator[Observation]:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from sdbuild.mil.execute.executable import ExecutableBlock, Instruction, Output, Source, fetched
+from sdbuild.mil.execute.kinds import ALONG_LAST, ELEMENTWISE, FRESH, MATMUL
 from sdbuild.mil.execute.ops._values import rounded
 from sdbuild.mil.execute.planner import with_frees
 from sdbuild.mil.ir.program import TensorType
@@ -33,23 +34,6 @@ the cache."""
 _LANES = 64
 """Parts hold a multiple of this many elements: kernels take those past the last whole vector
 another way, with other last bits."""
-
-_ELEMENTWISE = frozenset({
-    "abs", "add", "clip", "cos", "elu", "erf", "exp", "exp2", "gelu", "inverse", "leaky_relu",
-    "linear_activation", "log", "maximum", "minimum", "mul", "pow", "real_div", "relu", "relu6",
-    "rsqrt", "scaled_tanh", "sigmoid", "sigmoid_hard", "silu", "sin", "softplus", "softsign",
-    "sqrt", "square", "sub", "tanh",
-})
-"""Operations of which each element comes from one place of each argument, broadcast as in numpy."""
-
-_ALONG_LAST = frozenset({"softmax"})
-"""Operations along one axis, sliced if it is the last."""
-
-_MATMUL = "matmul"
-_FRESH = _ELEMENTWISE | _ALONG_LAST | {
-    _MATMUL, "batch_norm", "conv", "instance_norm", "layer_norm", "linear",
-}
-"""Operations whose results are never views of their arguments."""
 
 _FLOATS = ("fp16", "fp32")
 Part = tuple[slice, ...]
@@ -69,7 +53,7 @@ class Sliced:
     reuses: str | None = None
     frees: tuple[str, ...] = ()
 
-    def run(self, values: dict[str, Tensor]) -> None:
+    def apply(self, values: dict[str, Tensor]) -> None:
         """Adds the result to `values` and takes out what is not needed any more."""
         inner = {step.outputs[0].name for step in self.steps}
         calls = [_Call.of(step, values, inner) for step in self.steps]
@@ -135,7 +119,7 @@ class _Call:
 
 def _sliced_axes(step: Instruction, argument: str, rank: int) -> int:
     """Returns how many leading axes of an argument are sliced: rows of `y` meet all rows of `x`."""
-    return rank - 2 if (step.operation.type, argument) == (_MATMUL, "y") else rank
+    return rank - 2 if (step.operation.type, argument) == (MATMUL, "y") else rank
 
 
 def _view(tensor: Tensor, part: Part, rank: int) -> Tensor:
@@ -201,17 +185,17 @@ def _is_sliceable(step: Instruction) -> bool:
         return False
     if any(p.parameter.is_list or p.parameter.domain is None for p in step.operands.values()):
         return False
-    if name in _ALONG_LAST:
+    if name in ALONG_LAST:
         return step.constants.get("axis", -1) in (-1, len(kind.shape) - 1)
-    if name == _MATMUL:
+    if name == MATMUL:
         return len(kind.shape) > 2 and not step.constants.get("transpose_x", False)
-    return name in _ELEMENTWISE
+    return name in ELEMENTWISE
 
 
 def _follows(step: Instruction, name: str, before: Instruction) -> bool:
     """Whether a step can take the parts of the result of the step `before`, called `name`."""
     shape, given = step.outputs[0].type.shape, before.outputs[0].type.shape
-    if step.operation.type == _MATMUL:
+    if step.operation.type == MATMUL:
         return step.operands["x"].sources == (name,) and shape[:-1] == given[:-1]
     return shape == given
 
@@ -224,9 +208,9 @@ def _is_worth_it(chain: Sliced) -> bool:
     shapes = [step.outputs[0].type.dims for step in chain.steps]
     types = {step.operation.type for step in chain.steps}
     counts = {math.prod(s.stop - s.start for s in part) * shapes[-1][-1] for part in chain.parts}
-    is_whole = _MATMUL in types or all(count % _LANES == 0 for count in counts)
+    is_whole = MATMUL in types or all(count % _LANES == 0 for count in counts)
     largest = max(math.prod(shape) for shape in shapes)
-    return is_whole and types != {_MATMUL} and largest >= SLICE // 8
+    return is_whole and types != {MATMUL} and largest >= SLICE // 8
 
 
 def _joined(group: Sequence[Instruction]) -> Sliced:
@@ -263,7 +247,9 @@ def _with_reuse(
     for name in kept:
         last |= dict.fromkeys(roots.get(name, {name}), len(steps))
     kinds = {output.name: output.type for step in steps for output in step.outputs}
-    ends = [{name for name, at in last.items() if at == p} for p in range(len(steps))]
+    ends: list[set[str]] = [set() for _ in range(len(steps) + 1)]
+    for name, position in last.items():
+        ends[position].add(name)
     return [
         replace(step, reuses=_reusable(step, roots, kinds, ended=ends[p]))
         if isinstance(step, Sliced) else step
@@ -275,7 +261,7 @@ def _roots(steps: Sequence[Instruction | Sliced]) -> dict[str, set[str]]:
     """For each value the values whose memory it may share, itself included."""
     roots: dict[str, set[str]] = {}
     for step in steps:
-        is_fresh = isinstance(step, Sliced) or step.operation.type in _FRESH
+        is_fresh = isinstance(step, Sliced) or step.operation.type in FRESH
         shared = set() if is_fresh else {r for n in step.needs() for r in roots.get(n, {n})}
         roots |= {output.name: shared | {output.name} for output in step.outputs}
     return roots

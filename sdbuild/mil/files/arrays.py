@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sdbuild.base.errors import InvalidProgram
-from sdbuild.mil.files.package import Model
+from sdbuild.mil.files.package import MODEL_PATH, Model
 from sdbuild.mil.ir.dtype import DTYPES, packed_bytes
 from sdbuild.mil.ir.program import Blob, TensorType, Value
 
@@ -58,7 +58,7 @@ def _packed(
     """Returns the packed bytes of a tensor, as many as its type takes."""
     where = "in place"
     if isinstance(data, Blob):
-        where = f"in {data.file} at offset {data.offset}"
+        where = f"in {data.file.removeprefix(f'{MODEL_PATH}/')} at offset {data.offset}"
         if model is None:
             raise InvalidProgram(f"a constant {where}, but there is no model to read it from")
         record = model.reader(data.file).record(data.offset)

@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import mmap
 import struct
+from abc import ABC, abstractmethod
 from bisect import bisect, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
+import xxhash
+
+from sdbuild.base.digest import Digest
 from sdbuild.base.errors import InvalidProgram, UnsupportedFormat
+from sdbuild.base.writeback import Writeback
 from sdbuild.mil.ir.dtype import BY_BLOB, DTYPES
 
 ALIGNMENT = 64
@@ -46,6 +51,26 @@ class BlobRecord:
     def count(self) -> int:
         """The number of elements."""
         return (self.size_bytes * 8 - self.padding_bits) // DTYPES[self.dtype].bits
+
+
+def written_record(offset: int, dtype: str, count: int) -> BlobRecord:
+    """Returns the record that `BlobStream` writes at `offset` for `count` elements."""
+    bits = count * DTYPES[dtype].bits
+    return BlobRecord(offset=offset, dtype=dtype, size_bytes=-(-bits // 8),
+                      data_offset=offset + _RECORD.size, padding_bits=-bits % 8)
+
+
+class Blobs(Protocol):
+    """The blobs of a weight file, wherever their bytes are."""
+
+    def record(self, offset: int) -> BlobRecord:
+        """Returns the record at `offset`."""
+
+    def data(self, offset: int) -> memoryview:
+        """Returns the packed bytes of the blob at `offset`."""
+
+    def records(self) -> Iterator[BlobRecord]:
+        """Yields every record, in order."""
 
 
 class BlobReader:
@@ -142,22 +167,16 @@ class BlobAllocator:
         return offset
 
 
-class BlobWriter:
-    """Writes a weight file as a stream; use as a context manager."""
+class BlobStream(ABC):
+    """A weight file that is produced blob by blob: to a file, or into a digest."""
 
-    def __init__(self, path: Path) -> None:
-        self._file: IO[bytes] = path.open("wb")
-        self._file.write(_HEADER.pack(0, _VERSION))
-        self._count = 0
+    def __init__(self) -> None:
+        self.count = 0
         self._allocator = BlobAllocator()
 
-    def __enter__(self) -> BlobWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.seek(0)
-        self._file.write(_HEADER.pack(self._count, _VERSION))
-        self._file.close()
+    @abstractmethod
+    def _put(self, data: bytes | memoryview) -> None:
+        """Takes the next bytes of the file."""
 
     def write(self, dtype: str, data: bytes | memoryview, padding_bits: int = 0) -> int:
         """Appends a blob of packed bytes; returns the offset of its record."""
@@ -177,17 +196,61 @@ class BlobWriter:
         before = self._allocator.end
         offset = self._allocator.allocate(size_bytes)
         start = offset + _RECORD.size
-        self._file.write(bytes(offset - before))
-        self._file.write(
-            _RECORD.pack(_SENTINEL, DTYPES[dtype].blob, size_bytes, start, padding_bits)
-        )
-        written = sum(self._file.write(part) for part in parts)
+        self._put(bytes(offset - before))
+        self._put(_RECORD.pack(_SENTINEL, DTYPES[dtype].blob, size_bytes, start, padding_bits))
+        written = 0
+        for part in parts:
+            self._put(part)
+            written += len(part)
         if written != size_bytes:
-            raise InvalidProgram(
-                f"{self._file.name}: {written} bytes for a blob, expected {size_bytes}"
-            )
-        self._count += 1
+            raise InvalidProgram(f"{self}: {written} bytes for a blob, expected {size_bytes}")
+        self.count += 1
         return offset
+
+
+class BlobWriter(BlobStream):
+    """Writes a weight file; use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file: IO[bytes] = path.open("wb")
+        self._file.write(_HEADER.pack(0, _VERSION))
+        self._writeback = Writeback(self._file)
+
+    def __repr__(self) -> str:
+        return str(self._file.name)
+
+    def __enter__(self) -> BlobWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.seek(0)
+        self._file.write(_HEADER.pack(self.count, _VERSION))
+        self._file.close()
+
+    def _put(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self._writeback.advance()
+
+
+class BlobDigest(BlobStream):
+    """Computes the digest of a weight file of `count` blobs without writing it."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._hasher = xxhash.xxh3_128(_HEADER.pack(count, _VERSION))
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of the file so far."""
+        return self._allocator.end
+
+    def digest(self) -> Digest:
+        """Returns the digest, as `digest_file` returns it for the written file."""
+        return Digest(self._hasher.hexdigest())
+
+    def _put(self, data: bytes | memoryview) -> None:
+        self._hasher.update(data)
 
 
 def _size(path: Path) -> int | None:

@@ -13,13 +13,14 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from sdbuild.base.errors import InvalidProgram, UnsupportedFormat
 from sdbuild.base.parsing import Malformed, json_object
-from sdbuild.mil.files.blob import BlobReader
+from sdbuild.mil.files.blob import BlobReader, Blobs
+from sdbuild.mil.files.suffixes import ROOT
 from sdbuild.mil.ir.decode import decode_program, located
 from sdbuild.mil.ir.encode import encode_program
 from sdbuild.mil.ir.program import Blob, Function, Program
@@ -29,9 +30,7 @@ MANIFEST_FILE = "Manifest.json"
 MODEL_PATH = "@model_path"
 WEIGHT_FILE = f"{MODEL_PATH}/weights/weight.bin"
 SPEC_FILE = "model.mlmodel"
-_AUTHOR = "com.apple.CoreML"
-ROOT = f"Data/{_AUTHOR}"
-"""The folder of a package that `@model_path` stands for."""
+_AUTHOR = ROOT.removeprefix("Data/")
 _LARGEST_MANIFEST_BYTES = 1 << 24
 _LARGEST_MODEL_BYTES = (1 << 31) - 1
 """Protobuf's limit on the size of one message."""
@@ -51,9 +50,9 @@ class Model:
     root: Path
     source: Path
     extra: bytes = b""
-    _readers: dict[str, BlobReader] = field(default_factory=dict, repr=False, compare=False)
+    _readers: dict[str, Blobs] = field(default_factory=dict, repr=False, compare=False)
 
-    def reader(self, file: str) -> BlobReader:
+    def reader(self, file: str) -> Blobs:
         """Returns the weight file that blobs call `file`, mapped once.
 
         Raises:
@@ -62,6 +61,15 @@ class Model:
         if file not in self._readers:
             self._readers[file] = BlobReader(self.weight_path(file))
         return self._readers[file]
+
+    def weight_file(self, file: str) -> Path:
+        """Returns the path of the weight file that blobs call `file`, checked to be one.
+
+        Raises:
+            InvalidProgram: it is none, or `weight_path` refuses it.
+        """
+        self.reader(file)
+        return self.weight_path(file)
 
     def weight_path(self, file: str) -> Path:
         """Returns where the weight file that blobs call `file` lies.
@@ -148,15 +156,19 @@ def _is_below(path: Path, folder: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-def read_package(path: Path) -> Model:
+def read_package(path: Path, weights: Blobs | None = None) -> Model:
     """Returns the model in an `.mlpackage` folder.
+
+    Args:
+        weights: the blobs of `WEIGHT_FILE`, where that is not in the folder.
 
     Raises:
         InvalidProgram: the folder is not a package, or its protobuf is broken.
         UnsupportedFormat: the model is not an ML Program.
     """
     file = model_file(path)
-    return model_of(read_spec(file), file.parent, path)
+    model = model_of(read_spec(file), file.parent, path)
+    return model if weights is None else replace(model, _readers={WEIGHT_FILE: weights})
 
 
 def model_of(spec: Message, root: Path, source: Path) -> Model:
@@ -250,11 +262,12 @@ def _root_item(manifest: Path) -> str:
 
 def write_package(
     path: Path, *, specification_version: int, description: Message, program: Program,
-    weights: Path | None, extra: bytes = b"",
+    weights: Path | None, extra: bytes = b"", is_without_weights: bool = False,
 ) -> None:
     """Writes an `.mlpackage` folder at `path`; `weights` is moved into it.
 
-    All blobs of `program` must refer to `WEIGHT_FILE`. `extra` is that of a `Model`.
+    All blobs of `program` must refer to `WEIGHT_FILE`. `extra` is that of a `Model`. With
+    `is_without_weights` the manifest names the weights, and their file is not written.
 
     Raises:
         UnsupportedFormat: the program cannot be written without loss.
@@ -263,11 +276,13 @@ def write_package(
     spec.description.CopyFrom(description)
     spec.mlProgram.CopyFrom(encode_program(program))
     spec.MergeFromString(extra)
-    write_spec(path, spec, {} if weights is None else {"weight.bin": weights})
+    has_none = weights is None and not is_without_weights
+    write_spec(path, spec, {} if has_none else {"weight.bin": weights})
 
 
-def write_spec(path: Path, spec: Message, weights: Mapping[str, Path]) -> None:
-    """Writes an `.mlpackage` folder of a `Model` message; the files of `weights` are moved."""
+def write_spec(path: Path, spec: Message, weights: Mapping[str, Path | None]) -> None:
+    """Writes an `.mlpackage` folder of a `Model` message; the files of `weights` are moved into
+    it, where there are any."""
     root = path / ROOT
     root.mkdir(parents=True)
     data = serialize(spec)
@@ -277,7 +292,8 @@ def write_spec(path: Path, spec: Message, weights: Mapping[str, Path]) -> None:
         (root / "weights").mkdir()
         items["weights"] = "CoreML Model Weights"
     for name, file in weights.items():
-        shutil.move(file, root / "weights" / name)
+        if file is not None:
+            shutil.move(file, root / "weights" / name)
     (path / MANIFEST_FILE).write_text(_manifest(items, data), "utf-8")
 
 

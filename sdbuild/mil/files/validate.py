@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sdbuild.base.errors import InvalidProgram, MILError
+from sdbuild.mil.files.blob import Blobs
 from sdbuild.mil.files.package import Model, read_package
 from sdbuild.mil.ir.dtype import packed_bytes
 from sdbuild.mil.ir.program import (
@@ -38,18 +39,18 @@ class Problem:
     is_error: bool = True
 
 
-def read_sound(path: Path) -> Model:
+def read_sound(path: Path, weights: Blobs | None = None) -> Model:
     """Returns the model in an `.mlpackage` folder, its program, features and weight files looked
     at.
 
     Of the weight files the records are read, never the data, so that it takes little more than
-    `read_package`.
+    `read_package`, whose arguments these are.
 
     Raises:
         InvalidProgram: the folder is not a package, or the program in it contradicts itself.
         UnsupportedFormat: the model is not an ML Program.
     """
-    model = read_package(path)
+    model = read_package(path, weights)
     refuse_contradictions(model)
     _refuse(model, misdescribed(model))
     for file in weight_files(model.program):

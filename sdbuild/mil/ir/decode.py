@@ -59,12 +59,14 @@ def _has_unknown(message: Message) -> bool:
 
 
 @contextmanager
-def located(where: str) -> Iterator[None]:
-    """Puts `where` before the message of an error about an ML Program."""
+def located(where: str, hint: str = "") -> Iterator[None]:
+    """Puts `where` before the message of an error about an ML Program, and a hint behind one that
+    has none."""
     try:
         yield
     except MILError as error:
-        raise type(error)(f"{where}: {error.message}", hint=error.hint, **error.facts) from error
+        raise type(error)(f"{where}: {error.message}", hint=error.hint or hint,
+                          **error.facts) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,17 @@ Dim = int | None | EllipsisType
 """A dimension: its size, `None` if unknown, `...` for any number of unknown ones."""
 
 
+class _Kind:
+    """A kind of type, written as in `type_text`."""
+
+    __slots__ = ()
+
+    def __str__(self: Any) -> str:
+        return type_text(self)
+
+
 @dataclass(frozen=True, slots=True)
-class TensorType:
+class TensorType(_Kind):
     """A tensor of one data type; rank 0 is a scalar."""
 
     dtype: str
@@ -62,7 +71,7 @@ class TensorType:
 
 
 @dataclass(frozen=True, slots=True)
-class ListType:
+class ListType(_Kind):
     """A list of one type of value."""
 
     element: Type
@@ -70,14 +79,14 @@ class ListType:
 
 
 @dataclass(frozen=True, slots=True)
-class TupleType:
+class TupleType(_Kind):
     """A fixed number of values, each of its own type."""
 
     elements: tuple[Type, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class DictType:
+class DictType(_Kind):
     """A dictionary."""
 
     key: Type
@@ -85,7 +94,7 @@ class DictType:
 
 
 @dataclass(frozen=True, slots=True)
-class StateType:
+class StateType(_Kind):
     """A tensor that lives on between predictions."""
 
     wrapped: Type

@@ -51,6 +51,10 @@ def parse_program(text: str, source: str = "model.mil") -> Program:
 class _Reader(Tokens):
     """Reads what its methods are named after."""
 
+    def __init__(self, text: str, source: str) -> None:
+        super().__init__(text, source)
+        self._tensor_types: dict[str, TensorType] = {}
+
     # programs
 
     def program(self) -> Program:
@@ -154,14 +158,27 @@ class _Reader(Tokens):
             return TensorType(head)
         if head not in ("tensor", "list", "tuple", "dict", "state"):
             raise self.error(f"other than this: {head[:LONGEST_QUOTE]!r} is not a type")
-        self.expect("<")
         if head == "tensor":
             return self.tensor_type()
+        self.expect("<")
         if head == "list":
             return self.list_type(depth)
         return self.composite_type(head, self.items(lambda: self.type(depth + 1), ">"))
 
     def tensor_type(self) -> TensorType:
+        """Returns the type between `<` and `>`; of most programs they are a few, over and over."""
+        start, end = self.start, self.text.find(">", self.start) + 1
+        known = self._tensor_types.get(self.text[start:end])
+        if known is None:
+            known = self.new_tensor_type()
+            self._tensor_types[self.text[start:end]] = known
+        else:
+            self.end = end
+            self.advance()
+        return known
+
+    def new_tensor_type(self) -> TensorType:
+        self.expect("<")
         if self.token not in DTYPES:
             raise self.error("a data type")
         dtype = self.next()

@@ -7,7 +7,7 @@ import pytest
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 
-from sdbuild.mil.compress import compiled, kernels, kmeans, partition
+from sdbuild.mil.compress import compiled, every_cut, kernels, kmeans, partition
 from sdbuild.mil.compress.palettize import palettize
 from sdbuild.mil.compress.partition import best_cuts
 from sdbuild.mil.files.arrays import pack_bits
@@ -18,7 +18,7 @@ RNG = np.random.default_rng(7)
 EVERY = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
 WEIGHTS = {
     "normal": RNG.standard_normal(60_000) * 0.02,
-    "outliers": np.append(RNG.standard_normal(60_000) * 0.02, [300, -200, 5e4]),
+    "outliers": np.append(RNG.standard_normal(8_000) * 0.02, [300, -200, 5e4]),
     "heavy tails": np.clip(RNG.standard_cauchy(40_000), -6e4, 6e4),
     "every number": np.concatenate([EVERY[np.isfinite(EVERY)]] * 2),
     "symmetric": np.concatenate([a := RNG.standard_normal(30_000), -a]),
@@ -27,8 +27,9 @@ WEIGHTS = {
 }
 
 
-MOST_POINTS = {16: 60_000, 64: 5_000, 256: 2_000}
-"""By the number of runs: numpy takes a minute for all points that fp16 can have."""
+RUNS = (16, False), (16, True), (64, False), (64, True), (256, True)
+MOST_POINTS = {16: 60_000, 64: 5_000, 256: 4_200}
+"""By the number of runs, and enough of them to move cuts from those of a coarser histogram."""
 
 
 def with_kernels(monkeypatch, found):
@@ -36,22 +37,33 @@ def with_kernels(monkeypatch, found):
         monkeypatch.setattr(module, "kernels", lambda elements: found)
 
 
-def points(spread):
+def points(spread, is_weighted=False, most=1 << 16):
+    """The values of a spread, of which each so many are left out, and how often they occur."""
     values, counts = np.unique(WEIGHTS[spread].astype(np.float16).astype(float),
                                return_counts=True)
-    return values, counts.astype(float)
+    weights = counts * np.linspace(0.1, 1, len(counts)) if is_weighted else counts.astype(float)
+    every = max(len(values) // most, 1)
+    return np.ascontiguousarray(values[::every]), np.ascontiguousarray(weights[::every])
 
 
-@pytest.mark.parametrize("is_weighted", [False, True], ids=["counted", "weighted"])
-@pytest.mark.parametrize("runs", [16, 64, 256])
+@pytest.mark.parametrize(("runs", "is_weighted"), RUNS)
+@pytest.mark.parametrize("spread", WEIGHTS)
+def test_cuts_by_errors_are_those_of_python(spread, runs, is_weighted):
+    values, weights = points(spread, is_weighted, most=300)
+
+    found = [each.cuts_by_errors(values, weights, runs) for each in (kernels, every_cut)]
+
+    np.testing.assert_array_equal(found[1], found[0])
+
+
+@pytest.mark.parametrize(("runs", "is_weighted"), RUNS)
 @pytest.mark.parametrize("spread", WEIGHTS)
 def test_the_cuts_are_those_of_numpy(spread, runs, is_weighted, monkeypatch):
-    values, weights = points(spread)
-    if is_weighted:
-        weights = weights * np.linspace(0.1, 1, len(weights))
-    every = max(len(values) // MOST_POINTS[runs], 1)
-    values, weights = values[::every], weights[::every]
+    """numpy starts from cuts by errors, which Python would look for a minute: they are compiled
+    here, as `test_cuts_by_errors_are_those_of_python` compares these."""
+    values, weights = points(spread, is_weighted, MOST_POINTS[runs])
 
+    monkeypatch.setattr(partition, "_cuts_by_errors", kernels.cuts_by_errors)
     found = []
     for each in (kernels, None):
         with_kernels(monkeypatch, each)
@@ -138,10 +150,10 @@ def uneven(*shape):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_packages_are_the_same_bytes(tmp_path, monkeypatch, options, dtype):
     def body(x):
-        return mb.linear(x=x, weight=uneven(48, 640).astype(dtype), name="out")
+        return mb.linear(x=x, weight=uneven(48, 240).astype(dtype), name="out")
 
     kind = types.fp16 if dtype == np.float16 else types.fp32
-    source = package(tmp_path / "source.mlpackage", body, ((1, 640), kind), target=IOS18)
+    source = package(tmp_path / "source.mlpackage", body, ((1, 240), kind), target=IOS18)
 
     assert_same_bytes(tmp_path, monkeypatch, source, nbits=6, **options)
 

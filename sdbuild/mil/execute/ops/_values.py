@@ -39,8 +39,10 @@ def rounded(value: Tensor, dtype: str, *, is_owned: bool) -> Tensor:
         return value & _MASKS[dtype]
     if not is_owned or not value.is_contiguous():
         return value.to(_NARROW[dtype]).to(value.dtype)
+    if value.numel() <= _CHUNK:
+        return value.copy_(value.to(_NARROW[dtype]))
     flat = value.view(-1)
-    narrow = torch.empty(min(flat.numel(), _CHUNK), dtype=_NARROW[dtype])
+    narrow = torch.empty(_CHUNK, dtype=_NARROW[dtype])
     for part in flat.split(_CHUNK):
         part.copy_(narrow[:part.numel()].copy_(part))
     return value
