@@ -15,7 +15,6 @@ import importlib
 import json
 import lzma
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.checkpoints import CONFIGS
+from benchmarks.checkpoints import CONFIGS, write_tokenizers
 from sdbuild.checkpoints import normalize
 from sdbuild.checkpoints.normalized import ARCHITECTURE, encode
 from sdbuild.engine import build
@@ -38,9 +37,6 @@ from sdbuild.recipe.project import BUILT_IN
 from sdbuild.recipe.recipe import load
 from sdbuild.store import Record, Store
 from sdbuild.store.record import encoded
-
-PADDED_WITH = {"sd-2": "!", "sdxl": "!"}
-"""Padding tokens by model, in XL of the second tokenizer; other models pad with the end token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +62,7 @@ class Published:
 
 
 _FIRST, _SECOND, _XL = (CONFIGS[name] for name in ("sd-1-5", "sd-2-1-base", "sdxl-base"))
-_CONTROLNET = {
-    **{k: v for k, v in _FIRST["unet"].items()
-       if k not in ("out_channels", "up_block_types", "center_input_sample", "sample_size")},
-    "_class_name": "ControlNetModel",
-}
+_CONTROLNET = CONFIGS["sd-1-5-control"]["controlnet"]
 _REFINER = {
     "unet": _XL["unet"] | {
         "block_out_channels": [384, 768, 1536, 1536], "attention_head_dim": [6, 12, 24, 24],
@@ -162,14 +154,7 @@ def write_configs(published: Published, folder: Path) -> None:
         _write_part(folder / "control", published.controlnet)
     if not published.configs:
         return
-    pads = next((pad for name, pad in PADDED_WITH.items() if published.recipe.startswith(name)), "")
-    for name in ("tokenizer", "tokenizer_2"):
-        if name == "tokenizer" or "text_encoder_2" in published.configs:
-            shutil.copytree(BUILT_IN / "tiny-emoji" / "tokenizer", folder / name)
-    padded = folder / ("tokenizer_2" if "text_encoder_2" in published.configs else "tokenizer")
-    if pads:
-        for path in (padded / "special_tokens_map.json", padded / "tokenizer_config.json"):
-            path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"pad_token": pads}))
+    write_tokenizers(published.recipe, folder, has_two="text_encoder_2" in published.configs)
     name = "scheduler/scheduler_config.json"
     config = json.loads((BUILT_IN / "tiny-emoji" / name).read_text("utf-8"))
     (folder / "scheduler").mkdir()

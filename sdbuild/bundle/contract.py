@@ -61,7 +61,7 @@ def require(folder: Path) -> tuple[Violation, ...]:
         raise ContractBroken(
             f"hosts cannot use this bundle:\n{format_violations(errors)}",
             hint="docs/contract.md lists the rules; single components can be built by their "
-                 "steps: doit compile:unet",
+                 "steps: sdbuild build compile:unet",
             violations=[asdict(violation) for violation in errors],
         )
     return found

@@ -7,7 +7,7 @@ To add a host is to add an entry here. What an entry names is found by its name:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sdbuild.bundle.request import SEEDS, Request
 
@@ -86,6 +86,14 @@ class Host:
         if strength is None:
             strength = _STRENGTH if request.mask is None else 1.0
         return None if self.drops_whole and strength >= 1 else strength
+
+    def singles(self, request: Request) -> tuple[Request, ...]:
+        """Returns a request for several pictures as requests for one each: each with a seed of its
+        own, or with its number where all are of one stream."""
+        if self.shares_noise and request.count > 1:
+            return tuple(replace(request, number=number) for number in request.numbers)
+        return tuple(replace(request, seed=request.seed + number - 1, count=1, number=None)
+                     for number in request.numbers)
 
     def is_guided(self, guidance: float, family: str) -> bool:
         """Whether it asks for the negative prompt too, at this weight of the prompt."""

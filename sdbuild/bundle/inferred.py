@@ -27,6 +27,9 @@ from sdbuild.mil.files.package import Model
 from sdbuild.mil.files.read import read_model
 from sdbuild.mil.files.suffixes import COMPILED, PACKAGE
 
+NO_TOKENIZER = "no vocab.json and merges.txt: CLIP's own are used"
+"""The note on models without a tokenizer."""
+
 CELL_PX = 8
 """Pixels on the side of a latent."""
 _END_TOKEN = "<|endoftext|>"
@@ -51,11 +54,11 @@ def infer(folder: Path, prediction_type: str | None = None) -> tuple[Bundle, lis
     net = read_model(models[name][0])
     traits = _of_transformer(net, folder) if name == "transformer" else \
         _of_unet(net, folder, prediction_type or "epsilon")
-    has_own = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
+    tokenizer = tokenizer_in(folder)
     bundle = Bundle(
         folder=folder, name=name_of(folder), pad_token=_END_TOKEN, models=models,
         description=f"{name_of(folder)}, without a manifest",
-        tokenizer=folder if has_own else CLIP, **traits,
+        tokenizer=tokenizer or CLIP, **traits,
     )
     what = "transformer" if name == "transformer" else "U-Net"
     notes = [
@@ -68,9 +71,22 @@ def infer(folder: Path, prediction_type: str | None = None) -> tuple[Bundle, lis
         "assumed: steps and guidance of a model that is not distilled; for LCM, Lightning, Turbo "
         "and other few-step models: steps=4 guidance=1",
     ]
-    if not has_own:
-        notes.append("no vocab.json and merges.txt: CLIP's own are used")
+    if tokenizer is None:
+        notes.append(NO_TOKENIZER)
     return bundle, notes
+
+
+def tokenizer_in(folder: Path) -> Path | None:
+    """Returns the folder with the tokenizer of the models in a folder: itself, or its `Resources`,
+    where Apple's converter puts the tokenizer of packages; None if neither has one."""
+    return next((place for place in (folder, folder / "Resources")
+                 if (place / "vocab.json").is_file() and (place / "merges.txt").is_file()), None)
+
+
+def summary(bundle: Bundle) -> str:
+    """Returns the most of what is inferred and assumed of a bundle, in a line."""
+    return (f"assumed: {bundle.family} {bundle.width_px}x{bundle.height_px}, "
+            f"{bundle.prediction_type}, not distilled (more: sdbuild check)")
 
 
 def _of_unet(unet: Model, folder: Path, predicts: str) -> dict[str, Any]:

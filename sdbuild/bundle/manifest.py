@@ -147,7 +147,7 @@ def read_manifest(folder: Path) -> Fields:
     if not os.path.lexists(path):
         raise BundleError(
             f"{shown(folder)}: no {MANIFEST}, expected the folder of a finished bundle",
-            hint="doit build puts bundles below bundles/",
+            hint="sdbuild build puts bundles below bundles/",
         )
     found = json_file(path, BundleError, has_infinities=True)  # as scheduler configs have
     if found.get("schema") != SCHEMA:

@@ -17,7 +17,7 @@ from sdbuild.base.filenames import contents
 from sdbuild.base.parsing import shown
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.base.zips import Zip
-from sdbuild.bundle.inferred import infer
+from sdbuild.bundle.inferred import NO_TOKENIZER, infer, tokenizer_in
 from sdbuild.bundle.inside import check_inside
 from sdbuild.bundle.manifest import MANIFEST, Bundle, load_bundle
 from sdbuild.checkpoints.hub.hub import check_place, is_hub, open_hub
@@ -91,10 +91,18 @@ def _in_folder(folder: Path, where: Path, variant: str | None) -> tuple[Path, li
     if not folder.is_dir():
         raise BundleError(f"{shown(folder)}: there is no such folder or file",
                           hint="use a bundle's folder, a zip, or hub:owner/name")
+    if folder.suffix in (COMPILED, PACKAGE):
+        raise BundleError(f"{shown(folder)}: one model, expected a folder of all that a bundle has",
+                          hint=f"use the folder that it is in: {shown(folder.absolute().parent)}")
     check_inside(folder)
     files = [path.relative_to(folder).as_posix() for path in _below(folder)]
     found = _chosen(files, variant, shown(where))
-    return folder / found, [f"variant={found} is taken"] if found else []
+    return folder / found, _taken(found, files)
+
+
+def has_bundle(folder: Path) -> bool:
+    """Whether a folder holds models of a bundle, or says so in a manifest."""
+    return (folder / MANIFEST).is_file() or any(_below(folder))
 
 
 @contextmanager
@@ -116,10 +124,10 @@ def as_compiled(folder: Path) -> Iterator[tuple[Path, list[str]]]:
             name = chunk_names(NAMES[part.component][0], 2)[part.chunk - 1] if part.chunk \
                 else NAMES[part.component][0]
             compile_package(path, target / (name + COMPILED), is_linked=True)
-        has_own = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
+        tokenizer = tokenizer_in(folder)
         for name in ("vocab.json", "merges.txt"):
-            shutil.copyfile((folder if has_own else CLIP) / name, target / name)
-        clip = [] if has_own else ["no vocab.json and merges.txt: CLIP's own are used"]
+            shutil.copyfile((tokenizer or CLIP) / name, target / name)
+        clip = [] if tokenizer else [NO_TOKENIZER]
         yield target, ["packages, checked as they are once compiled", *clip]
 
 
@@ -132,25 +140,37 @@ def _below(folder: Path, depth: int = 0) -> Iterator[Path]:
             yield from _below(path, depth + 1)
 
 
+def _folders(models: Sequence[str]) -> list[str]:
+    """Returns the folders that models are in; empty text is the bundle's own."""
+    return sorted({str(PurePosixPath(path).parent).removeprefix(".") for path in models
+                   if "controlnet" not in PurePosixPath(path).parts})
+
+
+def _taken(found: str, models: Sequence[str]) -> list[str]:
+    """Returns a note on which variant is taken, where there is a choice."""
+    return [f"variant={found or '.'} is taken"] if len(_folders(models)) > 1 else []
+
+
 def _chosen(models: Sequence[str], variant: str | None, where: str) -> str:
     """Returns the folder whose models are taken, of the paths of all.
 
     Raises:
         BundleError: there are no models, or no such variant.
     """
-    folders = sorted({str(PurePosixPath(path).parent).removeprefix(".") for path in models
-                      if "controlnet" not in PurePosixPath(path).parts})
+    folders = _folders(models)
     if not folders:
         raise BundleError(f"{where}: no {COMPILED} and no {PACKAGE} in it",
-                          hint="a finished bundle has models; doit build makes them")
+                          hint="a finished bundle has models; sdbuild build makes them")
     if variant is not None:
-        wanted = variant.strip("/")
+        wanted = variant.strip("/").removeprefix(".")
         fits = [folder for folder in folders if folder == wanted or folder.endswith(f"/{wanted}")
                 or folder.startswith(f"{wanted}/")]
         if not fits:
+            named = ", ".join(folder or "." for folder in folders)
             raise BundleError(f"{where}: no variant {shown(variant)}"
                               f"{did_you_mean(wanted, folders)}",
-                              hint=f"its variants are: {', '.join(f or '.' for f in folders)}")
+                              hint=f"its variants are: {named}" if any(folders) else
+                                   "it has no variants: leave variant out")
         return fits[0]
     for name in _VARIANTS:
         for folder in folders:
@@ -179,7 +199,7 @@ def _of_hub(place: str, variant: str | None) -> Iterator[tuple[Path, list[str]]]
             target = folder / name.removeprefix(prefix)
             target.parent.mkdir(parents=True, exist_ok=True)
             _link(source, target)
-        yield folder, [f"{hub.place}: variant={found or '.'} is taken"]
+        yield folder, [f"{hub.place}: {note}" for note in _taken(found, sorted(models))]
 
 
 def _link(source: Path, target: Path) -> None:

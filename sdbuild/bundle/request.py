@@ -34,7 +34,8 @@ class Request:
     `image` is the file of a picture to begin with, `strength` how much of it is drawn anew, and
     `mask` the file of one that is white where that is. `control` are ControlNets, and `refiner` is
     the share of the steps after which the bundle's refiner takes over.
-    Picture i of `count` has the seed `seed + i`, unless the host draws all from one stream.
+    Picture i of `count` has the seed `seed + i`, unless the host draws all from one stream. Only
+    picture `number` of them, from 1, is drawn if it is given.
     """
 
     prompt: str
@@ -54,6 +55,14 @@ class Request:
     mask: str | None = None
     control: tuple[Control, ...] | None = None
     refiner: float | None = None
+    number: int | None = None
+
+    @property
+    def numbers(self) -> range:
+        """Returns the numbers of the pictures that are drawn, from 1."""
+        if self.number is None:
+            return range(1, self.count + 1)
+        return range(self.number, self.number + 1)
 
     def settings(self) -> dict[str, Any]:
         """Returns the settings by name, without those that are as they are where nothing is

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdbuild.base.errors import StoreError
+from sdbuild.bundle.hosts import HOSTS
 from sdbuild.cli.options import open_store
 from sdbuild.recipe.fields import AGAINST_FIELD, DRAW_FIELDS, INPUT_FIELDS
 from sdbuild.recipe.tables import values_of
@@ -28,9 +29,9 @@ def asked(bundle: Bundle, words: Mapping[str, str]) -> tuple[Request, ...]:
         RecipeError: a value that is not allowed.
     """
     from sdbuild.cli.api import Bundle as Opened
-    from sdbuild.reports.reference import singles
 
-    return singles(Opened(bundle).request({n: v for n, v in words.items() if n in OF_IMAGE}))
+    request = Opened(bundle).request({n: v for n, v in words.items() if n in OF_IMAGE})
+    return HOSTS[request.host].singles(request)
 
 
 def reference(

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from sdbuild.base.errors import RecipeError, SDBuildError, StoreError
+from sdbuild.base.garbage import skip_last_collection
 from sdbuild.base.parsing import shown
 from sdbuild.base.printable import any_locale, printed_safely
 from sdbuild.base.suggestions import did_you_mean
@@ -29,13 +30,15 @@ SECTIONS = {
     "Hub": ("publish", "pull", "reproduce"),
     "Apple's command lines": (
         "torch2coreml", "pipeline", "chunk", "mixed-bit-compression-pre-analysis",
-        "mixed-bit-compression-apply"),
+        "mixed-bit-compression-apply", "multilingual-projection"),
     "Store": ("du", "gc", "verify", "history", "find", "push"),
     "Tasks": ("list", "info", "forget", "clean"),
 }
 """The commands as the help text lists them; any other comes last."""
 
 _DOIT = ("run", "ignore", "dumpdb", "strace", "tabcompletion", "reset-dep", "help")
+
+skip_last_collection()
 
 _ALSO = {"chunk_mlprogram": "chunk"}
 """Names of commands in Apple's package that differ from ours, for its flags."""

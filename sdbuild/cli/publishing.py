@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -42,10 +42,19 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _MOST_PICTURES = 4
 
 
+Planned = MutableMapping[str, tuple["Repository", str, Mapping[str, "Section"]]]
+"""Repositories by name, as earlier variants of a dry run would leave them, each with its card and
+its variants."""
+
+
 def publish(
-    name: str, words: Mapping[str, str], *, is_private: bool, is_dry: bool, say: Say
+    name: str, words: Mapping[str, str], *, is_private: bool, is_dry: bool, say: Say,
+    planned: Planned,
 ) -> dict[str, Any] | None:
     """Publishes the bundle of a recipe; what was done, None if the build failed.
+
+    Args:
+        planned: what a dry run of earlier variants would publish, added to.
 
     Raises:
         RecipeError: no repository can be called so, or the licence does not allow it.
@@ -59,7 +68,7 @@ def publish(
     with canonical(words) as (recipe, asked), bundle_of(recipe) as (bundle, builder):
         if bundle is None:
             return None
-        return _published(name, recipe, asked, bundle, builder, is_private, is_dry, say)
+        return _published(name, recipe, asked, bundle, builder, is_private, is_dry, say, planned)
 
 
 @contextmanager
@@ -77,15 +86,16 @@ def bundle_of(recipe: Canonical) -> Iterator[tuple[Path | None, Builder]]:
 
 def _published(
     name: str, recipe: Canonical, asked: Recipe, bundle: Path, builder: Builder,
-    is_private: bool, is_dry: bool, say: Say,
+    is_private: bool, is_dry: bool, say: Say, planned: Planned,
 ) -> dict[str, Any]:
-    from sdbuild.publish.upload import change
+    from sdbuild.publish.card import sections
+    from sdbuild.publish.upload import change, changed
 
     manifest = json_value((bundle / "manifest.json").read_bytes(), "manifest.json",
                           has_infinities=True)
     manifest["licence"] = asked.sources.licence or manifest["licence"]
     notes = licences.check(manifest["licence"], is_private)
-    repository, before, variants = _as_it_is(name, is_dry, say)
+    repository, before, variants = planned.get(name) or _as_it_is(name, is_dry, say)
     work = bundle.parent / "zips"
     tree = tree_of(bundle, name.partition("/")[2],
                    {folder: each.bits for folder, each in variants.items()}, work)
@@ -101,7 +111,10 @@ def _published(
     for line in (*notes, *tree.warnings, *_tree_lines(name, tree, found)):
         say(line)
     page = ""
-    if not is_dry and (found.added or found.gone):
+    if is_dry:
+        card = found.card.decode()
+        planned[name] = changed(repository, found, tree.sums), card, sections(card)
+    elif found.added or found.gone:
         page = repository.write(found.added, found.gone, f"Publish {tree.folder}", is_private)
         say(page)
     return {"repository": name, "folder": tree.folder, "page": page, "is_dry_run": is_dry,

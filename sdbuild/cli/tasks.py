@@ -99,7 +99,7 @@ def tasks(builder: Builder, found: Settings) -> Iterator[dict[str, Any]]:
 def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
     def run() -> TaskFailed | None:
         _keep_in_use(builder.store)
-        builder.make(step.name)
+        builder.make(step.name, is_whole=False)
         return None
 
     def is_made() -> bool:

@@ -50,7 +50,7 @@ def _is_of_matrix(word: str) -> bool:
 matrix_option = click.option(
     _MATRIX, multiple=True, cls=OptionalValue, takes=_is_of_matrix,
     metavar="[NAME=VALUE,…]", help="Build every combination of values, repeatable; a catalogue "
-    "with FILE.toml; the recipe's own [matrix] without a value.")
+    "with FILE.toml; without a value the project's catalogue.toml, or the recipe's own [matrix].")
 only_option = click.option(
     "--only", multiple=True, metavar="VARIANT",
     help="Of a matrix only the variants of this name, or pattern.")

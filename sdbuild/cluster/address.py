@@ -9,6 +9,8 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,11 +55,13 @@ def connected(address: str, jobs: int) -> Iterator[Cluster]:
     """
     check_address(address)
     if address == HERE:
-        with (dask.config.set({"distributed.worker.daemon": False}),
-              LocalCluster(n_workers=1, threads_per_worker=jobs, processes=True, host=_LOOPBACK,
-                           dashboard_address=f"{_LOOPBACK}:0", memory_limit=0,
-                           silence_logs=50) as cluster, Client(cluster) as client):
-            yield Cluster(client=client, is_here=True)
+        with dask.config.set({"distributed.worker.daemon": False}):
+            with _ignoring_sigint():
+                cluster = LocalCluster(
+                    n_workers=1, threads_per_worker=jobs, processes=True, host=_LOOPBACK,
+                    dashboard_address=f"{_LOOPBACK}:0", memory_limit=0, silence_logs=50)
+            with cluster, Client(cluster) as client:
+                yield Cluster(client=client, is_here=True)
         return
     # Failures are reported as StepFailed.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -74,6 +78,20 @@ def connected(address: str, jobs: int) -> Iterator[Cluster]:
         for each in (client.scheduler.address, *client.scheduler_info(n_workers=-1)["workers"]):
             _check_listens_apart(each)
         yield Cluster(client=client, is_here=False)
+
+
+@contextmanager
+def _ignoring_sigint() -> Iterator[None]:
+    """Starts processes with SIGINT ignored. A terminal sends Ctrl-C to the whole process group, and
+    Dask's processes would print tracebacks; this process closes them instead."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def check_address(address: str) -> None:

@@ -183,6 +183,9 @@ def _traits(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "latents", f"scaled by {manifest['scale_factor']}"
     yield "settings", (f"{draw.get('scheduler', 'dpm')}, {draw.get('steps', 25)} steps, "
                               f"guidance {draw.get('guidance', 7.5)}")
+    for words in manifest.get("words", ()):
+        yield "in prompts", f"`{' '.join(words)}`, " + (
+            "learned words, all of them in this order" if len(words) > 1 else "a learned word")
     yield "licence", str(manifest["licence"])
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdbuild.base.digest import sha256_file
 from sdbuild.base.parsing import toml_table
 from sdbuild.publish import card as cards
 from sdbuild.publish.card import CARD, Facts, Section, Sum
@@ -50,6 +52,21 @@ def change(repository: Repository, tree: Tree, facts: Facts, before: str) -> Cha
                   gone=tuple(_gone(repository, old, wanted)))
 
 
+def changed(repository: Repository, made: Change, sums: Mapping[str, Sum]) -> Repository:
+    """Returns a repository as it is after a change.
+
+    Args:
+        sums: digests that are known already, by path.
+    """
+    found = copy.copy(repository)
+    new = {path: sums[path].sha256 if path in sums else _sha256(content)
+           for path, content in made.added.items()}
+    found.digests = {path: digest for path, digest in
+                     {**repository.digests, **{p: f"sha256:{s}" for p, s in new.items()}}.items()
+                     if path not in made.gone}
+    return found
+
+
 def _base(facts: Facts) -> list[str]:
     return cards.base_models(toml_table(facts.recipe, "the recipe")["source"])
 
@@ -61,11 +78,16 @@ def _is_there(content: Path | bytes, known: Sum | None, digest: str) -> bool:
         return False
     if digest.startswith("sha256:") and known is not None:
         return digest == f"sha256:{known.sha256}"
-    data = content if isinstance(content, bytes) else content.read_bytes()
     if digest.startswith("sha256:"):
-        return digest == f"sha256:{hashlib.sha256(data).hexdigest()}"
+        return digest == f"sha256:{_sha256(content)}"
+    data = content if isinstance(content, bytes) else content.read_bytes()
     blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
     return digest == f"git:{blob.hexdigest()}"
+
+
+def _sha256(content: Path | bytes) -> str:
+    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) \
+        else sha256_file(content)
 
 
 def _gone(

@@ -24,6 +24,10 @@ def known_components(wanted: Collection[str], family: Family) -> tuple[Component
     """
     known = [component.name for component in family.components]
     for name in wanted:
+        if name not in known and "multilingual" in name:
+            raise RecipeError(f"component {name!r}: a multilingual projection is not converted",
+                              hint="leave it out; Apple's script converts one on a Mac, and "
+                                   "sdbuild contract checks it in a bundle's folder")
         if name not in known:
             raise RecipeError(
                 f"unknown component {name!r}{did_you_mean(name, known)}",

@@ -158,7 +158,7 @@ DRAW_FIELDS = (
           meaning="the text prompt"),
     Field(name="negative", parse=values.text, default="", meaning="the negative prompt"),
     Field(name="seed", parse=values.integer(0, SEEDS - 1), default=1, unit="N",
-          meaning="the random seed"),
+          meaning="the random seed; seed=$RANDOM is another each time, as -1 is elsewhere"),
     Field(name="steps", parse=values.integer(1, 500), default=25, unit="N",
           meaning="the number of denoising steps"),
     Field(name="guidance", parse=values.number(0, 100), default=7.5, unit="X",
@@ -189,6 +189,8 @@ INPUT_FIELDS = (
           meaning="ControlNets of the bundle, each with its image and how strongly it counts"),
     Field(name="refiner", parse=values.number(0, 1), default=None, unit="X",
           meaning="the share of the steps after which the bundle's refiner takes over"),
+    Field(name="number", parse=values.integer(1, 256), default=None, unit="N",
+          meaning="of count images, generate the N-th alone"),
 )
 """Fields of images that the command line gives, and no recipe."""
 VARIANT_FIELD = Field(name="variant", parse=values.text, default=None, unit="FOLDER",
@@ -241,7 +243,7 @@ def parse(field: Field, value: object, where: str) -> Any:
     except ValueError as error:
         raise RecipeError(
             f"{where}: {field.name} is {_short(value)}, expected {error}",
-            hint=f"{field.name} is {field.meaning}",
+            hint=f"{field.name}: {field.meaning}",
             field=field.name, value=value,
         ) from None
 

@@ -4,11 +4,13 @@ that do not hold for them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.errors import BundleError, RecipeError, SourceError
+from sdbuild.checkpoints import open_checkpoint
 from sdbuild.checkpoints.packages import Packages
 from sdbuild.families import FAMILIES, Component
 from sdbuild.recipe.fields import PACKAGES, TARGETS
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from sdbuild.mil.files.package import Model
 
 _OF_CHECKPOINTS = ("config", "unet", "vae", "refiner_source", "lora", "embedding",
-                   "controlnet",                   "distilled_guidance", "clip_skip")
+                   "controlnet", "distilled_guidance", "clip_skip")
 """Fields that change what is converted."""
 _NOTHING = (None, (), 1)
 """Values of these fields that change nothing."""
@@ -44,13 +46,15 @@ def check_fields(
         raise RecipeError("size: several, and each of the finished packages of the source has one",
                           hint="leave size out, or build from the checkpoint that they were made "
                                "from")
-    kept = own.get("quant")
-    if kept and (fields["quant"] != kept or set(own["palettize"]) - set(fields["palettize"])):
+    kept, quant, wanted = own.get("quant"), fields["quant"] or "none", fields["palettize"]
+    if wanted is None:
+        wanted = [component.name for component in components if component.is_palettized]
+    if kept and (quant != kept or set(own["palettize"]) - set(wanted)):
         raise RecipeError(
-            f"quant={fields['quant'] or 'none'}: its weights have palettes of {kept} bits already, "
-            f"those of {', '.join(own['palettize'])}",
-            hint=f"leave quant and palettize out to keep them; for quant={fields['quant']}, use "
-                 "the packages in fp16")
+            f"quant={quant}: its weights have palettes of {kept} bits already, those of "
+            f"{', '.join(own['palettize'])}",
+            hint=f"quant={kept} palettize={','.join(own['palettize'])} keep them; for "
+                 f"quant={quant}, use the packages in fp16")
     for component in components:
         if component.comes_with:
             raise RecipeError(f"components has {component.name}, which comes with "
@@ -75,7 +79,7 @@ def fields_of(packages: Packages, attention: str | None) -> dict[str, Any]:
 
     layouts = packages.layouts
     chosen = attention or next(iter(layouts), "")
-    models = _models(packages, chosen)
+    models = _models(packages, chosen, packages.components(chosen))
     packages.model(f"{chosen}/unet")
     try:
         unet, folder = models["unet"], Path(packages.place)
@@ -93,12 +97,32 @@ def fields_of(packages: Packages, attention: str | None) -> dict[str, Any]:
     }
 
 
-def _models(packages: Packages, attention: str) -> dict[str, Model]:
-    """Returns the programs of all components, without weights."""
+def kept_of(
+    places: Sequence[str], facts: MutableMapping[str, Any], attention: str,
+    components: Sequence[str],
+) -> dict[str, Any]:
+    """Returns the fields of the palettes that the packages at a place come with, none if no place
+    can be had: that is said where they are read.
+
+    Args:
+        facts: a cache of facts about repositories, added to.
+    Raises:
+        RecipeError: weights are packed in a way that no recipe asks for.
+    """
+    with suppress(SourceError, OSError):
+        packages = open_checkpoint(places, facts)
+        if isinstance(packages, Packages):
+            there = set(packages.components(attention)).intersection(components)
+            return _quant(_models(packages, attention, sorted(there)), packages)
+    return {}
+
+
+def _models(packages: Packages, attention: str, components: Iterable[str]) -> dict[str, Model]:
+    """Returns the programs of components, without weights."""
     from sdbuild.mil.files.read import read_model
 
     found = {}
-    for component in packages.components(attention):
+    for component in components:
         with packages.reading(f"{attention}/{component}", has_weights=False) as path:
             found[component] = read_model(path)
     return found

@@ -53,7 +53,7 @@ class Matrix:
             RecipeError: it is not what it may be; says where.
         """
         if not isinstance(table, dict) or not table:
-            raise RecipeError(f"{where} is {shown(table)}, expected lists of values by field",
+            raise RecipeError(f"{where} is {_shown(table)}, expected lists of values by field",
                               hint="[matrix] and quant = [4, 6] build two bundles")
         axes = {name: _axis(name, values, folder, where)
                 for name, values in table.items() if name not in _LISTS}
@@ -112,10 +112,14 @@ def known(name: str, where: str) -> Field:
     return FIELDS[name]
 
 
+def _shown(value: Any) -> str:
+    return "empty" if value in ([], {}) else shown(value)
+
+
 def _axis(name: str, values: Any, folder: Path, where: str) -> tuple[str, ...]:
     found = known(name, where)
     if not isinstance(values, list) or not values:
-        raise RecipeError(f"{where}: {name} is {shown(values)}, expected a list of values",
+        raise RecipeError(f"{where}: {name} is {_shown(values)}, expected a list of values",
                           hint=f"write one value for all above the table: {name} = …")
     return _distinct(found, [_word(found, value, folder, where) for value in values], where)
 
@@ -133,7 +137,8 @@ def _distinct(found: Field, words: Sequence[str], where: str) -> tuple[str, ...]
 
 def _rows(name: str, value: Any, folder: Path, where: str) -> tuple[Row, ...]:
     if not isinstance(value, list) or not all(isinstance(row, dict) and row for row in value):
-        raise RecipeError(f"{where}: {name} is {shown(value)}, expected a list of tables",
+        raise RecipeError(f"{where}: {name} is {shown(value)}, expected a list of tables, each "
+                          "with a field",
                           hint=f"{name} = [{{quant = 4, attention = \"original\"}}]")
     if len(value) > MOST_VARIANTS:
         raise RecipeError(f"{where}: {name} has {len(value):,} tables, expected at most "

@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sdbuild.base import zips
 from sdbuild.base.digest import digest
-from sdbuild.checkpoints import is_hub
+from sdbuild.checkpoints import is_hub, single_file
 from sdbuild.recipe.fields import RECIPE_FIELDS
 from sdbuild.recipe.sources import ELSEWHERE, Sources
 
@@ -88,5 +89,6 @@ def _word(place: str) -> str:
     """Returns a name for a location, in letters, digits and `._-`: a repository, a folder or a
     file."""
     name = place.rpartition("/")[2]
-    name = name.partition("@")[0] if is_hub(place) else name.removesuffix(".safetensors")
+    name = name.partition("@")[0] if is_hub(place) else \
+        name.removesuffix(single_file.SUFFIX).removesuffix(zips.SUFFIX)
     return re.sub(r"[^\w.-]+", "_", name).strip("._-")[:_LONGEST].rstrip("._-")

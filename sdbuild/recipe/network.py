@@ -43,16 +43,15 @@ class Network:
                 f"batch={fields['batch']} for {family.title}, expected "
                 f"{' or '.join(map(str, family.batches))}",
                 hint="hosts send its U-Net two samples at a time, whatever the guidance")
-        if fields["clip_skip"] > 1 and not any(c.takes("clip_skip") for c in family.components):
+        if fields["clip_skip"] > 1 and not family.takes("clip_skip"):
             raise RecipeError(
                 f"clip_skip={fields['clip_skip']} for {family.title}, expected 1",
                 hint="its U-Net takes the embedding of the last layer but one, always")
-        if fields["embedding"] and not any(c.takes("embedding") for c in family.components):
+        if fields["embedding"] and not family.takes("embedding"):
             raise RecipeError(
                 f"embedding for {family.title}, expected none",
                 hint="its third text encoder has another tokenizer, which learns no words")
-        if fields["attention"] != "original" and not any(
-                c.takes("attention") for c in family.components):
+        if fields["attention"] != "original" and not family.takes("attention"):
             raise RecipeError(
                 f"attention={fields['attention']} for {family.title}, expected original",
                 hint="its transformer has one layout of attention, for CPU and GPU")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,10 @@ class Project:
         """The recipe to build if the command line names none."""
         found = self.setting(MODEL_FIELD, {})
         return DEFAULT_MODEL if found is None else str(found[0])
+
+    def names_model(self, words: Mapping[str, str]) -> bool:
+        """Whether the command line or the environment names a recipe, so that no default holds."""
+        return replace(self, table={}).setting(MODEL_FIELD, words) is not None
 
     def names(self) -> list[str]:
         """Returns the recipes that are found by name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from sdbuild.recipe.fields import (
     parse,
 )
 from sdbuild.recipe.finding import Found, find_recipe
-from sdbuild.recipe.finished import check_fields
+from sdbuild.recipe.finished import check_fields, kept_of
 from sdbuild.recipe.lockfile import Lock, parsed
 from sdbuild.recipe.matrix import Matrix
 from sdbuild.recipe.network import Network
@@ -79,6 +79,12 @@ class Recipe:
         """Returns the component whose steps are called so."""
         return next(found for found in self.components if found.label == label)
 
+    @property
+    def can_generate(self) -> bool:
+        """Whether its bundle has all components that generating an image needs."""
+        needed = self.family.drawing
+        return bool(needed) and {c.name for c in self.components} >= set(needed)
+
     def checked_requests(self) -> list[dict[str, Any]]:
         """Returns the pictures by which bundles are judged, drawn as the recipe draws."""
         return [replace(self.draw, prompt=prompt, seed=seed, count=1).settings()
@@ -125,8 +131,8 @@ def load(
         SourceError: a source without a model cannot be read.
     """
     check_variables(words)
-    project = project or Project.here()
-    found = _found(words, project, {} if facts is None else facts)
+    project, facts = project or Project.here(), {} if facts is None else facts
+    found = _found(words, project, facts)
     path, table = _base(words, project, found)
     check_keys(table, {"summary", "family", *_TABLES, *(f.name for f in RECIPE_FIELDS)}, str(path))
     family = FAMILIES[Fields(table, str(path), RecipeError).choice("family", tuple(FAMILIES))]
@@ -136,7 +142,8 @@ def load(
     if found and "components" not in words:
         components = tuple(c for c in components if c.folder not in found.lacks)
     components = with_controlnets(components, sources.controlnets, family)
-    check_fields(fields, components, found.fields if found else {})
+    check_fields(fields, components, found.fields if found else _kept(
+        fields, sources, components, facts))
     sources.check_places(components)
     elsewhere = None if found or project.finds(path) else path
     network, packaging = Network.of(fields, family), Packaging.of(
@@ -162,6 +169,17 @@ def load(
         calibration=prompts_in(fields["calibrate"], words, path.parent)
         if calibrated else (),
     )
+
+
+def _kept(
+    fields: Mapping[str, Any], sources: Sources, components: Iterable[Component],
+    facts: MutableMapping[str, Any],
+) -> dict[str, Any]:
+    """Returns the palettes that finished packages come with, where a recipe names packages."""
+    if fields["lower"] != PACKAGES:
+        return {}
+    return kept_of(sources.checkpoint.places, facts, fields["attention"],
+                   [component.name for component in components])
 
 
 def _check_functions(network: Network, packaging: Packaging) -> None:
@@ -191,8 +209,9 @@ def matrix_of(
 def _found(
     words: Mapping[str, str], project: Project, facts: MutableMapping[str, Any]
 ) -> Found | None:
-    """Returns the recipe of a source that is given without a model."""
-    if "source" not in words or project.setting(MODEL_FIELD, words) is not None:
+    """Returns the recipe of a source that is given without a model; a project's default is none
+    that is given."""
+    if "source" not in words or project.names_model(words):
         return None
     given = tuple(field for field in RECIPE_FIELDS if field.name in words)
     fields: dict[str, Any] = dict.fromkeys(

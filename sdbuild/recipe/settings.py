@@ -103,10 +103,12 @@ def _remote(project: Project, words: Mapping[str, str]) -> str | None:
 
 def database() -> Path:
     """Returns the file of doit's database, which may be deleted at any time: in the project, or
-    where every machine can write if that is read-only."""
+    where every machine can write if that is read-only, or another user's."""
     folder = Project.here().cache
-    if os.access(folder, os.W_OK):
-        return folder / ".doit.json"
+    file = folder / ".doit.json"
+    if os.access(file, os.R_OK | os.W_OK) or (
+            os.access(folder, os.W_OK) and not os.path.lexists(file)):
+        return file
     try:
         return private_folder() / "doit.json"
     except StoreError:

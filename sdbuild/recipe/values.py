@@ -305,11 +305,23 @@ def controls(value: Any) -> tuple[Control, ...]:
         try:
             strength = number(0, 10)(scale) if colon else 1.0
         except ValueError:
+            if _is_scale(place, scale):
+                raise ValueError("NAME:IMAGE:SCALE, a scale from 0 to 10") from None
             place, strength = rest, 1.0
         if not name or not (place or rest):
             raise ValueError("NAME:IMAGE or NAME:IMAGE:SCALE, several with commas between them")
         found.append(Control(name, image(place if colon else rest), strength))
     return tuple(found)
+
+
+def _is_scale(place: str, scale: str) -> bool:
+    """Whether what stands behind the last colon is meant as a number, and is not of a file's
+    name."""
+    try:
+        float(scale)
+    except ValueError:
+        return Path(place).suffix[1:].isalpha() and not Path(scale).suffix[1:].isalpha()
+    return True
 
 
 def as_word(name: str, value: Any) -> str:

@@ -11,6 +11,7 @@ from sdbuild.base.errors import BundleError
 from sdbuild.base.printable import Printable, printable
 from sdbuild.bundle.contract import violations
 from sdbuild.bundle.manifest import load_bundle
+from sdbuild.bundle.places import located
 from sdbuild.cli.main import main
 
 MODELS = {"text_encoder": ["TextEncoder.mlmodelc"], "unet": ["UnetChunk1.mlmodelc"],
@@ -128,6 +129,16 @@ def test_links_within_a_bundle_are_followed(foreign):
     assert load_bundle(foreign.folder).name == "small"
 
 
+def test_a_bundle_without_variants_says_so_and_is_the_one_of_its_own_folder(tmp_path):
+    (tmp_path / "Unet.mlmodelc").mkdir()
+
+    with pytest.raises(BundleError, match="no variant 'x/y'") as refused, located(tmp_path, "x/y"):
+        pass
+    assert refused.value.hint == "it has no variants: leave variant out"
+    with located(tmp_path, ".") as (folder, _):
+        assert folder.samefile(tmp_path)
+
+
 def test_a_link_to_itself_is_refused(foreign):
     (foreign.folder / "loop").symlink_to("loop")
 
@@ -225,3 +236,23 @@ def test_a_command_prints_no_names_of_files_that_steer_a_terminal(foreign, capfd
     out, err = capfd.readouterr()
     assert r"a\x1b]0;owned\x07.mlmodelc" in out
     assert not {"\x1b", "\x07"} & set(out + err)
+
+
+def test_a_variant_is_named_only_where_there_is_a_choice(tmp_path):
+    (tmp_path / "one" / "Unet.mlmodelc").mkdir(parents=True)
+    with located(tmp_path) as (folder, notes):
+        assert (folder, notes) == (tmp_path / "one", [])
+
+    (tmp_path / "two" / "Unet.mlmodelc").mkdir(parents=True)
+    with located(tmp_path) as (_, notes):
+        assert notes == ["variant=one is taken"]
+
+
+def test_a_model_in_the_place_of_a_bundle_says_where_the_bundle_is(tmp_path):
+    (tmp_path / "Unet.mlmodelc").mkdir()
+
+    with pytest.raises(BundleError, match=r"Unet\.mlmodelc: one model") as refused, \
+            located(tmp_path / "Unet.mlmodelc"):
+        pass
+
+    assert str(tmp_path) in refused.value.hint

@@ -11,8 +11,10 @@ from PIL import Image
 
 from sdbuild.mil.files.package import read_package
 from sdbuild.mil.inspect.summary import weights
+from sdbuild.recipe.project import BUILT_IN
 from tests.e2e.hub_checkpoints import CHECKPOINT, content
 from tests.e2e.project import run
+from tests.tiny_checkpoints import write_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -109,14 +111,47 @@ def test_parts_may_be_converted_one_after_another_into_one_folder(here):
     """Apple's README, for Macs of 8 GB; the last command bundles what all of them left."""
     base = ["--model-version", "MODEL_diffusers", "--attention-implementation", "ORIGINAL",
             "-o", "out"]
-    for part in PARTS:
-        torch2coreml(here, part, *base)
+    printed = [torch2coreml(here, part, *base) for part in PARTS]
 
+    assert "# the same as a recipe; a bundle needs text_encoder, vae_decoder too" in printed[0]
     torch2coreml(here, "--convert-vae-encoder", *base, "--bundle-resources-for-swift-cli")
 
     names = {path.name for path in (here / "out" / "Resources").iterdir()}
     assert names == {"TextEncoder.mlmodelc", "Unet.mlmodelc", "VAEDecoder.mlmodelc",
                      "VAEEncoder.mlmodelc", "vocab.json", "merges.txt"}
+
+
+def test_controlnets_alone_are_bundled_where_no_checkpoint_can_be_read(here, hub):
+    """apple/ml-stable-diffusion, issue 158. The Hub that `hub` is has no repository."""
+    (here / "control_v11p-sd15-canny").symlink_to(BUILT_IN / "tiny-emoji-control")
+
+    torch2coreml(here, "--convert-controlnet", "control_v11p-sd15-canny", "--latent-h", "16",
+                 "--latent-w", "16", "--attention-implementation", "ORIGINAL", "-o", "nets",
+                 "--bundle-resources-for-swift-cli")
+
+    assert (here / "nets" / "ControlNet_control_v11p-sd15-canny.mlpackage").is_dir()
+    assert {path.name for path in (here / "nets" / "Resources").iterdir()} \
+        == {"controlnet", "vocab.json", "merges.txt"}
+    assert [path.name for path in (here / "nets" / "Resources" / "controlnet").iterdir()] \
+        == ["ControlV11PSd15Canny.mlmodelc"]
+    assert hub.requests == []
+
+
+def test_stable_diffusion_3_has_its_transformer_t5_and_the_tokenizer_of_both(here):
+    """apple/ml-stable-diffusion, issue 375, whose flags name no layout of attention."""
+    write_checkpoint(here / "sd3", "sd3")
+
+    printed = torch2coreml(here, "--convert-mmdit", "--include-t5", "--sd3-version",
+                           "--model-version", "sd3", "-o", "out",
+                           "--bundle-resources-for-swift-cli")
+
+    assert 'attention = "original"' in printed
+    assert {path.name for path in (here / "out" / "Resources").iterdir()} == {
+        "MultiModalDiffusionTransformer.mlmodelc", "TextEncoderT5.mlmodelc", "vocab.json",
+        "merges.txt", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in (here / "out").glob("*.mlpackage")} == {
+        "Stable_Diffusion_version_sd3_mmdit.mlpackage",
+        "Stable_Diffusion_version_sd3_text_encoder_t5.mlpackage"}
 
 
 @pytest.fixture
@@ -138,12 +173,38 @@ def test_a_package_that_is_there_is_only_cut(here, foreign):
                            "--bundle-resources-for-swift-cli")
 
     assert "--convert-unet: the package that is there is used; sdbuild did not make it" in printed
+    assert "the same as a recipe" not in printed
     stem = foreign.name.removesuffix(".mlpackage")
     assert {path.name for path in (here / "out").glob("*.mlpackage")} == {
         foreign.name, f"{stem}_chunk1.mlpackage", f"{stem}_chunk2.mlpackage"}
     assert {path: path.stat().st_ino for path in foreign.rglob("*")} == before
     assert (here / "out" / "Resources" / "UnetChunk2.mlmodelc").is_dir()
-    assert "CLIP's own, as no checkpoint was read" in printed
+    assert "CLIP's own tokenizer, as no checkpoint was read" in printed
+
+
+def test_a_package_that_is_there_is_bundled_with_the_tokenizer_of_its_checkpoint(here, foreign):
+    checkpoint = Path(shutil.copytree(CHECKPOINT, here / "own"))
+    vocabulary = checkpoint / "tokenizer" / "vocab.json"
+    vocabulary.write_text(vocabulary.read_text().replace('"red</w>"', '"Red</w>"'))
+    foreign.rename(foreign.parent / "Stable_Diffusion_version_own_unet.mlpackage")
+
+    torch2coreml(here, "--convert-unet", "--model-version", "own", "-o", "out",
+                 "--attention-implementation", "ORIGINAL", "--bundle-resources-for-swift-cli")
+
+    assert (here / "out" / "Resources" / "vocab.json").read_bytes() == vocabulary.read_bytes()
+
+
+def test_an_autoencoder_that_is_there_is_refused_if_flags_ask_for_another_size(here):
+    name = "Stable_Diffusion_version_CompVis_stable-diffusion-v1-4_{}.mlpackage"
+    for part, model in (("vae_encoder", "VAEEncoder"), ("vae_decoder", "VAEDecoder")):
+        sdbuild(here, "export", f"convert:{part}", str(here / "out" / f"{model}.mlpackage"),
+                "model=tiny-emoji")
+        (here / "out" / f"{model}.mlpackage").rename(here / "out" / name.format(part))
+
+        printed = torch2coreml(here, f"--convert-{part.replace('_', '-')}", "-o", "out",
+                               "--latent-w", "24", status=2)
+
+        assert "--latent-w asks for 24, and it has 16" in printed
 
 
 @pytest.mark.parametrize(("flags", "said"), [
@@ -238,6 +299,25 @@ def test_an_image_is_drawn_as_the_bundle_draws_it_for_apples_python(here):
         assert (found == wanted).all()
 
 
+def test_packages_are_drawn_with_the_tokenizer_of_the_checkpoint_that_is_named(here):
+    """Of a checkpoint whose words for two colors are exchanged, as beside the same packages."""
+    torch2coreml(here, *PARTS, "--model-version", "MODEL_diffusers", "--attention-implementation",
+                 "ORIGINAL", "-o", "out")
+    vocabulary = Path(shutil.copytree(CHECKPOINT, here / "own")) / "tokenizer" / "vocab.json"
+    words = json.loads(vocabulary.read_text("utf-8"))
+    words["red</w>"], words["blue</w>"] = words["blue</w>"], words["red</w>"]
+    vocabulary.write_text(json.dumps(words, ensure_ascii=False), "utf-8")
+
+    def drawn(version, prompt):
+        images = here / f"images of {version}"
+        printed = sdbuild(here, "pipeline", "--prompt", prompt, "-i", "out", "-o", images.name,
+                          "--num-inference-steps", "1", "--model-version", version)
+        assert "CLIP's own are used" not in printed
+        return np.asarray(Image.open(next(images.rglob("*.png"))))
+
+    assert (drawn("own", "a red fox") == drawn("MODEL_diffusers", "a blue fox")).all()
+
+
 @pytest.mark.parametrize("merge", [False, True])
 def test_a_package_of_any_name_is_cut_and_computes_the_same(here, foreign, merge):
     package = foreign.rename(here / "unet.mlpackage")
@@ -246,7 +326,7 @@ def test_a_package_of_any_name_is_cut_and_computes_the_same(here, foreign, merge
                       "--check-output-correctness", "--remove-original",
                       *(["--merge-chunks-in-pipeline-model"] if merge else []))
 
-    assert "dB between the package and its chunks" in printed
+    assert "no difference between the package and its chunks" in printed
     assert {path.name for path in (here / "cut").iterdir()} == (
         {"unet_chunked_pipeline.mlpackage"} if merge
         else {"unet_chunk1.mlpackage", "unet_chunk2.mlpackage"})

@@ -5,9 +5,12 @@ import json
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sdbuild.base.errors import RecipeError
+from sdbuild.cli.apple import programs
+from sdbuild.cli.apple.cut import psnr_db
 from sdbuild.cli.apple.draw import image_path
 from sdbuild.cli.apple.names import compiled_controlnet, package, place_of
 from sdbuild.cli.apple.programs import APPLY, CHUNK, PIPELINE, PRE_ANALYSIS, TORCH2COREML
@@ -125,7 +128,7 @@ def test_a_family_that_is_not_built_is_refused_by_name_before_anything_is_fetche
 def checkpoints(tmp_path_factory):
     """A small checkpoint of each shape."""
     root = tmp_path_factory.mktemp("checkpoints")
-    for style in ("sd1", "sd2", "sdxl", "sdxl-refiner"):
+    for style in ("sd1", "sd2", "sdxl", "sdxl-refiner", "sd3"):
         write_checkpoint(root / style, style, unet={"sample_size": 96 if style == "sd2" else 64})
     return root
 
@@ -134,8 +137,7 @@ def converted(argv, checkpoints, style):
     """Returns the variables that flags become, for a small checkpoint instead of the one that they
     name."""
     given = TORCH2COREML.read([*argv, "--model-version", str(checkpoints / style)])
-    asked = tuple(name for name, value in given.values.items()
-                  if name.startswith("convert_") and value is True)
+    asked = tuple(name for name in programs.PARTS if given.values[name])
     return wanted(given, asked, {})
 
 
@@ -148,6 +150,7 @@ SHAPES = {
     "zenn-sd21-splitv2": ("sd2", {"size": "768x768", "attention": "split_einsum_v2"}),
     "mlsd217pr227-refiner-alone": ("sdxl-refiner", {"attention": "original"}),
     "mlsd152-equals-form": ("sd1", {"attention": "split_einsum", "target": "macOS13"}),
+    "mlsd375-sd3-t5": ("sd3", {"attention": "original"}),
 }
 PARTS = {
     "mlsd165-controlled-768": "text_encoder vae_decoder vae_encoder controlled_unet",
@@ -158,6 +161,7 @@ PARTS = {
     "zenn-sd21-splitv2": "text_encoder vae_decoder unet",
     "mlsd217pr227-refiner-alone": "text_encoder_2 vae_decoder vae_encoder unet",
     "mlsd152-equals-form": "text_encoder vae_decoder unet",
+    "mlsd375-sd3-t5": "vae_decoder transformer text_encoder_3",
 }
 """The components that each guide converts, of a checkpoint without a safety checker."""
 
@@ -303,3 +307,26 @@ def test_an_analysis_is_refused_with_what_takes_its_place(name, capsys):
     assert main([name, "--model-version", "a/b", "-o", "x"]) == 2
 
     assert "hint: sdbuild sweep source=hub:a/b builds several bits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("found", "decibels"), [
+    ([3.0, 4.0, np.nan], np.inf), ([3.0, 4.1, np.nan], -np.inf), ([3.0, 4.0, 1.0], -np.inf),
+    ([np.inf, 4.0, np.nan], -np.inf),
+])
+def test_chunks_that_differ_in_what_is_not_finite_are_not_the_same(found, decibels):
+    assert psnr_db(np.array([3.0, 4.0, np.nan]), np.array(found)) == decibels
+
+
+def test_the_error_of_chunks_is_in_units_of_the_largest_value():
+    """An error of 0.4 in each, of 4 at most: 20 dB."""
+    assert psnr_db(np.array([4.0, -2.0]), np.array([4.4, -1.6])) == pytest.approx(20)
+
+
+def test_a_multilingual_projection_is_refused_with_what_can_be_done(capsys):
+    """Its file is never opened: TorchScript runs code."""
+    assert main(["multilingual_projection", "--input-path", "p.pt", "--output-dir", "x"]) == 2
+    assert "p.pt: a multilingual projection is not converted" in capsys.readouterr().err
+
+    with pytest.raises(RecipeError, match="a multilingual projection is not converted") as told:
+        load({"model": "tiny-emoji", "components": "unet,multilingual_text_encoder_projection"})
+    assert "sdbuild contract checks it" in told.value.hint

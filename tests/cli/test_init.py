@@ -38,6 +38,10 @@ def test_a_new_projects_recipe_is_the_default_and_reads_the_built_in_checkpoint(
     assert tomllib.loads((project / "sdbuild.toml").read_text()) == {"model": "mine"}
 
 
+def test_a_new_projects_model_is_judged_by_what_it_knows(project):
+    assert load({}).check.prompts == load({"model": "tiny-emoji"}).check.prompts
+
+
 def test_init_never_overwrites(project, capsys):
     (project / "sdbuild.toml").write_text("# my own")
     before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}

@@ -61,7 +61,9 @@ def test_attention_may_be_spelled_as_apples_converter_does(tmp_path, capsys):
     (["du", "quant=6"], "sdbuild du does not use quant\n\n"
                         "hint: sdbuild du --help lists those that it uses"),
     (["why", "quant=5"], "quant is '5', expected one of none, 1, 2, 3, 4, 6, 8"),
-    (["generate", "bundle", "quant=6"], "quant=6: the bundle is finished"),
+    (["generate", "bundle", "quant=6"], "quant=6: it changes what is built"),
+    (["check", "seed=-1"], "hint: seed: the random seed; seed=$RANDOM is another each time"),
+    (["check", "control=Canny:a.png:nan"], "expected NAME:IMAGE:SCALE, a scale from 0 to 10"),
     (["sweep", "quant=6"], "sdbuild sweep does not use quant"),
     (["sweep", "prompt=a fox"], "sdbuild sweep does not use prompt"),
     (["sweep", "components=unet"], "sweep: the bundle generates no images to compare"),

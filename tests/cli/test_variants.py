@@ -107,6 +107,14 @@ def test_matrix_takes_the_list_after_it_and_nothing_else(words, folder, capsys):
     assert capsys.readouterr().out.splitlines()[::2] == NAMES
 
 
+def test_a_variant_that_cannot_be_read_is_named_after_the_others(folder, capsys):
+    assert main(["matrix", "--matrix", "source=builtin:tiny-emoji,nofolder"]) == 1
+
+    said = capsys.readouterr()
+    assert [line.strip() for line in said.out.splitlines()][1:] == ["source=builtin:tiny-emoji"]
+    assert said.err.startswith(f"ERROR: source=nofolder: {folder / 'nofolder'}: there is no such")
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (["contract", "--matrix", "quant=4,6", "folder"], "--matrix: 'folder' is one bundle"),
     (["build", "--matrix"], "the recipe has no [matrix], and no values are given"),

@@ -90,7 +90,7 @@ def plan(weights, nbits):
              inputs={"package": From("convert:unet")}),
         Step(kind="bundle", inputs={"model": From("palettize:unet")}),
     ]
-    recipe = types.SimpleNamespace(variant=f"{Path(weights).parent.name}-{nbits}",
+    recipe = types.SimpleNamespace(variant=f"{Path(weights).parent.name}-{nbits}", components=(),
                                    sources=types.SimpleNamespace(checkpoint=source),
                                    packaging=types.SimpleNamespace(lower="here"))
     return Plan(recipe=recipe, steps={step.name: step for step in steps})

@@ -1,9 +1,11 @@
 """Addresses of workers: this machine, or behind TLS; nothing that others can reach."""
 
+import signal
+
 import pytest
 
 from sdbuild.base.errors import RecipeError
-from sdbuild.cluster.address import check_address
+from sdbuild.cluster.address import HERE, check_address, connected
 
 REFUSED = {
     "tcp://10.0.0.3:8786": "tcp://10.0.0.3:8786 is open to the network",
@@ -49,3 +51,14 @@ def test_tls_is_taken_with_certificates_of_both_sides(missing, refused, tmp_path
         else:
             with pytest.raises(RecipeError, match=refused):
                 check_address("tls://10.0.0.3:8786")
+
+
+@pytest.mark.slow
+def test_ctrl_c_on_a_terminal_ends_no_worker_of_this_machine_by_itself():
+    """It reaches all processes of the terminal; Dask's would print tracebacks."""
+    before = signal.getsignal(signal.SIGINT)
+    with connected(HERE, 1) as cluster:
+        handlers = cluster.client.run(signal.getsignal, signal.SIGINT)
+
+    assert list(handlers.values()) == [signal.SIG_IGN]
+    assert signal.getsignal(signal.SIGINT) == before

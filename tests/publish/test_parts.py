@@ -149,6 +149,18 @@ def test_a_card_gives_back_what_was_written_into_it():
     assert "`~/MochiDiffusion/models/NAME/`" in text
 
 
+def test_a_card_says_what_to_write_in_prompts_for_each_embedding():
+    """As each build does: `in prompts: badhand badhanda`."""
+    words = MANIFEST | {"words": [["cattoy"], ["badhand", "badhanda"]]}
+
+    plain, text = (card.with_section("", facts(manifest=manifest), HEADER)
+                   for manifest in (MANIFEST, words))
+
+    assert "| in prompts | `cattoy`, a learned word |\n" in text
+    assert "| in prompts | `badhand badhanda`, learned words, all of them in this order |\n" in text
+    assert "in prompts" not in plain
+
+
 def test_a_card_has_the_fields_without_which_the_hub_shows_no_label():
     import yaml
 

@@ -116,12 +116,26 @@ def test_a_matrix_is_published_variant_by_variant(project, owner):
     assert f"{FOLDER}/vocab.json" in printed
 
 
+def test_a_dry_run_of_a_matrix_shows_the_folders_that_its_variants_are_published_in(project, owner):
+    words = ("--matrix", "quant=6,none", "chunk=1", "--json")
+
+    def folders(*more):
+        printed, _ = json.JSONDecoder().raw_decode(publish(project, *words, *more))
+        return [each["output"]["folder"] for each in printed["variants"]]
+
+    shown = folders("--dry-run")
+
+    assert shown == folders()
+    assert len(set(shown)) == 2
+    assert folders("--dry-run") == shown  # also where they are published already
+
+
 def test_an_upload_that_was_cut_goes_on_and_nothing_is_sent_twice(project, owner):
-    owner.fail("/upload/", status=500, times=1 << 20)
+    owner.fail("/upload/", status=507, times=1 << 20)  # as it is, huggingface_hub does not wait
     publish(project, status=1)
     assert list(files(owner)) == [".gitattributes"]
     owner.faults.clear()
-    owner.fail("/commit/", status=500, times=1 << 20)
+    owner.fail("/commit/", status=507, times=1 << 20)
     publish(project, status=1)
     owner.faults.clear()
     sent = owner.paths("PUT")

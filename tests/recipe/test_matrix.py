@@ -164,7 +164,7 @@ TABLES = {
     "include = [{qaunt = 4}]": "include: unknown field 'qaunt'",
     "include = [{quant = 6}]": "two variants are called bad-",
     "chunk = [1, true]": "chunk is True, expected an integer",
-    "chunk = []": "chunk is a list, expected a list of values",
+    "chunk = []": "chunk is empty, expected a list of values",
     "chunk = {a = 1}": "chunk is an object, expected a list of values",
 }
 

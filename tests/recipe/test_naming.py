@@ -21,6 +21,7 @@ def name_of(**words):
 @pytest.mark.parametrize(("words", "shown"), [
     ({"source": "dreamy.safetensors"}, "-dreamy"),
     ({"source": "some folder/Dreamy v1.5"}, "-Dreamy_v1.5"),
+    ({"source": "dreamy_compiled.zip"}, "-dreamy_compiled"),
     ({"source": "hub:owner/Dreamy-XL@0123abc"}, "-Dreamy-XL"),
     ({"source": "a.safetensors,hub:owner/b"}, "-a"),
     ({"unet": "hub:latent-consistency/lcm-sdxl"}, "-unet-lcm-sdxl"),

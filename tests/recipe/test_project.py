@@ -92,6 +92,18 @@ def test_the_file_names_the_default_recipe(project, monkeypatch):
     assert load({"model": "sd-2-1"}).name == "sd-2-1"
 
 
+def test_a_default_recipe_holds_for_no_other_checkpoint_and_a_named_one_does(
+    project, monkeypatch
+):
+    (project / "sdbuild.toml").write_text('model = "mine"')
+    source = {"source": str(BUILT_IN / "tiny-emoji")}
+
+    assert load(source).found.startswith("defaults at 128x128")
+    monkeypatch.setenv("SDBUILD_MODEL", "sd-1-5")
+    assert (load(source).name, load(source).found) == ("sd-1-5", "")
+    assert load(source | {"model": "mine"}).name == "mine"
+
+
 def test_built_in_recipes_are_found_by_name_after_the_projects_own(project):
     [place] = load({"model": "tiny-emoji"}).sources.checkpoint.places
     assert place == str(BUILT_IN / "tiny-emoji")

@@ -18,12 +18,12 @@ MISTAKES = {
                 "sdbuild build --help lists the variables"),
     "quant=5": (
         "on the command line: quant is '5', expected one of none, 1, 2, 3, 4, 6, 8",
-        "quant is bits of a palettized weight",
+        "quant: bits of a palettized weight",
     ),
     "attention=split_einsun": (
         "on the command line: attention is 'split_einsun', expected one of original, "
         'split_einsum, split_einsum_v2; did you mean "split_einsum"?',
-        "attention is the layout of attention",
+        "attention: the layout of attention",
     ),
     "chunk=9": ("on the command line: chunk is '9', expected an integer from 1 to 8", "chunk"),
     "size=100": (

@@ -31,7 +31,7 @@ def test_nothing_is_put_into_the_home_of_nobody(name):
     assert caught.value.message == (
         f"on the command line: {name} is '{path}', expected a path: ~nobody-here is not "
         f"the home of a user, ./{path} is a name")
-    assert caught.value.hint.startswith(f"{name} is ")
+    assert caught.value.hint.startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize("name", PLACES)

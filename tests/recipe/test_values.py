@@ -26,6 +26,12 @@ def test_what_is_no_control_net_is_refused(text):
         values.controls(text)
 
 
+@pytest.mark.parametrize("scale", ["nan", "-1", "11", "strong", "0.5x", ""])
+def test_a_scale_that_is_none_is_not_taken_for_a_part_of_the_files_name(scale):
+    with pytest.raises(ValueError, match="a scale from 0 to 10"):
+        values.controls(f"Canny:a.png:{scale}")
+
+
 def test_settings_of_a_request_are_parsed_to_the_same_request():
     """As `doit generate` hands them to the command."""
     controls = values.controls("Canny:a.png:0.5,Depth:b.png")

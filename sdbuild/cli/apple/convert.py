@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,9 @@ from sdbuild.base.errors import RecipeError
 from sdbuild.base.paths import outside_path
 from sdbuild.bundle.bundle_reader import open_bundle
 from sdbuild.bundle.contract import violations
+from sdbuild.checkpoints.t5_tokenizer import T5_FILE, t5_files
 from sdbuild.cli.api import run
-from sdbuild.cli.apple import names, packages
+from sdbuild.cli.apple import named, names, packages
 from sdbuild.cli.apple.flags import Given
 from sdbuild.cli.apple.layout import FOREIGN, Output
 from sdbuild.cli.apple.programs import PARTS
@@ -19,8 +21,10 @@ from sdbuild.cli.apple.wanted import Wanted, refuse_unsupported, wanted
 from sdbuild.cli.reporter import Before
 from sdbuild.engine.build import Builder
 from sdbuild.recipe.components import CONTROLLED
+from sdbuild.recipe.recipe import Recipe
 from sdbuild.recipe.settings import settings, store_folder
 from sdbuild.recipe.text import text_of
+from sdbuild.steps.bundle import T5
 from sdbuild.store import Record, Store
 from sdbuild.store.json_cache import Notes
 
@@ -54,9 +58,15 @@ def convert(flags: Given, say: Say) -> int:
         status, builder = _build(flags, found, output, nets, say)
         if status and builder is None:
             return status
+        if not found.has_checkpoint:
+            builder = None
     _edit(flags, output, asked, say)
     if flags.bundle_resources_for_swift_cli:
         _bundle(flags, output, builder, nets, say)
+    else:
+        for name in packages.stale(output, flags.model_version, nets):
+            say(f"{output.path(name)}: compiled from an earlier package; "
+                "--bundle-resources-for-swift-cli compiles it again")
     return status
 
 
@@ -84,14 +94,14 @@ def _build(
     """Makes the packages and puts them into the folder; the status, and the builder that did."""
     builder = Builder.of(settings(found.words))
     recipe = builder.plan.recipe
-    chunks = {"chunk": "2" if flags.chunk_unet else "1"}
     for note in (*found.notes, *_prediction_notes(builder)):
         say(note)
-    say(f"# the same as a recipe\n{text_of(recipe, {**found.words, **chunks})}")
     labels = [*found.components, *(c.label for c in recipe.components if c.instance)]
+    if found.components:
+        say(_as_recipe(flags, found, recipe))
     steps = {label: _package_step(builder, label) for label in labels}
     tasks = list(steps.values())
-    if flags.bundle_resources_for_swift_cli:
+    if flags.bundle_resources_for_swift_cli and found.has_checkpoint:
         tasks.append("download:resources")
     built = run(found.words, tasks, 1, Before()) if tasks else None
     if built is not None and built.status:
@@ -107,6 +117,15 @@ def _build(
         status = run(found.words, [f"parity:{label}" for label in labels], 1, Before()).status
         _say_parity(builder, labels, say)
     return status, builder
+
+
+def _as_recipe(flags: Given, found: Wanted, recipe: Recipe) -> str:
+    """Returns the equivalent recipe, and which components a bundle needs beside it."""
+    chunks = {"chunk": "2" if flags.chunk_unet else "1"}
+    missing = [name for name in recipe.family.drawing if name not in found.components
+               and not (name == "unet" and CONTROLLED in found.components)]
+    needs = f"; a bundle needs {', '.join(missing)} too" if missing else ""
+    return f"# the same as a recipe{needs}\n{text_of(recipe, {**found.words, **chunks})}"
 
 
 def _package_step(builder: Builder, label: str) -> str:
@@ -171,16 +190,17 @@ def _bundle(
     if not resources.is_dir():
         raise RecipeError(f"{output.folder}: no package of {flags.model_version} in it, so there "
                           "is nothing to compile", hint="convert some with --convert-…")
-    _lay_tokenizer(output, builder, say)
+    _lay_tokenizer(output, builder, flags, say)
     models = open_bundle(resources).models
-    if {"TextEncoder", "VAEDecoder"} <= models.keys() and any(n.startswith("Unet") for n in models):
+    if {"TextEncoder", "VAEDecoder"} <= models.keys() and any(
+            name.startswith(("Unet", "MultiModal")) for name in models):
         for violation in violations(resources):
             if violation.rule != _PAIR:
                 say(str(violation))
 
 
-def _lay_tokenizer(output: Output, builder: Builder | None, say: Say) -> None:
-    """Puts the checkpoint's own tokenizer there; CLIP's where no checkpoint was read."""
+def _lay_tokenizer(output: Output, builder: Builder | None, flags: Given, say: Say) -> None:
+    """Puts the checkpoint's own tokenizer there; CLIP's where no checkpoint can be read."""
     from sdbuild.checkpoints.single_file import CLIP
 
     def put(record: Record) -> None:
@@ -188,15 +208,27 @@ def _lay_tokenizer(output: Output, builder: Builder | None, say: Say) -> None:
         for name in _TOKENIZER:
             source = builder.file(record, name)
             output.put(f"{names.RESOURCES}/{name}", record.digest(), partial(_copy_lines, source))
+        if any(c.name == T5 for c in builder.plan.recipe.components):
+            there = builder.file(record, T5_FILE) if record.part(T5_FILE) else Path(T5_FILE)
+            for name, content in t5_files(there).items():
+                output.put(f"{names.RESOURCES}/{name}", record.digest(),
+                           partial(_write, content))
 
     if builder is not None:
         builder.deliver("download:resources", put)
         return
-    for name in _TOKENIZER:
-        target = f"{names.RESOURCES}/{name}"
-        if not output.path(target).exists():
-            output.put(target, "clip", partial(_copy_lines, CLIP / name))
-            say(f"{output.path(target)}: CLIP's own, as no checkpoint was read")
+    if all(output.path(f"{names.RESOURCES}/{name}").exists() for name in _TOKENIZER):
+        return
+    with tempfile.TemporaryDirectory(prefix="sdbuild-") as work:
+        own = named.tokenizer(named.resources(flags, say), Path(work))
+        for name in _TOKENIZER:
+            output.put(f"{names.RESOURCES}/{name}", "", partial(_copy_lines, (own or CLIP) / name))
+    if own is None:
+        say(f"{output.path(names.RESOURCES)}: CLIP's own tokenizer, as no checkpoint was read")
+
+
+def _write(content: bytes, target: Path) -> None:
+    target.write_bytes(content)
 
 
 def _copy_lines(source: Path, target: Path) -> None:

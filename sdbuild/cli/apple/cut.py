@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdbuild.base.errors import MILError
 from sdbuild.base.paths import outside_path
 from sdbuild.base.units import size
 from sdbuild.cli.apple.flags import Given
 from sdbuild.mil.files.suffixes import PACKAGE
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _LEAST_PSNR_DB = 55.0
 """Chunks compute the same in fp32, with a value recast where they are cut."""
@@ -40,8 +45,9 @@ def cut(flags: Given, say: Callable[[str], None]) -> int:
         say(f"{made[min(number, len(made) - 1)]}  {size(part.blob_bytes)}")
     status = 0
     if flags.check_output_correctness:
-        psnr = _psnr(source, made)
-        say(f"{psnr:.1f} dB between the package and its chunks")
+        psnr = _worst_psnr_db(source, made)
+        found = "no difference" if psnr == math.inf else f"{psnr:.1f} dB"
+        say(f"{found} between the package and its chunks")
         status = 0 if psnr >= _LEAST_PSNR_DB else 1
     if flags.remove_original and status == 0:
         shutil.rmtree(source)
@@ -49,11 +55,9 @@ def cut(flags: Given, say: Callable[[str], None]) -> int:
     return status
 
 
-def _psnr(source: Path, chunks: Sequence[Path]) -> float:
+def _worst_psnr_db(source: Path, chunks: Sequence[Path]) -> float:
     """Returns the least PSNR, over the outputs, of what chunks give against their package, in dB;
     infinity if it is the same."""
-    import numpy as np
-
     from sdbuild.mil.cli.run import predict
     from sdbuild.mil.inspect.summary import read_models
 
@@ -63,10 +67,17 @@ def _psnr(source: Path, chunks: Sequence[Path]) -> float:
         return dict(last.outputs)
 
     wanted, found = outputs([source]), outputs(chunks)
-    worst = float("inf")
-    for name, one in wanted.items():
-        error = float(np.mean((one.astype(np.float64) - found[name].astype(np.float64)) ** 2))
-        if error:
-            peak = float(np.abs(one).max())
-            worst = min(worst, float(20 * np.log10(peak) - 10 * np.log10(error)))
-    return worst
+    return min(psnr_db(one, found[name]) for name, one in wanted.items())
+
+
+def psnr_db(wanted: np.ndarray, found: np.ndarray) -> float:
+    """Returns the PSNR of one array against another in dB: infinity if both are the same, minus
+    infinity if only one of them is finite somewhere."""
+    import numpy as np
+
+    if np.array_equal(wanted, found, equal_nan=True):
+        return math.inf
+    error = float(np.mean((wanted.astype(np.float64) - found.astype(np.float64)) ** 2))
+    peak = float(np.abs(wanted).max())
+    decibels = float(20 * np.log10(peak) - 10 * np.log10(error)) if peak else -math.inf
+    return decibels if math.isfinite(decibels) else -math.inf

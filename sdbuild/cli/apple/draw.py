@@ -11,17 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sdbuild.base.errors import BundleError, RecipeError, SourceError
-from sdbuild.base.parsing import json_object, shown
+from sdbuild.base.errors import BundleError, RecipeError
+from sdbuild.base.parsing import shown
 from sdbuild.base.paths import outside_path
-from sdbuild.bundle.manifest import Bundle
+from sdbuild.bundle.inferred import NO_TOKENIZER
+from sdbuild.bundle.manifest import MANIFEST, Bundle
 from sdbuild.bundle.places import opened
 from sdbuild.bundle.schedulers import SCHEDULERS as OURS
-from sdbuild.checkpoints import open_checkpoint
-from sdbuild.checkpoints.resources import SCHEDULER
-from sdbuild.checkpoints.schedule import check_schedule
 from sdbuild.cli.api import Bundle as Opened
-from sdbuild.cli.apple import names
+from sdbuild.cli.apple import named, names
 from sdbuild.cli.apple.flags import Given
 from sdbuild.cli.apple.layout import NOTE
 from sdbuild.cli.apple.programs import SCHEDULERS
@@ -55,10 +53,16 @@ def draw(flags: Given, say: Say) -> int:
     folder = outside_path(flags.i, "-i")
     with _of_version(folder, flags.model_version) as (place, is_ours), opened(
             place, _variant(place, flags.model_sources),
-            flags.words.get("prediction_type")) as (found, notes):
+            flags.words.get("prediction_type")) as (found, notes), \
+            tempfile.TemporaryDirectory(prefix="sdbuild-") as work:
+        has_all = (found.folder / MANIFEST).is_file()
+        files = {} if has_all else named.resources(flags, say)
+        if NO_TOKENIZER in notes and (own := named.tokenizer(files, Path(work))):
+            notes.remove(NO_TOKENIZER)
+            found = dataclasses.replace(found, tokenizer=own)
         for note in notes:
             say(f"{found.name}: {note}")
-        bundle, scheduler = _with_schedule(found, flags, is_ours, say)
+        bundle, scheduler = _with_schedule(found, flags, files, is_ours)
         request = Opened(bundle).request(_settings(flags, bundle, scheduler))
         out = image_path(flags)
         for path in generate(bundle, request, out, None,
@@ -153,17 +157,18 @@ def _variant(folder: Path, sources: str | None) -> str | None:
 
 
 def _with_schedule(
-    bundle: Bundle, flags: Given, is_ours: bool, say: Say
+    bundle: Bundle, flags: Given, files: Mapping[str, bytes], is_ours: bool
 ) -> tuple[Bundle, str]:
     """Returns the bundle with the schedule of the checkpoint, and the scheduler to use: what flags
-    say, or the checkpoint's own."""
-    config: Mapping[str, Any] = {}
-    if "model_version" in flags.explicit and not (bundle.folder / "manifest.json").is_file():
-        try:
-            config = _schedule(flags.model_version)
-        except (SourceError, RecipeError) as error:
-            say(f"--model-version {flags.model_version}: not read, so its schedule is assumed: "
-                f"{error.message}")
+    say, or the checkpoint's own.
+
+    Args:
+        files: of the checkpoint, none where the bundle has a manifest.
+
+    Raises:
+        SourceError: the schedule is not sound.
+    """
+    config = named.schedule(files, flags.model_version)
     if config:
         predicts = flags.words.get("prediction_type") or (
             "epsilon" if is_ours else str(config.get("prediction_type", "epsilon")))
@@ -172,19 +177,6 @@ def _with_schedule(
     own = next((s.name for s in OURS.values() if s.kind == kind),
                "pndm" if bundle.family == "sd" else "euler")
     return bundle, SCHEDULERS.get(flags.scheduler or "", own)
-
-
-def _schedule(version: str) -> Mapping[str, Any]:
-    """Returns the config of a checkpoint's scheduler.
-
-    Raises:
-        RecipeError, SourceError: there is no such checkpoint, or it cannot be read.
-    """
-    checkpoint = open_checkpoint([names.place_of(version, "--model-version")], {})
-    config = json_object(checkpoint.resources()[SCHEDULER], SCHEDULER, SourceError,
-                         has_infinities=True)
-    check_schedule(config, f"{version}: {SCHEDULER}", SourceError)
-    return config
 
 
 def _settings(flags: Given, bundle: Bundle, scheduler: str) -> dict[str, Any]:

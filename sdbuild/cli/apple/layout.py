@@ -17,6 +17,7 @@ from sdbuild.base.digest import Digest, digest, digest_file
 from sdbuild.base.errors import BundleError
 from sdbuild.base.parsing import Malformed, json_file
 from sdbuild.store.disk import exchange, guarded, make_folder, sweep, write_file
+from sdbuild.store.locks import locked
 from sdbuild.store.scan import files
 
 NOTE = ".sdbuild-torch2coreml.json"
@@ -76,8 +77,7 @@ class Output:
                     self.refuse_foreign(name)
                     _exchange(work / "new", path, work / "old")
                 self._digests[name] = made
-                self._noted[name] = {"digest": made, "made_from": made_from}
-                self._save()
+                self._note(name, {"digest": made, "made_from": made_from})
             finally:
                 sweep(work)
         return is_new
@@ -92,9 +92,8 @@ class Output:
         path = self.path(name)
         with guarded(path):
             shutil.rmtree(path)
-            self._noted.pop(name, None)
             self._digests.pop(name, None)
-            self._save()
+            self._note(name, None)
 
     def refuse_foreign(self, name: str) -> None:
         """Refuses to touch what others put there.
@@ -107,9 +106,16 @@ class Output:
                 f"{self.path(name)}: sdbuild did not make it, or it was changed since, so it is "
                 "left alone", hint="move it away, or choose another folder with -o DIR")
 
-    def _save(self) -> None:
-        content = {"schema": 1, "models": dict(sorted(self._noted.items()))}
-        write_file(self.folder / NOTE, (json.dumps(content, indent=2) + "\n").encode())
+    def _note(self, name: str, entry: Mapping[str, str] | None) -> None:
+        """Records what was put there, or that it was removed, in the note as it is now: another
+        command may write to it at the same time."""
+        with locked(self.folder, "the note of torch2coreml"):
+            self._noted = _read(self.folder / NOTE)
+            self._noted.pop(name, None)
+            if entry is not None:
+                self._noted[name] = dict(entry)
+            content = {"schema": 1, "models": dict(sorted(self._noted.items()))}
+            write_file(self.folder / NOTE, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def tree_digest(path: Path) -> Digest:

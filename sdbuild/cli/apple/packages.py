@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sdbuild.base.apple import compiler
 from sdbuild.base.errors import RecipeError
+from sdbuild.bundle.inferred import CELL_PX
 from sdbuild.cli.apple import names
 from sdbuild.cli.apple.flags import Given
 from sdbuild.cli.apple.layout import FOREIGN, OURS, Output
@@ -21,6 +22,11 @@ from sdbuild.mil.files.suffixes import PACKAGE
 
 if TYPE_CHECKING:
     from sdbuild.mil.files.package import Model
+
+_SIZED = ("sample", "z", "x")
+"""The inputs of denoisers and autoencoders whose height and width follow the latents'."""
+
+_COLORS = 3
 
 
 def check_fits(path: Path, flags: Given) -> None:
@@ -43,14 +49,18 @@ def check_fits(path: Path, flags: Given) -> None:
 
 def _claims(model: Model, flags: Given) -> Iterator[tuple[str, object, object]]:
     """Yields what flags that are there ask of a package: the flag, what it has, what it should."""
-    shape = model.input_shapes.get("sample", ())
-    if len(shape) != 4:
+    shape = next((shape for name, shape in model.input_shapes.items()
+                  if name in _SIZED and len(shape) == 4), None)
+    if shape is None:
         return
-    batch, _, rows, columns = shape
+    batch, channels, rows, columns = shape
+    cell_px = CELL_PX if channels == _COLORS else 1
     if flags.latent_h is not None:
-        yield "--latent-h", rows, flags.latent_h
+        yield "--latent-h", rows // cell_px, flags.latent_h
     if flags.latent_w is not None:
-        yield "--latent-w", columns, flags.latent_w
+        yield "--latent-w", columns // cell_px, flags.latent_w
+    if "sample" not in model.input_shapes:
+        return
     if flags.unet_batch_one:
         yield "--unet-batch-one", f"a batch of {batch}", "a batch of 1"
     if "attention_implementation" in flags.explicit:
@@ -135,11 +145,8 @@ def bundle(output: Output, model: str, nets: tuple[str, ...], wanted: str) -> li
     Raises:
         BundleError: a compiled model would be replaced that sdbuild did not make.
     """
-    pairs = [(names.package(model, component, chunk), names.compiled(component, chunk))
-             for component in names.NAMES for chunk in (0, 1, 2)]
-    pairs += [(names.controlnet_package(net), names.compiled_controlnet(net)) for net in nets]
     made = []
-    for source, target in pairs:
+    for source, target in _pairs(model, nets):
         if not output.path(source).exists():
             if output.state(target) == OURS:
                 output.remove(target)
@@ -154,6 +161,23 @@ def bundle(output: Output, model: str, nets: tuple[str, ...], wanted: str) -> li
             is_linked=output.state(source) == OURS))
         made.append(target)
     return made
+
+
+def stale(output: Output, model: str, nets: tuple[str, ...]) -> list[str]:
+    """Returns the names of compiled models that sdbuild made from an earlier package than the one
+    that is there now."""
+    return [target for source, target in _pairs(model, nets)
+            if output.path(source).exists()
+            and output.source(target) not in ("", output.digest(source))]
+
+
+def _pairs(model: str, nets: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yields the name of each package that there may be, and of what it is compiled to."""
+    for component in names.NAMES:
+        for chunk in (0, 1, 2):
+            yield names.package(model, component, chunk), names.compiled(component, chunk)
+    for net in nets:
+        yield names.controlnet_package(net), names.compiled_controlnet(net)
 
 
 def _compile(source: Path, target: Path, *, name: str, wanted: str, is_linked: bool) -> None:

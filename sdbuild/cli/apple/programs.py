@@ -144,3 +144,11 @@ APPLY = Program(
         _VAE,
     ),
 )
+
+PROJECTION = Program(
+    command="multilingual-projection", module=f"{PACKAGE}.multilingual_projection",
+    flags=(
+        Flag("--input-path", "the projection, in TorchScript", ONE, is_required=True),
+        Flag("--output-dir", "the folder for the model", ONE, is_required=True),
+    ),
+)

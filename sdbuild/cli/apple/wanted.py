@@ -23,6 +23,15 @@ _CONTROLNETS_ARE_FOR = "sd-1-5"
 _CELLS = 64
 """Rows and columns of its latents."""
 
+_URLS = {
+    "text_encoder_vocabulary_url": "tokenizer is laid out",
+    "text_encoder_merges_url": "tokenizer is laid out",
+    "text_encoder_t5_url": "T5 is converted",
+    "text_encoder_t5_config_url": "tokenizer of T5 is laid out",
+    "text_encoder_t5_data_url": "tokenizer of T5 is laid out",
+}
+"""Flags with files of other places, and what is done instead."""
+
 _TOKENS = 77
 _OTHERS = (
     ("black-forest-labs/", "FLUX"),
@@ -47,6 +56,11 @@ class Wanted:
     def recipe(self) -> Recipe:
         """Returns the recipe, of whole U-Nets."""
         return load(self.words)
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether a checkpoint is read: converting ControlNets alone needs none."""
+        return "source" in self.words
 
 
 def refuse_unsupported(flags: Given) -> None:
@@ -83,7 +97,9 @@ def wanted(flags: Given, asked: tuple[str, ...], facts: MutableMapping[str, Any]
     place = place_of(flags.model_version, "--model-version")
     checkpoint = open_checkpoint([place], facts, flags.words.get("config", ""))
     words = _words(flags) | {"source": place} | _size(flags, checkpoint)
-    family = load(words).family
+    family = load(words | {"attention": "original"}).family
+    if not family.takes("attention"):
+        words["attention"] = "original"
     _check_text(flags, checkpoint, family)
     components, notes = _components(flags, asked, family, checkpoint)
     words["components"] = ",".join(components or family.drawing)
@@ -187,12 +203,14 @@ def _family_notes(flags: Given, family: Family) -> Iterator[str]:
         yield f"--xl-version was not given: the checkpoint says that it is of {family.title}"
     if flags.xl_version and not family.name.startswith("sdxl"):
         yield f"--xl-version does not fit: the checkpoint says that it is of {family.title}"
+    if "attention_implementation" in flags.explicit and not family.takes("attention"):
+        yield (f"--attention-implementation: {family.title} has one layout of attention, for CPU "
+               "and GPU")
     if flags.refiner_version and "refiner" not in {c.name for c in family.components}:
         yield f"--refiner-version: left out, {family.title} has no refiner beside the U-Net"
 
 
 def _tokenizer_notes(flags: Given) -> Iterator[str]:
-    for name in ("text_encoder_vocabulary_url", "text_encoder_merges_url"):
+    for name, what in _URLS.items():
         if name in flags.explicit:
-            yield (f"--{name.replace('_', '-')}: not fetched, the checkpoint's own tokenizer is "
-                   "laid out")
+            yield f"--{name.replace('_', '-')}: not fetched, the checkpoint's own {what}"

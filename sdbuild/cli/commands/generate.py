@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sdbuild.base.errors import RecipeError
+from sdbuild.base.garbage import rare_searches
 from sdbuild.cli.options import (
     OutsidePath,
     as_command,
@@ -71,11 +72,12 @@ def command(
         trace = project.path(VARIABLES["trace"], words)
         previews = values_of((PREVIEWS_FIELD,), {}, words, "")["previews"]
         paths = []
-        for path in generate(made, request, out, report, predictor, weight_bytes, trace,
-                             previews):
-            paths.append(str(path))
-            if not is_json:
-                click.echo(path)
+        with rare_searches():
+            for path in generate(made, request, out, report, predictor, weight_bytes, trace,
+                                 previews):
+                paths.append(str(path))
+                if not is_json:
+                    click.echo(path)
         if is_json:
             print_json(bundle=str(made.folder), images=paths)
 
@@ -119,13 +121,15 @@ def _of_finished(
     place: Path, words: dict[str, str], draw: Callable[[Bundle, Request], None]
 ) -> int:
     """Draws with a finished bundle, with the settings that it has itself where none are given."""
-    from sdbuild.bundle.places import opened
+    from sdbuild.bundle.inferred import summary
+    from sdbuild.bundle.places import bundle_in, located
     from sdbuild.cli.api import Bundle as Opened
 
     _refuse_recipe(words)
     own = values_of(_OF_BUNDLE, {}, words, "")
-    with opened(place, own["variant"], own["prediction_type"]) as (made, notes):
-        for note in notes:
+    with located(place, own["variant"]) as (folder, notes):
+        made, assumed = bundle_in(folder, own["prediction_type"])
+        for note in (*notes, *([summary(made)] if assumed else ())):
             click.echo(f"{made.name}: {note}", err=True)
         made = made.at(own["size"]) if own["size"] else made
         of_image = {field.name for field in _OF_IMAGE}
@@ -143,5 +147,6 @@ def _refuse_recipe(words: dict[str, str]) -> None:
     for name in words:
         if name not in known:
             raise RecipeError(
-                f"{name}={words[name]}: the bundle is finished, expected a setting of its images",
-                hint="omit BUNDLE to build with it; docs/generate.md has the settings")
+                f"{name}={words[name]}: it changes what is built, and the bundle is finished",
+                hint=f"leave BUNDLE out to build with {name}; docs/generate.md has the settings of "
+                     "images")

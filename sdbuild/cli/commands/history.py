@@ -9,7 +9,7 @@ import click
 from sdbuild.cli.options import as_command, json_option, open_store, print_json, store_variables
 
 if TYPE_CHECKING:
-    from sdbuild.store import Record
+    from sdbuild.store import Record, Store
 
 
 @as_command()
@@ -44,11 +44,19 @@ def command(step: str, words: dict[str, str], is_json: bool) -> int:
         print_json(artifacts=[as_json(r, store) | {"changed": c} for r, c in changes])
         return 0
     for record, changed in changes:
-        gone = "" if store.has_content(record) else "  (evicted)"
+        gone = _gone(record, store)
         click.echo(f"{record.made_at[:16]}  {record.step:<24}{made(record)}{gone}")
         for cause in changed:
             click.echo(f"{'':18}{cause}")
     return 0
+
+
+def _gone(record: Record, store: Store) -> str:
+    """Returns what to say of an artifact that is not in the store, or not with all its files."""
+    missing = len(store.missing(record))
+    if not missing:
+        return ""
+    return "  (evicted)" if missing == len({e.digest for e in record.tree}) else "  (in part)"
 
 
 def _names(record: Record) -> tuple[str, ...]:

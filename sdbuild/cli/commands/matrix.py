@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -33,12 +33,8 @@ def command(
     Without --matrix it is the project's catalogue.toml, or the recipe's own [matrix].
     """
     found = found_variants(words, matrix or ("",), only)
-    for variant in found:
-        if variant.error is not None and not is_json:
-            raise variant.error
     if not is_json:
-        click.echo("\n".join(_lines(found)))
-        return 0
+        return _list(found)
     if len(found) > _MOST_JOBS:
         raise RecipeError(f"matrix --json: {len(found):,} variants, and GitHub takes {_MOST_JOBS}",
                           hint="--only PATTERN takes some of them; or build several in a job")
@@ -47,7 +43,14 @@ def command(
     return 0
 
 
-def _lines(found: Sequence[Variant]) -> Iterator[str]:
+def _list(found: Sequence[Variant]) -> int:
+    """Prints the variants, then the errors of unreadable ones; returns the exit status."""
     for variant in found:
-        yield variant.name
-        yield f"    {variant.shell_words}"
+        if variant.error is None:
+            click.echo(f"{variant.name}\n    {variant.shell_words}")
+    failed = [(variant.name, variant.error) for variant in found if variant.error is not None]
+    for name, error in failed:
+        click.echo(f"ERROR: {name}: {error}", err=True)
+    if not failed:
+        return 0
+    return 2 if isinstance(failed[0][1], RecipeError) else 1

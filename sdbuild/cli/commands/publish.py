@@ -31,7 +31,8 @@ def command(
     from sdbuild.cli.publishing import publish
 
     with redirect_stdout(sys.stderr if is_json else sys.stdout):
-        found = publish(repository, words, is_private=is_private, is_dry=is_dry, say=click.echo)
+        found = publish(repository, words, is_private=is_private, is_dry=is_dry, say=click.echo,
+                        planned=click.get_current_context().meta)
     if found is None:
         return 1
     if is_json:

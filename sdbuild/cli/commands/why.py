@@ -29,6 +29,6 @@ def command(task: str, words: dict[str, str], is_json: bool) -> int:
         print_json(steps=[asdict(reason) for reason in reasons],
                    places=[asdict(place) for place in places], recipe=found)
     else:
-        taken = [f"{'recipe':<24}{found}"] if found else []
+        taken = [f"{'recipe':<23} {found}"] if found else []
         click.echo("\n".join([format_reasons(reasons), *map(str, places), *taken]))
     return 0
