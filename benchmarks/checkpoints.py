@@ -18,6 +18,9 @@ from sdbuild.models import network
 from sdbuild.models.parameters import NET
 from sdbuild.recipe.project import BUILT_IN
 
+_PADDED_WITH = {"sd-2": "!", "sdxl": "!", "sd-3": "!"}
+"""Padding tokens by model, in XL and 3 of the second tokenizer; others pad with the end token."""
+
 _BLOCK = 1 << 22
 """Weights are written so many at a time, each from somewhere in a pool of twice as many."""
 
@@ -49,7 +52,12 @@ _CHECKER = {
 }
 _XL_TEXT = _TEXT | {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12,
                     "num_hidden_layers": 12, "hidden_act": "quick_gelu"}
-CONFIGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+_XL_TEXT_2 = _TEXT | {
+    "architectures": ["CLIPTextModelWithProjection"], "hidden_size": 1280,
+    "intermediate_size": 5120, "num_attention_heads": 20, "num_hidden_layers": 32,
+    "hidden_act": "gelu", "projection_dim": 1280,
+}
+CONFIGS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "sd-1-5": {
         "unet": _UNET | {"attention_head_dim": 8, "cross_attention_dim": 768},
         "vae": _VAE,
@@ -78,28 +86,77 @@ CONFIGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         },
         "vae": _VAE | {"scaling_factor": 0.13025, "force_upcast": True, "sample_size": 1024},
         "text_encoder": _XL_TEXT,
-        "text_encoder_2": _TEXT | {
-            "architectures": ["CLIPTextModelWithProjection"], "hidden_size": 1280,
-            "intermediate_size": 5120, "num_attention_heads": 20, "num_hidden_layers": 32,
-            "hidden_act": "gelu", "projection_dim": 1280},
+        "text_encoder_2": _XL_TEXT_2,
+    },
+    "sd-3-5-medium": {
+        "transformer": {
+            "_class_name": "SD3Transformer2DModel", "sample_size": 128, "patch_size": 2,
+            "in_channels": 16, "out_channels": 16, "num_layers": 24, "num_attention_heads": 24,
+            "attention_head_dim": 64, "caption_projection_dim": 1536, "joint_attention_dim": 4096,
+            "pooled_projection_dim": 2048, "pos_embed_max_size": 384, "qk_norm": "rms_norm",
+            "dual_attention_layers": list(range(13)),
+        },
+        "vae": _VAE | {"latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609,
+                       "use_quant_conv": False, "use_post_quant_conv": False,
+                       "force_upcast": True, "sample_size": 1024},
+        "text_encoder": _XL_TEXT | {"architectures": ["CLIPTextModelWithProjection"],
+                                    "projection_dim": 768},
+        "text_encoder_2": _XL_TEXT_2,
     },
 }
 """The configs of the published checkpoints, as far as they define the networks."""
+_FIRST = CONFIGS["sd-1-5"]
+_NOT_OF_CONTROLNETS = ("out_channels", "up_block_types", "center_input_sample", "sample_size")
+CONFIGS["sd-1-5-control"] = {k: v for k, v in _FIRST.items() if k != "safety_checker"} | {
+    "controlnet": {
+        **{k: v for k, v in _FIRST["unet"].items() if k not in _NOT_OF_CONTROLNETS},
+        "_class_name": "ControlNetModel",
+    },
+}
+CONFIGS["sd-3-5-medium-t5"] = {
+    **CONFIGS["sd-3-5-medium"],
+    "text_encoder_3": {
+        "architectures": ["T5EncoderModel"], "vocab_size": 32128, "d_model": 4096, "d_kv": 64,
+        "d_ff": 10240, "num_heads": 64, "num_layers": 24, "feed_forward_proj": "gated-gelu",
+        "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128,
+    },
+}
 
 
 def family_of(name: str) -> Family:
     """The family of a published checkpoint."""
-    return FAMILIES["sdxl" if name.startswith("sdxl") else "sd"]
+    return FAMILIES[next((family for start, family in (("sdxl", "sdxl"), ("sd-3", "sd3"))
+                          if name.startswith(start)), "sd")]
 
 
 def write_checkpoint(name: str, folder: Path, seed: int = 0) -> None:
     """Writes a checkpoint in diffusers' layout, fp16, with normal weights of a network's size."""
-    for part in ("tokenizer", "scheduler"):
-        shutil.copytree(BUILT_IN / "tiny-emoji" / part, folder / part, dirs_exist_ok=True)
-    if "text_encoder_2" in CONFIGS[name]:
-        shutil.copytree(folder / "tokenizer", folder / "tokenizer_2", dirs_exist_ok=True)
+    shutil.copytree(BUILT_IN / "tiny-emoji" / "scheduler", folder / "scheduler",
+                    dirs_exist_ok=True)
+    write_tokenizers(name, folder, has_two="text_encoder_2" in CONFIGS[name])
+    if t5 := CONFIGS[name].get("text_encoder_3"):
+        _write_t5_tokenizer(folder / "tokenizer_3", t5["vocab_size"])
     for part in CONFIGS[name]:
         write_part(name, part, folder, seed)
+
+
+def write_tokenizers(name: str, folder: Path, *, has_two: bool) -> None:
+    """Writes the tokenizers of a model, which pad as the published ones: that is in its graphs."""
+    names = ("tokenizer", "tokenizer_2") if has_two else ("tokenizer",)
+    for part in names:
+        shutil.copytree(BUILT_IN / "tiny-emoji" / "tokenizer", folder / part, dirs_exist_ok=True)
+    pad = next((pad for model, pad in _PADDED_WITH.items() if name.startswith(model)), None)
+    for file in ("special_tokens_map.json", "tokenizer_config.json") if pad else ():
+        path = folder / names[-1] / file
+        path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"pad_token": pad}))
+
+
+def _write_t5_tokenizer(folder: Path, count: int) -> None:
+    """Writes a tokenizer of T5's kind, with so many pieces, which are no words."""
+    pieces = ["<pad>", "</s>", "<unk>", *(f"▁{number}" for number in range(count - 3))]
+    folder.mkdir(parents=True)
+    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": {
+        "type": "Unigram", "unk_id": 2, "vocab": [[piece, 0.0] for piece in pieces]}}))
 
 
 def write_part(name: str, part: str, folder: Path, seed: int = 0) -> None:
@@ -120,10 +177,14 @@ def _shapes(
     kept = {k: v for k, v in config.items() if not k.startswith("_") and k != "architectures"}
     architecture = network.Architecture(class_name=class_name, config=kept)
     for component in family.components:
-        if component.folder == part and not component.comes_with:
+        if component.folder == part and (component.name == part or not component.comes_with):
             parameters = network.weightless(component, architecture).state_dict()
             for name, tensor in parameters.items():
-                yield name.removeprefix(NET), tuple(tensor.shape)
+                shape = tuple(tensor.shape)
+                if name == f"{NET}pos_embed.pos_embed":  # of all positions, and not of a size's
+                    shape = (1, config["pos_embed_max_size"] ** 2, shape[-1])
+                prefix = component.drop if part == "text_encoder_3" else ""  # T5 is never without
+                yield prefix + name.removeprefix(NET), shape
 
 
 def _write(path: Path, shapes: Mapping[str, tuple[int, ...]], seed: int) -> None:

@@ -2,12 +2,13 @@
 
     python -m benchmarks.control [--placements N] [--steps N] [--sheet FILE.png] [WORD …]
 
-Draws concepts of `tiny-emoji-control` at placements of their silhouettes, none of them in the
-middle and half of them mirrored: with the ControlNet from the bundle, by diffusers' own pipeline in
-fp32 with the same noise, and from the bundle without it. A WORD is a `name=value` of the build; by
-default the recipe's own 6-bit bundle. What is measured is the overlap of a picture's foreground
-with the silhouette (intersection over union, holes filled), and the concept that `judge.py` sees
-once the placement is undone.
+Draws concepts of `tiny-emoji-control` at placements of their silhouettes that it was never trained
+on, none of them in the middle: with the ControlNet from the bundle, by diffusers' own pipeline in
+fp32 with the same noise, and from the bundle without it. All 128 are those that the card in
+`recipes/tiny-emoji-control` was measured on. A WORD is a `name=value` of the build; by default the
+recipe's own 6-bit bundle. What is measured is the overlap of a picture's foreground with the
+silhouette (intersection over union, holes filled), and the concept that `judge.py` sees once the
+placement is undone.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -42,7 +44,12 @@ _TILE = 0.8
 """The share of a reference drawing's side that its icon takes."""
 _LEVELS = 32
 """By how many of 255 a pixel of the foreground differs from the border's median colour."""
-_SEED = 20_240_301
+_SEED = 2026
+_SHARES = (0.55, 0.85)
+"""The least and the largest share of the picture's side that an icon's square takes."""
+_LEAST_SHIFT = 5
+_ALIKE = 64
+"""By how many of 255 a color may differ from the background's to be taken for it."""
 Draw = Callable[[Request, Image.Image], Image.Image]
 
 
@@ -63,8 +70,9 @@ class Placement:
         """
         shape = Image.fromarray(np.ascontiguousarray(alpha[:, ::-1] if self.is_mirrored else alpha))
         canvas = Image.new("L", (_SIDE_PX, _SIDE_PX))
-        canvas.paste(shape.resize((self.side, self.side)), (self.left, self.top))
-        return canvas.point(lambda level: 255 * (level > 127)).convert("RGB")
+        tile = shape.resize((self.side, self.side), Image.Resampling.BILINEAR)
+        canvas.paste(tile, (self.left, self.top))
+        return canvas.convert("RGB")
 
     def undone(self, image: Image.Image) -> Image.Image:
         """Returns a picture with its icon in the middle, at the usual size, not mirrored."""
@@ -114,21 +122,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def cases(recipe: Recipe, count: int, steps: int) -> Iterator[Case]:
-    """Yields concepts in turn, each at a placement of its own; the seed is its number."""
+    """Yields the concepts that the card was measured on, in an order that mixes kinds.
+
+    Source:
+        the training script of the checkpoint: its placements, backgrounds and noise.
+    """
     data = np.load(REFERENCES)
-    names, random = [str(name) for name in data["names"]], np.random.default_rng(_SEED)
-    grounds = [str(name) for name in data["background_names"]]
+    names, random = [str(name) for name in data["names"]], Random(_SEED)
+    places = [_held_back(index % len(names), random) for index in range(2 * len(names))]
     for number in range(count):
-        index = number * 37 % len(names)  # all of them, in an order that mixes kinds
-        side = int(random.integers(70, 101))
-        left, top = (int(random.integers(4, _SIDE_PX - side - 3)) for _ in range(2))
-        placement = Placement(side=side, left=left, top=top, is_mirrored=number % 2 == 1)
-        prompt = f"a {names[index]} on a {grounds[number % len(grounds)]} background"
+        index, again = number * 37 % len(names), number // len(names)
+        name, icon = names[index], data["icons"][index]
+        placement = places[again * len(names) + index]
+        article = "an" if name[0] in "aeiou" and name != "unicorn" else "a"
+        prompt = f"{article} {name} on a {_clearest(icon, data)} background"
         yield Case(
-            concept=names[index], placement=placement,
-            silhouette=placement.silhouette(data["icons"][index][..., 3]),
-            request=replace(recipe.draw, prompt=prompt, seed=number, steps=steps),
+            concept=name, placement=placement, silhouette=placement.silhouette(icon[..., 3]),
+            request=replace(recipe.draw, prompt=prompt, seed=1000 * again + index, steps=steps),
         )
+
+
+def _held_back(index: int, random: Random) -> Placement:
+    """Returns a placement in the quadrant that the concept was not trained in."""
+    while True:
+        share = random.uniform(*_SHARES)
+        side = round(_SIDE_PX * share)
+        room = (_SIDE_PX - side) // 2
+        right, down = random.randint(-room, room), random.randint(-room, room)
+        is_mirrored = random.random() < 0.5
+        quadrant = (right > 0) + 2 * (down > 0)
+        if quadrant == index % 4 and min(abs(right), abs(down)) >= _LEAST_SHIFT:
+            return Placement(side=side, left=room + right, top=room + down,
+                             is_mirrored=is_mirrored)
+
+
+def _clearest(icon: np.ndarray, data: Mapping[str, np.ndarray]) -> str:
+    """Returns the background that the fewest of an icon's pixels resemble.
+
+    Shapes:
+        icon: (64, 64, 4), from 0 to 255.
+    """
+    colors = icon[icon[..., 3] > 128][:, :3].astype(int)
+    alike = [(np.abs(colors - ground).max(1) < _ALIKE).mean()
+             for ground in data["background_rgb"].astype(int)]
+    return str(data["background_names"][int(np.argmin(alike))])
 
 
 def bundle_draws(found: Settings) -> tuple[Draw, Draw]:

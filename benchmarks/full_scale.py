@@ -1,12 +1,15 @@
-"""Measures time and memory of a real model: each way to a bundle's U-Net, at full scale.
+"""Measures time and memory of a real model: each way to a bundle's denoiser, at full scale.
 
-    python -m benchmarks.full_scale [--model sd-1-5] [--limits 4G,2G] [--work FOLDER] [--direct]
+    python -m benchmarks.full_scale [--model sd-1-5] [--limits 4GiB,2GiB] [--here]
+                                    [--work FOLDER] [--direct]
 
 The checkpoints have the real architecture and random weights. Memory is the peak of anonymous
-memory over all steps. With `--limits` everything runs in control groups that may hold so much
-memory, file cache included: the first for a checkpoint whose architecture was never seen, the
-second for another checkpoint of it (Linux, as root, control groups of version 1). With `--direct`
-the same U-Net is converted by coremltools directly in the same run, as the alternative.
+memory over all steps; a second table has each step's, beside the memory that was reserved for it.
+With `--limits` everything runs in control groups that may hold so much memory, file cache included:
+the first for a checkpoint whose architecture was never seen, the second for another checkpoint of
+it (Linux, as root, control groups of version 1). With `--here` no program that ships is used, as if
+the architecture were a new one. With `--direct` the same U-Net is converted by coremltools directly
+in the same run, as the alternative.
 """
 
 from __future__ import annotations
@@ -23,11 +26,11 @@ from pathlib import Path
 
 from benchmarks.checkpoints import CONFIGS, family_of, write_checkpoint
 from benchmarks.measure import work_folder
-from sdbuild.base.units import size
+from sdbuild.base.units import parse_bytes, size
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import plan
 from sdbuild.recipe.recipe import load
-from sdbuild.store import Store
+from sdbuild.store import SHIPPED, Store
 
 _GROUPS = Path("/sys/fs/cgroup/memory")
 _RECIPE = """family = "{family}"
@@ -50,33 +53,46 @@ class Row:
 
 
 class Bench:
-    """A separate store, and checkpoints in the same folder."""
+    """A separate store, and checkpoints in the same folder.
 
-    def __init__(self, model: str, work: Path) -> None:
+    Attributes:
+        denoiser: the component that the rows are about.
+        held: the peak bytes of each step that ran, and what was reserved for it.
+    """
+
+    def __init__(self, model: str, work: Path, *, lower: str) -> None:
         self.work = work
         self.store = Store(work / "cache")
         self.recipes = {}
+        self.held: list[tuple[str, int, int]] = []
+        self._lower = lower
         family, configs = family_of(model), CONFIGS[model]
+        self.denoiser = "transformer" if "transformer" in configs else "unet"
         parts = [c.name for c in family.components if c.folder in configs and not c.comes_with]
         for number in (1, 2):
             folder = work / f"checkpoint{number}"
             if not folder.exists():
                 write_checkpoint(model, folder, seed=number)
             self.recipes[number] = work / f"{model}-{number}.toml"
-            self.recipes[number].write_text(
-                _RECIPE.format(family=family.name, source=folder, components=json.dumps(parts),
-                               side=8 * configs["unet"]["sample_size"])
-            )
+            text = _RECIPE.format(family=family.name, source=folder, components=json.dumps(parts),
+                                  side=8 * configs[self.denoiser]["sample_size"])
+            if "controlnet" in configs:
+                text += f'controlnet = "{folder / "controlnet"}"\n'
+            self.recipes[number].write_text(text)
 
     def run(self, what: str, target: str, checkpoint: int = 1, **words: str) -> Row:
         """Makes a step and all that it needs; what that took."""
-        recipe = load({"model": str(self.recipes[checkpoint]), **words})
+        recipe = load({"model": str(self.recipes[checkpoint]), "lower": self._lower, **words})
         builder = Builder(plan(recipe), self.store)
+        reserved = {step.name: _reserved(builder, step.name)
+                    for step in builder.plan.needed_by(target)}
         before = {record.key for record in self.store.records()}
         started = time.monotonic()
         builder.make_all(target)
         seconds = time.monotonic() - started
-        made = [record for record in self.store.records() if record.key not in before]
+        made = [record for record in self.store.records()
+                if record.key not in before and record.origin != SHIPPED]
+        self.held += [(r.step, r.peak_bytes, reserved[r.step]) for r in made]
         row = Row(what=what, seconds=seconds, steps=len(made),
                   peak_bytes=max((record.peak_bytes for record in made), default=0))
         print(_line(row), flush=True)
@@ -87,19 +103,35 @@ HEAD = "| what | wall s | peak memory | steps |\n| --- | ---: | ---: | ---: |"
 
 
 def first(bench: Bench) -> None:
-    """Prints a row for each way to the compiled chunks of the U-Net, then for the bundle."""
-    unet = "compile:unet"
-    bench.run("the first U-Net, to 6-bit compiled chunks", unet)
-    bench.run("again: nothing to do", unet)
-    bench.run("other bits: 6 → 4", unet, quant="4")
-    bench.run("other cut: whole", unet, quant="4", chunk="1")
+    """Prints a row for each way to the compiled chunks of the denoiser, then for the bundle."""
+    chunks = f"compile:{bench.denoiser}"
+    bench.run(f"the first {bench.denoiser}, to 6-bit compiled chunks", chunks)
+    bench.run("again: nothing to do", chunks)
+    bench.run("other bits: 6 → 4", chunks, quant="4")
+    bench.run("other cut: whole", chunks, quant="4", chunk="1")
     bench.run("the rest of the first bundle", "bundle")
 
 
 def another(bench: Bench) -> None:
-    """Prints a row for the U-Net of another checkpoint, and for the rest of its bundle."""
-    bench.run("another checkpoint's U-Net, to 6-bit compiled chunks", "compile:unet", checkpoint=2)
+    """Prints a row for the denoiser of another checkpoint, and for the rest of its bundle."""
+    bench.run(f"another checkpoint's {bench.denoiser}, to 6-bit compiled chunks",
+              f"compile:{bench.denoiser}", checkpoint=2)
     bench.run("the rest of its bundle", "bundle", checkpoint=2)
+
+
+def _reserved(builder: Builder, name: str) -> int:
+    """Returns the bytes that a step gets if it runs alone."""
+    cost = builder.costs.expected(name)
+    return min(cost.most_bytes, max(cost.least_bytes, builder.ram.limit))
+
+
+def held(bench: Bench) -> str:
+    """The peak of each step, and what was reserved for it, as Markdown."""
+    lines = ["| step | peak memory | reserved | |", "| --- | ---: | ---: | --- |"]
+    for name, peak, reserved in bench.held:
+        lines.append(f"| {name} | {size(peak)} | {size(reserved)} | "
+                     f"{'**broken**' if peak > reserved else ''} |")
+    return "\n".join(lines)
 
 
 def _line(row: Row) -> str:
@@ -117,7 +149,8 @@ def limited(limit: str) -> Iterator[None]:
     home = next(line.split(":")[2] for line in Path("/proc/self/cgroup").read_text().splitlines()
                 if line.split(":")[1] == "memory")
     try:
-        (group / "memory.limit_in_bytes").write_text(limit)
+        count = parse_bytes(limit, "a limit")
+        (group / "memory.limit_in_bytes").write_text(str(count))
         (group / "cgroup.procs").write_text(str(os.getpid()))
         yield
         peak = int((group / "memory.max_usage_in_bytes").read_text())
@@ -132,12 +165,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.full_scale")
     parser.add_argument("--model", default="sd-2-1-base")
-    parser.add_argument("--limits", default=",", help="such as 4G,2G")
+    parser.add_argument("--limits", default=",", help="such as 4GiB,2GiB")
     parser.add_argument("--work", type=Path, help="kept, so that checkpoints are written once")
+    parser.add_argument("--here", action="store_true", help="use no program that ships")
     parser.add_argument("--direct", action="store_true")
     options = parser.parse_args(arguments)
     with work_folder(options.work) as work:
-        bench = Bench(options.model, work)
+        bench = Bench(options.model, work, lower="here" if options.here else "once")
         never_seen, seen = options.limits.split(",")
         print(HEAD, flush=True)
         with limited(never_seen):
@@ -147,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.direct:
             what = "convert the first U-Net directly with coremltools"
             bench.run(what, "convert:unet", lower="direct")
+        print("\n" + held(bench), flush=True)
     return 0
 
 

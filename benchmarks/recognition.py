@@ -3,10 +3,10 @@
     python -m benchmarks.recognition [--sheet FILE.png] [--concepts N] [--least DB] VARIANT …
 
 A variant is a word of `name=value`s with commas between them, as for doit; without any, the
-6-bit chunked bundle, the fp16 one, and the first with `split_einsum`. Every concept is drawn once,
-on the six backgrounds in turn, with the same seed by diffusers' own pipeline in fp32 and by each
-bundle on the portable executor. With `--least`, pictures of a bundle that are further from
-diffusers', or show another concept, end it with status 1.
+6-bit chunked bundle, the fp16 one, the first with `split_einsum`, and one of 3 bits on average.
+Every concept is drawn once, on the six backgrounds in turn, with the same seed by diffusers' own
+pipeline in fp32 and by each bundle on the portable executor. With `--least`, pictures of a bundle
+that are further from diffusers', or show another concept, end it with status 1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sdbuild.runtime.pipeline import Pipeline
 from sdbuild.store import Store
 
 DEFAULT_VARIANTS = (
-    "quant=6,chunk=2", "quant=none,chunk=1", "quant=6,chunk=2,attention=split_einsum",
+    "quant=6,chunk=2", "quant=none,chunk=1", "quant=6,chunk=2,attention=split_einsum", "quant=3.0",
 )
 Draw = Callable[[Request], Image.Image]
 

@@ -35,7 +35,7 @@ def report(
 
     Args:
         records: the record of the parity step of each component.
-        pictures: the record of the pictures step; None if the bundle cannot draw.
+        pictures: the record of the pictures step; None if no image was generated.
 
     Raises:
         CheckFailed: a component is below its floor or not finite, or the pictures are broken and
@@ -46,7 +46,7 @@ def report(
     is_accepted = recipe.packaging.is_palettized(recipe.components) and bool(recipe.check.reason)
     is_broken = bool(drawn) and verdict(drawn) == "broken" and not is_accepted
     accepted = f", as the recipe accepts: {recipe.check.reason}" if is_accepted else ""
-    shown = f"{table}\n\n{quality(drawn, accepted)}"
+    shown = f"{table}\n\n{quality(drawn, accepted) if drawn else _not_judged(recipe)}"
     problems, hints = [], []
     if failed:
         problems.append(f"below the floor: {', '.join(failed)}")
@@ -79,10 +79,14 @@ def _parity(
     return "\n".join(lines), failed
 
 
+def _not_judged(recipe: Recipe) -> str:
+    reason = ("sdbuild check generates images" if recipe.can_generate
+              else "generating needs text encoder, U-Net and VAE decoder")
+    return f"quality: not judged: {reason}"
+
+
 def quality(pictures: Sequence[Picture], accepted: str = "") -> str:
     """Returns the table of pictures with the verdict, and why it is accepted if it is broken."""
-    if not pictures:
-        return "quality: not judged: generating needs text encoder, U-Net and VAE decoder"
     lines = [f"{'picture':<{PROMPT}}{'seed':>5}{'PSNR':>9}  verdict"]
     lines += [f"{shortened(each.prompt)}{each.seed:>5}{decibels(each.psnr_db):>9}  {each.verdict}"
               for each in pictures]

@@ -7,14 +7,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sdbuild.base.errors import SDBuildError
+from sdbuild.base.errors import BundleError, SDBuildError
 from sdbuild.base.filenames import contents
 from sdbuild.base.parsing import shown
 from sdbuild.base.units import counted
 from sdbuild.bundle.manifest import MANIFEST, Bundle
-from sdbuild.bundle.places import opened
+from sdbuild.bundle.places import has_bundle, opened
 from sdbuild.bundle.request import Request
 from sdbuild.mil.files.suffixes import COMPILED, PACKAGE
 from sdbuild.recipe.fields import DRAW_FIELDS, INPUT_FIELDS
@@ -47,11 +47,6 @@ class Reference:
                 for request, found in zip(self.requests, _psnrs(made, self.images), strict=True)]
 
 
-def singles(request: Request) -> tuple[Request, ...]:
-    """Returns a request for several images as requests for one each, seed by seed."""
-    return tuple(replace(request, seed=request.seed + i, count=1) for i in range(request.count))
-
-
 def generated(
     bundle: Bundle, requests: Sequence[Request], predictor: str, weight_bytes: int | None = None
 ) -> list[Image | None]:
@@ -71,8 +66,8 @@ def read_reference(
 ) -> Reference:
     """Returns the images of a folder, or those that a finished bundle generates.
 
-    Images are of what they say themselves, in the settings that `sdbuild generate` writes into PNG;
-    where none says anything, of what is asked, in the order of their names.
+    Images are of what they say themselves, in the settings that `sdbuild generate` writes; where
+    none says anything, of what is asked, in the order of their names.
 
     Raises:
         BundleError: there is neither.
@@ -81,6 +76,10 @@ def read_reference(
     """
     if files := _images(place):
         return _of_files(place, files, asked)
+    if place.is_dir() and not has_bundle(place):
+        raise BundleError(f"{shown(place)}: no images and no models in it",
+                          hint=f"against= takes a folder of images ({', '.join(_SUFFIXES)}) or a "
+                               "finished bundle")
     with opened(place) as (bundle, _):
         return Reference(name=f"the bundle {place}", requests=tuple(asked),
                          images=tuple(generated(bundle, asked, predictor, weight_bytes)))
@@ -107,14 +106,17 @@ def _order(path: Path) -> list[tuple[int, str]]:
 def _of_files(place: Path, files: Sequence[Path], asked: Sequence[Request]) -> Reference:
     from sdbuild.runtime import images
 
+    said = {path: _request(path) for path in files}
+    requests = [request for request in said.values() if request is not None]
+    begun = {name for request in requests for name in _inputs(request)}
+    if requests:
+        files = [path for path in files if said[path] or str(path.absolute()) not in begun]
     pictures = tuple(images.read(path) for path in files)
-    said = [_request(path) for path in files]
-    requests = [request for request in said if request is not None]
-    if requests and len(requests) < len(said):
-        path = files[said.index(None)]
+    if len(requests) not in (0, len(files)):
+        path = next(path for path in files if said[path] is None)
         raise SDBuildError(f"{shown(path)}: no settings in it, which other images have",
-                           hint="sdbuild generate writes them into PNG; take the others away, or "
-                                "their settings")
+                           hint="sdbuild generate writes them; take the others away, or their "
+                                "settings")
     if not requests:
         if len(asked) != len(files):
             raise SDBuildError(f"{shown(place)}: {counted(len(files), 'image')} without settings, "
@@ -125,24 +127,49 @@ def _of_files(place: Path, files: Sequence[Path], asked: Sequence[Request]) -> R
 
 
 def _request(path: Path) -> Request | None:
-    """Returns what an image says that it is of; None if it says nothing."""
-    found = _text(path)
+    """Returns what an image says that it is of; None if it says nothing.
+
+    Raises:
+        RecipeError, SDBuildError: it is of several, or of files that are not there.
+    """
+    from sdbuild.runtime.files import read_settings
+
+    found = read_settings(path)
     if not found.keys() >= _NEEDED:
         return None
     known = {each.name for each in fields(Request)}
-    own = {name: value for name, value in found.items() if name in known and name != "count"}
-    return Request(**values_of((*DRAW_FIELDS, *INPUT_FIELDS), own, {}, str(shown(path))))
+    own = {name: value for name, value in found.items() if name in known}
+    request = Request(**values_of((*DRAW_FIELDS, *INPUT_FIELDS), own, {}, str(shown(path))))
+    if request.number is None and request.count > 1:
+        raise SDBuildError(f"{shown(path)}: a sheet of {request.count} images, expected one",
+                           hint="give the images that it is made of, which are written beside it")
+
+    def beside(file: str) -> str:
+        return _beside(path, Path(file).name)
+
+    return replace(
+        request, image=request.image and beside(request.image),
+        mask=request.mask and beside(request.mask),
+        control=request.control and tuple(
+            each._replace(image=beside(each.image)) for each in request.control))
 
 
-def _text(path: Path) -> dict[str, Any]:
-    from PIL import Image
+def _beside(path: Path, name: str) -> str:
+    """Returns where a file is that an image was made from, of which it has the name alone.
 
-    try:
-        with Image.open(path) as file:
-            return dict(getattr(file, "text", {}))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SDBuildError(f"{shown(path)}: the text in it cannot be read: {error}",
-                           hint="save it again") from error
+    Raises:
+        SDBuildError: it is neither beside the image nor in the current folder.
+    """
+    for folder in (path.parent, Path()):
+        if (folder / name).is_file():
+            return str((folder / name).absolute())
+    raise SDBuildError(f"{shown(path)}: it was made from {shown(name)}, which is neither beside it "
+                       "nor in the current folder", hint=f"put {shown(name)} beside it")
+
+
+def _inputs(request: Request) -> list[str]:
+    return [file for file in (request.image, request.mask,
+                              *(each.image for each in request.control or ())) if file]
 
 
 def _psnrs(made: Sequence[Image | None], originals: Sequence[Image | None]) -> Iterator[float]:

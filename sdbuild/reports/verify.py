@@ -187,7 +187,7 @@ def format_verified(found: Verified) -> str:
     lines.append(f"{counted(found.files, 'file')} of the store, {size(found.size_bytes)} read: "
                  f"{_sum(found)}")
     if found.without_content:
-        lines.append(f"not here, as collected, dropped, or only in a shared store: "
+        lines.append(f"not here, as virtual, collected, dropped, or only in a shared store: "
                      f"{counted(found.without_content, 'artifact')}; a build that needs one "
                      "fetches it or makes it again")
     return "\n".join([*lines, *_advice(found)])
@@ -215,5 +215,5 @@ def _advice(found: Verified) -> Iterator[str]:
     if found.records:
         yield "the damaged records were deleted; a build that needs their steps runs them again"
     if found.bundles:
-        yield ("the damaged bundles stay until `doit build`, with the same settings, installs "
+        yield ("the damaged bundles stay until `sdbuild build`, with the same settings, installs "
                "them again")

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdbuild.base.digest import digest_file
-from sdbuild.base.units import counted, size
+from sdbuild.base.units import counted, several, size
 from sdbuild.bundle.inside import check_inside
 from sdbuild.bundle.manifest import MANIFEST, listed_files, read_manifest
 from sdbuild.mil.files.suffixes import COMPILED, PACKAGE
 from sdbuild.store.scan import files
+
+_SHOWN = 10
+"""Files and models that are listed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +64,8 @@ def verify_bundle(folder: Path) -> VerifiedBundle:
     for model in models:
         name = model.relative_to(folder).as_posix()
         if not any(path.startswith(f"{name}/") for path in changed):
-            damage += [Damage(path=name, problem=f"{found.where}: {found.problem}")
-                       for found in verify(model) if found.is_error]
+            damage += [Damage(path=name, problem=f"{found.where}: {found.problem}".replace(
+                f"{model}/", "")) for found in verify(model) if found.is_error]
     return VerifiedBundle(
         bundle=str(folder), files=len(own), size_bytes=sum(path.stat().st_size for path in own),
         with_digest=len(listed), models=len(models), damage=tuple(damage))
@@ -90,11 +93,16 @@ def _models(folder: Path) -> Iterator[Path]:
 
 
 def format_verified_bundle(found: VerifiedBundle) -> str:
-    """Returns the result as text."""
+    """Returns the result as text: of each file or model that is damaged, the first fault."""
     read = f"{counted(found.files, 'file')}, {size(found.size_bytes)}, " \
            f"{counted(found.models, 'model')} read"
-    count = len({each.path for each in found.damage})
-    lines = [f"{each.path}: {each.problem}" for each in found.damage]
+    faults: dict[str, list[str]] = {}
+    for each in found.damage:
+        faults.setdefault(each.path, []).append(each.problem)
+    count = len(faults)
+    lines = [f"{path}: {several(problems, 1)}" for path, problems in faults.items()]
+    if count > _SHOWN:
+        lines[_SHOWN:] = [f"and {count - _SHOWN} more; `sdbuild verify BUNDLE --json` lists all"]
     lines.append(f"{read}: {f'{count} damaged' if count else 'all intact'}")
     if not found.with_digest:
         lines.append(f"no {MANIFEST} with digests: replaced weights of the same shape are not "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from sdbuild.base.errors import MissingArtifact, RecipeError, StepError
@@ -16,7 +17,7 @@ from sdbuild.base.suggestions import did_you_mean
 from sdbuild.checkpoints.normalized import WEIGHTS
 from sdbuild.engine.build import Builder
 from sdbuild.families import Component
-from sdbuild.mil.files.suffixes import COMPILED
+from sdbuild.mil.files.suffixes import COMPILED, ROOT
 from sdbuild.models.parameters import parameter_of
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.store import Record
@@ -81,7 +82,7 @@ def follow(builder: Builder, component: Component, tensor: str) -> list[Stop]:
     download = states[f"download:{component.label}"].record
     if download is None:
         raise StepError(f"download:{component.label} is not made yet",
-                        hint=f"doit download:{component.label}")
+                        hint=f"sdbuild build download:{component.label}")
     tensors = download.facts.get("tensors")
     if tensors is None:
         raise RecipeError(f"{component.name} began as a finished package, expected a checkpoint: "
@@ -111,7 +112,7 @@ def follow(builder: Builder, component: Component, tensor: str) -> list[Stop]:
 
 def _gone(step: str) -> Stop:
     return Stop(step=step, says="made, but its files are not in the store; to make them again: "
-                                f"doit forget {step}, then doit {step}")
+                                f"sdbuild forget {step}, then sdbuild build {step}")
 
 
 class _Way:
@@ -240,7 +241,7 @@ def _program(builder: Builder, record: Record, model: str) -> Any:
 
         text = builder.file(record, f"{model}/{PROGRAM_FILE}").read_text("utf-8")
         return parse_program(text, model)
-    from sdbuild.mil.files.package import ROOT, SPEC_FILE, read_spec
+    from sdbuild.mil.files.package import SPEC_FILE, read_spec
     from sdbuild.mil.ir.decode import decode_program
 
     file = builder.file(record, f"{model}/{ROOT}/{SPEC_FILE}")
@@ -251,8 +252,8 @@ def _places(
     builder: Builder, record: Record, model: str, operation: Any
 ) -> Iterator[TensorLocation]:
     """Yields the places of the values that an operation holds."""
-    from sdbuild.mil.files.blob import BlobReader
-    from sdbuild.mil.files.package import MODEL_PATH, ROOT
+    from sdbuild.mil.files.blob import BlobReader, written_record
+    from sdbuild.mil.files.package import MODEL_PATH
     from sdbuild.mil.ir.program import Blob, Value
 
     bound = [(k, b) for k, bs in operation.inputs.items() for b in bs if isinstance(b, Value)]
@@ -267,7 +268,10 @@ def _places(
             continue
         root = model if model.endswith(COMPILED) else f"{model}/{ROOT}"
         path = value.data.file.replace(MODEL_PATH, root)
-        found = BlobReader(builder.file(record, path)).record(value.data.offset)
+        try:
+            found = BlobReader(builder.file(record, path)).record(value.data.offset)
+        except MissingArtifact:  # virtual, or evicted
+            found = written_record(value.data.offset, value.type.dtype, prod(shape))
         yield TensorLocation(file=path, part=part, dtype=value.type.dtype, shape=shape,
                              offset=found.data_offset, size_bytes=found.size_bytes,
                              record_offset=found.offset)

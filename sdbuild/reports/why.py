@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sdbuild.base.errors import RecipeError
@@ -52,9 +52,9 @@ class Reason:
 
     def __str__(self) -> str:
         if self.state == UP_TO_DATE:
-            return f"{self.step:<24}{self.state}"
+            return f"{self.step:<23} {self.state}"
         after = f"after {self.after}, " if self.after else ""
-        return f"{self.step:<24}{self.state}: {after}{several(self.causes)}{self._cost()}"
+        return f"{self.step:<23} {self.state}: {after}{several(self.causes)}{self._cost()}"
 
     def _cost(self) -> str:
         if self.peak_bytes is None:
@@ -69,6 +69,7 @@ def why(task: str, words: Mapping[str, str]) -> list[Reason]:
 
     Raises:
         RecipeError: an unknown task or variable.
+        SourceError: a LoRA or an embedding would be refused before anything runs.
     """
     found = settings(words)
     builder = Builder.of(found)
@@ -76,6 +77,7 @@ def why(task: str, words: Mapping[str, str]) -> list[Reason]:
     plain = plan(load({name: words[name] for name in usual if name in words},
                       facts=Notes(builder.store, "hub")))
     states = builder.states(steps_of(task, builder.plan))
+    _check_added(states.values(), builder)
     record = builder.state("bundle").record if task in _OF_BUNDLE else None
     what = install_problem(record, builder.store, found.bundle) if record else "not installed"
     is_given = task in ("check", "report") or (task in _OF_BUNDLE and what)
@@ -91,6 +93,14 @@ def why(task: str, words: Mapping[str, str]) -> list[Reason]:
     return list(reasons.values())
 
 
+def _check_added(states: Iterable[State], builder: Builder) -> None:
+    """Makes sure that what would be added to a checkpoint, which lies on this machine, fits it."""
+    for state in states:
+        source = state.step.source
+        if state.record is None and source is not None and source.are_files:
+            builder.checkpoints.reach(state.step, builder.plan.steps)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """The commit that stands for a place which may have moved since it was asked."""
@@ -101,7 +111,7 @@ class Standing:
 
     def __str__(self) -> str:
         how = "locked" if self.is_locked else "as first resolved: sdbuild refresh"
-        return f"{'source':<24}{self.place} is at {self.commit}, {how}"
+        return f"{'source':<23} {self.place} is at {self.commit}, {how}"
 
 
 def standings(words: Mapping[str, str]) -> list[Standing]:
@@ -165,17 +175,30 @@ def _flaws(
     Args:
         given: the steps whose artifacts are wanted themselves; of others, what running steps read.
     """
-    needed: dict[str, set[str]] = {name: {""} for name in given}
+    needed: dict[str, set[tuple[str, bool]]] = {name: {("", True)} for name in given}
     found: dict[str, tuple[str, ...]] = {}
     for name, state in reversed(list(states.items())):
-        paths = sorted(needed.get(name, ())) if state.record else [""]
+        parts = sorted(needed.get(name, ())) if state.record else [("", True)]
         if state.key is not None and not builder.may_fetch(state.record):
-            flaws = (flaw for path in paths for flaw in builder.store.flaws(state.key, path))
+            flaws = (flaw for path, is_whole in parts
+                     for flaw in builder.flaws(state, path, is_whole=is_whole))
             found[name] = tuple(dict.fromkeys(flaws))
         if state.record is None or found.get(name):
-            for source in state.step.inputs.values():
-                needed.setdefault(source.step, set()).add(source.path)
+            for step, path, is_whole in _read(state, states, builder):
+                needed.setdefault(step, set()).add((path, is_whole))
     return found
+
+
+def _read(
+    state: State, states: Mapping[str, State], builder: Builder
+) -> Iterator[tuple[str, str, bool]]:
+    """Yields the inputs that a step will read: the step, the path, and whether all files of it."""
+    for name, source in state.step.inputs.items():
+        maker = states[source.step]
+        is_virtual = builder.reads_virtual(state.step, name, maker.record)
+        yield source.step, source.path, not is_virtual
+        if is_virtual:
+            yield from ((inner.step, inner.path, True) for inner in maker.step.inputs.values())
 
 
 def _reason(

@@ -39,6 +39,8 @@ def draw_each(
         load: gives a component's network.
     """
     pipeline = Pipeline(bundle, parts=OneAtATime(load))
+    for request in requests:
+        pipeline.check(request)
     conditions = [pipeline.conditions(request) for request in requests]
     latents = [
         pipeline.denoise(condition, next(pipeline.starts(request)), request)

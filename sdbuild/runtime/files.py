@@ -1,16 +1,18 @@
 """Pictures to files, whole or not at all, with the settings that draw them again.
 
 PNG has them in text chunks: one by one, and all in `parameters`, as AUTOMATIC1111's web UI writes
-them and many tools read them. JPEG and WebP have the latter as the comment of their EXIF data. All
-have the description that MochiDiffusion reads.
+them and many tools read them. JPEG and WebP have the latter as the comment of their EXIF data, and
+the former as JSON in its maker's note. All have the description that MochiDiffusion reads.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from sdbuild import __version__
 from sdbuild.base.errors import SDBuildError
+from sdbuild.base.parsing import json_object, shown
 from sdbuild.bundle.hosts import SWIFT
 from sdbuild.bundle.manifest import Bundle
 from sdbuild.bundle.request import Request
@@ -26,7 +29,10 @@ from sdbuild.bundle.schedulers import parts
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _QUALITY = 95
-_EXIF_IFD, _USER_COMMENT, _IMAGE_DESCRIPTION = 0x8769, 0x9286, 0x010E
+_EXIF_IFD, _USER_COMMENT, _MAKER_NOTE, _IMAGE_DESCRIPTION = 0x8769, 0x9286, 0x927C, 0x010E
+_UNNAMED = ("host", "rng", "tokenizer", "spacing", "image", "mask", "control", "refiner", "count",
+            "number")
+"""Settings that the web UI has no word for, or none for all of their values."""
 _SIGMAS = {"karras": "Karras", "exponential": "Exponential"}
 
 
@@ -40,11 +46,12 @@ def save(picture: Image.Image, path: Path, settings: Mapping[str, str], paramete
         SDBuildError: it cannot be written.
     """
     kind = _FORMATS[path.suffix.lower()]
-    options: dict[str, Any] = {"quality": _QUALITY, "exif": _exif(parameters, description)}
+    options: dict[str, Any] = {"quality": _QUALITY,
+                               "exif": _exif(settings, parameters, description)}
     if kind == "PNG":
         options = {"pnginfo": _chunks(settings, parameters)}
         if description:
-            options["exif"] = _exif("", description)
+            options["exif"] = _exif({}, "", description)
     if kind == "WEBP":
         options["lossless"] = True
     try:
@@ -77,8 +84,10 @@ def _chunks(settings: Mapping[str, str], parameters: str) -> PngInfo:
     return found
 
 
-def _exif(parameters: str, description: str) -> Image.Exif:
+def _exif(settings: Mapping[str, str], parameters: str, description: str) -> Image.Exif:
     found = Image.Exif()
+    if settings:
+        found.get_ifd(_EXIF_IFD)[_MAKER_NOTE] = json.dumps(settings).encode()
     if parameters:
         found.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"UNICODE\0" + parameters.encode("utf-16-be")
     if description:
@@ -86,31 +95,63 @@ def _exif(parameters: str, description: str) -> Image.Exif:
     return found
 
 
-def settings(bundle: Bundle, request: Request, seed: int, flagged: Sequence[bool | None]
+def read_settings(path: Path) -> dict[str, Any]:
+    """Returns the settings that are written in a file; empty if there are none.
+
+    Raises:
+        SDBuildError: the file cannot be read.
+    """
+    try:
+        with Image.open(path) as file:
+            if texts := getattr(file, "text", None):
+                return dict(texts)
+            note = file.getexif().get_ifd(_EXIF_IFD).get(_MAKER_NOTE)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise SDBuildError(f"{shown(path)}: the text in it cannot be read: {error}",
+                           hint="save it again") from error
+    if not isinstance(note, bytes) or not note.startswith(b"{"):
+        return {}  # a camera's own
+    return json_object(note, f"{shown(path)}: its maker's note")
+
+
+def settings(bundle: Bundle, request: Request, flagged: Sequence[bool | None]
              ) -> dict[str, str]:
     """Returns all that is needed to draw a file's pictures again, and how many of them were
     flagged."""
     checked = {} if flagged[0] is None else {
         "safety_checker": f"flagged {sum(map(bool, flagged))} of {len(flagged)}"}
-    own = {name: value for name, value in request.settings().items() if name != "count"}
     return {name: str(value) for name, value in {
-        **own, "seed": seed, **checked, "bundle": bundle.description,
+        **_own(request), **checked, "bundle": bundle.description,
         "software": f"sdbuild {__version__}",
     }.items()}
 
 
-def parameters(bundle: Bundle, request: Request, seed: int) -> str:
-    """Returns the settings of a picture as AUTOMATIC1111's web UI writes them."""
+def _own(request: Request) -> dict[str, object]:
+    """Returns a request's settings for others: files are called by their names, as folders are
+    nobody else's, and one image is not counted."""
+    named = replace(
+        request, image=request.image and Path(request.image).name,
+        mask=request.mask and Path(request.mask).name,
+        control=request.control and tuple(
+            each._replace(image=Path(each.image).name) for each in request.control))
+    return {name: value for name, value in named.settings().items()
+            if (name, value) != ("count", 1)}
+
+
+def parameters(bundle: Bundle, request: Request) -> str:
+    """Returns the settings of a picture as AUTOMATIC1111's web UI writes them; what it has no word
+    for is called as here."""
     scheduler, sigmas = parts(request.scheduler)
     sigmas = "karras" if request.karras else sigmas
     sampler = " ".join(filter(None, (next(iter(scheduler.others), scheduler.name),
                                      _SIGMAS.get(sigmas))))
     found: dict[str, object] = {
         "Steps": request.steps, "Sampler": sampler, "CFG scale": f"{request.guidance:g}",
-        "Seed": seed, "Size": f"{bundle.width_px}x{bundle.height_px}", "Model": bundle.name,
-        "Clip skip": bundle.clip_skip if bundle.clip_skip > 1 else None,
+        "Seed": request.seed, "Size": f"{bundle.width_px}x{bundle.height_px}",
+        "Model": bundle.name, "Clip skip": bundle.clip_skip if bundle.clip_skip > 1 else None,
         "Denoising strength": None if request.image is None else request.strength,
         "RNG": {"torch": "CPU", "nvidia": "NV"}.get(request.rng or ""),
+        **{name: value for name, value in _own(request).items() if name in _UNNAMED},
         "Version": f"sdbuild {__version__}",
     }
     line = ", ".join(f"{name}: {_quoted(str(value))}" for name, value in found.items()
@@ -119,9 +160,10 @@ def parameters(bundle: Bundle, request: Request, seed: int) -> str:
     return f"{request.prompt}{negative}\n{line}"
 
 
-def mochi_description(bundle: Bundle, request: Request, seed: int) -> str:
+def mochi_description(bundle: Bundle, request: Request) -> str:
     """Returns the settings of a picture as MochiDiffusion reads them from a file that is dropped
-    onto it; empty if it has no such scheduler or seed, on which it crashes.
+    onto it; empty if it has no such scheduler or seed, on which it crashes, or no word for which
+    of several it is.
 
     It takes pictures of versions of its own alone, from 2.2 on, so that the last word names one.
 
@@ -130,12 +172,13 @@ def mochi_description(bundle: Bundle, request: Request, seed: int) -> str:
         it.
     """
     scheduler = _MOCHIS.get(parts(request.scheduler)[0].name)
-    if scheduler is None or seed >= SWIFT.seeds:
+    if scheduler is None or request.seed >= SWIFT.seeds or (request.number or 1) > 1:
         return ""
     found = {
         "Include in Image": request.prompt, "Exclude from Image": request.negative,
         "Model": bundle.name, "Steps": request.steps, "Guidance Scale": f"{request.guidance:g}",
-        "Seed": seed, "Size": f"{bundle.width_px}x{bundle.height_px}", "Scheduler": scheduler,
+        "Seed": request.seed, "Size": f"{bundle.width_px}x{bundle.height_px}",
+        "Scheduler": scheduler,
         "Generator": f"sdbuild {__version__}, in the form of MochiDiffusion 5.2",
     }
     return "; ".join(f"{name}: {str(value).replace('; ', ', ')}" for name, value in found.items())
@@ -146,6 +189,5 @@ _MOCHIS = {"pndm": "PNDM", "dpm": "DPM-Solver++"}
 
 
 def _quoted(value: str) -> str:
-    """Returns a value with quotation marks if it would end the line of settings, as the web UI
-    does."""
-    return f'"{value}"' if set(value) & set(',:\n"') else value
+    """Returns a value as JSON if it would end the line of settings, as the web UI does."""
+    return json.dumps(value, ensure_ascii=False) if set(value) & set(',:\n"') else value

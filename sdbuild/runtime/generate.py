@@ -20,12 +20,14 @@ from tqdm import tqdm
 from sdbuild.base.digest import digest_file
 from sdbuild.base.errors import SDBuildError
 from sdbuild.base.machine import machine_bytes, processors
+from sdbuild.base.units import counted
 from sdbuild.bundle.host_notes import Scene, command_line, notes
+from sdbuild.bundle.hosts import HOSTS
 from sdbuild.bundle.manifest import MANIFEST, Bundle
 from sdbuild.bundle.request import Request
 from sdbuild.runtime import files, images
 from sdbuild.runtime.pipeline import Pipeline, Result
-from sdbuild.runtime.trace import to_folder
+from sdbuild.runtime.trace import check_free, to_folder
 
 _WEIGHT = re.compile(r"\([^()]+:\s*-?[\d.]+\)")
 _EMBEDDING = re.compile(r"<(?!\|)[^<>\s]+>|embedding:\S+")
@@ -55,25 +57,29 @@ def generate(
     Units:
         weight_bytes: of decoded weights that the executor keeps of each component, all if None.
     """
-    _check_places(out, report)
+    _check_places(out, report, trace)
     pipeline = Pipeline(bundle, predictor, weight_bytes)
     pipeline.load(request)
-    for line in _warnings(pipeline, request):
+    for line in _warnings(pipeline, request, previews):
         LOG.warning("%s", line)
     results: list[Result] = []
     written: list[Path] = []
     started = time.monotonic()
-    preview = out.with_stem(f"{out.stem}-preview")
-    for result in _drawn(pipeline, request, trace, _Previews(preview, previews)):
-        path = out if request.count == 1 else out.with_stem(f"{out.stem}-{len(results) + 1}")
-        _save(bundle, request, path, [result])
-        preview.unlink(missing_ok=True)
+    singles = HOSTS[request.host].singles(request)
+    preview = _Previews(out.with_stem(f"{out.stem}-preview"), previews)
+    drawn = _drawn(pipeline, request, trace, preview)
+    for number, (single, result) in enumerate(zip(singles, drawn, strict=True), 1):
+        path = out if len(singles) == 1 else out.with_stem(f"{out.stem}-{number}")
+        if path.exists():
+            LOG.warning("%s: the one that was there is replaced", path)
+        _save(bundle, single, path, [result])
+        preview.remove()
         if result.is_flagged:
             LOG.warning("%s: black, as the bundle's safety checker flags it", path)
         results.append(result)
         written.append(path)
         yield path
-    if request.count > 1:
+    if len(singles) > 1:
         _save(bundle, request, out, results)
         yield out
     if report is not None:
@@ -93,30 +99,40 @@ class _Previews:
         if self.every is not None and step % self.every == 0:
             files.save(picture(), self.path, {}, "")
 
+    def remove(self) -> None:
+        """Removes the last one."""
+        if self.every is not None:
+            self.path.unlink(missing_ok=True)
+
 
 def _drawn(
     pipeline: Pipeline, request: Request, trace: Path | None, previews: _Previews
 ) -> Iterator[Result]:
-    """Yields the pictures, with a bar on the terminal that `sys.__stderr__` is."""
-    with tqdm(unit="step", disable=not sys.stderr.isatty(), leave=False,
-              file=sys.__stderr__) as bar:
+    """Yields the pictures, with a bar on the terminal that `sys.__stderr__` is, which stands there
+    only while one is drawn; so does a preview."""
+    total = request.steps * len(request.numbers)
+    with tqdm(unit="step", disable=not sys.stderr.isatty(), leave=False, total=total,
+              dynamic_ncols=True, file=sys.__stderr__) as bar:
         def progress(steps: int) -> None:
-            bar.total = steps * request.count
+            bar.total = steps * len(request.numbers)
             bar.update()
-        yield from pipeline.draw(request, progress, to_folder(trace) if trace else None,
-                                 previews)
+        try:
+            for result in pipeline.draw(request, progress, to_folder(trace) if trace else None,
+                                        previews):
+                bar.clear()
+                yield result
+        finally:
+            previews.remove()
 
 
 def _save(bundle: Bundle, request: Request, path: Path, results: Sequence[Result]) -> None:
     sheet = results[0].image if len(results) == 1 else contact_sheet([r.image for r in results])
-    seed = results[0].seed
     files.save(sheet, path,
-               files.settings(bundle, request, seed, [r.is_flagged for r in results]),
-               files.parameters(bundle, request, seed),
-               files.mochi_description(bundle, request, seed))
+               files.settings(bundle, request, [r.is_flagged for r in results]),
+               files.parameters(bundle, request), files.mochi_description(bundle, request))
 
 
-def _warnings(pipeline: Pipeline, request: Request) -> Iterator[str]:
+def _warnings(pipeline: Pipeline, request: Request, previews: int | None) -> Iterator[str]:
     """Returns warnings: settings that were not followed, and what the host does otherwise."""
     for name in ("prompt", "negative"):
         prompt = getattr(request, name)
@@ -127,6 +143,8 @@ def _warnings(pipeline: Pipeline, request: Request) -> Iterator[str]:
             yield f"warning: {name}: {found} is read as words: hosts know no weights"
         for found in _EMBEDDING.findall(prompt):
             yield f"warning: {name}: {found} is read as words: the bundle has no such embedding"
+    if previews is not None and previews >= request.steps:
+        yield f"warning: previews={previews}: no preview of {counted(request.steps, 'step')}"
     scene = Scene(
         bundle=pipeline.bundle, request=request, batch=pipeline.batch(request),
         other_words=pipeline.prompts.other_words(request),
@@ -136,8 +154,10 @@ def _warnings(pipeline: Pipeline, request: Request) -> Iterator[str]:
         yield f"host={request.host}: {note}"
 
 
-def _check_places(out: Path, report: Path | None) -> None:
+def _check_places(out: Path, report: Path | None, trace: Path | None) -> None:
     """Finds out before anything is drawn whether what will be drawn can be written."""
+    if trace is not None:
+        check_free(trace)
     if out.is_dir():
         raise SDBuildError(f"{out}: a folder, expected an image file")
     if report is not None and report.absolute() == out.absolute():

@@ -10,26 +10,58 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from sdbuild.base.errors import NotFinite, SDBuildError
 
 _MOST_PIXELS = 1 << 26
+_WHITE_OF_16_BITS = 65535
+_SCALED_TO_16_BITS = ("PNG", "PPM")
+"""Formats whose numbers Pillow gives as 32 bits where they have 16."""
+
+_OTHERS = {"I": "32-bit integers", "F": "floating-point numbers"}
 
 
 def read(path: Path) -> Image.Image:
-    """Returns the picture in a file, turned as its camera was.
+    """Returns the picture in a file, in RGB or RGBA with 8 bits, turned as its camera was.
 
     Raises:
-        SDBuildError: it is none, or a huge one.
+        SDBuildError: it is none, a huge one, or one whose white is not known.
     """
     try:
         with Image.open(path) as file:
             if file.width * file.height > _MOST_PIXELS:
                 raise SDBuildError(f"{path}: {file.width}x{file.height} pixels, expected at most "
                                    f"{_MOST_PIXELS}", hint="make it smaller first")
-            found = ImageOps.exif_transpose(file)
+            found, kind = ImageOps.exif_transpose(file), file.format
             found.load()
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, EOFError,
             Image.DecompressionBombError) as error:
         said = getattr(error, "strerror", None) or "not an image that Pillow reads"
         raise SDBuildError(f"{path}: {said}", hint="give a PNG, JPEG or WebP file") from error
-    return found
+    try:
+        return _of_8_bits(found, kind in _SCALED_TO_16_BITS)
+    except ValueError as error:
+        raise SDBuildError(f"{path}: pixels of {_OTHERS.get(found.mode, found.mode)}, expected "
+                           "8 or 16 bits", hint="save it as a PNG of 8 or 16 bits") from error
+
+
+def _of_8_bits(picture: Image.Image, is_scaled: bool) -> Image.Image:
+    """Returns a picture in RGB, or RGBA if there is transparency in it. Pillow clips what has more
+    bits; here it is scaled.
+
+    Args:
+        is_scaled: white is that of 16 bits in a picture of 32.
+    Raises:
+        ValueError: it is not known which number is white, or there is no way to RGB.
+    """
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and is_scaled):
+        levels = np.asarray(picture).astype(np.float64)
+        scaled = Image.fromarray((levels * 255 / _WHITE_OF_16_BITS).round().astype(np.uint8))
+        clear = picture.info.get("transparency")
+        if clear is None:
+            return scaled.convert("RGB")
+        found = scaled.convert("RGBA")
+        found.putalpha(Image.fromarray(np.where(levels == clear, 0, 255).astype(np.uint8)))
+        return found
+    if picture.mode in ("I", "F"):
+        raise ValueError(picture.mode)
+    return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
 
 
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -66,6 +98,6 @@ def to_picture(array: np.ndarray, name: str) -> Image.Image:
     """
     if not np.isfinite(array).all():
         raise NotFinite(f"{name}: the decoder gave numbers that are not finite",
-                        hint="doit check names the operation that made them")
+                        hint="sdbuild check names the operation that made them")
     levels = (array / 2 + 0.5).clip(0, 1).transpose(1, 2, 0) * 255  # -> (H, W, 3)
     return Image.fromarray(levels.round().astype(np.uint8))

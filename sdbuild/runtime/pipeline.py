@@ -77,31 +77,39 @@ class Pipeline:
                 the bundle has not what is asked for.
         """
         started = time.monotonic()
-        self._check(request)
+        self.check(request)
         if self._loads_first:
             self._networks.load(request)
         if self._is_checked:
             self._networks.part("safety_checker")
         self.load_s += time.monotonic() - started
 
-    def _check(self, request: Request) -> None:
-        """Finds out whether the host takes such pictures, and the bundle has such ControlNets.
+    def check(self, request: Request) -> None:
+        """Finds out whether the host and the bundle can follow all that is asked for.
 
         Raises:
-            BundleError: it does not.
+            BundleError: they cannot, or a setting is for something that is not there.
         """
         host = HOSTS[request.host]
         for name in ("image", "mask", "control"):
             if getattr(request, name) and name not in host.takes:
                 raise BundleError(f"{name}: {host.title} takes none",
                                   hint="leave it out, or use another host")
-        if request.mask and not request.image:
-            raise BundleError("mask: there is no image to replace a part of",
-                              hint="give one: image=FILE")
+        for name in ("mask", "strength"):
+            if getattr(request, name) is not None and not request.image:
+                raise BundleError(f"{name}: there is no image to replace a part of",
+                                  hint="give one: image=FILE")
+        if request.refiner is not None and "refiner" not in self.bundle.models:
+            raise BundleError(f"refiner={request.refiner:g}: {self.bundle.folder} has no refiner",
+                              hint="leave it out")
         if request.seed + request.count > SEEDS:
             raise BundleError(
                 f"count={request.count}: seeds from {request.seed} end at {SEEDS - 1}",
                 hint="give a smaller seed")
+        if request.number is not None and request.number > request.count:
+            raise BundleError(f"number={request.number}: there is no such image of "
+                              f"count={request.count}",
+                              hint="count is how many images the request is for")
         known = [name.partition("/")[2] for name in self.bundle.models
                  if name.startswith("controlnet/")]
         for control in request.control or ():

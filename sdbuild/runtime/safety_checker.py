@@ -37,7 +37,7 @@ class SafetyChecker:
         if not np.isfinite(found["concept_scores"]).all():
             raise BundleError(
                 f"{self._name}: the safety checker gave scores that are not finite",
-                hint="doit check names the operation that made them",
+                hint="sdbuild check names the operation that made them",
             )
         return bool(found["has_nsfw_concepts"].any())
 

@@ -127,7 +127,7 @@ def starts(
     if host.shares_noise:
         yield from _of_one_stream(request, bundle, host, shape, image)
         return
-    for seed in range(request.seed, request.seed + request.count):
+    for seed in (request.seed + number - 1 for number in request.numbers):
         stream = noise_of(host, request.rng, seed)
         generator = getattr(stream, "generator", None) or torch.Generator().manual_seed(seed)
         steps = schedule(request, bundle, host, generator)
@@ -143,7 +143,7 @@ def _of_one_stream(
     noises = [_tensor(stream.array(shape), host) for _ in range(request.count)]
     latents = None if image is None else image.sampled(
         stream.singles(image.mean.size), bundle)
-    for noise in noises:
+    for noise in (noises[number - 1] for number in request.numbers):
         steps = schedule(request, bundle, host, torch.Generator())
         first = steps.initial(noise) if latents is None else steps.noised(latents, noise)
         yield Start(seed=request.seed, latents=first, schedule=steps)

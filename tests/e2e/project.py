@@ -5,9 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
+PLAIN = {"PYTHONWARNINGS": "default", "PYTEST_CURRENT_TEST": ""}
+"""Variables of all commands, the same in each test: steps are forked from a process only where they
+have its environment."""
 
 
 class Project:
@@ -59,7 +63,7 @@ class Project:
 def run(command, status):
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False,
-        env=os.environ | {"PYTHONWARNINGS": "default"},
+        env=os.environ | PLAIN,
     )
     printed = done.stdout + done.stderr
     assert done.returncode == status, printed
@@ -68,7 +72,17 @@ def run(command, status):
 
 
 def running(cache):
-    """The processes of steps in a store."""
+    """The processes of steps in a store: by their arguments, or by their logs where they are
+    forked."""
     listed = subprocess.run(["ps", "-axww", "-o", "args="], capture_output=True, text=True,
                             check=True).stdout
-    return [line for line in listed.splitlines() if "sdbuild.steps" in line and str(cache) in line]
+    started = [line for line in listed.splitlines()
+               if "sdbuild.steps" in line and str(cache) in line]
+    return started + [file for file in Path("/proc").glob("[0-9]*/fd/1") if is_within(file, cache)]
+
+
+def is_within(link, folder):
+    """Whether a link, which may be gone, goes to a file in a folder."""
+    with suppress(OSError):
+        return str(link.readlink()).startswith(str(folder))
+    return False

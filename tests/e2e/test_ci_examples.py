@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sdbuild.recipe.project import BUILT_IN
+
 EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "github-actions"
 
 
@@ -31,8 +33,21 @@ def ran(printed):
 @pytest.mark.slow
 def test_a_variant_is_built_from_the_export_that_another_left(project, tmp_path):
     out = tmp_path / "out"
+    recipe = tmp_path / "quick.toml"  # the built-in one, checked by one quick image
+    recipe.write_text(f'''family = "sd"
+source = "{BUILT_IN / 'tiny-emoji'}"
+size = "128x128"
+components = ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
+palettize = ["text_encoder", "unet"]
+chunk = 2
+[draw]
+prompt = "a red apple on a blue background"
+steps = 8
+[check]
+prompts = ["a red apple on a blue background"]
+''', "utf-8")
 
-    printed = run("build", out, "model=tiny-emoji", "quant=4", STORE=project.cache)
+    printed = run("build", out, f"model={recipe}", "quant=4", STORE=project.cache)
 
     assert {name for name in ran(printed) if not name.startswith("parity:")} == {
         "palettize:text_encoder", "palettize:unet", "chunk:unet",

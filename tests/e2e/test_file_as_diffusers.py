@@ -1,4 +1,4 @@
-"""A single file gives the bundle of the folder that diffusers converts it to, byte for byte."""
+"""A single file gives what all steps are made from as the folder that diffusers converts it to."""
 
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import plan
 from sdbuild.recipe.recipe import load
 from sdbuild.store import Store
-from tests.inprocess import Steps
 from tests.single_files import config_of, single_file, small_checkpoint, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -45,30 +44,6 @@ def converted(file, folder, target, predicts="epsilon", dtype=torch.float32, pad
     return target
 
 
-def contents(folder, source):
-    """The files of the bundle of a source, by their paths, without its manifest, which tells where
-    they are from, and without the comment that `merges.txt` begins with."""
-    place = Steps(load({"model": str(folder / "small.toml"), "source": str(source)}),
-                  folder)["bundle"]
-    found = {p.relative_to(place).as_posix(): p.read_bytes()
-             for p in place.rglob("*") if p.is_file()}
-    del found["manifest.json"]
-    return found | {"merges.txt": found["merges.txt"].partition(b"\n")[2]}
-
-
-def test_the_bundle_of_a_file_is_that_of_the_folder_diffusers_makes_of_it(tmp_path):
-    folder, states = small_checkpoint(tmp_path / "folder", "clip")
-    file = write(tmp_path / "file.safetensors", single_file(
-        (states["unet"], config_of(folder, "unet")), (states["vae"], config_of(folder, "vae")),
-        (states["text_encoder"], "clip")))
-    (tmp_path / "small.toml").write_text(RECIPE)
-
-    made = contents(tmp_path, file)
-    wanted = contents(tmp_path, converted(file, folder, tmp_path / "theirs"))
-
-    assert [n for n in made.keys() | wanted.keys() if made.get(n) != wanted.get(n)] == []
-
-
 def with_averages(tensors):
     """The tensors, and averages of the U-Net's beside them, as files of training have them."""
     unet = [n for n in tensors if n.startswith("model.diffusion_model.")]
@@ -79,11 +54,17 @@ def with_averages(tensors):
 
 
 def downloads(folder, source, **words):
-    """The digest of each component's tensors and architecture, from which all else is made."""
+    """All that a bundle is made from: the digests of networks, each step's parameters, and the
+    files of the tokenizer, without the comment that `merges.txt` begins with."""
     recipe = load({"model": str(folder / "small.toml"), "source": str(source), **words})
     builder = Builder(plan(recipe), Store(folder / "cache"))
-    names = [f"download:{component.name}" for component in recipe.components]
-    return {name: builder.make_all(name).digest() for name in names}
+    made = {name: builder.make_all(name) for name in builder.plan.steps if "download:" in name}
+    resources = made.pop("download:resources")
+    texts = {path: builder.store.file(resources, path).read_bytes()
+             for path in ("vocab.json", "merges.txt")}
+    texts["merges.txt"] = texts["merges.txt"].partition(b"\n")[2]
+    return texts | {name: record.digest() for name, record in made.items()} | {
+        f"{name} is": dict(step.params) for name, step in builder.plan.steps.items()}
 
 
 @pytest.mark.parametrize(("kind", "layers", "predicts", "dtype", "has_averages"), [

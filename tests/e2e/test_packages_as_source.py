@@ -5,6 +5,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+from functools import partial
 
 import pytest
 
@@ -12,6 +13,7 @@ from sdbuild.base.digest import sha256_file
 from sdbuild.base.errors import RecipeError, SourceError, StepError
 from sdbuild.base.zips import Zip
 from sdbuild.checkpoints import open_checkpoint
+from sdbuild.cli.main import main
 from sdbuild.mil.compress.quantize import quantize
 from sdbuild.mil.files.package import read_package
 from sdbuild.mil.inspect.diff import differences
@@ -233,6 +235,29 @@ def test_palettes_are_not_palettized_again(palettized, tmp_path):
         of(palettized, quant="none")
 
 
+@pytest.mark.parametrize("words", [{}, {"components": "text_encoder,unet"}, {"palettize": "unet"}])
+def test_palettes_are_not_palettized_again_where_a_recipe_is_named_either(palettized, words):
+    """Nor after eleven steps, but before the first."""
+    named = {"model": "tiny-emoji", "lower": "packages"} | words
+
+    with pytest.raises(RecipeError, match="quant=4: its weights have palettes of 6 bits already"):
+        of(palettized, quant="4", **named)
+    assert of(palettized, components="vae_decoder", quant="4", model="tiny-emoji",
+              lower="packages").packaging.nbits == 4, "which has none"
+
+
+def test_packages_are_found_in_a_project_with_a_recipe_of_its_own(
+        packages, palettized, archive, tmp_path, monkeypatch):
+    assert main(["init", str(tmp_path / "mine")]) == 0
+    monkeypatch.chdir(tmp_path / "mine")
+
+    for place in (packages, archive):
+        assert of(place, quant="4").is_of_packages
+    assert of(packages, attention="original", chunk="2").packaging.chunks == 2
+    with pytest.raises(RecipeError, match="quant=4: its weights have palettes of 6 bits already"):
+        of(palettized, quant="4")
+
+
 def test_what_no_recipe_can_say_is_left_as_it_is(packages, tmp_path):
     shutil.copytree(packages, tmp_path / "int8")
     shutil.rmtree(tmp_path / "int8" / f"{MODEL}_unet.mlpackage")
@@ -286,9 +311,19 @@ def test_a_recipe_of_a_checkpoint_says_what_packages_are(packages):
     recipe = load({"model": "tiny-emoji", "source": str(packages)})
     source = open_checkpoint(recipe.sources.checkpoint.places, {})
 
-    with pytest.raises(SourceError, match="finished models, expected a checkpoint") as refused:
-        source.config("unet")
-    assert "lower=packages" in refused.value.hint
+    for told in (source.config, partial(source.identity, digest_of=sha256_file)):
+        with pytest.raises(SourceError, match="expected a checkpoint to convert unet") as refused:
+            told("unet")
+        assert "lower=packages" in refused.value.hint
+
+
+def test_a_component_that_is_not_there_is_refused_with_those_that_are(packages):
+    with pytest.raises(SourceError) as refused:
+        open_checkpoint([str(packages)], {}).model("original/safety_checker")
+
+    assert refused.value.message.partition(": ")[2] == (
+        f"no model of safety_checker; there are: {', '.join(COMPONENTS)}")
+    assert refused.value.hint == "components= leaves out what is not there"
 
 
 def test_packages_in_a_recipe_of_their_own(packages, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.project import ROOT
 from tests.terminal import COLUMNS, lines, run, shown
 
-NAME = "palettize:text_encoder"
+NAME = "palettize:unet"
 
 
 def build(project, *words, **environment):
@@ -22,7 +22,7 @@ def test_a_terminal_shows_one_live_line_that_counts_the_tensors_of_a_step(projec
     written = build(project, NAME, "quant=4")
 
     live = [line for line in lines(written) if line.startswith("[")]
-    assert any(line.startswith(f"[5/5] {NAME} ") and "/16 tensors" in line for line in live)
+    assert any(line.startswith(f"[5/5] {NAME} ") and "/132 tensors" in line for line in live)
     assert max(map(len, lines(written))) < COLUMNS
     record, summary = shown(written)  # nothing else is left
     assert record.startswith(f"   {NAME} ")

@@ -76,6 +76,8 @@ def test_the_steps_before_a_bundle_are_reported_wherever_it_lies_now(reported, b
     _, _, figures = reported
     steps = {cost["step"] for cost in figures["variants"][1]["costs"]}
     assert {"download:unet", "palettize:unet", "chunk:unet", "compile:vae_decoder"} <= steps
+    shipped = {c["step"] for c in figures["variants"][1]["costs"] if c["is_shipped"]}
+    assert shipped == {step for step in steps if step.startswith(("trace:", "lower:"))} != set()
     moved = shutil.copytree(built.bundle, tmp_path / "moved")
 
     built.sdbuild("report", str(moved), *WORDS[:3], "--losses=0", bundle=None,

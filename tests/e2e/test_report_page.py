@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -22,6 +23,22 @@ DESK, PHONE = (1100, 1240), (500, 900)  # Chromium has no narrower window
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--hide-scrollbars")
+
+BROKEN_WORDS = """<script>onload = () => {
+  for (const closed of document.querySelectorAll("details")) closed.open = true;
+  const found = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node; node = walk.nextNode();)
+    if (!node.parentElement.closest("dl, pre, .digest"))
+      for (const word of node.data.matchAll(/[\\p{L}\\p{N}]+/gu)) {
+        const range = document.createRange();
+        range.setStart(node, word.index);
+        range.setEnd(node, word.index + word[0].length);
+        const rows = new Set(Array.from(range.getClientRects(), at => Math.round(at.top)));
+        if (rows.size > 1) found.push(word[0]);
+      }
+  document.title = "broken: " + found.join(" ");
+}</script>"""
+"""Names the words that are on two lines, but for those of places, commands and digests."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(
     CHROMIUM is None, reason="needs Chromium: apt-get install chromium")]
@@ -74,6 +91,18 @@ def test_nothing_is_wider_than_a_phone(page, tmp_path):
 
     margin = found[:, -12:].reshape(-1, 3)
     assert (np.abs(margin - found[5, 5]).max(axis=1) < 3).all()  # the margin on the right is empty
+
+
+def test_no_word_is_broken_on_a_phone(page, tmp_path):
+    shown = page.read_text("utf-8")
+    policy = shown.index("<meta http-equiv")
+    (tmp_path / "page.html").write_text(
+        shown[:policy] + BROKEN_WORDS + shown[shown.index(">", policy) + 1:], "utf-8")
+
+    found = browse(f"--window-size={PHONE[0]},{PHONE[1]}", "--dump-dom",
+                   (tmp_path / "page.html").as_uri())
+
+    assert re.findall("<title>broken: (.*?)</title>", found) == [""]
 
 
 def test_the_browser_reads_the_figures_of_the_json(page):

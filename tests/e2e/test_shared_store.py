@@ -261,4 +261,4 @@ def test_a_weight_whose_package_is_in_no_store_is_followed_no_further(project, s
     *_, last = printed.splitlines()
     assert last.split(maxsplit=1) == [
         "convert:unet", "made, but its files are not in the store; to make them again: "
-                        "doit forget convert:unet, then doit convert:unet"]
+                        "sdbuild forget convert:unet, then sdbuild build convert:unet"]

@@ -96,9 +96,9 @@ def test_two_builders_that_need_the_same_step_run_it_once(tmp_path, monkeypatch)
     ran = []
     real = build.run_step
 
-    def counted(kind, job, work, watch):
+    def counted(kind, job, work, watch, **how):
         ran.append(kind)
-        return real(kind, job, work, watch)
+        return real(kind, job, work, watch, **how)
     monkeypatch.setattr(build, "run_step", counted)
 
     def make(found):
@@ -327,13 +327,13 @@ def test_what_cannot_be_relinked_leaves_the_bundle_as_it_was(project, words, mes
 
 @pytest.mark.slow
 def test_a_component_that_breaks_the_contract_is_not_relinked(project):
-    """A U-Net for larger pictures than the VAE's: hosts feed it latents of the wrong size."""
+    """A decoder for larger pictures than the U-Net's: hosts feed it latents of the wrong size."""
     project.doit("build")
-    project.doit("compile:unet", "size=192")
+    project.doit("compile:vae_decoder", "size=192")
     before = (project.bundle / "manifest.json").read_bytes()
 
-    printed = run([sys.executable, "-m", "sdbuild", "relink", str(project.bundle), "unet",
-                   "size=192", f"cache={project.cache}"], 1)
+    printed = run([sys.executable, "-m", "sdbuild", "relink", str(project.bundle),
+                   "vae_decoder", "size=192", f"cache={project.cache}"], 1)
 
     assert "hosts cannot use this bundle" in printed
     assert (project.bundle / "manifest.json").read_bytes() == before

@@ -128,7 +128,7 @@ def test_a_checkpoint_that_is_not_downloaded_says_what_helps(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
     assert done.returncode == 1
-    assert "hint: doit download:unet" in done.stderr
+    assert "hint: sdbuild build download:unet" in done.stderr
 
 
 def test_every_tensor_of_the_checkpoint_is_used_once_or_unused_for_a_reason(project):

@@ -274,3 +274,9 @@ def test_why_tells_of_the_steps_that_doit_would_run(task, tmp_path):
 
     printed = {reason.step for reason in why(task, words)}
     assert printed == wanted - {"contract", "check", "generate", "report"}
+
+
+def test_the_state_of_a_step_with_a_long_name_stands_apart_from_it():
+    found = str(Reason(step="download:controlled_unet", state="up to date"))
+
+    assert found == "download:controlled_unet up to date"

@@ -8,7 +8,8 @@ from PIL.PngImagePlugin import PngInfo
 from sdbuild.base.errors import SDBuildError
 from sdbuild.bundle.request import Request
 from sdbuild.reports.check import compared
-from sdbuild.reports.reference import read_reference, singles
+from sdbuild.reports.reference import read_reference
+from sdbuild.runtime import files
 
 ASKED = Request(prompt="asked", negative="", seed=7, steps=3, guidance=1.0, scheduler="dpm",
                 count=1)
@@ -72,7 +73,41 @@ def test_a_file_that_is_no_image_is_refused(tmp_path):
 
 
 def test_what_is_neither_images_nor_a_bundle_is_refused(tmp_path):
-    with pytest.raises(SDBuildError):
+    with pytest.raises(SDBuildError, match="no images and no models in it") as refused:
+        read_reference(tmp_path, [ASKED], "portable")
+
+    assert "a folder of images" in str(refused.value)
+
+
+def test_a_folder_says_it_in_every_format_and_by_the_numbers_of_one_stream(tmp_path):
+    for number, name in ((1, "a-1.webp"), (2, "a-2.jpg")):
+        files.save(Image.new("RGB", (8, 8)), tmp_path / name,
+                   {**said(4), "seed": "4", "steps": "5", "host": "swift", "count": "2",
+                    "number": str(number)}, "")
+
+    found = read_reference(tmp_path, [ASKED], "portable")
+
+    assert [(each.host, each.count, each.number) for each in found.requests] == [
+        ("swift", 2, 1), ("swift", 2, 2)]
+
+
+def test_what_an_image_was_made_from_is_found_beside_it_and_not_compared(tmp_path):
+    put(tmp_path, "fox.png", **said(1) | {"image": "start.png"})
+    put(tmp_path, "start.png")
+
+    (request,) = read_reference(tmp_path, [ASKED], "portable").requests
+
+    assert request.image == str(tmp_path / "start.png")
+
+
+@pytest.mark.parametrize("settings, match", [
+    ({"control": "Canny:/elsewhere/lines.png:0.5"}, "made from 'lines.png', which is neither"),
+    ({"count": 3}, "a sheet of 3 images"),
+])
+def test_what_cannot_be_generated_again_says_why(tmp_path, settings, match):
+    put(tmp_path, "fox.png", **said(1) | settings)
+
+    with pytest.raises(SDBuildError, match=match):
         read_reference(tmp_path, [ASKED], "portable")
 
 
@@ -85,10 +120,3 @@ def test_images_are_compared_by_their_psnr_and_broken_ones_fail(tmp_path):
     assert f"{20 * np.log10(255 / 4):.1f} dB  same" in near.table and not near.problem
     assert "quality: broken" in far.table and far.problem
     assert "NaN  broken" in none.table and none.problem
-
-
-def test_a_request_for_several_images_is_one_for_each_seed():
-    from dataclasses import replace
-
-    assert [(r.seed, r.count) for r in singles(replace(ASKED, count=3))] == [
-        (7, 1), (8, 1), (9, 1)]

@@ -146,7 +146,7 @@ def test_damaged_content_gives_way_to_the_same_bytes_made_anew(store, tmp_path):
 
 
 DROPPED = "what is damaged in the store was deleted; a build that needs it makes it again"
-AGAIN = ("the damaged bundles stay until `doit build`, with the same settings, "
+AGAIN = ("the damaged bundles stay until `sdbuild build`, with the same settings, "
          "installs them again")
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from sdbuild.base.errors import MILError
 from sdbuild.bundle.manifest import write_manifest
 from sdbuild.cli.main import main
+from sdbuild.mil.execute.execute import Executor
+from sdbuild.mil.files.read import read_model
 from tests.bundle.test_foreign_bundle import MANIFEST
 
 PAIR = Path(__file__).parent.parent / "fixtures" / "mlmodelc" / "silero_palette_4bit"
@@ -52,6 +55,33 @@ def test_a_model_without_its_weights_shows_without_a_manifest(folder, capsys):
     (damage,) = verified(folder, capsys, 1)["damage"]
 
     assert damage["problem"].endswith("there is no such weight file")
+
+
+def test_of_a_weight_file_of_many_faults_the_first_is_shown(folder, capsys):
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[:64] + b"\xff" * (len(content) - 64))
+    faults = verified(folder, capsys, 1)["damage"]
+    first = faults[0]["problem"]
+
+    assert main(["verify", str(folder)]) == 1
+
+    line, *_ = capsys.readouterr().out.splitlines()
+    assert line == f"Unet.mlmodelc: {first}; and {len(faults) - 1} more"
+    assert len(faults) > 3 and str(folder) not in first
+    assert "weights/weight.bin: blob at offset" in first
+
+
+def test_a_weight_file_of_another_model_is_refused_with_its_name(folder):
+    """The types in it are not those of the program."""
+    path = folder / "Unet.mlmodelc"
+    weights = PAIR.parent / "silero_palette_8bit" / "source.mlpackage/Data/com.apple.CoreML"
+    shutil.copyfile(weights / "weights" / "weight.bin", folder / WEIGHTS)
+
+    with pytest.raises(MILError) as refused:
+        Executor(read_model(path))
+
+    assert str(path) in refused.value.message and "TensorType" not in refused.value.message
+    assert refused.value.hint.startswith(f"`sdbuild mil verify {path}` lists all")
 
 
 def test_a_weight_file_that_was_cut_shows_without_a_manifest(folder, capsys):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sdbuild.base.errors import SDBuildError
 from sdbuild.bundle.manifest import Bundle
-from sdbuild.bundle.request import Request
+from sdbuild.bundle.request import Control, Request
 from sdbuild.runtime import files
 
 BUNDLE = Bundle(
@@ -23,7 +23,7 @@ PICTURE = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
 
 def test_parameters_are_written_as_by_the_web_ui_of_automatic1111():
     """Its reader splits the last line at commas and takes `Negative prompt:` before it."""
-    first, negative, line = files.parameters(BUNDLE, REQUEST, 3).split("\n")
+    first, negative, line = files.parameters(BUNDLE, REQUEST).split("\n")
     found = dict(part.split(": ", 1) for part in line.split(", "))
 
     assert (first, negative) == ("a fox, red", "Negative prompt: a dog")
@@ -49,6 +49,34 @@ def test_every_format_has_the_picture_and_its_parameters(tmp_path, name):
             assert comment[8:].decode("utf-16-be") == "füchsin\nSteps: 1"
 
 
+OF_SWIFT = replace(
+    REQUEST, host="swift", count=2, number=2, image="/Users/me/secret/start.png",
+    control=(Control("Canny", "/Users/me/secret/lines.png", 0.5),))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.jpg"])
+def test_every_format_says_what_generates_its_picture_again_without_folders(tmp_path, name):
+    path = tmp_path / name
+    parameters = files.parameters(BUNDLE, OF_SWIFT)
+    files.save(PICTURE, path, files.settings(BUNDLE, OF_SWIFT, [None]), parameters)
+
+    found = files.read_settings(path)
+
+    assert {key: found[key] for key in ("host", "count", "number", "image", "control")} == {
+        "host": "swift", "count": "2", "number": "2", "image": "start.png",
+        "control": "Canny:lines.png:0.5"}
+    assert 'host: swift, image: start.png, control: "Canny:lines.png:0.5"' in parameters
+    assert b"secret" not in path.read_bytes() and "secret" not in parameters
+
+
+def test_a_cameras_own_note_is_no_setting(tmp_path):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x927C] = b"Apple iOS\0\0\1MM"
+    PICTURE.save(tmp_path / "a.jpg", exif=exif)
+
+    assert files.read_settings(tmp_path / "a.jpg") == {}
+
+
 def fields_of_mochi(path):
     """The fields that MochiDiffusion takes from a file: of the description, which ImageIO gives as
     that of TIFF, split as its `Functions.swift` does."""
@@ -61,7 +89,7 @@ def fields_of_mochi(path):
 def test_mochi_diffusion_reads_the_settings_of_a_picture(tmp_path, name):
     request = replace(REQUEST, prompt="a fox; Seed: none", negative="")
 
-    files.save(PICTURE, tmp_path / name, {}, "x", files.mochi_description(BUNDLE, request, 3))
+    files.save(PICTURE, tmp_path / name, {}, "x", files.mochi_description(BUNDLE, request))
 
     found = fields_of_mochi(tmp_path / name)
     version = found.pop("Generator").rpartition(" ")[2]
@@ -72,9 +100,10 @@ def test_mochi_diffusion_reads_the_settings_of_a_picture(tmp_path, name):
         "Scheduler": "DPM-Solver++"}
 
 
-@pytest.mark.parametrize("changed, seed", [({"scheduler": "euler_a"}, 3), ({}, 1 << 32)])
-def test_mochi_diffusion_is_given_nothing_that_it_crashes_on(changed, seed):
-    assert files.mochi_description(BUNDLE, replace(REQUEST, **changed), seed) == ""
+@pytest.mark.parametrize("changed", [
+    {"scheduler": "euler_a"}, {"seed": 1 << 32}, {"host": "swift", "count": 2, "number": 2}])
+def test_mochi_diffusion_is_given_nothing_that_it_crashes_on_or_reads_as_another(changed):
+    assert files.mochi_description(BUNDLE, replace(REQUEST, **changed)) == ""
 
 
 def test_png_and_webp_lose_nothing(tmp_path):

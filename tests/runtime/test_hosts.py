@@ -166,3 +166,28 @@ def test_a_safety_checker_is_shown_pictures_as_each_host_shows_them():
     assert np.allclose(cut, cut[:, :, :1, :1]), "its middle is all dark"
     assert (np.allclose(cut[0, :, 0, 0], [(0.2 - mean) / std for mean, std in zip(
         OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, strict=True)], atol=1e-6))
+
+
+def test_each_image_of_one_stream_is_generated_again_by_its_number(small):
+    request = Request(**FOX | {"host": "swift", "scheduler": "dpm", "count": 3})
+    together = [np.asarray(result.image) for result in ours(small[0]).draw(request)]
+
+    asked = HOSTS["swift"].singles(request)
+    alone = [np.asarray(drawn(ours(small[0]), **single.settings())) for single in asked]
+
+    assert [(each.seed, each.count, each.number) for each in asked] == [
+        (3, 3, 1), (3, 3, 2), (3, 3, 3)]
+    assert all((one == other).all() for one, other in zip(together, alone, strict=True))
+    assert (together[0] != together[1]).any()
+
+
+def test_each_image_of_other_hosts_has_a_seed_of_its_own():
+    request = Request(**FOX | {"scheduler": "dpm", "count": 3})
+
+    assert [(each.seed, each.count, each.number) for each in HOSTS["diffusers"].singles(request)] \
+        == [(3, 1, None), (4, 1, None), (5, 1, None)]
+
+
+def test_an_image_that_is_not_of_the_request_is_refused(small):
+    with pytest.raises(BundleError, match="number=3: there is no such image of count=2"):
+        drawn(ours(small[0]), scheduler="dpm", count=2, number=3)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from sdbuild.base.errors import BundleError
 from sdbuild.bundle.request import Request
+from sdbuild.runtime.drawing import draw_each
 from tests.runtime import parts
 from tests.runtime.test_diffusers_pipelines import (
     CELLS,
@@ -170,9 +171,20 @@ def test_seeds_that_nothing_could_generate_again_are_refused(small):
         drawn(ours(small[0]), seed=2**63 - 1, count=2)
 
 
-def test_a_mask_without_an_image_says_what_is_missing(small, picture):
-    with pytest.raises(BundleError, match="there is no image to"):
-        drawn(ours(small[0]), mask=str(picture / "mask.png"))
+@pytest.mark.parametrize("given, said", [
+    ({"mask": "mask.png"}, "mask: there is no image to"),
+    ({"strength": 0.5}, "strength: there is no image to"),
+    ({"refiner": 0.5}, "refiner=0.5: .* has no refiner")])
+def test_a_setting_for_something_that_is_not_there_is_refused(small, given, said):
+    with pytest.raises(BundleError, match=said):
+        drawn(ours(small[0]), **given)
+
+
+def test_a_check_refuses_it_too(small):
+    request = Request(**FOX | {"scheduler": "euler", "strength": 0.5})
+
+    with pytest.raises(BundleError, match="strength: there is no image to"):
+        list(draw_each(ours(small[0]).bundle, [request], small[0].__getitem__))
 
 
 def test_a_batch_of_one_draws_what_a_batch_of_two_draws(small):

@@ -18,6 +18,8 @@ from sdbuild.bundle.rules.rule import ERROR
 from sdbuild.reports.check import decibels
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from sdbuild.reports.page.report import Image, Output, Report, Variant
 
 _HERE = Path(__file__).parent
@@ -39,6 +41,7 @@ def page(report: Report) -> str:
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"size": size, "clock": clock, "db": decibels, "psnr": _psnr,
+                            "breaking": _breaking,
                             "data": lambda name: _data(report.pictures[name])}
     environment.globals |= {"worst": _worst, "rules": _rules, "most": _most, "share": _share}
     return printable(environment.get_template("page.html.jinja").render(
@@ -51,6 +54,13 @@ def page(report: Report) -> str:
 
 def _data(picture: bytes) -> str:
     return f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
+
+
+def _breaking(name: str) -> Markup:
+    """Returns a name that a narrow page breaks behind `_` alone."""
+    from markupsafe import Markup, escape
+
+    return escape(name).replace("_", Markup("_<wbr>"))
 
 
 def _psnr(found: Image | Output) -> str:

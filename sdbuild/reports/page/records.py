@@ -16,7 +16,7 @@ from sdbuild.reports.lineage import Lineage, component, stage
 from sdbuild.reports.measured import drawn_pictures, worst_parity
 from sdbuild.reports.page.report import Cost
 from sdbuild.reports.verdict import Picture
-from sdbuild.store import Record, Store
+from sdbuild.store import SHIPPED, Record, Store
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,7 +46,8 @@ class Known:
         """Returns what each step cost, in the order in which they were made."""
         return tuple(
             Cost(step=record.step, seconds=float(record.seconds), peak_bytes=int(record.peak_bytes),
-                 size_bytes=record.size_bytes, made_at=record.made_at)
+                 size_bytes=record.size_bytes, made_at=record.made_at,
+                 is_shipped=record.origin == SHIPPED)
             for record in (*self.steps, *self.measurements))
 
     def parity(self, store: Store) -> dict[str, dict[str, float]]:
@@ -71,7 +72,7 @@ class Known:
         requests = tuple(_requests(record))
         if len(requests) != len(pictures):
             raise StepError(f"{record.step}: {len(pictures)} pictures of {len(requests)} requests",
-                            hint="doit forget pictures, then check again")
+                            hint="sdbuild forget pictures, then check again")
         try:
             images = tuple(_images(record, store, [p.psnr_db == p.psnr_db for p in pictures]))
             originals = tuple(filter(None, _images(original, store, [True] * len(pictures))))

@@ -105,13 +105,15 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """A step that went into a bundle, or measured it, and what it cost."""
+    """A step that went into a bundle, or measured it, and what it cost: nothing where it
+    `is_shipped`, as what it makes came with sdbuild."""
 
     step: str
     seconds: float
     peak_bytes: int
     size_bytes: int
     made_at: str
+    is_shipped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

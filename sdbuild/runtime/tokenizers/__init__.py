@@ -58,7 +58,9 @@ def pairs(merges: str, comment: str) -> list[tuple[str, str]]:
     """
     found = []
     for number, line in enumerate(merges.split("\n"), 1):
-        words = [word for word in line.split(" ") if word]
+        words = line.split(" ")
+        if "" in words:
+            words = [word for word in words if word]
         if not words or line.startswith(comment):
             continue
         if len(words) != 2:
@@ -70,7 +72,7 @@ def pairs(merges: str, comment: str) -> list[tuple[str, str]]:
 def _vocabulary(path: Path) -> dict[str, int]:
     found = json_file(path, BundleError, has_controls=True)
     for word, number in found.items():
-        if type(number) is not int or not 0 <= number < _MOST_TOKENS:
+        if not (type(number) is int and 0 <= number < _MOST_TOKENS):
             raise BundleError(f"{path}: {shown(word)} is {shown(number)}, expected a number",
                               hint=f"sdbuild contract {path.parent} says what hosts need")
     return found

@@ -32,8 +32,8 @@ class Tokenizer:
         self._vocabulary = vocabulary
         self._pad = vocabulary[pad_token]
         joined = pairs(merges.replace("\r\n", "\n"), "#version")
-        known = [pair for pair in joined
-                 if {*pair, "".join(pair)} <= vocabulary.keys()]  # as the backend demands
+        known = [(one, other) for one, other in joined  # as the backend demands
+                 if one in vocabulary and other in vocabulary and one + other in vocabulary]
         self._backend = Backend(BPE(vocab=dict(vocabulary), merges=known, unk_token=END,
                                     end_of_word_suffix=_END_OF_WORD, continuing_subword_prefix=""))
         self._backend.normalizer = Normalizers([NFC(), Replace(Regex(r"\s+"), " "), Lowercase()])

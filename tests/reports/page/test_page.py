@@ -101,6 +101,19 @@ def test_the_page_shows_the_figures_of_the_json():
                                 f"{loss['lost_db']:.1f} dB", "", f"{loss['snr_db']:.1f} dB"]]
 
 
+def test_steps_that_came_with_sdbuild_are_named_without_figures():
+    made = variant()
+    shipped = [Cost(step=f"{kind}:unet", seconds=0.0, peak_bytes=0, size_bytes=795_836,
+                    made_at="2026-01-01", is_shipped=True) for kind in ("trace", "lower")]
+
+    page = report(replace(made, costs=(*shipped, *made.costs))).to_html()
+
+    (table,) = each(parsed(page), "table", "costs")
+    assert [row[0] for row in rows(table)] == ["convert:unet"]
+    assert "came with sdbuild, and they did not run: lower:unet, trace:unet." in page
+    assert "came with sdbuild" not in report(made).to_html()
+
+
 def test_each_image_stands_beside_its_original_with_its_psnr_beneath():
     made = report(variant(), variant("fox-2bit", 9.71, "broken"),
                   variant("fox-4bit", None, "broken", images=(
