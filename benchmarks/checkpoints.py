@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.unet import SLIM
 from sdbuild.families import FAMILIES, Family
 from sdbuild.models import network
 from sdbuild.models.parameters import NET
@@ -112,6 +113,20 @@ CONFIGS["sd-1-5-control"] = {k: v for k, v in _FIRST.items() if k != "safety_che
         **{k: v for k, v in _FIRST["unet"].items() if k not in _NOT_OF_CONTROLNETS},
         "_class_name": "ControlNetModel",
     },
+}
+CONFIGS["sd-slim"] = {  # for what is built often
+    "unet": _UNET | SLIM | {"cross_attention_dim": 768},
+    "vae": _VAE | {"block_out_channels": [64, 128, 128, 128]},
+    "text_encoder": {**_FIRST["text_encoder"], "num_hidden_layers": 4},
+}
+CONFIGS["sd-slim-deep"] = {
+    **CONFIGS["sd-slim"],
+    "unet": {**CONFIGS["sd-slim"]["unet"], "layers_per_block": 2},
+    "text_encoder": {**_FIRST["text_encoder"], "num_hidden_layers": 8},
+}
+_XL = CONFIGS["sdxl-base"]
+CONFIGS["sdxl-slim"] = {  # 0.8 billion parameters, for coremltools
+    **_XL, "unet": {**_XL["unet"], "transformer_layers_per_block": [1, 2, 2]},
 }
 CONFIGS["sd-3-5-medium-t5"] = {
     **CONFIGS["sd-3-5-medium"],

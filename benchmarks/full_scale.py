@@ -8,8 +8,8 @@ memory over all steps; a second table has each step's, beside the memory that wa
 With `--limits` everything runs in control groups that may hold so much memory, file cache included:
 the first for a checkpoint whose architecture was never seen, the second for another checkpoint of
 it (Linux, as root, control groups of version 1). With `--here` no program that ships is used, as if
-the architecture were a new one. With `--direct` the same U-Net is converted by coremltools directly
-in the same run, as the alternative.
+the architecture were a new one. With `--direct` coremltools converts the first U-Net in the same
+run, finds its palettes and cuts it in two, as the alternative.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from pathlib import Path
 
 from benchmarks.checkpoints import CONFIGS, family_of, write_checkpoint
 from benchmarks.measure import work_folder
+from benchmarks.mil import BENCHMARKS, costs
 from sdbuild.base.units import parse_bytes, size
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import plan
@@ -80,10 +82,14 @@ class Bench:
                 text += f'controlnet = "{folder / "controlnet"}"\n'
             self.recipes[number].write_text(text)
 
+    def builder(self, checkpoint: int = 1, **words: str) -> Builder:
+        """Returns the builder of a checkpoint's steps."""
+        recipe = load({"model": str(self.recipes[checkpoint]), "lower": self._lower, **words})
+        return Builder(plan(recipe), self.store)
+
     def run(self, what: str, target: str, checkpoint: int = 1, **words: str) -> Row:
         """Makes a step and all that it needs; what that took."""
-        recipe = load({"model": str(self.recipes[checkpoint]), "lower": self._lower, **words})
-        builder = Builder(plan(recipe), self.store)
+        builder = self.builder(checkpoint, **words)
         reserved = {step.name: _reserved(builder, step.name)
                     for step in builder.plan.needed_by(target)}
         before = {record.key for record in self.store.records()}
@@ -97,6 +103,19 @@ class Bench:
                   peak_bytes=max((record.peak_bytes for record in made), default=0))
         print(_line(row), flush=True)
         return row
+
+
+    def copy(self, checkpoint: int) -> None:
+        """Copies the denoiser's file, with all of it on the disk in the end."""
+        source = next((self.work / f"checkpoint{checkpoint}" / self.denoiser).glob("*.safetensors"))
+        target, started = self.work / "copy", time.monotonic()
+        with source.open("rb") as read, target.open("wb") as write:
+            shutil.copyfileobj(read, write, 1 << 20)
+            os.fsync(write.fileno())
+        row = Row(what=f"a plain copy of its {self.denoiser}, {size(source.stat().st_size)}",
+                  seconds=time.monotonic() - started, steps=0, peak_bytes=0)
+        target.unlink()
+        print(_line(row), flush=True)
 
 
 HEAD = "| what | wall s | peak memory | steps |\n| --- | ---: | ---: | ---: |"
@@ -113,10 +132,24 @@ def first(bench: Bench) -> None:
 
 
 def another(bench: Bench) -> None:
-    """Prints a row for the denoiser of another checkpoint, and for the rest of its bundle."""
+    """Prints a row for the denoiser of another checkpoint, and for the rest of its bundle, after
+    the least that they could take."""
+    bench.copy(checkpoint=2)
     bench.run(f"another checkpoint's {bench.denoiser}, to 6-bit compiled chunks",
               f"compile:{bench.denoiser}", checkpoint=2)
     bench.run("the rest of its bundle", "bundle", checkpoint=2)
+
+
+def by_coremltools(bench: Bench) -> None:
+    """Prints a row for each of coremltools' calls that lead to the first U-Net's chunks."""
+    bench.run("coremltools converts the first U-Net", "convert:unet", lower="direct")
+    record = bench.builder(lower="direct").make("convert:unet")
+    package = next(bench.store.checkout(record, bench.work / "direct").glob("*.mlpackage"))
+    for what, name in (("finds its palettes of 6 bits, two workers", "palettize6"),
+                       ("cuts it in two", "chunk")):
+        cost = costs(BENCHMARKS[name].theirs, package, 2, bench.work)
+        print(_line(Row(what=f"coremltools {what}", seconds=cost.wall_s, steps=0,
+                        peak_bytes=cost.peak_bytes)), flush=True)
 
 
 def _reserved(builder: Builder, name: str) -> int:
@@ -179,8 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with limited(seen):
             another(bench)
         if options.direct:
-            what = "convert the first U-Net directly with coremltools"
-            bench.run(what, "convert:unet", lower="direct")
+            by_coremltools(bench)
         print("\n" + held(bench), flush=True)
     return 0
 

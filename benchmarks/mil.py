@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source = package(work / ("full" if given.full else "slim"), FULL if given.full else SLIM)
         for name in names:
             benchmark = BENCHMARKS[name]
-            ours, theirs = (_costs(side, source, given.workers)
+            ours, theirs = (costs(side, source, given.workers, work)
                             for side in (benchmark.ours, benchmark.theirs))
             print(_row(f"{name}: {benchmark.what}", ours, theirs), flush=True)
     return 0
@@ -183,9 +183,9 @@ BENCHMARKS = {
 # measuring
 
 
-def _costs(side: Side, source: Path, workers: int) -> Cost:
-    """Returns the cost of a side, measured in a fresh process; its output is deleted."""
-    with tempfile.TemporaryDirectory(dir=source.parent.parent) as folder:
+def costs(side: Side, source: Path, workers: int, work: Path) -> Cost:
+    """Returns the cost of a side in a fresh process; its output, in `work`, is deleted."""
+    with tempfile.TemporaryDirectory(dir=work) as folder:
         return alone(_measured, side, source, Path(folder), workers)
 
 

@@ -1,11 +1,11 @@
-"""A small catalogue made on one machine, and by three workers of which one is killed and one added.
+"""A catalogue made by one worker, by three of which one is killed and one added, and without Dask.
 
     python -m benchmarks.workers [--folder FOLDER] [--kill-after N]
 
-Two checkpoints in four variants each: tiny-emoji, and the same with other weights, as a fine-tune
-has. Each worker is a process with a store of its own, and a folder is the shared store. Tells
-whether both ways give the same files, how many steps were made in several stores, and the time of
-processors. Wall clock says little where all workers share the cores of one machine.
+Two checkpoints in four variants each, for images of 512×512 pixels: U-Nets of about 50 million
+parameters, one deeper than the other, text encoders and decoders, with random weights. Each worker
+is a process with a store of its own, and a folder is the shared store. Tells whether all ways give
+the same files, how many steps were made in several stores, and the time of processors.
 """
 
 from __future__ import annotations
@@ -14,35 +14,34 @@ import argparse
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.checkpoints import write_checkpoint
 from benchmarks.measure import work_folder
 from sdbuild.base.digest import digest_file
 from sdbuild.store import Store
 
 ROOT = Path(__file__).parents[1]
-CATALOGUE = """\
+MODELS = ("sd-slim", "sd-slim-deep")
+MATRIX = """\
 [matrix]
-quant = [4, 6, 8, "none"]
-
-[[recipe]]
-model = "tiny-emoji"
-components = ["text_encoder", "unet", "vae_decoder"]
-
-[[recipe]]
-model = "tiny-emoji"
-source = "{tuned}"
+attention = ["original", "split_einsum"]
+quant = [4, 6]
+"""
+RECIPE = """\
+family = "sd"
+source = "{source}"
+size = 512
 components = ["text_encoder", "unet", "vae_decoder"]
 """
-TUNED = 1.001
-"""The factor by which the second checkpoint's weights differ, so that no file is the same."""
 
 
 class Machines:
@@ -82,25 +81,30 @@ def wait_for(happens: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-def tuned(folder: Path) -> Path:
-    """Writes a checkpoint of the same architecture with other weights."""
-    from safetensors.numpy import load_file, save_file
+def written(folder: Path) -> Path:
+    """Writes two checkpoints, their recipes and a catalogue of them."""
+    recipes = [folder / f"{model}.toml" for model in MODELS]
+    for recipe in recipes:
+        source = recipe.with_suffix("")
+        write_checkpoint(recipe.stem, source)
+        recipe.write_text(RECIPE.format(source=source))
+    path = folder / "catalogue.toml"
+    path.write_text(MATRIX + "".join(f'[[recipe]]\nmodel = "{recipe}"\n' for recipe in recipes))
+    return path
 
-    place = folder / "tuned"
-    shutil.copytree(ROOT / "recipes" / "tiny-emoji", place)
-    for path in place.rglob("*.safetensors"):
-        tensors = load_file(path)
-        save_file({name: (value * TUNED).astype(value.dtype) if value.dtype.kind == "f" else value
-                   for name, value in tensors.items()}, path, {"format": "pt"})
-    return place
 
-
-def built(catalogue: Path, bundles: Path, *words: str) -> subprocess.Popen[bytes]:
-    """Starts to build the catalogue."""
-    with bundles.with_suffix(".log").open("wb") as log:
+def built(catalogue: Path, folder: Path, *words: str) -> subprocess.Popen[bytes]:
+    """Starts to build the catalogue, with what it prints in a log."""
+    with (folder / "log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "sdbuild", "build", "--matrix", str(catalogue),
-             f"bundle={bundles}", *words], stdout=log, stderr=log, cwd=catalogue.parent)
+             f"bundle={folder / 'bundles'}", *words], stdout=log, stderr=log, cwd=catalogue.parent)
+
+
+def finished(client: subprocess.Popen[bytes], folder: Path) -> None:
+    """Waits for a build; if it fails, this program ends with what it printed."""
+    if client.wait():
+        sys.exit((folder / "log").read_text())
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -120,29 +124,60 @@ def processor_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def on_machines(folder: Path, catalogue: Path, kill_after: int) -> tuple[float, float]:
-    """Builds on three workers, kills one when there are so many records, and adds one; the seconds
-    of wall clock and of processors."""
-    shared, machines, began = folder / "shared", Machines(folder), time.monotonic()
-    before = processor_s()
-    for name in ("one", "two", "three"):
-        machines.worker(name)
-    client = built(catalogue, folder / "on-machines", "--on", machines.address,
-                   f"remote={shared}", f"cache={folder / 'client'}")
-    wait_for(lambda: sum(1 for _ in shared.glob("records/**/*.json")) >= kill_after
-             or client.poll() is not None)
-    machines.kill("two")
-    machines.worker("four")
-    if client.wait():
-        sys.exit((folder / "on-machines.log").read_text())
-    wall_s = time.monotonic() - began
-    for name in list(machines.processes):
-        machines.kill(name)
-    return wall_s, processor_s() - before
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One way to build the catalogue, and what it took."""
+
+    bundles: Path
+    stores: Sequence[Path]
+    wall_s: float
+    cpu_s: float
+
+    def steps(self) -> Counter[str]:
+        """Returns how many stores each step was made in, by its key."""
+        return sum(map(made, self.stores), Counter())
+
+
+@contextmanager
+def measured(folder: Path, stores: Sequence[str]) -> Iterator[list[Run]]:
+    """A list that gets the run of what is built in `folder`."""
+    folder.mkdir()
+    runs: list[Run] = []
+    began, before = time.monotonic(), processor_s()
+    yield runs
+    runs.append(Run(bundles=folder / "bundles", stores=[folder / name for name in stores],
+                    wall_s=time.monotonic() - began, cpu_s=processor_s() - before))
+
+
+def by_workers(folder: Path, catalogue: Path, count: int, kill_after: int | None = None) -> Run:
+    """Builds on so many workers. When there are `kill_after` records, kills one and adds one."""
+    names = [str(number) for number in range(count + (kill_after is not None))]
+    with measured(folder, [*names, "client"]) as runs:
+        shared, machines = folder / "shared", Machines(folder)
+        for name in names[:count]:
+            machines.worker(name)
+        client = built(catalogue, folder, "--on", machines.address, f"remote={shared}",
+                       f"cache={folder / 'client'}")
+        if kill_after is not None:
+            wait_for(lambda: sum(1 for _ in shared.glob("records/**/*.json")) >= kill_after
+                     or client.poll() is not None)
+            machines.kill(names[0])
+            machines.worker(names[-1])
+        finished(client, folder)
+        for name in list(machines.processes):
+            machines.kill(name)
+    return runs[0]
+
+
+def alone(folder: Path, catalogue: Path) -> Run:
+    """Builds without Dask."""
+    with measured(folder, ["store"]) as runs:
+        finished(built(catalogue, folder, f"cache={folder / 'store'}"), folder)
+    return runs[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Builds both ways and prints what differs."""
+    """Builds in all ways and prints a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--folder", type=Path, help="keeps everything there")
     parser.add_argument("--kill-after", type=int, default=15, help="records")
@@ -150,25 +185,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with work_folder(found.folder) as folder, tempfile.TemporaryDirectory() as bytecode:
         os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": bytecode,
                        "OMP_NUM_THREADS": "1"}
-        catalogue = folder / "catalogue.toml"
-        catalogue.write_text(CATALOGUE.format(tuned=tuned(folder)))
-        wall_s, used_s = on_machines(folder, catalogue, found.kill_after)
-        stores = {name: made(folder / name) for name in ("one", "two", "three", "four", "client")}
-        total = sum(stores.values(), Counter())
-        print(f"three workers, one killed, one added: {wall_s:.0f} s, {used_s:.0f} s of processors")
-        print("steps made: " + ", ".join(f"{name} {len(keys)}" for name, keys in stores.items()))
-        print(f"distinct: {len(total)}; made twice: {sum(n > 1 for n in total.values())}")
-        began, before = time.monotonic(), processor_s()
-        if built(catalogue, folder / "alone", f"cache={folder / 'store'}").wait():
-            sys.exit((folder / "alone.log").read_text())
-        print(f"one machine: {time.monotonic() - began:.0f} s, "
-              f"{processor_s() - before:.0f} s of processors, "
-              f"{len(made(folder / 'store'))} steps")
-        one, other = files(folder / "alone"), files(folder / "on-machines")
-        others = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
-        print(f"{len(one)} files, of which {len(others)} differ{': ' if others else ''}"
-              f"{', '.join(others)}")
+        catalogue = written(folder)
+        runs = {
+            "one worker": by_workers(folder / "one", catalogue, 1),
+            "three workers, one killed, one added":
+                by_workers(folder / "three", catalogue, 3, found.kill_after),
+            "without Dask": alone(folder / "alone", catalogue),
+        }
+        table(runs)
     return 0
+
+
+def table(runs: Mapping[str, Run]) -> None:
+    """Prints what each run took, beside the first, and whether its bundles are the same."""
+    first = next(iter(runs.values()))
+    wanted = files(first.bundles)
+    print("| | wall clock | ratio | processor | steps | made twice | other files |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for what, run in runs.items():
+        steps, found = run.steps(), files(run.bundles)
+        others = sum(wanted.get(name) != found.get(name) for name in {*wanted, *found})
+        print(f"| {what} | {run.wall_s:.0f} s | {run.wall_s / first.wall_s:.2f} | "
+              f"{run.cpu_s:.0f} s | {len(steps)} | {sum(n > 1 for n in steps.values())} | "
+              f"{others} of {len(found)} |")
 
 
 if __name__ == "__main__":

@@ -129,15 +129,16 @@ def refuse_too_large(step: Step, cost: Cost, limit: int) -> None:
     Raises:
         OutOfMemory: it held more than `limit` bytes before, or is estimated to clearly need more.
     """
-    if cost.least_bytes <= limit * (1 if cost.is_measured else _CLEARLY):
+    needed = min(cost.least_bytes, cost.peak_bytes)
+    if needed <= limit * (1 if cost.is_measured else _CLEARLY):
         return
     found = "holds" if cost.is_measured else "probably holds"
     source = "as measured before" if cost.is_measured else "an estimate from its size"
     raise OutOfMemory(
-        f"{step.name} {found} {size(cost.least_bytes)} of memory ({source}), "
+        f"{step.name} {found} {size(needed)} of memory ({source}), "
         f"more than the {size(limit)} that it may",
         hint=hint(step.kind, step.params), step=step.name,
-        needed_bytes=cost.least_bytes, limit_bytes=limit,
+        needed_bytes=needed, limit_bytes=limit,
     )
 
 

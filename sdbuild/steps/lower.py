@@ -16,7 +16,7 @@ class Lower(ComponentStage):
 
     version = 4
     summary = "graph to an ML Program, with placeholder weights"
-    memory = Memory(400_000_000, 0.1)  # a stand-in takes four bytes a row
+    memory = Memory(450_000_000, 0.1)  # a stand-in takes four bytes a row
     time = Time(4.5, tensor=0.02)
     tools = ("torch", "coremltools", "numpy")
     gives = "lowered"

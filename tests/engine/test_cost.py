@@ -91,7 +91,7 @@ def test_what_was_measured_is_expected(tmp_path):
     found = expected(tmp_path, "lower:unet")
 
     assert dataclasses.astuple(found) == (
-        7.0, 1000, True, 1000, 1000, False, len("lower:unet a"))
+        7.0, 1000, True, 1100, 1100, False, len("lower:unet a"))
 
 
 def test_what_another_machine_measured_tells_the_time_and_refuses_nothing(tmp_path):
