@@ -22,6 +22,7 @@ import urllib.parse
 API = re.compile(r"/api/models/([^/]+/[^/]+)(/auth-check|/revision/([^/]+))?")
 RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 WRITE = re.compile(r"/api/models/([^/]+/[^/]+)/(preupload|commit|xet-write-token)/([^/]+)")
+LICENCES = ("apache-2.0", "mit", "creativeml-openrail-m", "openrail++", "other")
 BATCH = re.compile(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 
 
@@ -201,12 +202,20 @@ class HubHandler(Handler):
         elif path == "/api/repos/create":
             self.create(json.loads(self.content))
         elif path == "/api/validate-yaml":
-            self.send_json({"errors": [], "warnings": []})
+            self.validate(json.loads(self.content)["content"])
         else:
             self.send(404)
 
     def send_json(self, content, status=200):
         self.send(status, {"Content-Type": "application/json"}, json.dumps(content).encode())
+
+    def validate(self, card):
+        """Answers as the Hub does to a card with a licence that is not on its list, which is
+        longer."""
+        found = re.search(r"^license: (.+)$", card, re.MULTILINE)
+        errors = [] if found is None or found[1] in LICENCES else [
+            {"message": f'"license" must be one of [{", ".join(LICENCES)}, array]'}]
+        self.send_json({"errors": errors, "warnings": []}, 400 if errors else 200)
 
     def create(self, asked):
         name = "/".join(filter(None, (asked["organization"], asked["name"])))

@@ -65,10 +65,24 @@ def publish(
     if not _NAME.fullmatch(name):
         raise RecipeError(f"{shown(name)}: expected owner/name", hint="sdbuild publish you/coreml-"
                           "dreamy creates it at huggingface.co/you/coreml-dreamy")
-    with canonical(words) as (recipe, asked), bundle_of(recipe) as (bundle, builder):
-        if bundle is None:
-            return None
-        return _published(name, recipe, asked, bundle, builder, is_private, is_dry, say, planned)
+    with canonical(words) as (recipe, asked):
+        if asked.sources.licence is not None:
+            _check_licence(asked.sources.licence, is_private, say)  # before anything is built
+        with bundle_of(recipe) as (bundle, builder):
+            if bundle is None:
+                return None
+            return _published(name, recipe, asked, bundle, builder, is_private, is_dry, say,
+                              planned)
+
+
+def _check_licence(licence: str | None, is_private: bool, say: Say) -> None:
+    """Says what is to be said of a licence.
+
+    Raises:
+        RecipeError: there is none, or it forbids that the bundle is published.
+    """
+    for line in licences.check(licence, is_private):
+        say(line)
 
 
 @contextmanager
@@ -93,8 +107,9 @@ def _published(
 
     manifest = json_value((bundle / "manifest.json").read_bytes(), "manifest.json",
                           has_infinities=True)
+    if asked.sources.licence is None:
+        _check_licence(manifest["licence"], is_private, say)
     manifest["licence"] = asked.sources.licence or manifest["licence"]
-    notes = licences.check(manifest["licence"], is_private)
     repository, before, variants = planned.get(name) or _as_it_is(name, is_dry, say)
     work = bundle.parent / "zips"
     tree = tree_of(bundle, name.partition("/")[2],
@@ -108,7 +123,7 @@ def _published(
         pictures={path: text for path, (_, text) in pictures.items()})
     tree = replace(tree, manifest=manifest, files=files, sums=sums)
     found = change(repository, tree, facts, before)
-    for line in (*notes, *tree.warnings, *_tree_lines(name, tree, found)):
+    for line in (*tree.warnings, *_tree_lines(name, tree, found)):
         say(line)
     page = ""
     if is_dry:
@@ -208,7 +223,7 @@ def pull(place: str, words: Mapping[str, str], say: Say) -> Path:
         DigestMismatch: a file is not as the card says.
         SourceError: the Hub does not have it.
     """
-    from sdbuild.publish.fetched import published_at
+    from sdbuild.publish.fetched import OTHER, published_at
 
     found = published_at(place, _variant(words))
     project = Project.here()
@@ -216,12 +231,13 @@ def pull(place: str, words: Mapping[str, str], say: Say) -> Path:
             f"{found.section.folder.replace('/', '_')}")
     target = real_path(project.path(VARIABLES["bundle"], words) or project.bundles / name)
     check_replaceable(target)
-    make_folder(target.parent)
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    with guarded(target, OTHER):
+        make_folder(target.parent)
+        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
         found.lay_out(work / "new")
         load_bundle(work / "new")
-        with guarded(target):
+        with guarded(target, OTHER):
             exchange(work / "new", target, work / "old")
     finally:
         sweep(work)

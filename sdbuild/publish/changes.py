@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 from sdbuild.base.digest import digest_file
 from sdbuild.base.errors import BundleError
 from sdbuild.bundle.manifest import MANIFEST, load_bundle
+from sdbuild.bundle.places import has_bundle
+from sdbuild.mil.files.suffixes import COMPILED, PACKAGE
 from sdbuild.store.scan import files
 
 _OTHER = "other files"
+_MODEL = "model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,10 @@ def _files(folder: Path) -> Mapping[str, _File]:
     """Returns the files of a bundle, each with the component that it is of."""
     if not folder.is_dir():
         raise BundleError(f"{folder}: there is no such folder, expected that of a bundle")
+    is_model = folder.suffix in (COMPILED, PACKAGE)
+    if not is_model and not has_bundle(folder):
+        raise BundleError(f"{folder}: neither a bundle nor a model, found no {COMPILED} and no "
+                          f"{PACKAGE} in it", hint="use a bundle's folder; sdbuild build makes one")
     owners: dict[str, str] = {}
     if (folder / MANIFEST).is_file():
         owners = {f"{path.relative_to(folder).as_posix()}/": component
@@ -82,9 +90,12 @@ def _files(folder: Path) -> Mapping[str, _File]:
     for path in files(folder):
         name = path.relative_to(folder).as_posix()
         own = next((owner for start, owner in owners.items() if name.startswith(start)), None)
-        model = name.partition(".mlmodelc/")
-        found[name] = _File(own or (model[0] if model[1] else _OTHER), digest_file(path),
+        found[name] = _File(own or (_MODEL if is_model else _model_of(name)), digest_file(path),
                             path.stat().st_size)
-    if not found:
-        raise BundleError(f"{folder}: empty, expected a bundle")
     return found
+
+
+def _model_of(path: str) -> str:
+    """Returns the model that a file of a folder is in, without its suffix."""
+    found = re.match(rf"(.*?)({COMPILED}|{PACKAGE})/", path)
+    return found[1] if found else _OTHER

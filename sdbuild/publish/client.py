@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from sdbuild.base.errors import Gated, SourceError, Unreachable
 
+_INVALID = re.compile(r'^- (?:Error: )?"([\w.\[\]-]{1,60})"', re.MULTILINE)
+"""A field of a model card's metadata that the Hub refuses."""
 LOG = logging.getLogger(__name__)
 _API = huggingface_hub.HfApi(library_name="sdbuild")
 
@@ -127,6 +130,11 @@ def _told(place: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise _refused(place, error.response.status_code) from error
     except (*HfHubHTTPError.__bases__, OSError, RuntimeError, ValueError) as error:
+        if fields := _INVALID.findall(str(error)) if type(error) is ValueError else []:
+            raise SourceError(
+                f"{place}: the Hub refuses the model card, for its {', '.join(fields)}",
+                hint="nothing was published; licence=NAME is a name of the Hub's list, or other"
+            ) from error
         raise Unreachable(f"{place}: the Hub cannot be reached, or does not take what is sent "
                           f"({type(error).__name__})",
                           hint="check the network, then publish again; an interrupted upload "

@@ -18,6 +18,8 @@ from sdbuild.publish.card import CARD, Section, sections
 from sdbuild.store.disk import guarded, link_out
 
 _LARGEST_CARD_BYTES = 8 << 20
+OTHER = "choose another location with bundle=FOLDER"
+"""The hint where a variant cannot be laid out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Published:
         start = len(self.section.folder) + 1
         for path in self.own:
             source = self.file(path).resolve()
-            with guarded(target):
+            with guarded(target, OTHER):
                 link_out(source, target / path[start:])
 
 

@@ -37,6 +37,7 @@ _FULLSYNC = getattr(fcntl, "F_FULLFSYNC", None)
 """`fcntl` of Darwin that has a disk write what it holds; its `fsync` leaves it in the disk."""
 _HERE, _SWAP = -100, 2
 """`AT_FDCWD` and `RENAME_EXCHANGE` of Linux; `RENAME_SWAP` of Darwin is 2 as well."""
+_OTHER_DISK = " (sdbuild gc), or put the store elsewhere with cache=PATH"
 _CANNOT = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """Errors of file systems without modes, without settable times, or without `fsync` of folders."""
 
@@ -288,8 +289,11 @@ def is_read_only(error: OSError) -> bool:
 
 
 @contextlib.contextmanager
-def guarded(where: Path) -> Iterator[None]:
+def guarded(where: Path, other: str = "") -> Iterator[None]:
     """Translates what a file system refuses into an error of ours, with the name of the file.
+
+    Args:
+        other: how to choose another place, where that is not one of the store.
 
     Raises:
         StoreError: it refuses something.
@@ -299,13 +303,17 @@ def guarded(where: Path) -> Iterator[None]:
     except BrokenPipeError:  # no file: the reader has ended
         raise
     except OSError as error:
-        raise file_error(error, Path(error.filename or where)) from error
+        raise file_error(error, Path(error.filename or where), other) from error
 
 
-def file_error(error: OSError, where: Path) -> StoreError:
-    """Returns the error of a file system, as ours."""
-    room = "free some space (sdbuild gc), or put the store elsewhere with cache=PATH"
-    access = "change its permissions, or use another store with cache=PATH"
+def file_error(error: OSError, where: Path, other: str = "") -> StoreError:
+    """Returns the error of a file system, as ours.
+
+    Args:
+        other: how to choose another place, where that is not one of the store.
+    """
+    room = f"free some space{f', or {other}' if other else _OTHER_DISK}"
+    access = f"change its permissions, or {other or 'use another store with cache=PATH'}"
     many = "close other programs, or allow more open files (ulimit -n)"
     hints = {
         errno.ENOSPC: room,
@@ -321,7 +329,7 @@ def file_error(error: OSError, where: Path) -> StoreError:
         errno.EIO: "the disk may be failing: see the system's log; finished steps are kept, and "
                    "sdbuild verify finds what is damaged",
     }
-    elsewhere = "put the store where it can be written, with cache=PATH"
+    elsewhere = other or "put the store where it can be written, with cache=PATH"
     return StoreError(
         f"{where}: {error.strerror or error}", hint=hints.get(error.errno or 0, elsewhere)
     )

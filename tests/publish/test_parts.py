@@ -115,6 +115,18 @@ def test_a_licence_that_forbids_it_lets_a_private_repository_be():
     assert "no commercial use" in licences.check("cc-by-nc-4.0", False)[0]
 
 
+@pytest.mark.parametrize(("licence", "end"), [
+    ("nonsense", "; licence=other stands for any"),
+    ("creativeml-openrail", '; did you mean "creativeml-openrail-m"?'),
+])
+def test_a_licence_that_the_hub_does_not_know_is_a_warning(licence, end):
+    """It refuses such a card, but its list grows: huggingface/huggingface_hub, issue 4218."""
+    (said,) = licences.check(licence, False)
+
+    assert said.startswith(f"warning: the Hub takes no licence of the name {licence}")
+    assert said.endswith(end)
+
+
 MANIFEST = {
     "name": "dreamy", "family": "sd", "attention": "original", "target": "iOS17",
     "licence": "creativeml-openrail-m", "prediction_type": "epsilon", "scale_factor": 0.18215,

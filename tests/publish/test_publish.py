@@ -169,6 +169,14 @@ def test_without_a_token_that_may_write_it_says_so(project, hub):
     assert "a token that may write" in printed
 
 
+def test_a_card_that_the_hub_refuses_is_not_published(project, owner):
+    printed = publish(project, "licence=nonsense", status=1)
+
+    assert "warning: the Hub takes no licence of the name nonsense" in printed
+    assert f"hub:{NAME}: the Hub refuses the model card, for its license" in printed
+    assert files(owner).keys() <= {".gitattributes"}
+
+
 def test_without_a_licence_nothing_is_published(project, owner, own_checkpoint_without_card):
     printed = sdbuild("publish", NAME, "model=tiny-emoji", f"source={own_checkpoint_without_card}",
                       f"cache={project.cache}", status=2)

@@ -18,7 +18,8 @@ from sdbuild.cli.options import OutsidePath, as_command, json_option, print_json
 def command(before: Path, after: Path, is_json: bool) -> int:
     """Show what a device downloads again for an update.
 
-    BEFORE and AFTER are bundles. Files are compared by content, those of each component together.
+    BEFORE and AFTER are bundles, or models. Files are compared by content, those of each component
+    together.
     """
     from sdbuild.publish.changes import changes
 

@@ -92,4 +92,4 @@ def _copy(source: Path, path: Path) -> None:
     except OSError as error:
         from sdbuild.store.disk import file_error
 
-        raise file_error(error, path) from error
+        raise file_error(error, path, "choose another PATH") from error

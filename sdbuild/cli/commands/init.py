@@ -69,7 +69,7 @@ def _write(path: Path, text: str) -> bool:
     except OSError as error:
         from sdbuild.store.disk import file_error
 
-        raise file_error(error, path) from error
+        raise file_error(error, path, "choose another folder") from error
     with os.fdopen(made, "w", encoding="utf-8") as file:
         file.write(text)
     return True
