@@ -30,6 +30,10 @@ from sdbuild.mil.files.suffixes import COMPILED, PACKAGE
 NO_TOKENIZER = "no vocab.json and merges.txt: CLIP's own are used"
 """The note on models without a tokenizer."""
 
+ASSUMED_SCHEDULE = "assumed: the schedule of "
+ASSUMED_STEPS = "assumed: steps and guidance of a model that is not distilled"
+"""The beginnings of notes that do not hold where a command knows these things."""
+
 CELL_PX = 8
 """Pixels on the side of a latent."""
 _END_TOKEN = "<|endoftext|>"
@@ -61,15 +65,18 @@ def infer(folder: Path, prediction_type: str | None = None) -> tuple[Bundle, lis
         tokenizer=tokenizer or CLIP, **traits,
     )
     what = "transformer" if name == "transformer" else "U-Net"
+    sized = f"family={bundle.family}, {bundle.width_px}x{bundle.height_px} pixels"
     notes = [
-        f"family={bundle.family}, {bundle.width_px}x{bundle.height_px} pixels and "
-        f"{bundle.attention} are inferred from the {what}",
-        f"assumed: a scale factor of {bundle.scale_factor}, the schedule of "
+        f"{sized} and {bundle.attention} are inferred from the {what}"
+        if bundle.attention in ("original", layout_of(net)) else
+        f"{sized} are inferred from the {what}, {bundle.attention} from the folder's name",
+        f"assumed: a scale factor of {bundle.scale_factor}",
+        f"{ASSUMED_SCHEDULE}"
         f"{'Stable Diffusion 3, with shift 3,' if what == 'transformer' else 'Stable Diffusion,'} "
         f"and that the {what} predicts "
         f"{'a flow' if what == 'transformer' else bundle.prediction_type}",
-        "assumed: steps and guidance of a model that is not distilled; for LCM, Lightning, Turbo "
-        "and other few-step models: steps=4 guidance=1",
+        f"{ASSUMED_STEPS}; for LCM, Lightning, Turbo and other few-step models: "
+        "steps=4 guidance=1",
     ]
     if tokenizer is None:
         notes.append(NO_TOKENIZER)
@@ -93,7 +100,7 @@ def _of_unet(unet: Model, folder: Path, predicts: str) -> dict[str, Any]:
     family = family_of(unet, folder)
     return _sized(unet, folder, "sample") | {
         "family": family, "scale_factor": SCALES[family], "prediction_type": predicts,
-        "attention": layout_in(folder.parts) or layout_of(unet), "defaults": {},
+        "attention": _attention(unet, folder), "defaults": {},
         "scheduler": dict(SWIFT_SCHEDULE) | {
             "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True,
             "steps_offset": 1}}
@@ -182,6 +189,13 @@ def layout_of(unet: Model) -> str:
     block = next(iter(unet.program.functions.values())).block
     has_einsum = any(op.type == "einsum" for op in block.operations)
     return "split_einsum" if has_einsum else "original"
+
+
+def _attention(unet: Model, folder: Path) -> str:
+    """Returns the layout of a U-Net's attention; which of the split ones it is, only the name of
+    the folder says."""
+    found, named = layout_of(unet), layout_in(folder.parts) or ""
+    return named if found != "original" and named.startswith(found) else found
 
 
 def name_of(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from sdbuild.cli.apple.programs import APPLY, CHUNK, PIPELINE, PRE_ANALYSIS, TOR
 from sdbuild.cli.apple.wanted import refuse_unsupported, wanted
 from sdbuild.cli.main import main
 from sdbuild.engine.plan import plan
+from sdbuild.recipe.project import BUILT_IN
 from sdbuild.recipe.recipe import load
 from sdbuild.recipe.text import text_of
+from sdbuild.store import Store
+from tests.mil.packages import convolutions
 from tests.tiny_checkpoints import write_checkpoint
 
 COMMANDS = json.loads((Path(__file__).parents[1] / "fixtures" / "apple" / "commands.json")
@@ -299,6 +303,51 @@ def test_a_pipeline_that_cannot_be_run_is_refused(argv, wrong, tmp_path, capsys)
                  *argv]) == 2
 
     assert wrong in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("merge", [[], ["--merge-chunks-in-pipeline-model"]])
+def test_a_package_that_was_cut_is_cut_again_only_if_it_is_another(merge, tmp_path, capsys):
+    source, out = convolutions(tmp_path / "net.mlpackage"), tmp_path / "cut"
+    words = ["chunk", "--mlpackage-path", str(source), "-o", str(out), *merge]
+    assert main(words) == 0
+    assert "up to date" not in capsys.readouterr().out
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    assert main(words) == 0
+    assert all(line.endswith("up to date") for line in capsys.readouterr().out.splitlines())
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+    shutil.rmtree(source)
+    convolutions(source, layers=6)
+    assert main(words) == 0
+    assert "up to date" not in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} != before
+
+    assert main([*words, "--remove-original"]) == 0
+    assert main(words) == 1
+    assert f"hint: its chunks are in {out} already" in capsys.readouterr().err
+
+
+def test_a_chunk_that_others_made_is_left_alone(tmp_path, capsys):
+    source, out = convolutions(tmp_path / "net.mlpackage"), tmp_path / "cut"
+    convolutions(out / "net_chunk2.mlpackage")
+
+    assert main(["chunk", "--mlpackage-path", str(source), "-o", str(out)]) == 1
+
+    assert f"{out / 'net_chunk2.mlpackage'}: sdbuild did not make it" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["net_chunk2.mlpackage"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_runs(tmp_path, capsys,
+                                                                           monkeypatch):
+    monkeypatch.setenv("SDBUILD_CACHE", str(tmp_path / "cache"))
+    assert main(["torch2coreml", "--convert-unet", "--model-version",
+                 str(BUILT_IN / "tiny-emoji"), "-o", "/proc/x"]) == 1
+
+    error = capsys.readouterr().err
+    assert error.startswith("ERROR: /proc/x: ")
+    assert error.endswith("hint: choose another folder with -o DIR\n")
+    assert list(Store(tmp_path / "cache").records()) == []
 
 
 @pytest.mark.parametrize("name", ["mixed-bit-compression-pre-analysis",

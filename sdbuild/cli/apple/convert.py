@@ -47,6 +47,7 @@ def convert(flags: Given, say: Say) -> int:
     if not (asked or nets or flags.quantize_nbits or flags.bundle_resources_for_swift_cli):
         raise RecipeError("nothing to convert", hint="--convert-unet --convert-text-encoder "
                           "--convert-vae-decoder converts what an image needs")
+    output.expect_writable()
     status, builder = 0, None
     remaining = tuple(flag for flag in asked if flag not in kept)
     for flag in kept:

@@ -12,7 +12,10 @@ from sdbuild.base.errors import MILError
 from sdbuild.base.paths import outside_path
 from sdbuild.base.units import size
 from sdbuild.cli.apple.flags import Given
+from sdbuild.cli.apple.layout import OURS, Output, tree_digest
+from sdbuild.cli.apple.packages import cut as cut_in_two
 from sdbuild.mil.files.suffixes import PACKAGE
+from sdbuild.store.scan import files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,27 +25,26 @@ _LEAST_PSNR_DB = 55.0
 
 
 def cut(flags: Given, say: Callable[[str], None]) -> int:
-    """Writes the chunks of a package; the exit status is 1 if they do not give what it gives.
+    """Writes the chunks of a package, unless they are there; the exit status is 1 if they do not
+    give what it gives.
 
     Raises:
-        MILError: it cannot be cut, or a chunk is there already.
+        MILError: it cannot be cut.
+        BundleError: a chunk is there that sdbuild did not make.
     """
-    from sdbuild.mil.edit.chunk import chunk
-    from sdbuild.mil.edit.pipeline import chunk_into_pipeline
-
     source = outside_path(flags.mlpackage_path, "--mlpackage-path")
-    folder = outside_path(flags.o, "-o")
-    if not source.is_dir():
-        raise MILError(f"{source}: there is no such package")
+    output = Output(outside_path(flags.o, "-o"))
     stem = source.name.removesuffix(PACKAGE)
-    if flags.merge_chunks_in_pipeline_model:
-        made = [folder / f"{stem}_chunked_pipeline{PACKAGE}"]
-        report = chunk_into_pipeline(source, made[0], 2)
-    else:
-        made = [folder / f"{stem}_chunk{number}{PACKAGE}" for number in (1, 2)]
-        report = chunk(source, made)
-    for number, part in enumerate(report.chunks):
-        say(f"{made[min(number, len(made) - 1)]}  {size(part.blob_bytes)}")
+    names = [f"{stem}_chunked_pipeline{PACKAGE}"] if flags.merge_chunks_in_pipeline_model \
+        else [f"{stem}_chunk{number}{PACKAGE}" for number in (1, 2)]
+    made = [output.path(name) for name in names]
+    if not source.is_dir():
+        are_there = all(output.state(name) == OURS for name in names)
+        raise MILError(f"{source}: there is no such package", hint=(
+            f"its chunks are in {output.folder} already" if are_there else ""))
+    is_new = cut_in_two(output, source, tree_digest(source), names)
+    for path in made:
+        say(f"{path}  {size(_bytes(path)) if is_new else 'up to date'}")
     status = 0
     if flags.check_output_correctness:
         psnr = _worst_psnr_db(source, made)
@@ -53,6 +55,10 @@ def cut(flags: Given, say: Callable[[str], None]) -> int:
         shutil.rmtree(source)
         say(f"{source}: removed")
     return status
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in files(folder))
 
 
 def _worst_psnr_db(source: Path, chunks: Sequence[Path]) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 from sdbuild.base.errors import BundleError, RecipeError
 from sdbuild.base.parsing import shown
 from sdbuild.base.paths import outside_path
-from sdbuild.bundle.inferred import NO_TOKENIZER
+from sdbuild.bundle.inferred import ASSUMED_SCHEDULE, ASSUMED_STEPS, NO_TOKENIZER
 from sdbuild.bundle.manifest import MANIFEST, Bundle
 from sdbuild.bundle.places import opened
 from sdbuild.bundle.schedulers import SCHEDULERS as OURS
@@ -60,9 +60,11 @@ def draw(flags: Given, say: Say) -> int:
         if NO_TOKENIZER in notes and (own := named.tokenizer(files, Path(work))):
             notes.remove(NO_TOKENIZER)
             found = dataclasses.replace(found, tokenizer=own)
-        for note in notes:
-            say(f"{found.name}: {note}")
         bundle, scheduler = _with_schedule(found, flags, files, is_ours)
+        known = [ASSUMED_STEPS, *([ASSUMED_SCHEDULE] if bundle is not found else [])]
+        for note in notes:
+            if not note.startswith(tuple(known)):
+                say(f"{found.name}: {note}")
         request = Opened(bundle).request(_settings(flags, bundle, scheduler))
         out = image_path(flags)
         for path in generate(bundle, request, out, None,

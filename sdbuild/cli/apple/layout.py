@@ -20,6 +20,7 @@ from sdbuild.store.disk import exchange, guarded, make_folder, sweep, write_file
 from sdbuild.store.locks import locked
 from sdbuild.store.scan import files
 
+_OTHER = "choose another folder with -o DIR"
 NOTE = ".sdbuild-torch2coreml.json"
 ABSENT, OURS, FOREIGN = "absent", "ours", "foreign"
 
@@ -34,9 +35,20 @@ class Output:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         if folder.exists() and not folder.is_dir():
-            raise BundleError(f"{folder}: not a folder", hint="choose another with -o DIR")
+            raise BundleError(f"{folder}: not a folder", hint=_OTHER)
         self._noted = _read(folder / NOTE)
         self._digests: dict[str, Digest] = {}
+
+    def expect_writable(self) -> None:
+        """Makes sure that files can be written there, before there are some.
+
+        Raises:
+            StoreError: the file system does not take them.
+        """
+        with guarded(self.folder, _OTHER):
+            make_folder(self.folder)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
 
     def path(self, name: str) -> Path:
         """Returns where something of this name is, or would be."""
@@ -66,7 +78,7 @@ class Output:
             StoreError: the file system does not take it.
         """
         path = self.path(name)
-        with guarded(path):
+        with guarded(path, _OTHER):
             make_folder(path.parent)
             work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
             try:
@@ -90,7 +102,7 @@ class Output:
         """
         self.refuse_foreign(name)
         path = self.path(name)
-        with guarded(path):
+        with guarded(path, _OTHER):
             shutil.rmtree(path)
             self._digests.pop(name, None)
             self._note(name, None)
@@ -104,7 +116,7 @@ class Output:
         if self.state(name) == FOREIGN:
             raise BundleError(
                 f"{self.path(name)}: sdbuild did not make it, or it was changed since, so it is "
-                "left alone", hint="move it away, or choose another folder with -o DIR")
+                "left alone", hint=f"move it away, or {_OTHER}")
 
     def _note(self, name: str, entry: Mapping[str, str] | None) -> None:
         """Records what was put there, or that it was removed, in the note as it is now: another

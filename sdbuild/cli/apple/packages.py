@@ -7,7 +7,7 @@ It takes packages of any tool as they are; so does this, but what it makes is ne
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,11 +105,24 @@ def palettize(output: Output, name: str, nbits: int) -> bool:
 
 def chunk(output: Output, model: str, component: str) -> bool:
     """Cuts the package of a denoiser in two; says whether the chunks are new."""
-    from sdbuild.mil.edit.chunk import chunk as cut
-
     whole = names.package(model, component)
     parts = [names.package(model, component, number) for number in (1, 2)]
-    made_from = output.digest(whole)
+    return cut(output, output.path(whole), output.digest(whole), parts)
+
+
+def cut(output: Output, source: Path, made_from: str, parts: Sequence[str]) -> bool:
+    """Cuts a package into parts of these names, or, of one name, into a package that runs both;
+    says whether they are new.
+
+    Args:
+        made_from: the package's digest.
+    Raises:
+        BundleError: others put something of such a name there.
+        MILError: it cannot be cut.
+    """
+    from sdbuild.mil.edit.chunk import chunk as cut_into
+    from sdbuild.mil.edit.pipeline import chunk_into_pipeline
+
     if all(output.source(part) == made_from for part in parts):
         return False
     for part in parts:
@@ -118,7 +131,10 @@ def chunk(output: Output, model: str, component: str) -> bool:
     for path in made:
         shutil.rmtree(path, ignore_errors=True)
     try:
-        cut(output.path(whole), made)
+        if len(made) == 1:
+            chunk_into_pipeline(source, made[0], 2)
+        else:
+            cut_into(source, made)
         for part, path in zip(parts, made, strict=True):
             output.put(part, made_from, path.rename)
     finally:
