@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.errors import MILError
 from sdbuild.base.filenames import contents
 from sdbuild.base.parsing import json_value, read_file, shown
 from sdbuild.bundle.manifest import MANIFEST
-from sdbuild.mil.files.compiled import DESCRIPTION_FILE
-from sdbuild.mil.files.coremldata import unpack_description
 from sdbuild.mil.files.suffixes import COMPILED
-from sdbuild.mil.ir.proto import Message
+
+if TYPE_CHECKING:
+    from sdbuild.mil.ir.proto import Message
 
 SUFFIX = COMPILED
 SD, SDXL, REFINER, SD3 = FAMILY_NAMES = ("sd", "sdxl", "sdxl-refiner", "sd3")
@@ -191,6 +191,9 @@ def _inferred(models: Mapping[str, Compiled]) -> str:
 
 
 def _open_model(folder: Path, file: str) -> Compiled:
+    from sdbuild.mil.files.compiled import DESCRIPTION_FILE  # with protobuf, which rules need not
+    from sdbuild.mil.files.coremldata import unpack_description
+
     def broken(problem: str) -> Compiled:
         return Compiled(file=file, path=folder / file, inputs={}, outputs={}, problem=problem)
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sdbuild.base.errors import BundleError, ContractBroken
-from sdbuild.bundle.bundle_reader import FAMILY_NAMES, open_bundle
+from sdbuild.bundle.bundle_reader import FAMILY_NAMES, Opened, open_bundle
 from sdbuild.bundle.rules.apps import APP_RULES
 from sdbuild.bundle.rules.controlnets import CONTROLNETS
 from sdbuild.bundle.rules.files import FILES
@@ -56,15 +56,30 @@ def require(folder: Path) -> tuple[Violation, ...]:
         ContractBroken: it has errors; names each, its host, and what that host would do.
     """
     found = violations(folder)
+    _refuse(found, "this bundle")
+    return found
+
+
+def require_planned(bundle: Opened) -> None:
+    """Makes sure that a bundle which is still to be built keeps the rules that its recipe alone can
+    break.
+
+    Raises:
+        ContractBroken: it does not; names each rule, its host, and what that host would do.
+    """
+    _refuse([violation for rule in RULES if rule.by_recipe
+             for violation in rule.violations(bundle)], "the bundle of this recipe")
+
+
+def _refuse(found: Iterable[Violation], what: str) -> None:
     errors = [violation for violation in found if violation.level == ERROR]
     if errors:
         raise ContractBroken(
-            f"hosts cannot use this bundle:\n{format_violations(errors)}",
+            f"hosts cannot use {what}:\n{format_violations(errors)}",
             hint="docs/contract.md lists the rules; single components can be built by their "
                  "steps: sdbuild build compile:unet",
             violations=[asdict(violation) for violation in errors],
         )
-    return found
 
 
 def format_violations(found: Iterable[Violation]) -> str:

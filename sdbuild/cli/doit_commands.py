@@ -20,7 +20,13 @@ from doit.cmd_run import Run
 from doit.exceptions import InvalidCommand
 from doit.task import Task
 
-from sdbuild.base.errors import OutOfMemory, RecipeError, SDBuildError, SourceError
+from sdbuild.base.errors import (
+    ContractBroken,
+    OutOfMemory,
+    RecipeError,
+    SDBuildError,
+    SourceError,
+)
 from sdbuild.base.printable import printed_safely
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.cli.format import made
@@ -33,7 +39,8 @@ LOG = logging.getLogger(__name__)
 
 
 class RunWithin(Run):
-    """`doit run`, which refuses before anything starts what cannot be read or held in memory.
+    """`doit run`, which refuses before anything starts what cannot be read or held in memory, and
+    a bundle that no host could use.
 
     `doit -n` runs tasks in threads: steps are processes of their own, and tasks cannot be handed
     to processes that are spawned, as on a Mac (`docs/decisions/0028-macs.md`).
@@ -54,7 +61,7 @@ class RunWithin(Run):
             try:
                 _expect_ready([t.meta for t in tasks_and_deps_iter(by_name, chosen) if is_step(t)])
                 return super()._execute(**options | {"par_type": "thread"})
-            except (RecipeError, SourceError, OutOfMemory) as error:
+            except (RecipeError, SourceError, OutOfMemory, ContractBroken) as error:
                 found, status = error, 2 if isinstance(error, RecipeError) else 1
             except InvalidCommand as error:
                 if not error.not_found:
@@ -68,22 +75,23 @@ class RunWithin(Run):
 
 
 def _expect_ready(steps: Sequence[Mapping[str, Any]]) -> None:
-    """Makes sure that the steps can be read and held in memory, before anything starts.
+    """Makes sure that the steps can be read, held in memory and used, before anything starts.
 
     Raises:
-        RecipeError, SourceError, OutOfMemory: some cannot.
+        RecipeError, SourceError, OutOfMemory, ContractBroken: some cannot.
     """
     if not steps:
         return
     builder, names = steps[0]["builder"], [step["step"] for step in steps]
     try:
+        builder.plan.expect(names)
         builder.store.sweep_work()
         if builder.remote is not None:
             builder.remote.check()
         builder.reach_sources(names)
         builder.refuse_too_large(names)
         _tell_notes(builder, names)
-    except (RecipeError, SourceError, OutOfMemory):
+    except (RecipeError, SourceError, OutOfMemory, ContractBroken):
         raise
     except SDBuildError:
         pass  # running the step will say what is wrong, where doit can report it

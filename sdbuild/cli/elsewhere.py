@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sdbuild.engine.plan import Plan
     from sdbuild.recipe.catalogue import Variant
     from sdbuild.recipe.settings import Settings
+    from sdbuild.reports.why import Total
 
 on_option = click.option(
     "--on", metavar="dask|ADDRESS", help="Make the steps on a cluster of Dask: on this machine, or "
@@ -71,6 +72,26 @@ def estimated(address: str, variants: Sequence[Variant], tasks: Sequence[str]) -
     check_address(address)
     builders, _, architectures = _planned(variants)
     return estimate(builders, lambda each: _steps(tasks, each), architectures)
+
+
+def total_of(
+    variants: Sequence[Variant], tasks: Sequence[str], reasons: Mapping[str, Any]
+) -> Total | None:
+    """Returns what tasks of variants would take together; None if nothing is known of any.
+
+    Args:
+        reasons: those of each variant, by its name.
+    """
+    from sdbuild.engine.graph import graph
+    from sdbuild.reports.why import total
+
+    known = [each for each in variants if each.name in reasons]
+    if not known:
+        return None
+    builders, _, architectures = _planned(known)
+    return total(graph({name: each.plan for name, each in builders.items()},
+                       lambda each: _steps(tasks, each), architectures),
+                 {each.name: reasons[each.name] for each in known})
 
 
 @contextmanager

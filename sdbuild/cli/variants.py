@@ -18,7 +18,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,21 @@ import click
 from sdbuild.base.errors import RecipeError, SDBuildError
 from sdbuild.base.parsing import Malformed, json_object, shown
 from sdbuild.base.units import counted
-from sdbuild.cli.elsewhere import estimate_option, estimated, made_elsewhere, on_option
+from sdbuild.cli.elsewhere import (
+    estimate_option,
+    estimated,
+    made_elsewhere,
+    on_option,
+    total_of,
+)
 from sdbuild.cli.options import OptionalValue, print_json
 from sdbuild.recipe.fields import VARIABLES
 
 if TYPE_CHECKING:
+    from sdbuild.cluster.estimate import Estimate
     from sdbuild.recipe.catalogue import Variant
+    from sdbuild.recipe.project import Project
+    from sdbuild.reports.why import Total
 
 _MATRIX = "--matrix"
 _TASKS = {"check": "check"}
@@ -69,20 +78,26 @@ def for_each_variant(function: Callable[..., int]) -> Callable[..., int]:
             return function(words=words, is_json=is_json, **options)
         _refuse_finished(options)
         variants = found_variants(words, matrix, only)
+        tasks = options.get("tasks") or (options.get("task") or _TASKS.get(name, "build"),)
+        if matrix or only:
+            for variant, error in impossible(variants, tasks):
+                raise RecipeError(f"--matrix: {variant.name}: {error.message}",
+                                  hint=f"exclude leaves combinations out; {error.hint or ''}")
         failed: dict[str, SDBuildError] = {}
-        estimate = None
+        whole: Estimate | Total | None = None
         if on is not None and name == "why":
-            estimate = estimated(on, variants, (options["task"],))
+            whole = estimated(on, variants, tasks)
         elif on is not None:
-            tasks = options.get("tasks") or (_TASKS.get(name, "build"),)
             with redirect_stdout(sys.stderr if is_json else sys.stdout):
                 failed = made_elsewhere(on, variants, words, tasks, options.get("jobs", 1))
         outcomes = run_each(variants, function, options, failed, is_json=is_json)
+        if name == "why" and whole is None:
+            whole = total_of(variants, tasks, click.get_current_context().meta)
         if is_json:
-            cluster = {} if estimate is None else {"cluster": asdict(estimate)}
-            print_json(variants=[outcome.as_json() for outcome in outcomes], **cluster)
+            of_all = {} if whole is None else {"cluster" if on else "total": asdict(whole)}
+            print_json(variants=[outcome.as_json() for outcome in outcomes], **of_all)
         else:
-            lines = summary(outcomes) if estimate is None else [*summary(outcomes), str(estimate)]
+            lines = [*summary(outcomes), *([] if whole is None else [str(whole)])]
             click.echo("\n".join(lines), err=any(o.status for o in outcomes))
         return 1 if any(outcome.status for outcome in outcomes) else 0
 
@@ -116,6 +131,27 @@ def found_variants(
     plans = {name: plan(each.recipe) for name, each in found.items() if each.recipe is not None}
     order = in_build_order(graph(plans, lambda each: ("bundle",)))
     return [*(found[name] for name in order), *(v for v in found.values() if v.error)]
+
+
+def impossible(
+    variants: Sequence[Variant], tasks: Sequence[str]
+) -> Iterator[tuple[Variant, SDBuildError]]:
+    """Yields the variants of which a task would fail for what the recipe alone says, and why."""
+    from sdbuild.engine.plan import plan
+    from sdbuild.reports.why import steps_of
+
+    for variant in variants:
+        if variant.recipe is None:
+            continue
+        found = plan(variant.recipe)
+        try:
+            steps = [step for task in tasks for step in steps_of(task, found)]
+        except RecipeError:  # no such task: the command says so
+            continue
+        try:
+            found.expect(steps)
+        except SDBuildError as error:
+            yield variant, error
 
 
 def _refuse_finished(options: Mapping[str, Any]) -> None:
@@ -202,20 +238,34 @@ def apart(variant: Variant) -> dict[str, str]:
     """Returns the variables of one variant, in whose places no other puts anything."""
     from sdbuild.recipe.project import Project
 
-    words, project = dict(variant.words), Project.here()
-    words.setdefault("out", str(project.path(VARIABLES["out"], words)
-                                or Path("images", "image.png")))
-    for name, place in _places(words, project):
-        words[name] = str(place / variant.name if name in ("bundle", "trace")
-                          else place.with_stem(f"{place.stem}-{variant.name}"))
-    return words
+    project, words = Project.here(), dict(variant.words)
+    if project.path(VARIABLES["out"], words) is None:
+        words["out"] = str(Path("images", "image.png"))
+    return words | _own_places(replace(variant, words=words), project)
 
 
-def _places(words: Mapping[str, str], project: Any) -> Iterator[tuple[str, Path]]:
+def own_words(variant: Variant) -> dict[str, str]:
+    """Returns all variables of a variant, for a command line of its own: first those that decide
+    what it is; where a place is given, one that no other variant has."""
+    from sdbuild.cli.format import relative
+    from sdbuild.recipe.project import Project
+
+    words = variant.row | dict(variant.words)
+    if variant.recipe is None:
+        return words
+    places = _own_places(variant, Project.here())
+    return words | {name: relative(Path(place)) for name, place in places.items()}
+
+
+def _own_places(variant: Variant, project: Project) -> dict[str, str]:
+    """Returns the places that are given, each with the variant's name in it."""
+    found = {}
     for name in ("bundle", "trace", "out", "report"):
-        place = project.path(VARIABLES[name], words)
+        place = project.path(VARIABLES[name], variant.words)
         if place is not None:
-            yield name, place
+            found[name] = str(place / variant.name if name in ("bundle", "trace")
+                              else place.with_stem(f"{place.stem}-{variant.name}"))
+    return found
 
 
 def summary(outcomes: Sequence[Outcome]) -> Iterator[str]:

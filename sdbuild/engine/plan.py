@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -30,6 +30,17 @@ class Plan:
             if step.name in wanted:
                 wanted.update(source.step for source in step.inputs.values())
         return [step for step in self.steps.values() if step.name in wanted]
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Makes sure that steps, and those that they need, can succeed, as far as the recipe alone
+        tells.
+
+        Raises:
+            SDBuildError: one of them would fail.
+        """
+        wanted = {step.name: step for name in names for step in self.needed_by(name)}
+        for step in wanted.values():
+            step.stage.expect(self.recipe)
 
 
 def plan(recipe: Recipe) -> Plan:

@@ -196,6 +196,13 @@ class Stage(ABC):
         """
         return {}
 
+    def expect(self, recipe: Recipe) -> None:  # noqa: B027 - most recipes are fine
+        """Makes sure that its step can succeed, as far as the recipe alone tells.
+
+        Raises:
+            SDBuildError: it would fail, after everything that it needs was made.
+        """
+
     @abstractmethod
     def run(self, job: Job) -> Mapping[str, Any] | None:
         """Does the work, in a process of its own; returns facts for the record."""

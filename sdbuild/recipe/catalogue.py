@@ -63,7 +63,12 @@ class Variant:
     @property
     def shell_words(self) -> str:
         """Returns these variables as a shell reads them."""
-        return shlex.join(f"{name}={value}" for name, value in self.row.items())
+        return shell_words(self.row)
+
+
+def shell_words(words: Mapping[str, str]) -> str:
+    """Returns variables as a shell, or xargs, reads them."""
+    return shlex.join(f"{name}={value}" for name, value in words.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

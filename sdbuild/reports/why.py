@@ -9,7 +9,9 @@ from sdbuild.base.errors import RecipeError
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.base.units import counted, several, size
 from sdbuild.bundle.install import install_problem
+from sdbuild.checkpoints import is_hub
 from sdbuild.engine.build import Builder, State
+from sdbuild.engine.graph import Graph
 from sdbuild.engine.plan import Plan, plan
 from sdbuild.engine.sources import Checkpoints
 from sdbuild.recipe.fields import OF_CHECKPOINT
@@ -37,8 +39,11 @@ class Reason:
     The cost was measured (`is_measured`), is that of a similar step, or an estimate by the size of
     the network alone (`is_estimate`).
 
+    `is_fetched` is a download of a checkpoint that is not on this machine.
+
     Units:
-        seconds: wall clock, None if not even that is known; peak_bytes: anonymous memory.
+        seconds: wall clock, None if not even that is known; peak_bytes: anonymous memory;
+        size_bytes: those of its artifact, as of a similar step, None if none ran.
     """
 
     step: str
@@ -49,6 +54,8 @@ class Reason:
     peak_bytes: int | None = None
     is_measured: bool = False
     is_estimate: bool = False
+    size_bytes: int | None = None
+    is_fetched: bool = False
 
     def __str__(self) -> str:
         if self.state == UP_TO_DATE:
@@ -70,9 +77,11 @@ def why(task: str, words: Mapping[str, str]) -> list[Reason]:
     Raises:
         RecipeError: an unknown task or variable.
         SourceError: a LoRA or an embedding would be refused before anything runs.
+        ContractBroken: no host could use the bundle.
     """
     found = settings(words)
     builder = Builder.of(found)
+    builder.plan.expect(steps_of(task, builder.plan))
     usual = (*OF_CHECKPOINT, "size") if found.recipe.found else ("model", "source")
     plain = plan(load({name: words[name] for name in usual if name in words},
                       facts=Notes(builder.store, "hub")))
@@ -129,24 +138,88 @@ def standings(words: Mapping[str, str]) -> list[Standing]:
             for place, commit in commits.items() if commit]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """The cost of some steps together; those that variants share count once.
+
+    `steps` counts a step for each variant that has it, `distinct` once, and `running` are those of
+    the latter that would run. Of these `estimated` have a time by the size of the network alone,
+    and `timeless` none. Bytes are those of similar steps that ran; `sizeless` have none.
+
+    Units:
+        seconds: wall clock, one after the other; peak_bytes: memory of the largest; made_bytes,
+        fetched_bytes: of all artifacts, and of checkpoints that are downloaded.
+    """
+
+    steps: int
+    distinct: int
+    running: int
+    seconds: float
+    estimated: int
+    timeless: int
+    peak_bytes: int
+    made_bytes: int
+    fetched_bytes: int
+    sizeless: int
+
+    @classmethod
+    def of(cls, reasons: Iterable[Reason], steps: int, distinct: int) -> Total:
+        """Returns the total of the reasons of distinct steps."""
+        running = [reason for reason in reasons if reason.peak_bytes is not None]
+        return cls(
+            steps=steps, distinct=distinct, running=len(running),
+            seconds=sum(reason.seconds or 0.0 for reason in running),
+            estimated=sum(r.is_estimate and r.seconds is not None for r in running),
+            timeless=sum(reason.seconds is None for reason in running),
+            peak_bytes=max((reason.peak_bytes or 0 for reason in running), default=0),
+            made_bytes=sum(reason.size_bytes or 0 for reason in running),
+            fetched_bytes=sum(reason.size_bytes or 0 for reason in running if reason.is_fetched),
+            sizeless=sum(reason.size_bytes is None for reason in running))
+
+    @property
+    def would_run(self) -> str:
+        """The steps that would run, with their time and memory."""
+        is_known = self.timeless < self.running
+        notes = [f"{self.estimated} estimated by the size of the network"] if self.estimated else []
+        notes += [f"{self.timeless} of unknown time"] if self.timeless and is_known else []
+        time = f"about {self.seconds:.0f} s one after the other" if is_known else "unknown time"
+        said = f" ({', '.join(notes)})" if notes else ""
+        return (f"{counted(self.running, 'step')} would run{said}: {time}, "
+                f"{size(self.peak_bytes)} memory for the largest")
+
+    def __str__(self) -> str:
+        """The cost of all variants, in lines."""
+        shared = (f"{counted(self.steps, 'step')} of all variants, {self.distinct} without "
+                  "repetitions")
+        if not self.running:
+            return f"{shared}: all up to date"
+        sizeless = f" ({counted(self.sizeless, 'step')} of unknown size)" if self.sizeless else ""
+        written = (f"{size(self.made_bytes)} would be written, {size(self.fetched_bytes)} of it "
+                   f"downloaded{sizeless}") if self.sizeless < self.running else \
+            "how many bytes would be written is unknown: nothing like it ran here"
+        return f"{shared}\n{self.would_run}\n{written}"
+
+
+def total(of: Graph, reasons: Mapping[str, Iterable[Reason]]) -> Total:
+    """Returns what variants would take together.
+
+    Args:
+        of: the graph of their steps.
+        reasons: those of the steps of each variant, by its name.
+    """
+    found: dict[str, Reason] = {}
+    for variant, of_variant in reasons.items():
+        by_step = {reason.step: reason for reason in of_variant}
+        for node in of.members[variant]:
+            found.setdefault(node, by_step[of.nodes[node].step.name])
+    return Total.of(found.values(), sum(map(len, of.members.values())), len(of.nodes))
+
+
 def format_reasons(reasons: Iterable[Reason]) -> str:
     """Reasons as people read them, and what all of it will take."""
     reasons = list(reasons)
-    lines = [str(reason) for reason in reasons]
-    running = [r for r in reasons if r.peak_bytes is not None]
-    if running:
-        known = [reason.seconds for reason in running if reason.seconds is not None]
-        estimated = sum(r.is_estimate and r.seconds is not None for r in running)
-        notes = [f"{estimated} estimated by the size of the network"] if estimated else []
-        unknown = len(running) - len(known)
-        notes += [f"{unknown} of unknown time"] if unknown and known else []
-        time = f"about {sum(known):.0f} s one after the other" if known else "unknown time"
-        said = f" ({', '.join(notes)})" if notes else ""
-        lines.append(
-            f"{counted(len(running), 'step')} would run{said}: {time}, "
-            f"{size(max(r.peak_bytes or 0 for r in running))} memory for the largest"
-        )
-    return "\n".join(lines)
+    found = Total.of(reasons, len(reasons), len(reasons))
+    return "\n".join([*map(str, reasons), *([found.would_run] if found.running else [])])
 
 
 def steps_of(task: str, of: Plan) -> list[str]:
@@ -205,7 +278,7 @@ def _reason(
     state: State, before: Mapping[str, Reason], builder: Builder, lineage: Lineage, plain: Plan,
     flaws: tuple[str, ...],
 ) -> Reason:
-    name = state.step.name
+    name, source = state.step.name, state.step.source
     if state.record is not None and not flaws:
         return Reason(step=name, state=UP_TO_DATE)
     if state.key is None:
@@ -216,7 +289,8 @@ def _reason(
     cost = builder.costs.expected(name)
     return Reason(step=name, state=WOULD_RUN, causes=found, after=after, seconds=cost.seconds,
                   peak_bytes=cost.peak_bytes, is_measured=cost.is_measured,
-                  is_estimate=cost.is_estimate)
+                  is_estimate=cost.is_estimate, size_bytes=cost.size_bytes,
+                  is_fetched=source is not None and all(map(is_hub, source.places)))
 
 
 def _causes(state: State, lineage: Lineage, plain: Plan) -> list[str]:

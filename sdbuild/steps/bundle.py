@@ -80,6 +80,17 @@ class MakeBundle(BundleStage):
                if recipe.network.sizes else {}),
         }
 
+    def expect(self, recipe: Recipe) -> None:
+        """Makes sure that the recipe alone breaks no rule of the contract.
+
+        Raises:
+            ContractBroken: no host could use the bundle.
+        """
+        from sdbuild.bundle.contract import require_planned
+        from sdbuild.recipe.foreseen import foreseen
+
+        require_planned(foreseen(recipe))
+
     def facts(self, recipe: Recipe) -> dict[str, Any]:
         """Returns the variant, by which reports call the bundle."""
         return {"variant": recipe.variant}

@@ -1,6 +1,7 @@
 """`--matrix`: a command for each variant, and the report at the end."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -88,6 +89,94 @@ def test_github_reads_the_variants_from_one_line(folder, capsys):
     assert first["quant"] == "4"
     assert first["words"] == "'lora=a b.safetensors:0.5' quant=4"
     assert first["name"].startswith("tiny-emoji-lora-a_b_0.5-128x128-original-4bit")
+
+
+def test_the_words_of_a_variant_have_all_that_the_command_line_says(folder, capsys):
+    """Expected: the places that the command itself gives each variant."""
+    given = ("cache=store", "ram=8G", "bundle=dist", "out=a.png", "image=fox.png")
+    assert main(["matrix", "--json", "--matrix", "quant=4,6", *given]) == 0
+
+    found = json.loads(capsys.readouterr().out)["include"]
+    for name, each in zip(NAMES, found, strict=True):
+        assert {"cache": "store", "ram": "8G", "image": "fox.png", "bundle": f"dist/{name}",
+                "out": f"a-{name}.png"}.items() <= each.items()
+        assert set(each["words"].split()) == {
+            f"{field}={value}" for field, value in each.items() if field not in ("name", "words")}
+
+
+def test_xargs_reads_the_words_as_they_were_given(folder, capsys):
+    prompt = "it's a \"red\" fox \\ $HOME `id` *"
+    assert main(["matrix", "--json", "--matrix", "quant=4,6", f"prompt={prompt}"]) == 0
+
+    words = json.loads(capsys.readouterr().out)["include"][0]["words"]
+    read = subprocess.run(["xargs", "printf", "%s\n"], input=words, capture_output=True, text=True,
+                          check=True).stdout.splitlines()
+    assert set(read) == {f"prompt={prompt}", "quant=4"}
+
+
+@pytest.mark.parametrize("value", ["a fox\nin snow", "a fox\x1b[2J"])
+@pytest.mark.parametrize("options", [["--json"], []])
+def test_a_value_that_no_line_of_words_holds_is_refused(options, value, folder, capsys):
+    assert main(["matrix", *options, "--matrix", "quant=4,6", f"prompt={value}"]) == 2
+
+    printed = capsys.readouterr()
+    assert "a line of words has no line breaks" in printed.out + printed.err
+
+
+def test_why_ends_with_what_all_variants_take_together(folder, capsys):
+    """Steps of one key count once: expected from the lists of the variants."""
+    assert main(["build", "--matrix", "quant=4,6", "download:resources"]) == 0
+    capsys.readouterr()
+
+    assert main(["why", "--matrix", "quant=4,6"]) == 0
+    *_, shared, running, written = capsys.readouterr().out.splitlines()
+    found = printed(capsys, "why", "--matrix", "quant=4,6")
+
+    lists = [[step for step in each["output"]["steps"] if step["step"] != "build"]
+             for each in found["variants"]]
+    own = sum(step["step"].startswith(("palettize", "chunk", "compile", "bundle"))
+              for step in lists[0])
+    twice = sum(map(len, lists)) - found["total"]["distinct"]
+    assert shared == (f"{sum(map(len, lists))} steps of all variants, "
+                      f"{found['total']['distinct']} without repetitions")
+    assert 0 < twice <= len(lists[0]) - own + 3  # what is not palettized is shared to its end
+    would_run = {(step["step"], tuple(step["causes"])) for steps in lists for step in steps
+                 if step["state"] == "would run"}
+    assert found["total"]["running"] >= len({name for name, _ in would_run})
+    assert running.startswith(f"{found['total']['running']} steps would run")
+    assert found["total"]["sizeless"] == found["total"]["running"]
+    assert written == "how many bytes would be written is unknown: nothing like it ran here"
+
+
+def test_a_matrix_with_a_bundle_that_no_host_can_use_is_refused_before_anything_runs(
+    folder, capsys,
+):
+    words = ("model=tiny-emoji-control", "--matrix", "batch=1,2")
+    assert main(["build", *words]) == 2
+
+    error = capsys.readouterr().err
+    assert "--matrix: tiny-emoji-control-128x128-original-" in error
+    assert "batches of 1" in error
+    assert "hint: exclude leaves combinations out" in error
+    assert not (folder / "cache" / "records").exists()
+
+    assert main(["matrix", *words]) == 0  # steps of it may be built all the same
+    assert "warning: tiny-emoji-control-128x128" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["build", "why", "generate", "publish"])
+def test_a_bundle_that_no_host_can_use_is_refused_before_anything_runs(command, folder, capsys):
+    more = ["owner/name", "licence=mit"] if command == "publish" else []
+    assert main([command, *more, "components=unet"]) == 1
+
+    error = capsys.readouterr().err
+    assert "hosts cannot use the bundle of this recipe:" in error
+    assert "TextEncoder.mlmodelc: found nothing, expected the model" in error
+    assert list(Store(folder / "cache").records()) == []
+
+
+def test_single_steps_of_such_a_bundle_can_be_built(folder, capsys):
+    assert main(["build", "components=unet", "download:resources"]) == 0
 
 
 def test_more_variants_than_github_takes_are_refused_with_what_helps(folder, capsys):

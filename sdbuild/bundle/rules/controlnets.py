@@ -27,7 +27,7 @@ def controlnets_take_what_is_fed(bundle: Opened) -> Iterator[Finding]:
 
 
 @rule(ERROR, SWIFT, "doubles latents and picture at every guidance: predictions fail on others.",
-      families=(SD,))
+      families=(SD,), by_recipe=True)
 def controlnets_inputs_have_their_shapes(bundle: Opened) -> Iterator[Finding]:
     """A ControlNet's inputs are (2, channels, h, w), (2), (2, width, 1, tokens), (2, 3, H, W)."""
     for model in bundle.nets:

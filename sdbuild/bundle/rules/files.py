@@ -48,7 +48,8 @@ _NEEDED = {
 """Models that a host loads for every picture, besides the U-Net."""
 
 
-@rule(ERROR, SWIFT, "fails when it loads the model: names are exact, and only .mlmodelc loads.")
+@rule(ERROR, SWIFT, "fails when it loads the model: names are exact, and only .mlmodelc loads.",
+      by_recipe=True)
 def has_the_models_of_every_picture(bundle: Opened) -> Iterator[Finding]:
     """A bundle has its text encoders, a VAE decoder and, of SD 3, a transformer, all compiled."""
     is_multilingual = "MultilingualTextEncoderProjection" in bundle.models
@@ -68,7 +69,7 @@ def the_transformer_is_whole(bundle: Opened) -> Iterator[Finding]:
                       "the whole model (chunk=1)")
 
 
-@rule(ERROR, SWIFT, "fails when it loads the U-Net.", families=UNETS)
+@rule(ERROR, SWIFT, "fails when it loads the U-Net.", families=UNETS, by_recipe=True)
 def has_a_unet(bundle: Opened) -> Iterator[Finding]:
     """A bundle has a U-Net, or a controlled one: whole, or in two chunks."""
     if not any(_forms(bundle, name) for name in ("Unet", "ControlledUnet")):

@@ -62,7 +62,9 @@ class Rule:
 
     It holds for bundles of `families`. If it is broken by what the checkpoint is (`by_checkpoint`),
     and the manifest says that the bundle was built so on purpose, it is a warning: no build of that
-    checkpoint could keep it, and there are runtimes that need none of it.
+    checkpoint could keep it, and there are runtimes that need none of it. One that a recipe alone
+    can break (`by_recipe`), by its components, batch or settings, is also checked before anything
+    is built.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Rule:
     check: Check
     families: tuple[str, ...]
     by_checkpoint: bool
+    by_recipe: bool
 
     def violations(self, bundle: Opened) -> Iterator[Violation]:
         """Yields the violations of it by a bundle."""
@@ -89,14 +92,14 @@ class Rule:
 
 def rule(
     level: str, host: str, otherwise: str, *, families: tuple[str, ...] = ALL,
-    by_checkpoint: bool = False,
+    by_checkpoint: bool = False, by_recipe: bool = False,
 ) -> Callable[[Check], Rule]:
     """Makes a rule of a check, with the check's name and docstring."""
     def made(check: Check) -> Rule:
         return Rule(
             name=check.__name__, what=" ".join((check.__doc__ or "").split()), level=level,
             host=host, otherwise=otherwise, check=check, families=families,
-            by_checkpoint=by_checkpoint,
+            by_checkpoint=by_checkpoint, by_recipe=by_recipe,
         )
     return made
 

@@ -68,7 +68,7 @@ def prompts_are_padded_with_the_end_token(bundle: Opened) -> Iterator[Finding]:
 
 
 @rule(ERROR, SWIFT, "feeds a batch of one if guidance is below 1, which a batch of two refuses.",
-      families=(SD,))
+      families=(SD,), by_recipe=True)
 def low_guidance_has_a_batch_of_one(bundle: Opened) -> Iterator[Finding]:
     """A bundle whose settings have guidance below 1 has a U-Net of batch one."""
     guidance = setting(bundle, "guidance", 1)
@@ -79,7 +79,8 @@ def low_guidance_has_a_batch_of_one(bundle: Opened) -> Iterator[Finding]:
                           f"a batch of one for guidance={guidance}")
 
 
-@rule(ERROR, SWIFT, "reads past the noise of the first picture, and crashes.", families=(SD,))
+@rule(ERROR, SWIFT, "reads past the noise of the first picture, and crashes.", families=(SD,),
+      by_recipe=True)
 def a_batch_of_one_draws_one_picture(bundle: Opened) -> Iterator[Finding]:
     """A bundle whose U-Net has a batch of one has settings for one picture, at guidance from 1."""
     count = setting(bundle, "count", 1)
@@ -92,7 +93,7 @@ def a_batch_of_one_draws_one_picture(bundle: Opened) -> Iterator[Finding]:
 
 
 @rule(ERROR, SWIFT, "mixes towards the negative prompt below 1, and ignores the prompt at 0; 1 "
-      "is the prompt alone.", families=TWO_ENCODERS)
+      "is the prompt alone.", families=TWO_ENCODERS, by_recipe=True)
 def guidance_is_at_least_one(bundle: Opened) -> Iterator[Finding]:
     """The settings of a bundle of SDXL or SD 3 have guidance of 1 or more."""
     guidance = setting(bundle, "guidance", 1)
@@ -101,7 +102,7 @@ def guidance_is_at_least_one(bundle: Opened) -> Iterator[Finding]:
 
 
 @rule(ERROR, SWIFT, "crashes with PNDM, its default, with the spacing of Karras, and with SD 3's "
-      "scheduler: all need two.")
+      "scheduler: all need two.", by_recipe=True)
 def one_step_has_a_scheduler_for_it(bundle: Opened) -> Iterator[Finding]:
     """A bundle whose settings have one step has `dpm` alone, and is not of SD 3."""
     draw = _draw(bundle)
@@ -113,7 +114,7 @@ def one_step_has_a_scheduler_for_it(bundle: Opened) -> Iterator[Finding]:
 
 
 @rule(ERROR, SWIFT, "hands over after 80 % of the steps rounded down: the base model never runs.",
-      families=(SDXL,))
+      families=(SDXL,), by_recipe=True)
 def a_refiner_leaves_a_step_for_the_base(bundle: Opened) -> Iterator[Finding]:
     """The settings of a bundle with a refiner have two steps or more."""
     if bundle.denoiser("UnetRefiner") and setting(bundle, "steps", 2) == 1:

@@ -143,7 +143,7 @@ def batch_is_one_or_two(bundle: Opened) -> Iterator[Finding]:
 
 
 @rule(ERROR, SWIFT, "doubles the batch at every guidance, also at 0: predictions fail on others.",
-      families=UNETS)
+      families=UNETS, by_recipe=True)
 def batch_is_two(bundle: Opened) -> Iterator[Finding]:
     """All inputs of the U-Nets of SDXL, and of one for ControlNets, have a batch of two."""
     for form, models in forms(bundle):

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from sdbuild.base.errors import RecipeError
+from sdbuild.base.parsing import shown
+from sdbuild.base.printable import printable
 from sdbuild.cli.options import as_command, recipe_variables
-from sdbuild.cli.variants import found_variants, matrix_option, only_option
+from sdbuild.cli.variants import (
+    found_variants,
+    impossible,
+    matrix_option,
+    only_option,
+    own_words,
+)
 
 if TYPE_CHECKING:
     from sdbuild.recipe.catalogue import Variant
@@ -33,21 +41,42 @@ def command(
     Without --matrix it is the project's catalogue.toml, or the recipe's own [matrix].
     """
     found = found_variants(words, matrix or ("",), only)
+    for variant, error in impossible(found, ("build",)):
+        click.echo(f"warning: {variant.name}: {error.message}", err=True)
     if not is_json:
         return _list(found)
     if len(found) > _MOST_JOBS:
         raise RecipeError(f"matrix --json: {len(found):,} variants, and GitHub takes {_MOST_JOBS}",
                           hint="--only PATTERN takes some of them; or build several in a job")
+    rows = [own_words(variant) for variant in found]
     click.echo(json.dumps({"include": [
-        variant.row | {"name": variant.name, "words": variant.shell_words} for variant in found]}))
+        row | {"name": variant.name, "words": _on_a_line(row)}
+        for variant, row in zip(found, rows, strict=True)]}))
     return 0
+
+
+def _on_a_line(words: Mapping[str, str]) -> str:
+    """Returns variables as a shell, or xargs, reads them from a line.
+
+    Raises:
+        RecipeError: no line holds a value.
+    """
+    from sdbuild.recipe.catalogue import shell_words
+
+    for name, value in words.items():
+        if "\n" in value or printable(value) != value:
+            raise RecipeError(f"matrix: {name} is {shown(value)}: a line of words has no line "
+                              "breaks and control characters",
+                              hint="write a space in their place; build --matrix takes the value "
+                                   "as it is")
+    return shell_words(words)
 
 
 def _list(found: Sequence[Variant]) -> int:
     """Prints the variants, then the errors of unreadable ones; returns the exit status."""
     for variant in found:
         if variant.error is None:
-            click.echo(f"{variant.name}\n    {variant.shell_words}")
+            click.echo(f"{variant.name}\n    {_on_a_line(own_words(variant))}")
     failed = [(variant.name, variant.error) for variant in found if variant.error is not None]
     for name, error in failed:
         click.echo(f"ERROR: {name}: {error}", err=True)

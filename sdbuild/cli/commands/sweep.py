@@ -20,7 +20,7 @@ from sdbuild.cli.options import (
     variables,
 )
 from sdbuild.cli.page import write_page
-from sdbuild.cli.variants import apart, found_variants, run_each, summary
+from sdbuild.cli.variants import apart, found_variants, own_words, run_each, summary
 from sdbuild.recipe.sweep import BITS_FIELD, VARIED, points
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _asked(words: Mapping[str, str], bits: str) -> list[tuple[Variant, Named]]:
     found = []
     for point in points(base.recipe, bits):
         (variant,) = found_variants({**words, **point.words}, (), ())
-        command = _command("build", variant.row)
+        command = _command("build", own_words(variant))
         found.append((variant, Named(series=point.series, label=point.label, command=command)))
     return found
 

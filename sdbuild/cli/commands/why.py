@@ -24,7 +24,9 @@ def command(task: str, words: dict[str, str], is_json: bool) -> int:
     from sdbuild.reports.why import format_reasons, standings, why
 
     reasons, places = why(task, words), standings(words)
-    found = settings(words).recipe.found
+    recipe = settings(words).recipe
+    found = recipe.found
+    click.get_current_context().meta[recipe.variant] = reasons  # for the total of a matrix
     if is_json:
         print_json(steps=[asdict(reason) for reason in reasons],
                    places=[asdict(place) for place in places], recipe=found)
