@@ -2,8 +2,8 @@
 
     python -m benchmarks.quality_per_byte [--prompts N] [--images] [BITS …]
 
-Builds the built-in U-Net with palettes of BITS (3, 4 and 6) and with as many on average. The packed
-programs run on the portable executor, at moments on the way of the images of
+Builds the built-in U-Net with palettes of BITS (3, 4, 5 and 6), where Core ML has them, and with as
+many on average. The packed programs run on the portable executor, at moments on the way of images of
 `recipes/tiny-emoji/evaluation.txt`: prompts and seeds that no calibration saw. Printed is the PSNR
 of the guided noise to that of the original in fp32, and the bytes of the weight file; with
 `--images` that of whole images, which the original's other networks make.
@@ -31,6 +31,7 @@ from sdbuild.engine.stage import Job
 from sdbuild.mil.files.package import WEIGHT_FILE, read_package
 from sdbuild.mil.files.suffixes import PACKAGE
 from sdbuild.quality.moments import Load, moments
+from sdbuild.recipe.bits import PALETTE_BITS
 from sdbuild.recipe.project import BUILT_IN
 from sdbuild.recipe.settings import settings
 from sdbuild.runtime.drawing import draw_each
@@ -71,7 +72,7 @@ class Measured:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Builds, runs and prints a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality_per_byte")
-    parser.add_argument("bits", nargs="*", type=int, default=[3, 4, 6])
+    parser.add_argument("bits", nargs="*", type=int, default=[3, 4, 5, 6])
     parser.add_argument("--prompts", type=int, default=32, help="only the first N")
     parser.add_argument("--images", action="store_true", help="whole images, not the noise")
     options = parser.parse_args(arguments)
@@ -80,14 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         measure = of_images(wanted) if options.images else of_noise(wanted)
         print("| bits | equal | bytes | own | bytes |\n| ---: | ---: | ---: | ---: | ---: |")
         for bits in options.bits:
-            cells = [str(measured(words, measure)) for words in (equal(bits), own(bits))]
+            cells = [str(measured(words, measure)) if words else "|"
+                     for words in (equal(bits), own(bits))]
             print(f"| {bits} | " + " | ".join(cells) + " |", flush=True)
     return 0
 
 
 def equal(bits: int) -> dict[str, str]:
-    """Returns the words for equal bits; 3 came with iOS 18."""
-    return {"quant": str(bits)} | ({"target": "iOS18"} if bits == 3 else {})
+    """Returns the words for equal bits, none if Core ML has none; 3 came with iOS 18."""
+    found = {"quant": str(bits)} if bits in PALETTE_BITS else {}
+    return found | ({"target": "iOS18"} if bits == 3 else {})
 
 
 def own(bits: int) -> dict[str, str]:
