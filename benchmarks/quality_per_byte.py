@@ -3,7 +3,7 @@
     python -m benchmarks.quality_per_byte [--prompts N] [--images] [BITS …]
 
 Builds the built-in U-Net with palettes of BITS (3, 4, 5 and 6), where Core ML has them, and with as
-many on average. The packed programs run on the portable executor, at moments on the way of images of
+many on average. The packed programs run on the portable executor, at moments of the images of
 `recipes/tiny-emoji/evaluation.txt`: prompts and seeds that no calibration saw. Printed is the PSNR
 of the guided noise to that of the original in fp32, and the bytes of the weight file; with
 `--images` that of whole images, which the original's other networks make.
