@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from sdbuild.cli.api import run
 from sdbuild.cli.format import relative
 from sdbuild.cli.reporter import Before
 from sdbuild.engine.build import Builder
-from sdbuild.publish import licences
+from sdbuild.publish import licences, names
 from sdbuild.publish.canonical import Canonical, built_from, canonical
 from sdbuild.publish.card import CARD, Facts, Sum
 from sdbuild.publish.tree import Tree, tree_of
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sdbuild.publish.client import Repository
     from sdbuild.publish.fetched import Published
     from sdbuild.publish.upload import Change
+    from sdbuild.recipe.catalogue import Variant
 
 Say = Callable[[str], None]
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -83,6 +84,24 @@ def _check_licence(licence: str | None, is_private: bool, say: Say) -> None:
     """
     for line in licences.check(licence, is_private):
         say(line)
+
+
+def expect_apart(variants: Iterable[Variant]) -> None:
+    """Makes sure that variants are published in folders of their own: else each would replace the
+    one before.
+
+    Raises:
+        RecipeError: two are not.
+    """
+    found: dict[object, Variant] = {}
+    for variant in variants:
+        if variant.recipe is not None:
+            other = found.setdefault(names.Variant.planned(variant.recipe).place, variant)
+            if other is not variant:
+                raise RecipeError(
+                    f"--matrix: {other.name} and {variant.name} would be published in one folder: "
+                    "those of a repository differ in attention, size, bits and ControlNets",
+                    hint="publish them in repositories of their own, with --only NAME")
 
 
 @contextmanager

@@ -5,16 +5,23 @@ from __future__ import annotations
 import io
 import logging
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
 
 from sdbuild.base.errors import Gated, SourceError, Unreachable
+from sdbuild.base.printable import unwrapped
 
 _INVALID = re.compile(r'^- (?:Error: )?"([\w.\[\]-]{1,60})"', re.MULTILINE)
 """A field of a model card's metadata that the Hub refuses."""
@@ -64,7 +71,7 @@ class Repository:
         Raises:
             SourceError: it cannot be had.
         """
-        with _told(self.place):
+        with _told(self.place), _with_bars():
             found = huggingface_hub.hf_hub_download(
                 self.name, path, revision=self.commit, library_name="sdbuild")
         return Path(found).read_text("utf-8", "replace")
@@ -79,7 +86,7 @@ class Repository:
         Raises:
             SourceError: the Hub does not take it, or somebody else wrote meanwhile.
         """
-        with _told(self.place):
+        with _told(self.place), _with_bars():
             if not self.exists:
                 _API.create_repo(self.name, private=is_private or None, exist_ok=True)
                 self.commit = str(_API.model_info(self.name).sha)
@@ -106,6 +113,23 @@ class Repository:
             LOG.info("%s: no upload by xet here (%s); by LFS instead", self.place,
                      type(error).__name__)
             return send(True)
+
+
+@contextmanager
+def _with_bars() -> Iterator[None]:
+    """Lets huggingface_hub draw its bars on a terminal, which they steer, and nowhere else."""
+    stream = unwrapped(sys.stderr)
+    if stream.isatty():
+        with redirect_stderr(stream):
+            yield
+        return
+    were_off = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not were_off:
+            enable_progress_bars()
 
 
 def _content(content: Path | bytes, is_plain: bool) -> Any:

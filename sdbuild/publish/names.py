@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sdbuild.recipe.recipe import Recipe
+
 _SIDES_PX = {"sd": 512, "sdxl": 1024, "sdxl-refiner": 1024, "sd3": 1024}
 COMPILED = "compiled"
 
@@ -37,6 +39,22 @@ class Variant:
             nbits=max(bits) if bits else None,
             has_controlnets=any(name.startswith("controlnet/") for name in components),
         )
+
+    @classmethod
+    def planned(cls, recipe: Recipe) -> Variant:
+        """Returns the variant that a recipe's bundle will be."""
+        bits = [recipe.packaging.nbits_of(component) or 0 for component in recipe.components]
+        return cls(
+            family=recipe.family.name, attention=recipe.network.attention,
+            width_px=recipe.network.width_px, height_px=recipe.network.height_px,
+            nbits=max(bits, default=0) or None,
+            has_controlnets=any(component.instance for component in recipe.components),
+        )
+
+    @property
+    def place(self) -> tuple[str, str, str, bool]:
+        """All that tells its folder from those of other variants."""
+        return self.attention, self.size_word, self.bits_word, self.has_controlnets
 
     @property
     def bits_word(self) -> str:

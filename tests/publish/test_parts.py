@@ -11,6 +11,7 @@ from sdbuild.engine.plan import plan
 from sdbuild.publish import card, licences
 from sdbuild.publish.archive import check_zip, write_zip
 from sdbuild.publish.card import Facts, Sum
+from sdbuild.publish.changes import changes
 from sdbuild.publish.names import Variant, chosen, folder_of, net_of, zip_of
 from sdbuild.recipe.project import BUILT_IN
 from sdbuild.recipe.recipe import load
@@ -59,6 +60,16 @@ def test_a_word_finds_the_variants_that_it_fits(word, found):
     folders = ["original/compiled", "original/4bit/compiled", "split_einsum/compiled"]
 
     assert chosen(folders, word) == found
+
+
+@pytest.mark.parametrize(("words", "place"), [
+    ({}, ("original", "128x128", "6bit", False)),
+    ({"quant": "none", "attention": "split_einsum"}, ("split_einsum", "128x128", "fp16", False)),
+    ({"model": "tiny-emoji-control", "quant": "4"}, ("original", "128x128", "4bit", True)),
+    ({"quant": "4", "chunk": "1", "target": "iOS17"}, ("original", "128x128", "4bit", False)),
+])
+def test_the_place_of_a_variant_is_known_before_it_is_built(words, place):
+    assert Variant.planned(load({"model": "tiny-emoji", **words})).place == place
 
 
 def test_a_controlnet_is_called_after_its_size_and_layout():
@@ -125,6 +136,17 @@ def test_a_licence_that_the_hub_does_not_know_is_a_warning(licence, end):
 
     assert said.startswith(f"warning: the Hub takes no licence of the name {licence}")
     assert said.endswith(end)
+
+
+def test_a_folder_without_models_is_not_compared(tmp_path):
+    made = SmallBundle("sd-guidance-7.5").write(tmp_path / "bundle")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"a")
+
+    with pytest.raises(BundleError, match="photos: neither a bundle nor a model"):
+        changes(made, tmp_path / "photos")
+    (unet,) = changes(made / "Unet.mlmodelc", made / "Unet.mlmodelc").components
+    assert (unet.name, unet.files, unet.gone) == ("model", (), ())
 
 
 MANIFEST = {
