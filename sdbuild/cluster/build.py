@@ -112,8 +112,7 @@ class _Run:
         self._asked: dict[str, dict[str, float]] = {}
         self._given_up: dict[str, SDBuildError] = {}
         self._take(names)
-        self._done = 0
-        self._counts = {RAN: 0, FOUND: 0, FAILED: 0}
+        self._ended: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def _take(self, names: Sequence[str]) -> None:
@@ -140,9 +139,9 @@ class _Run:
                 if client.status == "running":  # else it waits for a scheduler that is gone
                     client.unregister_worker_plugin(self._topic)
                     client.unsubscribe_topic(self._topic)
-        counts = self._counts
-        self._say(f"   {counted(counts[RAN], 'step')} ran, "
-                  f"{counted(counts[FOUND], 'step')} up to date")
+        ended = list(self._ended.values())
+        self._say(f"   {counted(ended.count(RAN), 'step')} ran, "
+                  f"{counted(ended.count(FOUND), 'step')} up to date")
         return failed
 
     def _admission(self) -> Admission:
@@ -278,9 +277,10 @@ class _Run:
             if "joined" in told:
                 self._tell_joined(told)
                 return
-            self._done += 1
-            self._counts[told["state"]] += 1
-            head = f"   [{self._done}/{len(self.graph.nodes)}] {told['step']:<22}"
+            if told["state"] == FOUND and told["node"] in self._ended:
+                return  # looked up again, as the worker that had it died
+            self._ended[told["node"]] = told["state"]
+            head = f"   [{len(self._ended)}/{len(self.graph.nodes)}] {told['step']:<22}"
             if told["state"] == FAILED:
                 lines = [f"{head}failed on {told['machine']}"]
             elif told["state"] == FOUND:

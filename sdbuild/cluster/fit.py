@@ -59,6 +59,9 @@ def _has(has: Resources, asked: Resources) -> bool:
 def unserved(step: str, asked: Resources, workers: Iterable[Resources]) -> SDBuildError:
     """Returns the error of a step that no worker can run; it names the missing resources."""
     workers = list(workers)
+    if not workers:
+        return ToolMissing(f"{step}: no worker is left",
+                           hint="start one: dask worker ADDRESS; --on dask starts its own again")
     kinds = {kind: name for name in asked for kind in (*_WORDS, MEMORY) if name.startswith(kind)}
     lacking = [kind for kind, name in kinds.items()
                if not any(has.get(name, 0.0) >= asked[name] for has in workers)]

@@ -1,10 +1,13 @@
 """Builds on several workers with stores of their own: shared steps, deaths, failures, refusals."""
 
+import re
 import signal
 
 import pytest
 from distributed import Security
 
+from sdbuild.cluster.fit import unserved
+from sdbuild.cluster.worker import MEMORY, TOOLS
 from tests.cluster import PATIENCE, VERSION
 from tests.cluster.machines import Machines, Scheduler, result, wait_for_line
 
@@ -57,9 +60,18 @@ def test_a_worker_dies_and_one_joins_and_no_step_is_made_twice(machines, weights
     assert len(again) <= 1, "more than the step that the dead worker was running"
     assert {line.partition(" ")[0] for line in machines.runs} == records
     assert {line.split()[-1] for line in lines if line.startswith("   [")} >= {"one", "three"}
+    counted = [re.match(r"   \[(\d+)/(\d+)\]", line) for line in lines if line.startswith("   [")]
+    assert all(int(each[1]) <= int(each[2]) for each in counted), "no step counts twice"
 
     alone = machines.built(weights[0], cache="alone", address="dask")[0]
     assert alone["bundles"] == {name: found["bundles"][name] for name in ("a-4", "a-8")}
+
+
+def test_where_no_worker_is_left_that_is_all_that_is_said():
+    error = unserved("palettize:unet", {MEMORY: 1e9, f"{TOOLS}-x": 1.0}, [])
+
+    assert error.message == "palettize:unet: no worker is left"
+    assert "starts its own again" in error.hint
 
 
 def test_a_checkpoint_that_fails_takes_nothing_with_it_and_is_not_tried_again(machines, tmp_path):
