@@ -338,6 +338,41 @@ def test_a_chunk_that_others_made_is_left_alone(tmp_path, capsys):
     assert [path.name for path in out.iterdir()] == ["net_chunk2.mlpackage"]
 
 
+@pytest.mark.parametrize(("words", "wrong", "hint"), [
+    (["torch2coreml", "--convert-unet", "--model-version", ""], "--model-version: source is ''",
+     "sdbuild torch2coreml --help lists the flags"),
+    (["torch2coreml", "--convert-unet", "--model-version", "MODEL", "--latent-h", "-1"],
+     "--latent-h and --latent-w: size is '128x-8'", "sdbuild torch2coreml --help lists the flags"),
+    (["torch2coreml", "prediction=x", "--convert-unet", "--model-version", "MODEL"],
+     "on the command line: prediction is 'x'", "prediction: the U-Net's output"),
+    (["torch2coreml", "--convert-unet", "ram=8G", "--model-version", "MODEL"],
+     "'ram=8G': a setting between flags", "settings stand before all flags, or after them"),
+])
+def test_a_value_that_is_not_allowed_is_named_by_its_flag(words, wrong, hint, tmp_path, capsys,
+                                                         monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SDBUILD_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "MODEL").symlink_to(BUILT_IN / "tiny-emoji")
+
+    assert main(words) == 2
+
+    error = capsys.readouterr().err
+    assert error.startswith(f"ERROR: {wrong}")
+    assert f"hint: {hint}" in error
+
+
+@pytest.mark.parametrize(("flags", "note"), [
+    (["--convert-unet", "--sd3-version"], "--sd3-version does not fit"),
+    (["--convert-unet", "--unet-support-controlnet", "--unet-batch-one"],
+     "--unet-batch-one: Apple's Swift package feeds"),
+])
+def test_flags_that_do_not_go_with_the_checkpoint_are_told(flags, note):
+    given = TORCH2COREML.read([*flags, "--model-version", str(BUILT_IN / "tiny-emoji")])
+    asked = tuple(flag for flag in programs.PARTS if given.values[flag])
+
+    assert any(each.startswith(note) for each in wanted(given, asked, {}).notes)
+
+
 def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_runs(tmp_path, capsys,
                                                                            monkeypatch):
     monkeypatch.setenv("SDBUILD_CACHE", str(tmp_path / "cache"))

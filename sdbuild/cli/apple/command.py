@@ -7,8 +7,12 @@ from typing import Any
 
 import click
 
+from sdbuild.base.errors import RecipeError
 from sdbuild.cli.apple.flags import Given, Program
+from sdbuild.cli.apple.programs import FLAGS
 from sdbuild.cli.options import check_typography
+
+_HERE = "on the command line: "
 
 
 class ProgramCommand(click.Command):
@@ -28,10 +32,23 @@ class ProgramCommand(click.Command):
         return args
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Reads the arguments and runs the command."""
+        """Reads the arguments and runs the command.
+
+        Raises:
+            RecipeError: a value is not allowed; names the flag, where the recipe has another word.
+        """
         for arg in ctx.args:
             check_typography(arg)
-        return self._run(self._program.read(ctx.args))
+        given = self._program.read(ctx.args)
+        try:
+            return self._run(given)
+        except RecipeError as error:
+            field = str(error.facts.get("field", ""))
+            flag = FLAGS.get(field)
+            if flag is None or field in given.words or not error.message.startswith(_HERE):
+                raise
+            raise RecipeError(f"{flag}: {error.message.removeprefix(_HERE)}",
+                              hint=self._program.hint) from error
 
 
 def as_program(program: Program) -> Callable[[Callable[[Given], int]], ProgramCommand]:

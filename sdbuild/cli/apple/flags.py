@@ -82,7 +82,7 @@ class Program:
         for flag in self.flags:
             if flag.is_required and flag.attribute not in explicit:
                 raise RecipeError(f"{flag.name} is missing, expected {flag.meaning}",
-                                  hint=self._help)
+                                  hint=self.hint)
         values = {flag.attribute: flag.default if given[flag.attribute] is None
                   else given[flag.attribute] for flag in self.flags}
         return Given(values=values, explicit=explicit, words=words)
@@ -102,7 +102,8 @@ class Program:
         return "\n".join(lines)
 
     @property
-    def _help(self) -> str:
+    def hint(self) -> str:
+        """The hint of errors."""
         return f"sdbuild {self.command} --help lists the flags"
 
     def _without_settings(self, arguments: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -133,7 +134,7 @@ class Program:
 
     def _parser(self) -> argparse.ArgumentParser:
         parser = _Parser(prog=f"sdbuild {self.command}", add_help=False, exit_on_error=False)
-        parser.hint = self._help
+        parser.hint = self.hint
         for flag in self.flags:
             names = (flag.short, flag.name) if flag.short else (flag.name,)
             if flag.takes == SWITCH:
@@ -151,15 +152,18 @@ class Program:
         known = [flag.name for flag in self.flags]
         if not word.startswith("-") and f"--{name}" in known:
             return RecipeError(f"{shown(word)}: not a flag; did you mean \"--{name}\"?",
-                               hint=self._help)
+                               hint=self.hint)
+        if self._is_setting(word):
+            return RecipeError(f"{shown(word)}: a setting between flags",
+                               hint="settings stand before all flags, or after them")
         if _WORD.fullmatch(word) and not word.startswith("-"):
             return RecipeError(
                 f"{shown(word)}: not a setting of this command"
                 f"{did_you_mean(name, self.settings)}",
                 hint=f"its settings are: {', '.join(self.settings)}" if self.settings
-                else self._help)
+                else self.hint)
         return RecipeError(f"unknown flag {shown(word)}{did_you_mean(name, known)}",
-                           hint=self._help)
+                           hint=self.hint)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -31,6 +31,15 @@ SCHEDULERS = {
 }
 """The names of schedulers, and ours."""
 
+FLAGS = {
+    "source": "--model-version", "vae": "--custom-vae-version", "size": "--latent-h and --latent-w",
+    "refiner_source": "--refiner-version", "controlnet": "--convert-controlnet",
+    "prompt": "--prompt", "negative": "--negative-prompt", "seed": "--seed",
+    "steps": "--num-inference-steps", "guidance": "--guidance-scale",
+    "control": "--controlnet-inputs",
+}
+"""The flags that give fields of recipes and images their values."""
+
 _CLIP = "https://huggingface.co/openai/clip-vit-base-patch32/resolve/main"
 _T5 = "https://huggingface.co/google-t5/t5-small/resolve/main"
 _MODEL = Flag("--model-version", "the checkpoint: a repository of the Hub, or a folder", ONE,

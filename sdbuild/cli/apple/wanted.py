@@ -203,6 +203,11 @@ def _family_notes(flags: Given, family: Family) -> Iterator[str]:
         yield f"--xl-version was not given: the checkpoint says that it is of {family.title}"
     if flags.xl_version and not family.name.startswith("sdxl"):
         yield f"--xl-version does not fit: the checkpoint says that it is of {family.title}"
+    if flags.sd3_version and family.name != "sd3":
+        yield f"--sd3-version does not fit: the checkpoint says that it is of {family.title}"
+    if flags.unet_support_controlnet and flags.unet_batch_one:
+        yield ("--unet-batch-one: Apple's Swift package feeds a U-Net for ControlNets a batch of "
+               "two, and cannot run one of batch one")
     if "attention_implementation" in flags.explicit and not family.takes("attention"):
         yield (f"--attention-implementation: {family.title} has one layout of attention, for CPU "
                "and GPU")
