@@ -18,6 +18,8 @@ from sdbuild.store.locks import locked
 from sdbuild.store.roots import MANIFEST
 from sdbuild.store.scan import entries
 
+_OTHER = "choose another location with bundle=FOLDER"
+
 
 def install(record: Record, store: Store, folder: Path) -> None:
     """Lays the bundle out at `folder`, in place of an older bundle there.
@@ -87,10 +89,23 @@ def remove(folder: Path) -> bool:
     return True
 
 
-def _unwritable(folder: Path, error: OSError) -> BundleError:
-    return BundleError(
-        f"{folder}: {error.strerror or error}", hint="choose another location with bundle=FOLDER"
-    )
+def check_writable(path: Path, hint: str = _OTHER) -> None:
+    """Makes sure that a bundle, or something else, can be put where nothing is yet.
+
+    Raises:
+        BundleError: the file system does not take it.
+    """
+    if path.exists():
+        return
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        Path(tempfile.mkdtemp(dir=place, prefix=f".{path.name}-")).rmdir()
+    except OSError as error:
+        raise _unwritable(path, error, hint) from error
+
+
+def _unwritable(path: Path, error: OSError, hint: str = _OTHER) -> BundleError:
+    return BundleError(f"{path}: {error.strerror or error}", hint=hint)
 
 
 def check_replaceable(folder: Path) -> None:

@@ -21,6 +21,7 @@ from doit.exceptions import InvalidCommand
 from doit.task import Task
 
 from sdbuild.base.errors import (
+    BundleError,
     ContractBroken,
     OutOfMemory,
     RecipeError,
@@ -29,6 +30,7 @@ from sdbuild.base.errors import (
 )
 from sdbuild.base.printable import printed_safely
 from sdbuild.base.suggestions import did_you_mean
+from sdbuild.bundle.install import check_writable
 from sdbuild.cli.format import made
 from sdbuild.cli.log import logged
 from sdbuild.cli.reporter import Collector, Reporter, is_step
@@ -39,8 +41,8 @@ LOG = logging.getLogger(__name__)
 
 
 class RunWithin(Run):
-    """`doit run`, which refuses before anything starts what cannot be read or held in memory, and
-    a bundle that no host could use.
+    """`doit run`, which refuses before anything starts what cannot be read, held in memory or put
+    where it is wanted, and a bundle that no host could use.
 
     `doit -n` runs tasks in threads: steps are processes of their own, and tasks cannot be handed
     to processes that are spawned, as on a Mac (`docs/decisions/0028-macs.md`).
@@ -59,9 +61,13 @@ class RunWithin(Run):
         chosen = [name for name in self.sel_tasks or by_name if name in by_name]
         with printed_safely(), nullcontext() if type(reporter) is Collector else logged():
             try:
-                _expect_ready([t.meta for t in tasks_and_deps_iter(by_name, chosen) if is_step(t)])
+                wanted = list(tasks_and_deps_iter(by_name, chosen))
+                for task in wanted:
+                    if task.meta and not is_step(task):
+                        check_writable(task.meta["bundle"])
+                _expect_ready([task.meta for task in wanted if is_step(task)])
                 return super()._execute(**options | {"par_type": "thread"})
-            except (RecipeError, SourceError, OutOfMemory, ContractBroken) as error:
+            except (RecipeError, SourceError, OutOfMemory, BundleError) as error:
                 found, status = error, 2 if isinstance(error, RecipeError) else 1
             except InvalidCommand as error:
                 if not error.not_found:

@@ -80,9 +80,11 @@ def for_each_variant(function: Callable[..., int]) -> Callable[..., int]:
         variants = found_variants(words, matrix, only)
         tasks = options.get("tasks") or (options.get("task") or _TASKS.get(name, "build"),)
         if matrix or only:
-            for variant, error in impossible(variants, tasks):
-                raise RecipeError(f"--matrix: {variant.name}: {error.message}",
-                                  hint=f"exclude leaves combinations out; {error.hint or ''}")
+            expect_possible(variants, tasks)
+        if name == "publish":
+            from sdbuild.cli.publishing import expect_apart
+
+            expect_apart(variants)
         failed: dict[str, SDBuildError] = {}
         whole: Estimate | Total | None = None
         if on is not None and name == "why":
@@ -152,6 +154,17 @@ def impossible(
             found.expect(steps)
         except SDBuildError as error:
             yield variant, error
+
+
+def expect_possible(variants: Sequence[Variant], tasks: Sequence[str]) -> None:
+    """Makes sure that no task of a variant would fail for what the recipe alone says.
+
+    Raises:
+        RecipeError: names the first that would.
+    """
+    for variant, error in impossible(variants, tasks):
+        raise RecipeError(f"--matrix: {variant.name}: {error.message}",
+                          hint=f"exclude leaves combinations out; {error.hint}")
 
 
 def _refuse_finished(options: Mapping[str, Any]) -> None:

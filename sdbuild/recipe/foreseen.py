@@ -23,20 +23,23 @@ def foreseen(recipe: Recipe) -> Opened:
     their own."""
     return Opened(
         folder=Path(recipe.name), names=frozenset(), family=recipe.family.name,
-        models={name: _model(name, component, recipe) for component in recipe.components
-                for name in recipe.packaging.model_names(component)},
+        models={name: model for component in recipe.components
+                for name, model in _models(component, recipe).items()},
         manifest={"components": {}, "draw": recipe.draw.settings()})
 
 
-def _model(name: str, component: Component, recipe: Recipe) -> Compiled:
-    network = recipe.network
+def _models(component: Component, recipe: Recipe) -> dict[str, Compiled]:
+    """Returns the models of a component; of chunks, the first has all inputs and the last all
+    outputs."""
+    network, names = recipe.network, recipe.packaging.model_names(component)
     sizes = {"batch": network.batch, "height_px": network.height_px, "width_px": network.width_px}
     dims = {letter: sizes[field] // (_CELL_PX if letter in "hw" else 1)
             for letter, field in SIZES.items()}
     inputs, outputs = ({}, {}) if recipe.is_of_packages else (
         _features(component.inputs, dims), _features(component.outputs, dims))
-    file = name + COMPILED
-    return Compiled(file=file, path=Path(file), inputs=inputs, outputs=outputs)
+    return {name: Compiled(file=name + COMPILED, path=Path(name + COMPILED),
+                           inputs=inputs if name == names[0] else {},
+                           outputs=outputs if name == names[-1] else {}) for name in names}
 
 
 def _features(ports: Iterable[Port], dims: Mapping[str, int]) -> dict[str, Feature]:

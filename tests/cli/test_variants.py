@@ -148,11 +148,12 @@ def test_why_ends_with_what_all_variants_take_together(folder, capsys):
     assert written == "how many bytes would be written is unknown: nothing like it ran here"
 
 
+@pytest.mark.parametrize("command", ["build", "report"])
 def test_a_matrix_with_a_bundle_that_no_host_can_use_is_refused_before_anything_runs(
-    folder, capsys,
+    command, folder, capsys,
 ):
     words = ("model=tiny-emoji-control", "--matrix", "batch=1,2")
-    assert main(["build", *words]) == 2
+    assert main([command, *words]) == 2
 
     error = capsys.readouterr().err
     assert "--matrix: tiny-emoji-control-128x128-original-" in error
@@ -164,6 +165,16 @@ def test_a_matrix_with_a_bundle_that_no_host_can_use_is_refused_before_anything_
     assert "warning: tiny-emoji-control-128x128" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("axis", "status"), [("chunk=1,2", 2), ("target=iOS16,iOS17", 2)])
+def test_variants_that_would_be_published_in_one_folder_are_refused(axis, status, folder, capsys):
+    """Each would replace the one before it."""
+    words = ["publish", "owner/name", "licence=mit", "--matrix", "quant=4", "--matrix", axis]
+    assert main(words) == status
+
+    assert "would be published in one folder" in capsys.readouterr().err
+    assert not (folder / "cache" / "records").exists()
+
+
 @pytest.mark.parametrize("command", ["build", "why", "generate", "publish"])
 def test_a_bundle_that_no_host_can_use_is_refused_before_anything_runs(command, folder, capsys):
     more = ["owner/name", "licence=mit"] if command == "publish" else []
@@ -172,6 +183,20 @@ def test_a_bundle_that_no_host_can_use_is_refused_before_anything_runs(command, 
     error = capsys.readouterr().err
     assert "hosts cannot use the bundle of this recipe:" in error
     assert "TextEncoder.mlmodelc: found nothing, expected the model" in error
+    assert list(Store(folder / "cache").records()) == []
+
+
+@pytest.mark.parametrize(("command", "place", "hint"), [
+    ("build", "bundle=/proc/x/y", "bundle=FOLDER"), ("generate", "out=/proc/x.png", "out=FILE"),
+])
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_runs(
+    command, place, hint, folder, capsys,
+):
+    assert main([command, place]) == 1
+
+    error = capsys.readouterr().err
+    assert error.startswith(f"ERROR: {place.partition('=')[2]}: ")
+    assert error.endswith(f"hint: choose another location with {hint}\n")
     assert list(Store(folder / "cache").records()) == []
 
 

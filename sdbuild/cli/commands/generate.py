@@ -88,11 +88,15 @@ def _of_recipe(
     words: dict[str, str], draw: Callable[[Bundle, Request], None], is_json: bool
 ) -> int:
     """Draws with the recipe's own bundle."""
+    from sdbuild.bundle.install import check_writable
     from sdbuild.bundle.manifest import load_bundle
     from sdbuild.cli.api import run
     from sdbuild.cli.reporter import Before
+    from sdbuild.recipe.project import Project
     from sdbuild.recipe.recipe import load
 
+    if (out := Project.here().path(VARIABLES["out"], words)) is not None:
+        check_writable(out, "choose another location with out=FILE")  # before anything is built
     size = _size_of_several(words)
     words = {name: word for name, word in words.items() if size is None or name != "size"}
     with redirect_stdout(sys.stderr if is_json else sys.stdout):

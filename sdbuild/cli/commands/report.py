@@ -29,6 +29,7 @@ from sdbuild.cli.page import write_page
 from sdbuild.cli.variants import (
     Outcome,
     apart,
+    expect_possible,
     found_variants,
     matrix_option,
     only_option,
@@ -156,7 +157,9 @@ def _measured_variants(
         names, drawn = measurements(prepared(words)[0])
         return build(words, ("build", *names, *drawn), 1, is_json=is_json)
 
-    outcomes = run_each(found_variants(words, matrix, only), measured, {}, {}, is_json=is_json)
+    variants = found_variants(words, matrix, only)
+    expect_possible(variants, ("report",))
+    outcomes = run_each(variants, measured, {}, {}, is_json=is_json)
     lines = "\n".join(summary(outcomes))
     if all(outcome.status for outcome in outcomes):
         raise StepError(f"report: no bundle could be built\n\n{lines}")
