@@ -208,14 +208,18 @@ class Builder:
         return {"step": state.step.name, "key": state.key, "output": state.record.digest(), **found}
 
     def reach_sources(self, names: list[str]) -> None:
-        """Makes sure that what steps will read can be had, before any of them starts.
+        """Makes sure that what steps will read can be had, and that their networks fit each other,
+        before any of them starts.
 
         Raises:
-            SourceError: no place has it.
+            SourceError: no place has it, or two do not fit.
         """
-        for state in self.states(names).values():
+        states = self.states(names).values()
+        for state in states:
             if state.record is None:
                 self.checkpoints.reach(state.step, self.plan.steps)
+        if any(state.record is None for state in states):
+            self.checkpoints.expect_fit(state.step for state in states)
 
     def refuse_too_large(self, names: list[str]) -> None:
         """Refuses steps that have to run and cannot fit, before anything starts.

@@ -21,6 +21,7 @@ from sdbuild.checkpoints import (
 from sdbuild.checkpoints.beside import Beside
 from sdbuild.checkpoints.files import EMBEDDINGS, Files
 from sdbuild.checkpoints.packages import expect_packages
+from sdbuild.checkpoints.together import Part, expect_fit
 from sdbuild.engine.stage import FINISHED
 from sdbuild.engine.step import Step
 from sdbuild.recipe.sources import Source
@@ -108,6 +109,26 @@ class Checkpoints:
             except SourceError as error:
                 problems.append(error)
         raise combine_errors(problems)
+
+    def expect_fit(self, steps: Iterable[Step]) -> None:
+        """Makes sure that the networks of a bundle fit each other, as far as they can be read. A
+        locked one is left out: where it is made already, no place needs to be asked for it.
+
+        Raises:
+            SourceError: two do not fit.
+        """
+        parts: dict[str, Part] = {}
+        for step in steps:
+            is_network = step.source and not step.source.are_files and RESOURCES not in step.reads
+            if not is_network or step.locked or FINISHED in step.params:
+                continue
+            with contextlib.suppress(SourceError, OSError):
+                found = self.resolve(step.source)
+                assert not isinstance(found, Files)
+                config = normalize.architecture_of(found, step.reads[:1], step.params)["config"]
+                parts[step.component] = Part(place=found.place, config=config,
+                                             family=step.params.get("family", "sd"))
+        expect_fit(parts)
 
     def _check(self, step: Step) -> None:
         self.identity(step)

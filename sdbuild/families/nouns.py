@@ -172,7 +172,8 @@ class Family:
     Attributes:
         drawing: the components without which no picture is drawn.
         also_drawing: those that it is drawn with where they are there.
-        batches: the batch sizes that hosts send its U-Net.
+        batches: the batch sizes that hosts send its denoiser.
+        side_px: what the sides of its pictures are multiples of: a latent cell, or a patch of them.
     """
 
     name: str
@@ -181,6 +182,7 @@ class Family:
     drawing: tuple[str, ...]
     also_drawing: tuple[str, ...] = ()
     batches: tuple[int, ...] = (1, 2)
+    side_px: int = 8
 
     def component(self, name: str) -> Component:
         """Returns the component called `name`."""

@@ -74,4 +74,5 @@ STABLE_DIFFUSION_3 = Family(
     drawing=("text_encoder", "text_encoder_2", "transformer", "vae_decoder"),
     also_drawing=("text_encoder_3",),
     batches=(2,),
+    side_px=16,  # patches of two latent cells
 )

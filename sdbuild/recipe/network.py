@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sdbuild.base.errors import RecipeError
 from sdbuild.families import Component, Family
-from sdbuild.families.nouns import size_name, size_text
+from sdbuild.families.nouns import Setting, size_name, size_text
+
+_HELD: Mapping[str, tuple[Setting, str]] = {
+    "attention": ("attention", "its transformer has one layout of attention, for CPU and GPU"),
+    "clip_skip": ("clip_skip", "it takes the embedding of the last layer but one, always"),
+    "distilled_guidance": ("prediction", "its transformer takes no guidance as an input"),
+    "embedding": ("embedding", "its third text encoder has another tokenizer, which learns no "
+                               "words"),
+    "prediction": ("prediction", "its transformer gives velocity, which is what apps expect"),
+    "prediction_type": ("prediction", "its transformer predicts velocity, always"),
+}
+"""The fields that do not hold for each family: the setting that each is, and why a family may not
+have it."""
+_USUAL = {"attention": "original", "clip_skip": 1, "prediction": "epsilon"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,26 +48,16 @@ class Network:
         """Returns the networks in a recipe's fields.
 
         Raises:
-            RecipeError: no host sends the family's U-Net such a batch, or its networks have no
-                such setting.
+            RecipeError: no host sends the family's denoiser such a batch, or its networks have no
+                such setting or size.
         """
         if fields["batch"] not in family.batches:
             raise RecipeError(
                 f"batch={fields['batch']} for {family.title}, expected "
                 f"{' or '.join(map(str, family.batches))}",
-                hint="hosts send its U-Net two samples at a time, whatever the guidance")
-        if fields["clip_skip"] > 1 and not family.takes("clip_skip"):
-            raise RecipeError(
-                f"clip_skip={fields['clip_skip']} for {family.title}, expected 1",
-                hint="its U-Net takes the embedding of the last layer but one, always")
-        if fields["embedding"] and not family.takes("embedding"):
-            raise RecipeError(
-                f"embedding for {family.title}, expected none",
-                hint="its third text encoder has another tokenizer, which learns no words")
-        if fields["attention"] != "original" and not family.takes("attention"):
-            raise RecipeError(
-                f"attention={fields['attention']} for {family.title}, expected original",
-                hint="its transformer has one layout of attention, for CPU and GPU")
+                hint="hosts send two samples at a time, whatever the guidance")
+        _check_held(fields, family)
+        _check_sides(fields["size"], family)
         sizes = fields["size"]
         width_px, height_px = sizes[0]
         return cls(width_px=width_px, height_px=height_px, batch=fields["batch"],
@@ -110,3 +113,37 @@ class Network:
     def all_sizes(self) -> tuple[tuple[int, int], ...]:
         """Its sizes, also if it is a single one."""
         return self.sizes or ((self.width_px, self.height_px),)
+
+
+def _check_held(fields: Mapping[str, Any], family: Family) -> None:
+    """Refuses settings that hold for none of a family's components, as nothing would come of them.
+
+    Raises:
+        RecipeError: names the first of them.
+    """
+    for name, (setting, reason) in _HELD.items():
+        usual = _USUAL.get(name)
+        if fields[name] and fields[name] != usual and not family.takes(setting):
+            given = name if usual is None else f"{name}={fields[name]}"
+            raise RecipeError(
+                f"{given} for {family.title}, expected {usual or 'none'}", hint=reason)
+
+
+def _check_sides(sizes: Iterable[tuple[int, int]], family: Family) -> None:
+    """Refuses sizes that the family's networks cannot have.
+
+    Raises:
+        RecipeError: names the first of them, and the next that they can have.
+    """
+    for size in sizes:
+        if any(side % family.side_px for side in size):
+            nearest = size_text((_nearest(size[0], family), _nearest(size[1], family)))
+            raise RecipeError(
+                f"size={size_text(size)} for {family.title}, expected multiples of "
+                f"{family.side_px}", hint=f"its transformer takes patches of {family.side_px} "
+                f"pixels: size={nearest}")
+
+
+def _nearest(side_px: int, family: Family) -> int:
+    """Returns the least side from this one on that the family's networks can have."""
+    return -(-side_px // family.side_px) * family.side_px

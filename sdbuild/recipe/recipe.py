@@ -144,7 +144,7 @@ def load(
     components = with_controlnets(components, sources.controlnets, family)
     check_fields(fields, components, found.fields if found else _kept(
         fields, sources, components, facts))
-    sources.check_places(components)
+    sources.check_places(components, family)
     elsewhere = None if found or project.finds(path) else path
     network, packaging = Network.of(fields, family), Packaging.of(
         fields, family, Allotment.of(fields, words, path.parent))

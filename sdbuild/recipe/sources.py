@@ -12,7 +12,7 @@ from sdbuild.base.errors import RecipeError
 from sdbuild.base.paths import outside_path
 from sdbuild.checkpoints import is_hub, resolve_place
 from sdbuild.checkpoints.single_file import SUFFIX
-from sdbuild.families import Component
+from sdbuild.families import Component, Family
 from sdbuild.recipe.components import controlnet_name
 from sdbuild.recipe.fields import Field
 from sdbuild.recipe.lockfile import Lock
@@ -125,12 +125,19 @@ class Sources:
         is_used_with = component.source == "unet" and found is not self.checkpoint
         return replace(found, beside=self.checkpoint.places) if is_used_with else found
 
-    def check_places(self, components: Iterable[Component]) -> None:
-        """Makes sure that what does not come with the checkpoint comes from somewhere.
+    def check_places(self, components: Iterable[Component], family: Family) -> None:
+        """Makes sure that what does not come with the checkpoint comes from somewhere, and that
+        nothing else does.
 
         Raises:
-            RecipeError: a component has no place.
+            RecipeError: a component has no place, or a place is for none of the family's.
         """
+        for name in self.elsewhere:
+            if name not in {component.source for component in family.components}:
+                raise RecipeError(
+                    f"{name} for {family.title}, expected none: it has no such component",
+                    hint=f"leave {name} out; its components are: "
+                         f"{', '.join(component.name for component in family.components)}")
         for component in components:
             if component.comes_with in ELSEWHERE and component.comes_with not in self.elsewhere:
                 raise RecipeError(

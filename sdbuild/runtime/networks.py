@@ -112,7 +112,8 @@ class Networks:
         """Returns the models of a component, with the inputs that it is given here."""
         bundle = self._bundle
         if component not in bundle.models:
-            drawing = (*self.encoders, *self.denoisers, "vae_decoder", component)
+            also = (T5,) if self.has_t5 else ()
+            drawing = (*self.encoders, *also, *self.denoisers, "vae_decoder", component)
             wanted = ",".join(dict.fromkeys(drawing))
             raise BundleError(f"{bundle.folder}: no {component}, which generating needs",
                               hint=f"build it with components={wanted}")
