@@ -49,8 +49,9 @@ def _expect_prompts(name: str, part: Part, parts: Mapping[str, Part]) -> None:
     if taken is None:
         taken, field = part.config.get("joint_attention_dim"), "d_model"
     encoders = list(_encoders(part.family, field, parts))
-    widths = [encoder.config.get(field) for encoder in encoders]
-    if type(taken) is not int or not encoders or any(type(width) is not int for width in widths):
+    given = [encoder.config.get(field) for encoder in encoders]
+    widths = [width for width in given if isinstance(width, int)]
+    if not isinstance(taken, int) or not encoders or len(widths) < len(given):
         return
     if taken != sum(widths):
         raise SourceError(

@@ -119,8 +119,8 @@ class Checkpoints:
         """
         parts: dict[str, Part] = {}
         for step in steps:
-            is_network = step.source and not step.source.are_files and RESOURCES not in step.reads
-            if not is_network or step.locked or FINISHED in step.params:
+            if step.source is None or step.source.are_files or RESOURCES in step.reads \
+                    or step.locked or FINISHED in step.params:
                 continue
             with contextlib.suppress(SourceError, OSError):
                 found = self.resolve(step.source)
