@@ -82,7 +82,7 @@ def test_of_several_variants_one_is_taken_and_named(repository, wanted):
     assert "variant=original/compiled is taken" in notes
     assert "128x128 pixels and original are" in notes
     assert (others == wanted).all()
-    assert "128x128 pixels and split_einsum are" in of_others
+    assert "128x128 pixels and original are" in of_others  # its U-Net has no einsum
 
 
 def test_a_variant_that_is_not_there_is_refused_with_those_that_are(repository):
