@@ -173,6 +173,7 @@ class Family:
         drawing: the components without which no picture is drawn.
         also_drawing: those that it is drawn with where they are there.
         batches: the batch sizes that hosts send its denoiser.
+        scheduler: the one that images are generated with unless a recipe says which.
         side_px: what the sides of its pictures are multiples of: a latent cell, or a patch of them.
     """
 
@@ -182,6 +183,7 @@ class Family:
     drawing: tuple[str, ...]
     also_drawing: tuple[str, ...] = ()
     batches: tuple[int, ...] = (1, 2)
+    scheduler: str = "dpm"
     side_px: int = 8
 
     def component(self, name: str) -> Component:

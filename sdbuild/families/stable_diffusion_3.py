@@ -74,5 +74,6 @@ STABLE_DIFFUSION_3 = Family(
     drawing=("text_encoder", "text_encoder_2", "transformer", "vae_decoder"),
     also_drawing=("text_encoder_3",),
     batches=(2,),
+    scheduler="flow_euler",
     side_px=16,  # patches of two latent cells
 )

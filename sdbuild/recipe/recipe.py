@@ -163,8 +163,8 @@ def load(
         sources=sources,
         network=network,
         packaging=packaging,
-        draw=_request(table, {}, path),
-        request=_request(table, words, path),
+        draw=_request(table, {}, path, family),
+        request=_request(table, words, path, family),
         check=Check.of(table, family, path),
         calibration=prompts_in(fields["calibrate"], words, path.parent)
         if calibrated else (),
@@ -245,8 +245,11 @@ def _lock(table: Mapping[str, Any], words: Mapping[str, str], path: Path) -> Loc
     return parsed(table_in(table, "lock", path), f"{path}: [lock]")
 
 
-def _request(table: Mapping[str, Any], words: Mapping[str, str], path: Path) -> Request:
+def _request(
+    table: Mapping[str, Any], words: Mapping[str, str], path: Path, family: Family
+) -> Request:
     where = f"{path}: [draw]"
     draw = table_in(table, "draw", path)
     check_keys(draw, {field.name for field in DRAW_FIELDS}, where)
+    draw = {"scheduler": family.scheduler, **draw}
     return Request(**values_of((*DRAW_FIELDS, *INPUT_FIELDS), draw, words, where))

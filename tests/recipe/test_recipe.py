@@ -375,6 +375,15 @@ def test_clip_skip_is_refused_where_the_layer_is_always_the_same():
         load({"model": "sdxl-base", "clip_skip": "2"})
 
 
+def test_a_recipe_that_names_no_scheduler_has_one_that_its_family_can_use(tmp_path):
+    """diffusers' pipelines of Stable Diffusion 3 have one that follows a flow."""
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('family = "sd3"\nsource = "x"\nsize = "1024"\ncomponents = ["transformer"]')
+
+    assert load({"model": str(recipe)}).draw.scheduler == "flow_euler"
+    assert load({"model": str(recipe), "scheduler": "flow_heun"}).request.scheduler == "flow_heun"
+
+
 @pytest.mark.parametrize(("words", "expected"), [
     ({"prediction": "checkpoint"},
      "prediction=checkpoint for Stable Diffusion 3, expected epsilon"),
