@@ -30,7 +30,7 @@ SECTIONS = {
     "Hub": ("publish", "pull", "reproduce"),
     "Apple's command lines": (
         "torch2coreml", "pipeline", "chunk", "mixed-bit-compression-pre-analysis",
-        "mixed-bit-compression-apply", "multilingual-projection"),
+        "mixed-bit-compression-apply", "activation-quantization", "multilingual-projection"),
     "Store": ("du", "gc", "verify", "history", "find", "push"),
     "Tasks": ("list", "info", "forget", "clean"),
 }

@@ -29,6 +29,8 @@ STAGES = (
     "allocate",   # a budget, which costs no more than the palettes after it
     "assign",     # palettes that are allocated, in the place of equal ones
     "palettize",  # before chunk, so that chunks are balanced by the bytes that ship
+    "observe",    # of the whole program in fp16, so that any choice of layers shares it
+    "quantize",   # integers in the place of palettes
     "chunk",      # copies blobs, so that another cut costs no palette
     "compile",    # per program, so after the cut
     "parity",     # what the compiled component does, measured against its original

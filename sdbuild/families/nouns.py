@@ -51,14 +51,17 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """The least PSNR of a component against its original, in dB, by bits of its weights."""
+    """The least PSNR of a component against its original, in dB, by bits of its weights; `w8a8`
+    has quantized activations, too."""
 
     by_quant: Mapping[str, float]
     reason: str
 
-    def at(self, nbits: int | None) -> float | None:
-        """Returns the floor for weights of `nbits` (None: fp16), or None if there is none."""
-        return self.by_quant.get(str(nbits or "none"))
+    def at(self, nbits: int | None, activations: int | None = None) -> float | None:
+        """Returns the floor for weights and activations of so many bits (None: fp16), or None if
+        there is none."""
+        word = f"w{nbits}a{activations}" if activations else str(nbits or "none")
+        return self.by_quant.get(word)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ CHECKED_PX = 224
 
 _DEEP = Floor(
     reason="fp16 rounds at 2^-11, and deep networks add up; each bit less of a palette costs 6 dB",
-    by_quant={"none": 45, "8": 35, "6": 25, "4": 13},
+    by_quant={"none": 45, "8": 35, "6": 25, "4": 13, "w8a8": 25},
 )
 """Of networks whose errors are far from the picture. Set as the built-in checkpoint has it, 5 dB
 lower."""

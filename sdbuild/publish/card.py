@@ -174,6 +174,8 @@ def _traits(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "compute units", _UNITS.get(variant.attention, "CPU and Neural Engine")
     yield "images", f"{variant.width_px} × {variant.height_px} pixels"
     yield "weights", f"{variant.nbits} bits" if variant.nbits else "fp16"
+    if variant.activations:
+        yield "activations", f"{variant.activations} bits, for A17 Pro, M4 and later"
     yield "bytes", size(total)
     yield "needs", _SYSTEMS.get(manifest["target"], manifest["target"])
     yield "U-Net", "in two chunks" if "UnetChunk1.mlmodelc" in models else "whole"

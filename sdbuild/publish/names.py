@@ -19,13 +19,15 @@ COMPILED = "compiled"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A bundle among others of its repository. `nbits` are those of its U-Net, None for fp16."""
+    """A bundle among others of its repository. `nbits` are those of its U-Net, None for fp16;
+    `activations` those of its U-Net's activations."""
 
     family: str
     attention: str
     width_px: int
     height_px: int
     nbits: int | None
+    activations: int | None = None
     has_controlnets: bool
 
     @classmethod
@@ -37,6 +39,8 @@ class Variant:
             family=manifest["family"], attention=manifest["attention"],
             width_px=manifest["width_px"], height_px=manifest["height_px"],
             nbits=max(bits) if bits else None,
+            activations=next((entry["activations"] for entry in components.values()
+                              if entry.get("activations")), None),
             has_controlnets=any(name.startswith("controlnet/") for name in components),
         )
 
@@ -48,6 +52,8 @@ class Variant:
             family=recipe.family.name, attention=recipe.network.attention,
             width_px=recipe.network.width_px, height_px=recipe.network.height_px,
             nbits=max(bits, default=0) or None,
+            activations=next(filter(None, map(
+                recipe.packaging.activations_of, recipe.components)), None),
             has_controlnets=any(component.instance for component in recipe.components),
         )
 
@@ -59,6 +65,8 @@ class Variant:
     @property
     def bits_word(self) -> str:
         """The word for the bits of its weights."""
+        if self.activations:
+            return f"w{self.nbits}a{self.activations}"
         return f"{self.nbits}bit" if self.nbits else "fp16"
 
     @property

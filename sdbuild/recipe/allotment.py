@@ -35,6 +35,12 @@ class Allotment:
         return "bits" if self.bits is not None else given[0] if given else "equal bits"
 
     @property
+    def of_unet(self) -> bool:
+        """Whether it is about the weights of the U-Net in particular."""
+        return (self.size_mb is not None or self.quality_db is not None
+                or (self.bits is not None and "unet" in self.bits))
+
+    @property
     def is_calibrated(self) -> bool:
         """Whether tables and indices are found by calibration; with a bit recipe, only where
         `quant` has a point."""

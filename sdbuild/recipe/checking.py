@@ -12,7 +12,7 @@ from sdbuild.families import Family, Floor
 from sdbuild.recipe.components import known_components
 from sdbuild.recipe.fields import CHECK_FIELDS, FLOOR_FIELD, parse
 from sdbuild.recipe.tables import check_keys, table_in, values_of
-from sdbuild.recipe.values import QUANTS
+from sdbuild.recipe.values import FLOORS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def _floors(table: Mapping[str, Any], family: Family, path: Path) -> dict[str, F
         known_components((name,), family)
         if not isinstance(entry, dict) or not entry.get("reason"):
             raise RecipeError(f"{where}: a floor has a reason, and a number for each quant")
-        check_keys(entry, {"reason", *QUANTS}, where)
+        check_keys(entry, {"reason", *FLOORS}, where)
         floors[name] = Floor(
             by_quant={k: parse(FLOOR_FIELD, v, f"{where}.{k}") for k, v in entry.items()
                       if k != "reason"},

@@ -16,7 +16,7 @@ from sdbuild.bundle.hosts import HOSTS, RNGS, SPACINGS, TOKENIZERS
 from sdbuild.bundle.request import PREDICTORS, SEEDS
 from sdbuild.bundle.schedulers import SCHEDULERS
 from sdbuild.recipe import values
-from sdbuild.recipe.values import ATTENTIONS, QUANTS
+from sdbuild.recipe.values import ACTIVATIONS, ATTENTIONS, QUANTS
 
 TARGETS = {
     "iOS16": "iOS16", "iOS17": "iOS17", "iOS18": "iOS18",
@@ -128,6 +128,9 @@ RECIPE_FIELDS = (
     Field(name="group_size", parse=values.integer(1, 4096), default=None, unit="N", is_tagged=True,
           meaning="the output channels of a weight that share a table (default: all); needs "
           "target=iOS18"),
+    Field(name="activations", parse=values.activation_bits, default="none", choices=ACTIVATIONS,
+          meaning="bits of the U-Net's quantized activations; its weights have 8 bits then "
+          "(W8A8), whatever quant says; needs target=iOS17 or later"),
     Field(name="calibrate", parse=values.named_path, default=None, unit="FILE", is_tagged=True,
           meaning="the prompts of calibration, a text file with one on each line"),
     Field(name="palettize", parse=values.optional_names, default=None,

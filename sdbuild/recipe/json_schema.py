@@ -59,6 +59,8 @@ _OF_PARSERS: dict[Any, Schema] = {
         {"enum": [int(word) if word.isdigit() else word for word in values.QUANTS]},
         {"type": "number", "minimum": 1, "maximum": 8, "not": {"enum": [5, 7]}},
         {"type": "string", "pattern": r"^[1-7]\.[0-9]+$"}]},  # "5.0": JSON has one 5
+    values.activation_bits: {"enum": [
+        int(word) if word.isdigit() else word for word in values.ACTIVATIONS]},
     values.attention: {"enum": [*values.ATTENTIONS, *map(str.upper, values.ATTENTIONS)]},
     values.scheduler: {"anyOf": [{"enum": list(SCHEDULERS)},
                                  {"type": "string", "pattern": "[A-Z]"}]},
@@ -80,7 +82,7 @@ def recipe() -> Schema:
     digests = {"type": "object", "additionalProperties": _FILLED}
     floor = _table((FLOOR_FIELD,))["properties"]["floor"]
     floors = {"type": "object", "required": ["reason"], "additionalProperties": False,
-              "properties": {"reason": _FILLED, **dict.fromkeys(values.QUANTS, floor)}}
+              "properties": {"reason": _FILLED, **dict.fromkeys(values.FLOORS, floor)}}
     found = _table(RECIPE_FIELDS)
     found["required"] = ["family", *found["required"]]
     found["properties"] = {

@@ -1,4 +1,5 @@
-"""The part of a recipe that says how networks are packaged: palettes, chunks, target, compiler."""
+"""The part of a recipe that says how networks are packaged: palettes, activations, chunks, target,
+compiler."""
 
 from __future__ import annotations
 
@@ -14,7 +15,13 @@ from sdbuild.families.nouns import chunk_names
 from sdbuild.recipe.allotment import Allotment
 from sdbuild.recipe.bits import PALETTE_BITS, palette_bits
 from sdbuild.recipe.components import CONTROLLED, known_components
-from sdbuild.recipe.fields import TARGETS
+from sdbuild.recipe.fields import PACKAGES, TARGETS
+
+_OBSERVED = "unet"
+"""The component whose activations are quantized."""
+
+_WEIGHT_BITS = 8
+"""Of weights beside quantized activations: integers of both are multiplied with each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +31,8 @@ class Packaging:
     `nbits` are those of the weights of the components in `palettized`, None for fp16; `allotment`
     says which of these give each weight bits of its own. Of equal bits, `mixed` are the exceptions,
     by component and pattern of names, and `group_size` the output channels that share a table, all
-    if it is None. `notes` say what came of a choice that was left to this machine.
+    if it is None. `activations` are the bits of the U-Net's activations, None for fp16. `notes` say
+    what came of a choice that was left to this machine.
     """
 
     nbits: int | None
@@ -32,6 +40,7 @@ class Packaging:
     palettized: frozenset[str]
     mixed: tuple[tuple[str, str, int], ...]
     group_size: int | None
+    activations: int | None
     chunks: int
     target: str
     lower: str
@@ -56,6 +65,7 @@ class Packaging:
             nbits=None if quant is None else int(quant), allotment=allotment,
             palettized=frozenset(c.name for c in palettized),
             mixed=fields["mixed"] or (), group_size=fields["group_size"],
+            activations=fields["activations"],
             chunks=fields["chunk"], target=TARGETS[fields["target"]], lower=fields["lower"],
             compiler=apple.compiler(fields["compiler"]),
             notes=apple.compiler_notes(fields["compiler"]),
@@ -91,6 +101,52 @@ class Packaging:
             raise RecipeError(f"{name} with {self.allotment if self.nbits else 'quant=none'}: it "
                               "changes palettes of equal bits", hint="use quant=6, or omit it")
 
+    def check_activations(
+        self, components: Collection[Component], family: Family, sizes: int
+    ) -> None:
+        """Makes sure that the activations can be quantized that a recipe wants to be.
+
+        Args:
+            sizes: the number of image sizes, each with a function in the models.
+
+        Raises:
+            RecipeError: the target has no quantized activations, there is no U-Net that can be
+                observed, or another field is about the bits of its weights.
+        """
+        if self.activations is None:
+            return
+        word, names = f"activations={self.activations}", {c.name for c in components}
+        if self.target == "iOS16":
+            raise RecipeError(f"{word} with target={self.target}: quantized activations came with "
+                              "iOS 17", hint="use target=iOS17")
+        if _OBSERVED not in family.drawing:
+            raise RecipeError(f"{word} for {family.title}: only activations of a U-Net that "
+                              "generates images by itself are quantized",
+                              hint="leave activations out")
+        needed = [c.name for c in family.components
+                  if c.name == _OBSERVED or (c.reads_tokens and c.name in family.drawing)]
+        if missing := [name for name in needed if name not in names]:
+            raise RecipeError(f"{word}: components lacks {', '.join(missing)}",
+                              hint="activations are observed while images are generated: build "
+                                   f"{', '.join(needed)}, or leave activations out")
+        if CONTROLLED in names:
+            raise RecipeError(f"{word} with controlnet: a U-Net for ControlNets is not observed",
+                              hint="leave activations out, or build without ControlNets")
+        if self.lower == PACKAGES:
+            raise RecipeError(f"{word} with lower={self.lower}: activations are observed while the "
+                              "checkpoint generates images",
+                              hint="build from the checkpoint that the packages were made from")
+        if sizes > 1:
+            raise RecipeError(f"{word} with {sizes} sizes: activations of united models are not "
+                              "observed", hint="build a bundle for each size")
+        given = [f"mixed={of}.{pattern}:{bits}" for of, pattern, bits in self.mixed
+                 if of == _OBSERVED]
+        if self.allotment.of_unet:
+            given.append(str(self.allotment))
+        if given:
+            raise RecipeError(f"{word} with {given[0]}: the U-Net's weights have {_WEIGHT_BITS} "
+                              "bits beside quantized activations", hint="use one of them")
+
     @property
     def is_lowered_once(self) -> bool:
         """Whether one lowered program serves all checkpoints of an architecture."""
@@ -125,10 +181,16 @@ class Packaging:
     def nbits_of(self, component: Component) -> int | None:
         """Returns the bits of the component's weights, or None for fp16. Of one whose weights have
         bits of their own, the whole ones on average where these are known, else the most."""
+        if self.activations_of(component):
+            return _WEIGHT_BITS
         if _weights(component) not in self.palettized:
             return None
         budget = self.allotment.budget_of(component, _weights(component))
         return self.nbits if budget is None or "average_bits" in budget else max(PALETTE_BITS)
+
+    def activations_of(self, component: Component) -> int | None:
+        """Returns the bits of the component's activations, or None for fp16."""
+        return self.activations if component.name == _OBSERVED else None
 
     def mixed_of(self, component: Component) -> dict[str, int]:
         """Returns the bits of the component's weights that have others than `nbits_of`, by pattern
@@ -140,11 +202,16 @@ class Packaging:
         """Returns what the bits of the component's weights are allotted by; None if they all have
         the same."""
         budget = self.allotment.budget_of(component, _weights(component))
-        return budget if self.nbits_of(component) else None
+        is_palettized = self.nbits_of(component) and not self.activations_of(component)
+        return budget if is_palettized else None
 
     def is_calibrated(self, component: Component) -> bool:
         """Whether the component's palettes are chosen by calibration."""
         return self.budget_of(component) is not None and self.allotment.is_calibrated
+
+    def needs_prompts(self, component: Component) -> bool:
+        """Whether the component is calibrated or observed while images of prompts are made."""
+        return self.is_calibrated(component) or self.activations_of(component) is not None
 
     def chunks_of(self, component: Component) -> int:
         """Returns the number of models that the component is split into."""
@@ -163,7 +230,11 @@ class Packaging:
     def quant_word(self) -> str:
         """The word for its weights in its variant's name."""
         bits = self.allotment.average_bits or self.nbits
-        return f"{bits}bit" if bits and self.palettized else "fp16"
+        palettized = self.palettized - ({_OBSERVED} if self.activations else set())
+        words = [f"{bits}bit"] if bits and palettized else []
+        if self.activations:
+            words.append(f"w{_WEIGHT_BITS}a{self.activations}")
+        return "-".join(words) or "fp16"
 
     @property
     def chunks_word(self) -> str:

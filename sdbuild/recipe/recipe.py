@@ -150,7 +150,8 @@ def load(
         fields, family, Allotment.of(fields, words, path.parent))
     _check_functions(network, packaging)
     packaging.check_allotted(components, len(network.sizes))
-    calibrated = any(packaging.is_calibrated(component) for component in components)
+    packaging.check_activations(components, family, len(network.sizes))
+    needs_prompts = any(packaging.needs_prompts(component) for component in components)
     return Recipe(
         name=normalized((found and naming.source(sources.checkpoint.places)) or path.stem),
         summary=str(table.get("summary", "")),
@@ -167,7 +168,7 @@ def load(
         request=_request(table, words, path, family),
         check=Check.of(table, family, path),
         calibration=prompts_in(fields["calibrate"], words, path.parent)
-        if calibrated else (),
+        if needs_prompts else (),
     )
 
 

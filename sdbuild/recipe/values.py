@@ -24,6 +24,9 @@ ATTENTIONS = ("original", "split_einsum", "split_einsum_v2")
 MOST_SIZES = 16
 """Of one bundle."""
 QUANTS = ("none", "1", "2", "3", "4", "6", "8")
+ACTIVATIONS = ("none", "8")
+FLOORS = (*QUANTS, "w8a8")
+"""The words that floors are given for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +212,12 @@ def nbits(value: Any) -> int | float | None:
             raise ValueError("1.0 to 8.0 bits on average, or equal bits: "
                              f"{', '.join(QUANTS)}") from None
     text = choice(*QUANTS)(value)
+    return None if text == "none" else int(text)
+
+
+def activation_bits(value: Any) -> int | None:
+    """Returns the bits of a quantized activation; None for `none`."""
+    text = choice(*ACTIVATIONS)(value)
     return None if text == "none" else int(text)
 
 

@@ -69,7 +69,9 @@ def _parity(
     lines, failed = [f"{'component':<16}{'output':<20}{'PSNR':>9}{'floor':>9}"], []
     for name, record in records.items():
         component = recipe.component(name.partition("@")[0])  # of several sizes each has one
-        floor = recipe.check.floors[component.name].at(recipe.packaging.nbits_of(component))
+        packaging = recipe.packaging
+        floor = recipe.check.floors[component.name].at(
+            packaging.nbits_of(component), packaging.activations_of(component))
         for output, worst in worst_parity(record, store).items():
             lines.append(f"{name:<16}{output:<20}{decibels(worst):>9}{decibels(floor):>9}")
             if worst != worst or (floor is not None and worst < floor):

@@ -68,6 +68,8 @@ class MakeBundle(BundleStage):
                 c.label: {
                     "models": [name + COMPILED for name in recipe.packaging.model_names(c)],
                     "nbits": recipe.packaging.nbits_of(c),
+                    **({"activations": bits}
+                       if (bits := recipe.packaging.activations_of(c)) else {}),
                     **({"has_sizes": True} if recipe.network.sizes_of(c) else {}),
                 }
                 for c in recipe.components

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sdbuild.quality.moments import Moment
     from sdbuild.runtime.predictor import Predictor
 
-_MOMENTS = 4
+MOMENTS = 4
 """Of each image."""
 
 _SEED = 20_261_128
@@ -52,17 +52,17 @@ class Calibrate(ComponentStage):
 
     def memory_of(self, params: Mapping[str, Any]) -> Memory:
         """Returns what a step holds: mostly what blocks pass on until there are gradients."""
-        return replace(self.memory, base=self.memory.base + int(_PIXEL_BYTES * _pixels(params)))
+        return replace(self.memory, base=self.memory.base + int(_PIXEL_BYTES * pixels_of(params)))
 
     def time_of(self, params: Mapping[str, Any]) -> Time:
         """Returns the time of all steps of images, and of gradients, which are four times the work.
         """
         requests = params["requests"]
-        if _component(params).reads_tokens:
+        if component_of(params).reads_tokens:
             steps = _PASS_STEPS * len(requests)
         else:
-            steps = sum(request["steps"] + _PASS_STEPS * _MOMENTS for request in requests)
-        return replace(self.time, billion=12 * steps * _pixels(params) / PIXELS)
+            steps = sum(request["steps"] + _PASS_STEPS * MOMENTS for request in requests)
+        return replace(self.time, billion=12 * steps * pixels_of(params) / PIXELS)
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
         """Returns the checkpoint."""
@@ -79,7 +79,7 @@ class Calibrate(ComponentStage):
         return {
             "family": recipe.family.name, "component": component.name,
             "width_px": recipe.network.width_px, "height_px": recipe.network.height_px,
-            **recipe.network.params_of(component), "batch": 2, "seed": _SEED, "moments": _MOMENTS,
+            **recipe.network.params_of(component), "batch": 2, "seed": _SEED, "moments": MOMENTS,
             "requests": recipe.calibration_requests(),
         }
 
@@ -95,8 +95,8 @@ class Calibrate(ComponentStage):
         from sdbuild.quality.calibration import write_calibration
 
         free_at_once()
-        component = _component(job.params)
-        moments = _moments(job, component)
+        component = component_of(job.params)
+        moments = moments_of(job, component)
         checkpoint = job.inputs["checkpoint"]
         architecture = read_architecture(checkpoint / ARCHITECTURE, job.params)
         guidance = job.params["requests"][0]["guidance"]
@@ -114,19 +114,20 @@ class Calibrate(ComponentStage):
 STAGE = Calibrate()
 
 
-def _component(params: Mapping[str, Any]) -> Component:
+def component_of(params: Mapping[str, Any]) -> Component:
+    """Returns the component of a step."""
     return FAMILIES[params["family"]].component(params["component"])
 
 
-def _pixels(params: Mapping[str, Any]) -> int:
+def pixels_of(params: Mapping[str, Any]) -> int:
     """Returns the pixels of an image, or as many as a text encoder's tokens are like."""
-    if _component(params).reads_tokens:
+    if component_of(params).reads_tokens:
         return TOKENS * _TOKEN_PIXELS
     pixels: int = params["width_px"] * params["height_px"]
     return pixels
 
 
-def _moments(job: Job, component: Component) -> list[Moment]:
+def moments_of(job: Job, component: Component) -> list[Moment]:
     """Returns what the network is given in use."""
     from sdbuild.bundle.request import Request
     from sdbuild.quality.moments import moments

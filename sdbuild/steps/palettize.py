@@ -38,7 +38,8 @@ class Palettize(ComponentStage):
         """Whether the recipe gives all of the component's weights one number of bits."""
         packaging = recipe.packaging
         return (packaging.nbits_of(component) is not None
-                and packaging.budget_of(component) is None)
+                and packaging.budget_of(component) is None
+                and packaging.activations_of(component) is None)
 
     def needs(self, recipe: Recipe) -> dict[str, Need]:
         """Returns the package with fp16 weights."""

@@ -393,6 +393,13 @@ def test_an_analysis_is_refused_with_what_takes_its_place(name, capsys):
     assert "hint: sdbuild sweep source=hub:a/b builds several bits" in capsys.readouterr().err
 
 
+def test_activation_quantization_is_refused_with_what_takes_its_place(capsys):
+    assert main(["activation_quantization", "--model-version", "a/b", "-o", "x",
+                 "--quantize-pytorch", "--conv-psnr", "38.5"]) == 2
+
+    assert "hint: sdbuild build source=hub:a/b activations=8 quant=none" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("found", "decibels"), [
     ([3.0, 4.0, np.nan], np.inf), ([3.0, 4.1, np.nan], -np.inf), ([3.0, 4.0, 1.0], -np.inf),
     ([np.inf, 4.0, np.nan], -np.inf),

@@ -20,8 +20,8 @@ TEMPLATES = PACKAGE / "cli" / "templates"
 FILES = {"recipe.schema.json": json_schema.recipe, "project.schema.json": json_schema.project}
 RECIPES = [*BUILT_IN.glob("*.toml"), TEMPLATES / "recipe.toml"]
 WITHOUT_JSON = {"completion", "matrix", "mil", "schema", "torch2coreml", "pipeline", "chunk",
-                "mixed-bit-compression-pre-analysis", "mixed-bit-compression-apply",
-                "multilingual-projection"}
+                "activation-quantization", "mixed-bit-compression-pre-analysis",
+                "mixed-bit-compression-apply", "multilingual-projection"}
 """A script, GitHub's form, commands with tables of their own, JSON anyway, and flags of others."""
 
 

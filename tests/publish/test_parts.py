@@ -67,6 +67,7 @@ def test_a_word_finds_the_variants_that_it_fits(word, found):
     ({"quant": "none", "attention": "split_einsum"}, ("split_einsum", "128x128", "fp16", False)),
     ({"model": "tiny-emoji-control", "quant": "4"}, ("original", "128x128", "4bit", True)),
     ({"quant": "4", "chunk": "1", "target": "iOS17"}, ("original", "128x128", "4bit", False)),
+    ({"activations": "8", "target": "iOS17"}, ("original", "128x128", "w8a8", False)),
 ])
 def test_the_place_of_a_variant_is_known_before_it_is_built(words, place):
     assert Variant.planned(load({"model": "tiny-emoji", **words})).place == place

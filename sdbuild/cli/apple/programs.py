@@ -154,6 +154,24 @@ APPLY = Program(
     ),
 )
 
+ACTIVATIONS = Program(
+    command="activation-quantization", module=f"{PACKAGE}.activation_quantization",
+    flags=(
+        Flag("-o", "the folder for what is observed, and for the model", ONE, is_required=True),
+        Flag("--model-version", "the checkpoint: a repository of the Hub, or a folder", ONE,
+             is_required=True),
+        Flag("--generate-calibration-data", "record what the U-Net is given"),
+        Flag("--layerwise-sensitivity", "quantize one layer at a time, and measure images"),
+        Flag("--quantize-pytorch", "quantize the layers that lose little, and convert"),
+        Flag("--calibration-nsamples", "the number of samples of what the U-Net is given", ONE,
+             parse=integer),
+        Flag("--seed", "the random seed", ONE, 50, integer),
+        Flag("--conv-psnr", "the least PSNR of images with a quantized convolution", ONE, 40.0,
+             float),
+        Flag("--attn-psnr", "the least PSNR of images with quantized attention", ONE, 30.0, float),
+    ),
+)
+
 PROJECTION = Program(
     command="multilingual-projection", module=f"{PACKAGE}.multilingual_projection",
     flags=(

@@ -30,11 +30,17 @@ def palettize(options: argparse.Namespace) -> int:
 
 def quantize(options: argparse.Namespace) -> int:
     """Writes the package with quantized weights."""
+    from sdbuild.mil.compress.activations import chosen, read_layer_inputs
     from sdbuild.mil.compress.quantize import quantize
 
+    if options.min_snr and options.activations is None:
+        options.refuse("argument --min-snr: only with --activations")
+    found = chosen(read_layer_inputs(options.activations), options.min_snr) \
+        if options.activations else []
     return _packed(options, quantize(
         options.path, options.destination, nbits=options.bits, min_elements=options.min_elements,
         skip=options.skip, skip_types=options.skip_type, block_size=options.block_size,
+        activations={item.layer: item.largest for item in found},
         workers=options.workers,
     ), f"no blocks: their input channels cannot be parted into blocks of {options.block_size}")
 

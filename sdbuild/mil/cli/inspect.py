@@ -169,6 +169,23 @@ def diff(options: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
+def observe(options: argparse.Namespace) -> int:
+    """Writes the ranges of what layers are given, and tells what rounding it loses."""
+    from sdbuild.mil.cli.run import load_samples
+    from sdbuild.mil.compress.activations import write_layer_inputs
+    from sdbuild.mil.execute.layer_inputs import observed
+    from sdbuild.mil.files.destination import refuse_existing
+    from sdbuild.mil.files.read import read_model
+
+    refuse_existing([options.path], [options.destination])
+    samples = load_samples(options.samples)
+    found = observed(read_model(options.path), [[sample] for sample in samples],
+                     function=options.function, weight_bytes=options.weight_bytes)
+    write_layer_inputs(options.destination, found)
+    print_rows(options, "layers", found, ("layer", "value", "largest", "work", "snr_db"))
+    return 0
+
+
 def run(options: argparse.Namespace) -> int:
     """Executes, and tells of the outputs."""
     from sdbuild.mil.cli.run import load_inputs, predict, save_outputs, summary, where_not_finite

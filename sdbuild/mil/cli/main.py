@@ -32,6 +32,7 @@ def add_mil(parser: argparse.ArgumentParser) -> None:
     diff = _command(mil, "diff", inspect.diff, "what two models differ in, by name")
     diff.add_argument("other", type=_path, metavar="OTHER", help="the model to compare with")
     _add_run(mil)
+    _add_observe(mil)
     _add_compress(mil, "palettize", edit.palettize, "weights as indices into a table")
     _add_compress(mil, "quantize", edit.quantize, "weights as small integers and scales")
     _add_compress(mil, "sparsify", edit.sparsify, "small weights as zeros that need no bytes")
@@ -67,6 +68,20 @@ def _add_run(mil: argparse._SubParsersAction) -> None:
     run.add_argument("--out", type=_path, help="the folder for the outputs, one .npy each")
 
 
+def _add_observe(mil: argparse._SubParsersAction) -> None:
+    observe = _command(mil, "observe", inspect.observe,
+                       "the range of what each layer is given, for quantized activations")
+    observe.add_argument("destination", type=_path, metavar="RANGES.json",
+                         help="the file to write, for quantize --activations")
+    observe.add_argument("--samples", action=_Pairs, default={}, type=_file_pair,
+                         metavar="NAME=FILE.npy", help="an input of several samples, along the "
+                         "first axis; may be repeated")
+    observe.add_argument("--function",
+                         help="the function to run (default: that of the model, or main)")
+    observe.add_argument("--weight-bytes", type=_integer(0), metavar="N",
+                         help="decoded weights that are kept; others are decoded at each use")
+
+
 def _add_compress(
     mil: argparse._SubParsersAction, name: str, run: Run, meaning: str
 ) -> None:
@@ -96,6 +111,11 @@ def _add_compress(
     elif name == "quantize":
         command.add_argument("--block-size", type=_integer(1),
                              help="a scale for that many input channels (iOS 18)")
+        command.add_argument("--activations", type=_path, metavar="RANGES.json",
+                             help="what observe wrote: their inputs get 8 bits, too (iOS 17)")
+        command.add_argument("--min-snr", type=_magnitude, default=0.0, metavar="DB",
+                             help="with --activations: of what the program gives; layers are left "
+                             "out until the others have it (default: 0)")
     else:
         what = command.add_mutually_exclusive_group(required=True)
         what.add_argument("--sparsity", type=_share, help="the share that becomes zero, 0 to 1")

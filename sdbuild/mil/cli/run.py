@@ -198,6 +198,24 @@ def load_inputs(files: Mapping[str, str]) -> dict[str, np.ndarray]:
     return {name: _load(name, Path(file)) for name, file in files.items()}
 
 
+def load_samples(files: Mapping[str, str]) -> list[dict[str, np.ndarray]]:
+    """Returns the samples in `.npy` files, by the names of the inputs.
+
+    Raises:
+        MILError: a file is not there, or is no array of as many samples as the others.
+    Shapes:
+        each file: (samples, *input)
+    """
+    arrays = load_inputs(files)
+    counts = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise MILError(f"samples: {said}; expected as many of each input",
+                       hint="the first axis of each array counts the samples")
+    return [{name: array[number] for name, array in arrays.items()}
+            for number in range(min(counts.values(), default=0))]
+
+
 def _load(name: str, file: Path) -> np.ndarray:
     if not file.is_file():
         raise MILError(f"input {name}: {file}: there is no such file")

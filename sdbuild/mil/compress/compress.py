@@ -39,6 +39,7 @@ from sdbuild.mil.ir.program import (
     Binding,
     Blob,
     Block,
+    Function,
     NamedType,
     Operation,
     Program,
@@ -54,6 +55,9 @@ _FIRST_OPSET = 6  # CoreML6, iOS 16: the first with packed weights, as attribute
 _INLINE_ELEMENTS = 10  # fewer are written in the program (coremltools `should_use_weight_file`)
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+Change = Callable[[Function, Block], Block]
+"""Changes a block whose weights are packed, of a function as it was before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +93,12 @@ class Selection:
 
 def compress(
     source: Path, destination: Path, selection: Selection, method: Method, workers: int,
-    weights: Blobs | None = None,
+    weights: Blobs | None = None, change: Change | None = None,
 ) -> tuple[TensorReport, ...]:
     """Writes `source` to `destination` with the selected weights packed by `method`.
 
-    `weights` are the blobs of a package that comes without its weight file.
+    `weights` are the blobs of a package that comes without its weight file; `change` is what else
+    is done to each block, once its weights are packed.
 
     Raises:
         MILError: the opset lacks the method, weights are packed already, a pattern fits no
@@ -106,10 +111,21 @@ def compress(
     reports: list[TensorReport] = []
 
     def edit(weights: Weights) -> tuple[Program, Message]:
-        return _program(model, selection, method, weights, workers, reports), model.description
+        program = _program(model, selection, method, weights, workers, reports)
+        return _changed(program, model.program, change), model.description
 
     write_edited(model, destination, edit)
     return tuple(reports)
+
+
+def _changed(packed: Program, source: Program, change: Change | None) -> Program:
+    if change is None:
+        return packed
+    return replace(packed, functions={
+        name: replace(function, blocks={
+            opset: change(source.functions[name], block)
+            for opset, block in function.blocks.items()})
+        for name, function in packed.functions.items()})
 
 
 def _check(model: Model, selection: Selection, method: Method) -> None:

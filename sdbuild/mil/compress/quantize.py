@@ -6,13 +6,14 @@ and written is `compress.py`'s.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from sdbuild.base.errors import MILError
+from sdbuild.mil.compress.activations import check_layers, with_pairs
 from sdbuild.mil.compress.compress import ARGUMENT_OPSET, Selection, compress
 from sdbuild.mil.compress.packed_weights import (
     Method,
@@ -22,19 +23,19 @@ from sdbuild.mil.compress.packed_weights import (
     TensorReport,
     Unpacking,
     loss,
-    magnitudes,
     part,
     report,
 )
+from sdbuild.mil.compress.scales import integers_of, scales_of
 from sdbuild.mil.files.arrays import pack_bits
 from sdbuild.mil.ir.dtype import INTEGER_BITS
-from sdbuild.mil.ir.program import TensorType
+from sdbuild.mil.ir.program import Block, Function, TensorType
 
 
 def quantize(
     source: Path, destination: Path, *, nbits: int = 8, block_size: int | None = None,
     min_elements: int = 2048, skip: Sequence[str] = (), skip_types: Sequence[str] = (),
-    workers: int = 1,
+    activations: Mapping[str, float] | None = None, workers: int = 1,
 ) -> tuple[TensorReport, ...]:
     """Quantizes the weights of the package `source` into a package at `destination`.
 
@@ -52,9 +53,13 @@ def quantize(
         w_quantized = constexpr_blockwise_shift_scale(data=…, scale=…)
         y = conv(weight=w_quantized, …)
 
+    The inputs of the layers in `activations` are quantized too, to 8 bits (iOS 17), as
+    `activations.py` shows; it maps their names to the greatest magnitude of their input.
+
     Raises:
-        MILError: the opset has no integers of these bits or blocks, weights are packed already, a
-            pattern fits no constant, a tensor holds NaN or infinity, or `destination` exists.
+        MILError: the opset has no integers of these bits or blocks, or no quantized activations,
+            weights are packed already, a pattern fits no constant or a name no layer, a tensor
+            holds NaN or infinity, or `destination` exists.
         InvalidProgram: `source` is not a sound package.
     """
     selection = Selection(nbits=nbits, min_elements=min_elements, skip=skip,
@@ -63,7 +68,17 @@ def quantize(
         raise MILError(f"blocks of {block_size} channels, expected one or more")
     method = Method(suffixes=("_quantized",), allows=partial(_allow, block_size),
                     pack=partial(_pack, block_size))
-    return compress(source, destination, selection, method, workers)
+    if not activations:
+        return compress(source, destination, selection, method, workers)
+    return compress(source, destination, selection, method, workers,
+                    change=partial(_quantize_inputs, source, activations))
+
+
+def _quantize_inputs(
+    source: Path, activations: Mapping[str, float], function: Function, block: Block
+) -> Block:
+    check_layers(source, function, activations)
+    return with_pairs(function, block, activations)
 
 
 def _allow(block_size: int | None, bits: int, opset: int) -> None:
@@ -83,8 +98,8 @@ def _pack(block_size: int | None, task: Task, array: np.ndarray) -> Packed:
     blocked = array.reshape(_blocked(array.shape, scales_shape))
     inner = tuple(range(1, blocked.ndim, 2))
     top = (1 << (task.bits - 1)) - 1
-    scales = _scales(blocked, inner, top)
-    integers = _integers(blocked, scales, top)
+    scales = scales_of(blocked, inner, top)
+    integers = integers_of(blocked, scales, top)
     lost = loss(blocked, (integers * scales.astype(np.float32)).astype(array.dtype))
     parts = _parts(task, integers.astype(np.int8).reshape(array.shape),
                    scales.reshape(scales_shape))
@@ -92,49 +107,6 @@ def _pack(block_size: int | None, task: Task, array: np.ndarray) -> Packed:
     return Packed(operations=operations,
                   report=report(task, operations, lost, groups=scales.size,
                                 is_whole=block_size is not None and not can_part))
-
-
-def _scales(blocked: np.ndarray, inner: tuple[int, ...], top: int) -> np.ndarray:
-    """Returns the greatest magnitude of each block by `top`, so that no product with `top` is
-    infinite.
-
-    Where the type's numbers are coarse, below its normal ones, the next greater scale is taken if
-    it loses less: a scale that is too small clips.
-
-    Shapes:
-        returns: as `blocked`, `inner` of size 1
-    """
-    largest = magnitudes(blocked, inner)
-    limits = np.finfo(blocked.dtype)
-    scales = (largest.astype(np.float32) / top).astype(blocked.dtype)
-    scales[(scales == 0) & (largest > 0)] = limits.smallest_subnormal
-    scales[largest == 0] = 1
-    with np.errstate(over="ignore"):
-        is_over = np.isinf((scales.astype(np.float32) * top).astype(blocked.dtype))
-    scales[is_over] = np.nextafter(scales[is_over], blocked.dtype.type(0))
-    is_coarse = scales < limits.smallest_normal
-    if is_coarse.any():
-        greater = np.where(is_coarse, np.nextafter(scales, limits.max), scales)
-        is_better = _noise(blocked, greater, inner, top) < _noise(blocked, scales, inner, top)
-        scales = np.where(is_better, greater, scales)
-    return scales
-
-
-def _integers(blocked: np.ndarray, scales: np.ndarray, top: int) -> np.ndarray:
-    """Returns the nearest multiples of the scales.
-
-    Shapes:
-        returns: float32, as `blocked`
-    """
-    return np.clip(np.rint(blocked.astype(np.float32) / scales.astype(np.float32)), -top, top)
-
-
-def _noise(
-    blocked: np.ndarray, scales: np.ndarray, inner: tuple[int, ...], top: int
-) -> np.ndarray:
-    """Returns the sum of the squares of what each block loses."""
-    found = (_integers(blocked, scales, top) * scales.astype(np.float32)).astype(blocked.dtype)
-    return ((found.astype(np.float64) - blocked) ** 2).sum(inner, keepdims=True)
 
 
 def _can_part(block_size: int | None, task: Task, shape: tuple[int, ...]) -> bool:

@@ -126,6 +126,10 @@ class Instruction:
         """Does what `run` does, for nobody to see."""
         self._take(values, self.arguments(values))
 
+    def apply_with(self, values: dict[str, Tensor], given: Mapping[str, Argument]) -> None:
+        """Does what `apply` does, with some arguments in the place of its own."""
+        self._take(values, {**self.arguments(values), **given})
+
     def _take(
         self, values: dict[str, Tensor], inputs: Mapping[str, Argument]
     ) -> dict[str, Tensor]:

@@ -68,13 +68,16 @@ def _parts(
     for name, models in bundle.models.items():
         entry = said.fields(name, default={})
         nbits = entry.integer("nbits", low=1, high=16, default=0) or None
+        activations = entry.integer("activations", low=1, high=16, default=0) or None
         floor = floors.get(name.partition("/")[0])
         yield Part(
             name=name, models=tuple(path.name for path in models), nbits=nbits,
+            activations=activations,
             size_bytes=sum(map(_size, models)),
             outputs=tuple(
                 Output(name=output, psnr_db=worst if math.isfinite(worst) else None,
-                       is_finite=not math.isnan(worst), floor_db=floor.at(nbits) if floor else None)
+                       is_finite=not math.isnan(worst),
+                       floor_db=floor.at(nbits, activations) if floor else None)
                 for output, worst in parity.get(name, {}).items()))
 
 
@@ -91,8 +94,10 @@ def _command(bundle: Bundle, manifest: Fields) -> str:
     """Returns the command that builds a bundle like this one, by what its manifest says."""
     components = manifest.fields("components", default={})
     budgets = dict(_budgets(manifest))
+    quantized = {name: bits for name in components.values if (
+        bits := components.fields(name).integer("activations", low=1, high=16, default=0))}
     nbits = max((components.fields(name).integer("nbits", low=1, high=16, default=0)
-                 for name in components.values if name not in budgets), default=0)
+                 for name in components.values if name not in {*budgets, *quantized}), default=0)
     unet = bundle.models.get("unet", ())
     words: dict[str, object] = {
         "model": bundle.name, "size": f"{bundle.width_px}x{bundle.height_px}",
@@ -101,6 +106,8 @@ def _command(bundle: Bundle, manifest: Fields) -> str:
     }
     if nbits or not budgets:  # quant=none would leave a budget without weights
         words["quant"] = nbits or "none"
+    if quantized:
+        words["activations"] = max(quantized.values())
     for budget in budgets.values():
         words |= _words_of(budget, bundle)
     return shlex.join(["sdbuild", "build", *(f"{k}={v}" for k, v in words.items())])

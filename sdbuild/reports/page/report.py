@@ -83,6 +83,7 @@ class Part:
     models: tuple[str, ...]
     size_bytes: int
     nbits: int | None
+    activations: int | None = None
     outputs: tuple[Output, ...]
 
 
