@@ -115,8 +115,9 @@ class Denoiser:
             sample: (1, C, h, w); returns (N, C, h, w), N prompts.
         """
         model, ports = self._model(unet), self.networks.ports
-        batch = self.networks.shape(model, ports.latents)[0]
+        batch, channels = self.networks.shape(model, ports.latents)[:2]
         given = sample if start.mask is None else start.mask.joined(sample)
+        given = given[:, :channels]  # a refiner takes no mask
         found = []
         for first in range(0, len(next(iter(condition.values()))), batch):
             inputs = {
@@ -144,8 +145,10 @@ class Denoiser:
         total: dict[str, np.ndarray] = {}
         batch = len(inputs["sample"])
         for guide in self.guides:
-            picture = guide.picture.repeat(batch, axis=0)
-            found = self.networks.outputs(guide.component, {**inputs, "controlnet_cond": picture})
+            channels = self.networks.shape(guide.component, "sample")[1]
+            found = self.networks.outputs(guide.component, {
+                **inputs, "sample": inputs["sample"][:, :channels],  # a ControlNet takes no mask
+                "controlnet_cond": guide.picture.repeat(batch, axis=0)})
             for name, value in found.items():
                 scaled = value.astype(np.float32) * np.float32(guide.scale)
                 total[name] = total[name] + scaled if name in total else scaled

@@ -157,6 +157,30 @@ def guiding(network, seed):
     return net.eval()
 
 
+def test_control_nets_guide_inpainting_as_in_diffusers(small, picture):
+    """A U-Net for inpainting takes mask and image; a ControlNet beside it the latents alone."""
+    components, theirs = small
+    network = unet(5, 32, channels=9)
+    net = guiding(theirs["unet"], 0)
+    components = components | {
+        "unet": parts.unet(network, CELLS), "controlnet/Net": parts.controlnet(net, CELLS, PIXELS),
+        "controlled_unet": parts.unet(
+            network, CELLS, residuals=parts.residual_shapes(net, CELLS))}
+    pipeline = quiet(diffusers.StableDiffusionControlNetInpaintPipeline(
+        **theirs | {"unet": network}, controlnet=net, requires_safety_checker=False), "DDIMScheduler")
+    image, mask, lines = (Image.open(picture / f"{name}.png")
+                          for name in ("image", "mask", "lines"))
+
+    wanted = pipeline(FOX["prompt"], image=image, mask_image=mask, control_image=lines,
+                      strength=1.0, controlnet_conditioning_scale=1.0, generator=seeded(),
+                      **GIVEN).images[0]
+    found = drawn(ours(components), scheduler="ddim", image=str(picture / "image.png"),
+                  mask=str(picture / "mask.png"),
+                  control=(Control("Net", str(picture / "lines.png"), 1.0),))
+
+    assert psnr_db(found, wanted) > 50
+
+
 @pytest.mark.parametrize("scales", [(1.0,), (0.6, 0.9)])
 def test_control_nets_guide_as_in_diffusers(small, picture, scales):
     components, theirs = small
@@ -258,5 +282,29 @@ def test_the_refiner_takes_over_as_in_diffusers(large):
                    **GIVEN).images
     wanted = refiner(FOX["prompt"], image=latents, denoising_start=0.5, **given).images[0]
     found = drawn(ours(components, "sdxl"), refiner=0.5)
+
+    assert psnr_db(found, wanted) > 50
+
+
+def test_the_refiner_finishes_what_a_u_net_for_inpainting_began(large, picture):
+    """It takes the latents alone, without mask and image."""
+    components, theirs = large
+    network = unet(9, 48, xl_numbers=5, pooled=48)
+    masked = unet(8, 80, xl_numbers=6, pooled=48, channels=9)
+    components = components | {"unet": parts.unet(masked, CELLS, numbers=6),
+                               "refiner": parts.unet(network, CELLS, numbers=5)}
+    base = quiet(diffusers.StableDiffusionXLInpaintPipeline(
+        **theirs | {"unet": masked}, add_watermarker=False))
+    refiner = quiet(diffusers.StableDiffusionXLImg2ImgPipeline(
+        **theirs | {"unet": network, "text_encoder": None, "tokenizer": None},
+        add_watermarker=False, requires_aesthetics_score=True, force_zeros_for_empty_prompt=False))
+    image, mask = (Image.open(picture / f"{name}.png") for name in ("image", "mask"))
+    given = {k: v for k, v in GIVEN.items() if k not in ("width", "height")}
+
+    latents = base(FOX["prompt"], image=image, mask_image=mask, strength=1.0, generator=seeded(),
+                   output_type="latent", denoising_end=0.5, **GIVEN).images
+    wanted = refiner(FOX["prompt"], image=latents, denoising_start=0.5, **given).images[0]
+    found = drawn(ours(components, "sdxl"), refiner=0.5, image=str(picture / "image.png"),
+                  mask=str(picture / "mask.png"))
 
     assert psnr_db(found, wanted) > 50
