@@ -167,7 +167,8 @@ def test_control_nets_guide_inpainting_as_in_diffusers(small, picture):
         "controlled_unet": parts.unet(
             network, CELLS, residuals=parts.residual_shapes(net, CELLS))}
     pipeline = quiet(diffusers.StableDiffusionControlNetInpaintPipeline(
-        **theirs | {"unet": network}, controlnet=net, requires_safety_checker=False), "DDIMScheduler")
+        **theirs | {"unet": network}, controlnet=net, requires_safety_checker=False),
+        "DDIMScheduler")
     image, mask, lines = (Image.open(picture / f"{name}.png")
                           for name in ("image", "mask", "lines"))
 
