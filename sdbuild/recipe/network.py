@@ -55,7 +55,7 @@ class Network:
             raise RecipeError(
                 f"batch={fields['batch']} for {family.title}, expected "
                 f"{' or '.join(map(str, family.batches))}",
-                hint="hosts send two samples at a time, whatever the guidance")
+                hint="hosts send two samples at a time, whatever the guidance", field="batch")
         _check_held(fields, family)
         _check_sides(fields["size"], family)
         sizes = fields["size"]

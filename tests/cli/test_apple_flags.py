@@ -361,6 +361,18 @@ def test_a_value_that_is_not_allowed_is_named_by_its_flag(words, wrong, hint, tm
     assert f"hint: {hint}" in error
 
 
+def test_a_batch_that_no_host_sends_is_named_by_its_flag(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SDBUILD_CACHE", str(tmp_path / "cache"))
+    write_checkpoint(tmp_path / "xl", "sdxl")
+
+    assert main(["torch2coreml", "--convert-unet", "--unet-batch-one", "--model-version",
+                 str(tmp_path / "xl"), "-o", str(tmp_path / "out")]) == 2
+
+    error = capsys.readouterr().err
+    assert error.startswith("ERROR: --unet-batch-one: batch=1 for Stable Diffusion XL, expected 2")
+    assert "hint: hosts send two samples at a time" in error
+
+
 @pytest.mark.parametrize(("flags", "note"), [
     (["--convert-unet", "--sd3-version"], "--sd3-version does not fit"),
     (["--convert-unet", "--unet-support-controlnet", "--unet-batch-one"],

@@ -45,10 +45,11 @@ class ProgramCommand(click.Command):
         except RecipeError as error:
             field = str(error.facts.get("field", ""))
             flag = FLAGS.get(field)
-            if flag is None or field in given.words or not error.message.startswith(_HERE):
+            if flag is None or field in given.words:
                 raise
+            is_of_field = error.message.startswith(_HERE)  # the hint describes the recipe's field
             raise RecipeError(f"{flag}: {error.message.removeprefix(_HERE)}",
-                              hint=self._program.hint) from error
+                              hint=self._program.hint if is_of_field else error.hint) from error
 
 
 def as_program(program: Program) -> Callable[[Callable[[Given], int]], ProgramCommand]:

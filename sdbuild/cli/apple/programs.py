@@ -36,7 +36,7 @@ FLAGS = {
     "refiner_source": "--refiner-version", "controlnet": "--convert-controlnet",
     "prompt": "--prompt", "negative": "--negative-prompt", "seed": "--seed",
     "steps": "--num-inference-steps", "guidance": "--guidance-scale",
-    "control": "--controlnet-inputs",
+    "control": "--controlnet-inputs", "batch": "--unet-batch-one",
 }
 """The flags that give fields of recipes and images their values."""
 
