@@ -364,6 +364,7 @@ def test_a_value_that_is_not_allowed_is_named_by_its_flag(words, wrong, hint, tm
 def test_a_batch_that_no_host_sends_is_named_by_its_flag(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("SDBUILD_CACHE", str(tmp_path / "cache"))
     write_checkpoint(tmp_path / "xl", "sdxl")
+    capsys.readouterr()  # bars of those who write it
 
     assert main(["torch2coreml", "--convert-unet", "--unet-batch-one", "--model-version",
                  str(tmp_path / "xl"), "-o", str(tmp_path / "out")]) == 2
