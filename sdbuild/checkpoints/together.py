@@ -68,14 +68,7 @@ def _encoders(family: str, field: str, parts: Mapping[str, Part]) -> Iterator[Pa
 
 
 def _expect_residuals(net: Part, unet: Part) -> None:
-    """Makes sure that a ControlNet sees what a U-Net sees, and adds to residuals that it has."""
-    given, taken = net.config.get("in_channels"), unet.config.get("in_channels")
-    if (given, taken) == (4, 9):
-        raise SourceError(
-            f"{net.place}: a ControlNet beside a U-Net for inpainting ({unet.place}), expected one "
-            "that takes noise alone",
-            hint="leave controlnet out, or use the checkpoint that is not for inpainting: "
-                 "generate replaces a part of an image with any of them")
+    """Makes sure that a ControlNet adds to residuals that a U-Net has."""
     for field in _ADDED:
         found, expected = net.config.get(field), unet.config.get(field)
         if found != expected:

@@ -53,6 +53,8 @@ MORE = {
     "pictures_are_floats": (SD, port("VAEDecoder", "z", dtype="Int32")),
     "ports_are_arrays": (SD, port("VAEDecoder", "image", dtype="Image")),
     "controlnets_inputs_are_like_the_unets": (
+        CN, port("controlnet/NetA", "encoder_hidden_states", shape=[2, 16, 1, 77])),
+    "controlnets_latents_are_like_the_unets": (
         CN, port("controlnet/NetA", "sample", shape=[2, 4, 16, 16])),
     "a_controlled_unet_takes_residuals": (
         CN, drop("ControlledUnet", "additional_residual_0", "additional_residual_1")),

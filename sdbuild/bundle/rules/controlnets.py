@@ -37,13 +37,22 @@ def controlnets_inputs_have_their_shapes(bundle: Opened) -> Iterator[Finding]:
 
 @rule(ERROR, SWIFT, "feeds a ControlNet what it feeds the U-Net: predictions fail.", families=(SD,))
 def controlnets_inputs_are_like_the_unets(bundle: Opened) -> Iterator[Finding]:
-    """A ControlNet's latents and embeddings have the shapes of the controlled U-Net's."""
+    """A ControlNet's embeddings have the shape of the controlled U-Net's."""
+    yield from _like_the_unets(bundle, "encoder_hidden_states")
+
+
+@rule(ERROR, SWIFT, "feeds a ControlNet the latents of the U-Net, with mask and image if it is for "
+      "inpainting: predictions fail.", families=(SD,), by_checkpoint=True)
+def controlnets_latents_are_like_the_unets(bundle: Opened) -> Iterator[Finding]:
+    """A ControlNet's latents have the shape of the controlled U-Net's."""
+    yield from _like_the_unets(bundle, "sample")
+
+
+def _like_the_unets(bundle: Opened, name: str) -> Iterator[Finding]:
     unet = bundle.denoiser("ControlledUnet")
     wanted = inputs(unet) if unet else {}
-    for model in bundle.nets:
-        for name in ("sample", "encoder_hidden_states"):
-            if name in wanted:
-                yield from shaped(model, present(model.inputs, name), wanted[name].shape)
+    for model in bundle.nets if name in wanted else ():
+        yield from shaped(model, present(model.inputs, name), wanted[name].shape)
 
 
 @rule(ERROR, SWIFT, "hands residuals on by name and adds up those of several nets by the names of "
@@ -88,6 +97,7 @@ CONTROLNETS = (
     controlnets_take_what_is_fed,
     controlnets_inputs_have_their_shapes,
     controlnets_inputs_are_like_the_unets,
+    controlnets_latents_are_like_the_unets,
     residuals_meet,
     residuals_are_fp32,
     a_controlled_unet_takes_residuals,
