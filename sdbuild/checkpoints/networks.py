@@ -93,7 +93,8 @@ _UNET = {
     "resnet_out_scale_factor": number(0.01, 100),
     "resnet_skip_time_act": only(False, otherwise=_DEEPFLOYD),
     "resnet_time_scale_shift": only("default", otherwise=_DEEPFLOYD),
-    "reverse_transformer_layers_per_block": _NONE,
+    "reverse_transformer_layers_per_block": only(
+        None, otherwise="its blocks differ from one another, as those of SSD-1B and Vega do"),
     "time_cond_proj_dim": either(_NONE, integer(4, 8192)),
     "time_embedding_act_fn": either(_NONE, _ACTIVATION),
     "time_embedding_dim": either(_NONE, integer(1, 65536)),
