@@ -34,11 +34,12 @@ def ports(compiled):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("style", "words"), [
-    ("sd1", {"attention": "split_einsum"}), ("sdxl", {}),
+@pytest.mark.parametrize(("style", "attention", "least_db"), [
+    ("sd1", "split_einsum", 62), ("sdxl", "original", 65),
 ])
-def test_an_inpainting_unet_takes_nine_channels_and_gives_four(tmp_path, style, words):
-    checkpoint, made = steps(tmp_path, style, {"in_channels": 9}, **words)
+def test_an_inpainting_unet_takes_nine_channels_and_gives_four(
+        tmp_path, style, attention, least_db):
+    checkpoint, made = steps(tmp_path, style, {"in_channels": 9}, attention=attention)
     numbers = {"time_ids": [128.0, 128, 0, 0, 128, 128]} if style == "sdxl" else {}
 
     compiled = made["compile:unet"]
@@ -46,7 +47,7 @@ def test_an_inpainting_unet_takes_nine_channels_and_gives_four(tmp_path, style, 
     assert (ports(compiled)["sample"], ports(compiled)["noise_pred"]) == (
         [2, 9, 16, 16], [2, 4, 16, 16])
     for inputs, wanted in unet_cases(checkpoint, **numbers):
-        assert psnr(predicted(compiled, inputs)["noise_pred"], wanted.numpy()) >= 62
+        assert psnr(predicted(compiled, inputs)["noise_pred"], wanted.numpy()) >= least_db
 
 
 @pytest.mark.parametrize("width", [32, 256, 33])
@@ -73,7 +74,7 @@ def test_guidance_that_a_unet_takes_as_an_input_is_built_in_and_bound_as_coremlt
 
     assert ports(compiled).keys() == {"sample", "timestep", "encoder_hidden_states", "noise_pred"}
     for inputs, wanted in unet_cases(checkpoint, timestep_cond=embedding.repeat(2, 1)):
-        assert psnr(predicted(compiled, inputs)["noise_pred"], wanted.numpy()) >= 62
+        assert psnr(predicted(compiled, inputs)["noise_pred"], wanted.numpy()) >= 65
     assert np.array_equal(*weights)
 
 
