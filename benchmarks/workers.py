@@ -45,7 +45,7 @@ components = ["text_encoder", "unet", "vae_decoder"]
 
 
 class Machines:
-    """A scheduler of Dask and its workers, as processes."""
+    """A scheduler of Dask and its workers, as processes that end with it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,6 +54,13 @@ class Machines:
         self._start("scheduler", "--port", "0", "--scheduler-file", str(file), "--no-dashboard")
         wait_for(file.exists)
         self.address: str = json.loads(file.read_text())["address"]
+
+    def __enter__(self) -> Machines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self.processes):
+            self.kill(name)
 
     def worker(self, name: str) -> None:
         """Starts a worker with a store of its own."""
@@ -152,8 +159,8 @@ def measured(folder: Path, stores: Sequence[str]) -> Iterator[list[Run]]:
 def by_workers(folder: Path, catalogue: Path, count: int, kill_after: int | None = None) -> Run:
     """Builds on so many workers. When there are `kill_after` records, kills one and adds one."""
     names = [str(number) for number in range(count + (kill_after is not None))]
-    with measured(folder, [*names, "client"]) as runs:
-        shared, machines = folder / "shared", Machines(folder)
+    with measured(folder, [*names, "client"]) as runs, Machines(folder) as machines:
+        shared = folder / "shared"
         for name in names[:count]:
             machines.worker(name)
         client = built(catalogue, folder, "--on", machines.address, f"remote={shared}",
@@ -164,8 +171,6 @@ def by_workers(folder: Path, catalogue: Path, count: int, kill_after: int | None
             machines.kill(names[0])
             machines.worker(names[-1])
         finished(client, folder)
-        for name in list(machines.processes):
-            machines.kill(name)
     return runs[0]
 
 
