@@ -98,8 +98,9 @@ def check_writable(path: Path, hint: str = _OTHER) -> None:
     if path.exists():
         return
     place = next(parent for parent in path.absolute().parents if parent.exists())
-    try:
-        Path(tempfile.mkdtemp(dir=place, prefix=f".{path.name}-")).rmdir()
+    try:  # a folder would not do: a Finder may put a file into it before it is removed
+        with tempfile.TemporaryFile(dir=place):
+            pass
     except OSError as error:
         raise _unwritable(path, error, hint) from error
 
