@@ -131,7 +131,9 @@ def main(arguments: list[str]) -> int:
     return 1 if differing else 0
 
 
-def forked(kind: str, job: Mapping[str, Any], work: Path, watch: Any) -> tuple[dict, int]:
+def forked(
+    kind: str, job: Mapping[str, Any], work: Path, watch: Any, *, is_forked: bool = True,
+) -> tuple[dict, int]:
     """Runs a stage as `run_step` does, in a fork of this process: what it imports is there."""
     for name in ("lowering.once", "lowering.graph", "models.network", "models.unet"):
         importlib.import_module(f"sdbuild.{name}")
