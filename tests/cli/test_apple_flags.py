@@ -2,16 +2,13 @@
 
 import argparse
 import json
-import shutil
 import tomllib
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from sdbuild.base.errors import RecipeError
 from sdbuild.cli.apple import programs
-from sdbuild.cli.apple.cut import psnr_db
 from sdbuild.cli.apple.draw import image_path
 from sdbuild.cli.apple.names import compiled_controlnet, package, place_of
 from sdbuild.cli.apple.programs import APPLY, CHUNK, PIPELINE, PRE_ANALYSIS, TORCH2COREML
@@ -21,8 +18,6 @@ from sdbuild.engine.plan import plan
 from sdbuild.recipe.project import BUILT_IN
 from sdbuild.recipe.recipe import load
 from sdbuild.recipe.text import text_of
-from sdbuild.store import Store
-from tests.mil.packages import convolutions
 from tests.tiny_checkpoints import write_checkpoint
 
 COMMANDS = json.loads((Path(__file__).parents[1] / "fixtures" / "apple" / "commands.json")
@@ -291,89 +286,6 @@ def test_an_image_is_called_as_apples_pipeline_calls_it(prompt, folder, tmp_path
                          "_customScheduler_DDIM_numInferenceSteps50.png")
 
 
-@pytest.mark.parametrize(("argv", "wrong"), [
-    (["--model-version", "apple/coreml-stable-diffusion-xl-base"],
-     "hint: --model-version stabilityai/stable-diffusion-xl-base-1.0"),
-    (["--model-version", "apple/coreml-other"], "the repository's card names it"),
-    (["--controlnet", "a/b"], "--controlnet names 1, and --controlnet-inputs 0 images"),
-    (["--scheduler", "UniPC"], "--scheduler: invalid choice: 'UniPC'"),
-])
-def test_a_pipeline_that_cannot_be_run_is_refused(argv, wrong, tmp_path, capsys):
-    assert main(["pipeline", "--prompt", "a", "-i", str(tmp_path), "-o", str(tmp_path),
-                 *argv]) == 2
-
-    assert wrong in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("merge", [[], ["--merge-chunks-in-pipeline-model"]])
-def test_a_package_that_was_cut_is_cut_again_only_if_it_is_another(merge, tmp_path, capsys):
-    source, out = convolutions(tmp_path / "net.mlpackage"), tmp_path / "cut"
-    words = ["chunk", "--mlpackage-path", str(source), "-o", str(out), *merge]
-    assert main(words) == 0
-    assert "up to date" not in capsys.readouterr().out
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-
-    assert main(words) == 0
-    assert all(line.endswith("up to date") for line in capsys.readouterr().out.splitlines())
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-
-    shutil.rmtree(source)
-    convolutions(source, layers=6)
-    assert main(words) == 0
-    assert "up to date" not in capsys.readouterr().out
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} != before
-
-    assert main([*words, "--remove-original"]) == 0
-    assert main(words) == 1
-    assert f"hint: its chunks are in {out} already" in capsys.readouterr().err
-
-
-def test_a_chunk_that_others_made_is_left_alone(tmp_path, capsys):
-    source, out = convolutions(tmp_path / "net.mlpackage"), tmp_path / "cut"
-    convolutions(out / "net_chunk2.mlpackage")
-
-    assert main(["chunk", "--mlpackage-path", str(source), "-o", str(out)]) == 1
-
-    assert f"{out / 'net_chunk2.mlpackage'}: sdbuild did not make it" in capsys.readouterr().err
-    assert [path.name for path in out.iterdir()] == ["net_chunk2.mlpackage"]
-
-
-@pytest.mark.parametrize(("words", "wrong", "hint"), [
-    (["torch2coreml", "--convert-unet", "--model-version", ""], "--model-version: source is ''",
-     "sdbuild torch2coreml --help lists the flags"),
-    (["torch2coreml", "--convert-unet", "--model-version", "MODEL", "--latent-h", "-1"],
-     "--latent-h and --latent-w: size is '128x-8'", "sdbuild torch2coreml --help lists the flags"),
-    (["torch2coreml", "prediction=x", "--convert-unet", "--model-version", "MODEL"],
-     "on the command line: prediction is 'x'", "prediction: the U-Net's output"),
-    (["torch2coreml", "--convert-unet", "ram=8G", "--model-version", "MODEL"],
-     "'ram=8G': a setting between flags", "settings stand before all flags, or after them"),
-])
-def test_a_value_that_is_not_allowed_is_named_by_its_flag(words, wrong, hint, tmp_path, capsys,
-                                                         monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SDBUILD_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "MODEL").symlink_to(BUILT_IN / "tiny-emoji")
-
-    assert main(words) == 2
-
-    error = capsys.readouterr().err
-    assert error.startswith(f"ERROR: {wrong}")
-    assert f"hint: {hint}" in error
-
-
-def test_a_batch_that_no_host_sends_is_named_by_its_flag(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("SDBUILD_CACHE", str(tmp_path / "cache"))
-    write_checkpoint(tmp_path / "xl", "sdxl")
-    capsys.readouterr()  # bars of those who write it
-
-    assert main(["torch2coreml", "--convert-unet", "--unet-batch-one", "--model-version",
-                 str(tmp_path / "xl"), "-o", str(tmp_path / "out")]) == 2
-
-    error = capsys.readouterr().err
-    assert error.startswith("ERROR: --unet-batch-one: batch=1 for Stable Diffusion XL, expected 2")
-    assert "hint: hosts send two samples at a time" in error
-
-
 @pytest.mark.parametrize(("flags", "note"), [
     (["--convert-unet", "--sd3-version"], "--sd3-version does not fit"),
     (["--convert-unet", "--unet-support-controlnet", "--unet-batch-one"],
@@ -384,53 +296,3 @@ def test_flags_that_do_not_go_with_the_checkpoint_are_told(flags, note):
     asked = tuple(flag for flag in programs.PARTS if given.values[flag])
 
     assert any(each.startswith(note) for each in wanted(given, asked, {}).notes)
-
-
-def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_runs(tmp_path, capsys,
-                                                                           monkeypatch):
-    monkeypatch.setenv("SDBUILD_CACHE", str(tmp_path / "cache"))
-    assert main(["torch2coreml", "--convert-unet", "--model-version",
-                 str(BUILT_IN / "tiny-emoji"), "-o", "/proc/x"]) == 1
-
-    error = capsys.readouterr().err
-    assert error.startswith("ERROR: /proc/x: ")
-    assert error.endswith("hint: choose another folder with -o DIR\n")
-    assert list(Store(tmp_path / "cache").records()) == []
-
-
-@pytest.mark.parametrize("name", ["mixed-bit-compression-pre-analysis",
-                                  "mixed_bit_compression_pre_analysis"])
-def test_an_analysis_is_refused_with_what_takes_its_place(name, capsys):
-    assert main([name, "--model-version", "a/b", "-o", "x"]) == 2
-
-    assert "hint: sdbuild sweep source=hub:a/b builds several bits" in capsys.readouterr().err
-
-
-def test_activation_quantization_is_refused_with_what_takes_its_place(capsys):
-    assert main(["activation_quantization", "--model-version", "a/b", "-o", "x",
-                 "--quantize-pytorch", "--conv-psnr", "38.5"]) == 2
-
-    assert "hint: sdbuild build source=hub:a/b activations=8 quant=none" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("found", "decibels"), [
-    ([3.0, 4.0, np.nan], np.inf), ([3.0, 4.1, np.nan], -np.inf), ([3.0, 4.0, 1.0], -np.inf),
-    ([np.inf, 4.0, np.nan], -np.inf),
-])
-def test_chunks_that_differ_in_what_is_not_finite_are_not_the_same(found, decibels):
-    assert psnr_db(np.array([3.0, 4.0, np.nan]), np.array(found)) == decibels
-
-
-def test_the_error_of_chunks_is_in_units_of_the_largest_value():
-    """An error of 0.4 in each, of 4 at most: 20 dB."""
-    assert psnr_db(np.array([4.0, -2.0]), np.array([4.4, -1.6])) == pytest.approx(20)
-
-
-def test_a_multilingual_projection_is_refused_with_what_can_be_done(capsys):
-    """Its file is never opened: TorchScript runs code."""
-    assert main(["multilingual_projection", "--input-path", "p.pt", "--output-dir", "x"]) == 2
-    assert "p.pt: a multilingual projection is not converted" in capsys.readouterr().err
-
-    with pytest.raises(RecipeError, match="a multilingual projection is not converted") as told:
-        load({"model": "tiny-emoji", "components": "unet,multilingual_text_encoder_projection"})
-    assert "sdbuild contract checks it" in told.value.hint
