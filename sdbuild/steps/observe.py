@@ -19,7 +19,7 @@ from sdbuild.mil.files.suffixes import PACKAGE
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.steps.calibrate import MOMENTS, Calibrate, component_of, moments_of, pixels_of
 from sdbuild.steps.originals import PIXELS
-from sdbuild.steps.parity import weight_bytes
+from sdbuild.steps.parity import Parity, weight_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,8 +41,8 @@ class Observe(Calibrate):
 
     version = 1
     summary = "the range of each layer's input, on real prompts"
-    memory = Memory(1_000_000_000, 4.0)       # most weights of the program decoded
-    most_memory = Memory(2_000_000_000, 4.0)  # all weights of the program decoded
+    memory = Parity.memory  # the same executor, on the same program
+    most_memory = Parity.most_memory
     time = Time(10)
     gives = "ranges"
 
