@@ -1,4 +1,4 @@
-"""Whether the networks of a bundle fit each other, by their configs.
+"""The fit of a bundle's networks to each other, by their configs.
 
 Each may be sound by itself and from a checkpoint of its own: a ControlNet of Stable Diffusion 1.5
 beside a U-Net of 2.1 is found here, before anything is converted.
