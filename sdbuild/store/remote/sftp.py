@@ -27,10 +27,15 @@ class SFTP:
 
     def get(self, name: str, target: Path, grown: Callable[[], None]) -> None:
         """As `Backend` says."""
-        with self._reader(name) as file, target.open("wb") as out:
+        with self._files().open(self._path(name), "rb") as file, target.open("wb") as out:
             count = file.stat().st_size
-            file.prefetch(count, _READS_AHEAD)
-            while data := file.read(_READ_BYTES):
+            asked = 0
+            while True:
+                while asked < min(out.tell() + _READS_AHEAD * _READ_BYTES, count):
+                    _ask(file, asked, min(_READ_BYTES, count - asked))
+                    asked += _READ_BYTES
+                if not (data := file.read(_READ_BYTES)):
+                    break
                 out.write(data)
                 grown()
             if out.tell() != count:
@@ -60,19 +65,6 @@ class SFTP:
             return self._files().listdir(self._path(folder))
         except FileNotFoundError:
             return []
-
-    def _reader(self, name: str) -> Any:
-        """Returns the opened file. If its connection breaks, reading it says so: the thread of
-        paramiko that reads ahead would print a traceback besides (its issue 2379)."""
-        file = self._files().open(self._path(name), "rb")
-        read_ahead = file._prefetch_thread
-
-        def quietly(*arguments: Any) -> None:
-            with contextlib.suppress(EOFError, OSError):
-                read_ahead(*arguments)
-
-        file._prefetch_thread = quietly
-        return file
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -116,6 +108,16 @@ class SFTP:
             if "known_hosts" in str(error):
                 raise RemoteFailed(f"{error}; log in once with ssh") from None
             raise
+
+
+def _ask(file: Any, start: int, count: int) -> None:
+    """Asks for a part of a file before it is read.
+
+    In the thread that reads: paramiko's own `prefetch` asks in another, which takes the file as
+    read where an answer comes before the next request is sent, so that the rest came twice.
+    """
+    file._prefetching, file._prefetch_done = True, False
+    file._prefetch_thread([(start, count)], None)
 
 
 def _make(files: Any, folder: str) -> None:
