@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from sdbuild.engine.stage import Job, stage
+from tests.in_place import assert_same_in_place
 
 CONFIGS = Path(__file__).parent / "fixtures" / "configs"
 """Those of published models."""
@@ -270,13 +271,15 @@ def joined(folder, states, kind):
 
 
 def download(place, output, part, prefixes=("",), config="", **params):
-    """Runs the download of a part, and returns what it wrote by name."""
+    """Runs the download of a part, and returns what it wrote by name; read in place, it is the
+    same."""
     output.mkdir(parents=True)
-    stage("download").run(Job(
+    job = Job(
         params={**({"prefixes": list(prefixes)} if part != "resources" else {}), **params},
         inputs={},
         output=output, places=[str(place)], config=str(config), reads=[part],
-    ))
+    )
+    assert_same_in_place(job, stage("download").run(job))
     return {p.name: p.read_bytes() for p in output.iterdir()}
 
 

@@ -15,17 +15,11 @@ from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
 from sdbuild.base.digest import Key, digest
-from sdbuild.base.errors import (
-    CorruptArtifact,
-    MissingArtifact,
-    SourceError,
-    StepError,
-    StoreError,
-)
+from sdbuild.base.errors import CorruptArtifact, MissingArtifact, StepError, StoreError
 from sdbuild.base.machine import usable_bytes
 from sdbuild.base.units import several
 from sdbuild.engine.cost import Costs, Known
-from sdbuild.engine.job import OtherInput, job_of
+from sdbuild.engine.job import OtherInput, job_of, read
 from sdbuild.engine.memory_budget import Ram, refuse_too_large
 from sdbuild.engine.plan import Plan, plan
 from sdbuild.engine.process import Watch, run_step
@@ -33,7 +27,7 @@ from sdbuild.engine.shipped import expect_same_tools, shipped_for
 from sdbuild.engine.sources import Checkpoints
 from sdbuild.engine.stage import VIRTUAL
 from sdbuild.engine.step import Step, ingredients
-from sdbuild.engine.virtual import readers_allow_virtual, without_virtual
+from sdbuild.engine.virtual import may_be_virtual, readers_allow_virtual, without_virtual
 from sdbuild.recipe.settings import Settings
 from sdbuild.store import SHIPPED, UNSIGNED, Entry, Record, Store, key
 from sdbuild.store.remote.remote import Remote, remote_at, secret
@@ -300,7 +294,7 @@ class Builder:
         that may be virtual are ignored."""
         step = state.step
         return self.store.flaws(state.known_key, path, lambda file: (
-            is_whole or not step.stage.may_be_virtual(step.params, file)))
+            is_whole or not may_be_virtual(step, file)))
 
     def file(self, record: Record, path: str) -> Path:
         """Returns a file of an artifact, to read only; fetched if only the remote has it.
@@ -366,9 +360,15 @@ class Builder:
             and without_virtual(maker, record) != record and not self.store.has_content(record)
         )
 
+    def _may_leave_virtual(self, step: Step) -> bool:
+        """Whether a step may leave files virtual that it reads from no other disk."""
+        return (self.remote is None and readers_allow_virtual(step, self.plan)
+                and self.checkpoints.are_on_disk_of_store(step))
+
     def _run(self, state: State, states: Mapping[str, State], is_whole: bool) -> Record:
         step, made = state.step, state.known_key
         with self.store.workspace(made) as work:
+            sources = list(read(self, state, states))
             job = job_of(self, state, states, work)
             cost = self.costs.expected(step.name)
             refuse_too_large(step, cost, self.ram.limit)
@@ -376,14 +376,12 @@ class Builder:
                   self.watches(step.name, cost.seconds) as watch):
                 started = time.monotonic()
                 job["resources"] = {"memory_bytes": memory}
-                if not is_whole and self.remote is None and readers_allow_virtual(step, self.plan):
+                if not is_whole and self._may_leave_virtual(step):
                     job["resources"]["virtual_from_bytes"] = self.virtual_from_bytes
-                facts, peak = run_step(step.kind, job, work, watch,
-                                       is_forked=self.ram.limit >= _ROOMY_BYTES)
+                with self.checkpoints.expecting_unchanged(step.name, sources):
+                    facts, peak = run_step(step.kind, job, work, watch,
+                                           is_forked=self.ram.limit >= _ROOMY_BYTES)
                 seconds = time.monotonic() - started
-            if not self.checkpoints.is_unchanged(step, state.ingredients["source"]):
-                raise SourceError(f"{step.name}: the checkpoint changed while it was read, or is "
-                                  "another one than on the machine that planned the step")
             virtual = [Entry(path, *found) for path, found in facts.pop(VIRTUAL, {}).items()]
             return self.store.put(work / "out", Record(
                 key=made,

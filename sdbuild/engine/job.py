@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,33 +28,40 @@ def job_of(
     Raises:
         OtherInput: the step is another one, now that its inputs were made again.
     """
-    step = state.step
+    job = _job(builder, state, states, work / "in")
+    if state.step.stage.needs_provenance:
+        path = work / "in" / "provenance"
+        path.write_text(json.dumps(builder.provenance(state.step, states)), "utf-8")
+        job["inputs"]["provenance"] = str(path)
+    (work / "out").mkdir()
+    return job | {"output": str(work / "out")}
+
+
+def _job(
+    builder: Builder, state: State, states: Mapping[str, State], place: Path
+) -> dict[str, Any]:
+    """Lays out a step's inputs at `place`, and those of each step that made an input with virtual
+    files; returns its job, as JSON."""
     inputs, virtual = {}, {}
-    for name, source in step.inputs.items():
+    for name, source in state.step.inputs.items():
         maker, expected = states[source.step], state.ingredients["inputs"][name]
-        is_virtual = builder.reads_virtual(step, name, maker.record)
-        inputs[name] = _laid_out(builder, source, work / "in" / name, expected,
+        is_virtual = builder.reads_virtual(state.step, name, maker.record)
+        inputs[name] = _laid_out(builder, source, place / name, expected,
                                  is_whole=not is_virtual)
         if is_virtual:
-            virtual[name] = _job_of_maker(builder, maker, work / "in" / f"{name}.of")
-    if step.stage.needs_provenance:
-        path = work / "in" / "provenance"
-        path.write_text(json.dumps(builder.provenance(step, states)), "utf-8")
-        inputs["provenance"] = str(path)
-    (work / "out").mkdir()
+            virtual[name] = _job(builder, maker, states, place / f"{name}.of")
     return {
-        "params": dict(step.params), "inputs": inputs, "output": str(work / "out"),
-        "virtual": virtual, **builder.checkpoints.job(step),
+        "params": dict(state.step.params), "inputs": inputs, "output": str(place),
+        "virtual": virtual, **builder.checkpoints.job(state.step),
     }
 
 
-def _job_of_maker(builder: Builder, maker: State, place: Path) -> dict[str, Any]:
-    """Lays out the inputs of the step that made an input with virtual files; its job, as JSON."""
-    inputs = {
-        name: _laid_out(builder, source, place / name, maker.ingredients["inputs"][name])
-        for name, source in maker.step.inputs.items()
-    }
-    return {"params": dict(maker.step.params), "inputs": inputs, "output": str(place)}
+def read(builder: Builder, state: State, states: Mapping[str, State]) -> Iterator[State]:
+    """Yields a step, and each that made virtual files which it reads: it reads what these read."""
+    yield state
+    for name, source in state.step.inputs.items():
+        if builder.reads_virtual(state.step, name, states[source.step].record):
+            yield from read(builder, states[source.step], states)
 
 
 def _laid_out(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.errors import SourceError, Unreachable
 from sdbuild.checkpoints import (
@@ -28,6 +28,9 @@ from sdbuild.recipe.sources import Source
 from sdbuild.store import Store
 from sdbuild.store.json_cache import Notes
 from sdbuild.store.stat_cache import source_digest
+
+if TYPE_CHECKING:
+    from sdbuild.engine.build import State
 
 
 class Checkpoints:
@@ -58,13 +61,25 @@ class Checkpoints:
             return dict(step.locked)
         return dict(self._known[step.name]) if step.name in self._known else self.identity(step)
 
-    def is_unchanged(self, step: Step, digests: Mapping[str, str]) -> bool:
-        """Whether a step that was run has read what has these digests.
+    @contextlib.contextmanager
+    def expecting_unchanged(self, name: str, read: Iterable[State]) -> Iterator[None]:
+        """Makes sure that the step `name` has read what keys are of, whatever became of it.
+
+        Args:
+            read: the steps whose sources it reads.
 
         Raises:
-            SourceError: no place has it any more.
+            SourceError: it has not, or no place has it any more.
         """
-        return dict(step.locked or self.identity(step)) == dict(digests)
+        try:
+            yield
+        finally:
+            for state in read:
+                if dict(state.step.locked or self.identity(state.step)) \
+                        != dict(state.ingredients["source"]):
+                    raise SourceError(
+                        f"{name}: the checkpoint changed while it was read, or is another one than "
+                        "on the machine that planned the step")
 
     def identity(self, step: Step) -> dict[str, str]:
         """Returns the digest of each file that the step reads, in the location that is used.
@@ -129,6 +144,11 @@ class Checkpoints:
                 parts[step.component] = Part(place=found.place, config=config,
                                              family=step.params.get("family", "sd"))
         expect_fit(parts)
+
+    def are_on_disk_of_store(self, step: Step) -> bool:
+        """Whether the places that the step reads from, if any, are on the store's own disk."""
+        disk = self._store.root.stat().st_dev
+        return all(Path(place).stat().st_dev == disk for place in self.job(step).get("places", ()))
 
     def _check(self, step: Step) -> None:
         self.identity(step)

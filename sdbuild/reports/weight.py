@@ -16,6 +16,7 @@ from sdbuild.base.errors import MissingArtifact, RecipeError, StepError
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.checkpoints.normalized import WEIGHTS
 from sdbuild.engine.build import Builder
+from sdbuild.engine.virtual import may_be_virtual
 from sdbuild.families import Component
 from sdbuild.mil.files.suffixes import COMPILED, ROOT
 from sdbuild.models.parameters import parameter_of
@@ -142,14 +143,17 @@ class _Way:
         sources = {name: d for name, d in read.items() if name.endswith(".safetensors")} or read
         files = ", ".join(f"{name} (digest {found})" for name, found in sources.items())
         yield Stop(step="checkpoint", says=files, facts={"files": sources})
+        says = f"its bytes have the digest {digest}"
         try:
             file = self._builder.file(record, WEIGHTS)
         except MissingArtifact:
-            yield _gone(record.step)
+            is_there = may_be_virtual(self._builder.plan.steps[record.step], WEIGHTS)
+            yield Stop(step=record.step, says=f"{says}; they are read where the checkpoint is",
+                       facts={"digest": digest}) if is_there else _gone(record.step)
             return
         found = table([file])[self._tensor]
         yield Stop(
-            step=record.step, says=f"its bytes have the digest {digest}", facts={"digest": digest},
+            step=record.step, says=says, facts={"digest": digest},
             places=(TensorLocation(
                 file=WEIGHTS, part="weight", dtype=found.dtype, shape=found.shape,
                 offset=found.start, size_bytes=found.size_bytes),),

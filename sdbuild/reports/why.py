@@ -271,7 +271,7 @@ def _read(
         is_virtual = builder.reads_virtual(state.step, name, maker.record)
         yield source.step, source.path, not is_virtual
         if is_virtual:
-            yield from ((inner.step, inner.path, True) for inner in maker.step.inputs.values())
+            yield from _read(maker, states, builder)
 
 
 def _reason(

@@ -17,6 +17,7 @@ from typing import Any
 import xxhash
 from safetensors import SafetensorError, safe_open
 
+from sdbuild.base.digest import Digest
 from sdbuild.base.errors import SourceError
 from sdbuild.base.parsing import json_object, looks_like, shown
 from sdbuild.base.progress import report
@@ -184,17 +185,48 @@ def _wrong_size(path: Path) -> tuple[str, str] | None:
     return what, "it was cut while it was copied: fetch it again"
 
 
-def write(
-    path: Path, tensors: Iterable[Tensor], check: Callable[[Tensor, bytes], None] | None = None
-) -> dict[str, str]:
+Check = Callable[[Tensor, bytes], None]
+"""Is called with each part of a tensor, and may raise."""
+
+
+def write(path: Path, tensors: Iterable[Tensor], check: Check | None = None) -> dict[str, str]:
     """Writes the tensors to one safetensors file; the digest of each, by name.
 
     Args:
-        check: is called with each part of a tensor before it is written, and may raise.
+        check: of each part of a tensor before it is written.
 
     Raises:
         SourceError: two tensors have the same name.
     """
+    with path.open("wb") as file:
+        writeback = Writeback(file)
+
+        def put(data: bytes) -> None:
+            file.write(data)
+            writeback.advance()
+
+        return _stream(tensors, put, check)[0]
+
+
+def digests(
+    tensors: Iterable[Tensor], check: Check | None = None
+) -> tuple[dict[str, str], tuple[Digest, int]]:
+    """Returns the digest of each tensor, by name, and the digest and the size in bytes of the file
+    that `write` would write.
+
+    Raises:
+        SourceError: two tensors have the same name.
+    """
+    hasher = xxhash.xxh3_128()
+    found, size_bytes = _stream(tensors, hasher.update, check)
+    return found, (Digest(hasher.hexdigest()), size_bytes)
+
+
+def _stream(
+    tensors: Iterable[Tensor], put: Callable[[bytes], object], check: Check | None
+) -> tuple[dict[str, str], int]:
+    """Passes on a file of the tensors, a part at a time; returns the digest of each, by name, and
+    the size of the file in bytes."""
     ordered = sorted(tensors, key=lambda tensor: tensor.name)
     header: dict[str, Any] = {}
     end = 0
@@ -208,18 +240,18 @@ def write(
         end += tensor.size_bytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    digests = {}
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        writeback = Writeback(file)
-        for tensor in ordered:
-            hasher = xxhash.xxh3_128()
-            for chunk in tensor.chunks():
-                if check is not None:
-                    check(tensor, chunk)
-                hasher.update(chunk)
-                file.write(chunk)
-                writeback.advance()
-                report(file.tell(), 8 + len(text) + end, "bytes")
-            digests[tensor.name] = hasher.hexdigest()
-    return digests
+    start = 8 + len(text)
+    put(len(text).to_bytes(8, "little") + text)
+    found = {}
+    for tensor in ordered:
+        hasher = xxhash.xxh3_128()
+        done = start + header[tensor.name]["data_offsets"][0]
+        for chunk in tensor.chunks():
+            if check is not None:
+                check(tensor, chunk)
+            hasher.update(chunk)
+            put(chunk)
+            done += len(chunk)
+            report(done, start + end, "bytes")
+        found[tensor.name] = hasher.hexdigest()
+    return found, start + end

@@ -19,6 +19,7 @@ from sdbuild.mil.files.suffixes import PACKAGE, WEIGHTS_IN_PACKAGE
 from sdbuild.models.parameters import by_parameter
 from sdbuild.recipe.fields import PACKAGES
 from sdbuild.recipe.recipe import Recipe
+from sdbuild.steps.download import checkpoint_tensors
 
 if TYPE_CHECKING:
     from sdbuild.lowering.lowered import Lowered
@@ -36,6 +37,7 @@ class Convert(ComponentStage):
     tools = ("numpy",)
     gives = "package"
     is_sized = True
+    reads_virtual = ("checkpoint",)
 
     def memory_of(self, params: Mapping[str, Any]) -> Memory:
         """More by far where coremltools converts, which copies every weight in fp32."""
@@ -99,11 +101,10 @@ def _component(job: Job) -> Component:
 def _bound(job: Job, component: Component) -> tuple[Lowered, dict[str, Tensor]]:
     """Returns the program, and the checkpoint's tensors by its parameters."""
     from sdbuild.lowering.lowered import read_lowered
-    from sdbuild.safetensors.tensors import table
 
     program = read_lowered(job.inputs["lowered"])
     return program, by_parameter(
-        component, table([job.inputs["checkpoint"] / WEIGHTS]).values(), program.parameters)
+        component, checkpoint_tensors(job, "checkpoint").values(), program.parameters)
 
 
 def _bind(job: Job, component: Component) -> dict[str, Any]:
@@ -135,10 +136,13 @@ def _direct(job: Job, component: Component) -> dict[str, Any]:
     from sdbuild.mil.files.package import write_package
     from sdbuild.mil.ir.decode import decode_program
     from sdbuild.models import network
+    from sdbuild.safetensors import tensors
 
     graph = read_graph(job.inputs["graph"])
-    weights = network.bind(component, graph.program.state_dict,
-                           job.inputs["checkpoint"] / WEIGHTS)
+    stored = job.inputs["checkpoint"] / WEIGHTS
+    if "checkpoint" in job.virtual:
+        tensors.write(stored, checkpoint_tensors(job, "checkpoint").values())
+    weights = network.bind(component, graph.program.state_dict, stored)
     spec, file = coreml.lower(graph.program, weights, component, job.params["target"],
                               graph.precision)
     write_package(

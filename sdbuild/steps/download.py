@@ -1,11 +1,13 @@
 """download: a component's checkpoint, verified and in one form, whatever it came from.
 
-Its artifact is what `sdbuild.checkpoints.normalized` says, or the files besides networks.
+Its artifact is what `sdbuild.checkpoints.normalized` says, or the files besides networks. A large
+file of weights is virtual if the checkpoint is on the store's disk: hashed, not copied.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from sdbuild.checkpoints import RESOURCES, combine_errors, named, open_checkpoin
 from sdbuild.checkpoints.normalized import ARCHITECTURE, LATENTS, WEIGHTS, encode
 from sdbuild.checkpoints.packages import Packages, expect_packages
 from sdbuild.checkpoints.resources import SCHEDULER, TOKENIZER_3, file_name
-from sdbuild.engine.stage import FINISHED, ComponentStage, Job, Memory, Reading, Time
+from sdbuild.engine.stage import FINISHED, VIRTUAL, ComponentStage, Job, Memory, Reading, Time
 from sdbuild.families import Component
 from sdbuild.mil.files.suffixes import PACKAGE
 from sdbuild.recipe.recipe import Recipe
@@ -23,6 +25,7 @@ from sdbuild.store.scan import files
 
 if TYPE_CHECKING:
     from sdbuild.checkpoints import Checkpoint
+    from sdbuild.safetensors.tensors import Tensor
 
 _SHOWN = 8
 """Words that a warning names."""
@@ -68,6 +71,10 @@ class Download(ComponentStage):
                          beside=lock.pinned(source.beside))
         return Reading(source=pinned, reads=reads, locked=lock.of(component.label))
 
+    def may_be_virtual(self, params: Mapping[str, Any], path: str) -> bool:
+        """Whether it is the file of weights, which are in the checkpoint too."""
+        return path == WEIGHTS and FINISHED not in params
+
     def run(self, job: Job) -> dict[str, Any]:
         """Writes the component's architecture and weights, or the resources, from the first place
         that has what is wanted.
@@ -87,6 +94,23 @@ class Download(ComponentStage):
 
 
 STAGE = Download()
+
+
+def checkpoint_tensors(job: Job, name: str) -> dict[str, Tensor]:
+    """Returns the tensors of an input by name; those of the checkpoint that `download` read, if
+    their file is virtual.
+
+    Raises:
+        SourceError: they cannot be read.
+    """
+    from sdbuild.safetensors.tensors import table
+
+    made = job.virtual.get(name)
+    if made is None:
+        return table([job.inputs[name] / WEIGHTS])
+    checkpoint = open_checkpoint(made.places, dict(made.facts), made.config, made.beside)
+    with named(checkpoint.place, made.config):
+        return {tensor.name: tensor for tensor in _tensors(checkpoint, made)}
 
 
 def _download_from(place: str, job: Job) -> dict[str, Any]:
@@ -159,12 +183,27 @@ def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
     from sdbuild.safetensors import tensors
     from sdbuild.safetensors.decode import expect_finite, expect_floats
 
-    part, prefixes = job.reads[0], tuple(job.params["prefixes"])
+    part = job.reads[0]
     found = normalize.architecture_of(checkpoint, job.reads, job.params)
     (job.output / ARCHITECTURE).write_bytes(encode(found))
     family = job.params.get("family", "sd")
     if latents := normalize.latents(part, checkpoint.config(part), family):
         (job.output / LATENTS).write_bytes(encode(latents))
+    taken = _tensors(checkpoint, job)
+    expect_floats(tensor for tensor in taken if tensor.name.endswith((".weight", ".bias")))
+    check_widths(part, found, taken)
+    smallest = job.resources.get("virtual_from_bytes")
+    if smallest is None or sum(tensor.size_bytes for tensor in taken) < smallest:
+        return {"tensors": tensors.write(job.output / WEIGHTS, taken, expect_finite)}
+    digests, file = tensors.digests(taken, expect_finite)
+    return {"tensors": digests, VIRTUAL: {WEIGHTS: file}}
+
+
+def _tensors(checkpoint: Checkpoint, job: Job) -> list[Tensor]:
+    """Returns the component's tensors, sorted by name."""
+    from sdbuild.checkpoints import normalize
+
+    part, prefixes = job.reads[0], tuple(job.params["prefixes"])
     tables = normalize.tensors(part, checkpoint.tensors(part).values())
     taken = [tensor for tensor in tables if tensor.name.startswith(prefixes)]
     if not taken:
@@ -173,6 +212,4 @@ def _component(job: Job, checkpoint: Checkpoint) -> dict[str, Any]:
             + (f" begins with {' or '.join(filter(None, prefixes))}" if any(prefixes) else ""),
             hint=f"its weights are those of another network than {part}", part=part,
         )
-    expect_floats(tensor for tensor in taken if tensor.name.endswith((".weight", ".bias")))
-    check_widths(part, found, taken)
-    return {"tensors": tensors.write(job.output / WEIGHTS, taken, expect_finite)}
+    return sorted(taken, key=lambda tensor: tensor.name)

@@ -17,6 +17,7 @@ from sdbuild.checkpoints.folder import Folder
 from sdbuild.engine.stage import Job, stage
 from sdbuild.safetensors import tensors
 from sdbuild.safetensors.decode import expect_finite
+from tests.in_place import assert_same_in_place
 
 CHECKPOINT = Path(__file__).parent.parent.parent / "recipes" / "tiny-emoji"
 UNET = "diffusion_pytorch_model"
@@ -33,10 +34,12 @@ def download(
 ):
     output = tmp_path / name
     output.mkdir()
-    facts = stage("download").run(Job(
+    job = Job(
         params={"prefixes": list(prefixes)}, inputs={}, output=output, places=[str(checkpoint)],
         reads=[part, *sidecars], beside=[str(place) for place in beside],
-    ))
+    )
+    facts = stage("download").run(job)
+    assert_same_in_place(job, facts)
     return {p.name: p.read_bytes() for p in output.iterdir()}, facts
 
 

@@ -1,0 +1,172 @@
+"""Checkpoints on the store's disk: their weights are hashed by `download` and read in place."""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sdbuild.base.errors import SourceError
+from sdbuild.checkpoints.normalized import WEIGHTS
+from sdbuild.cli.main import main
+from sdbuild.engine.build import Builder
+from sdbuild.engine.plan import plan
+from sdbuild.engine.virtual import readers_allow_virtual
+from sdbuild.recipe.recipe import load
+from sdbuild.reports.verify import verify
+from sdbuild.reports.weight import component_of, follow
+from sdbuild.store import Store
+
+CHECKPOINT = Path(__file__).parents[2] / "recipes" / "tiny-emoji"
+LAST, DOWNLOADED = "compile:text_encoder", "download:text_encoder"
+CONVERTED, PALETTIZED = "convert:text_encoder", "palettize:text_encoder"
+
+
+@pytest.fixture
+def source(tmp_path):
+    return Path(shutil.copytree(CHECKPOINT, tmp_path / "source"))
+
+
+def builder(cache, source, virtual_from_bytes=0, **words):
+    recipe = load({"model": "tiny-emoji", "source": str(source), "quant": "6", **words})
+    made = Builder(plan(recipe), Store(cache))
+    made.virtual_from_bytes = virtual_from_bytes
+    return made
+
+
+@pytest.fixture
+def lean(source, tmp_path):
+    """A build that left the checkpoint where it is."""
+    made = builder(tmp_path / "cache", source)
+    made.make_all(LAST)
+    return made
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A build that copied it."""
+    made = builder(tmp_path_factory.mktemp("stored"), CHECKPOINT, 1 << 60)
+    made.make_all(LAST)
+    return made
+
+
+def missing(made, name):
+    return [entry.path for entry in made.store.missing(made.state(name).record)]
+
+
+def test_only_its_weights_are_not_stored_and_all_that_is_made_of_them_is_the_same(lean, stored):
+    assert missing(lean, DOWNLOADED) == [WEIGHTS]
+    assert missing(stored, DOWNLOADED) == []
+    assert {n: s.record.digest() for n, s in lean.states([LAST]).items()} == {
+        n: s.record.digest() for n, s in stored.states([LAST]).items()}
+    assert verify(lean.store).is_whole
+
+
+def test_other_bits_are_read_from_it_and_nothing_else_runs(lean, source, stored):
+    before = {record.key for record in lean.store.records()}
+    again = builder(lean.store.root, source, quant="4")
+
+    again.make_all(LAST)
+
+    assert {r.step for r in again.store.records() if r.key not in before} == {PALETTIZED, LAST}
+    assert missing(again, DOWNLOADED) == [WEIGHTS]
+    assert again.state(LAST).record.digest() == builder(
+        stored.store.root, CHECKPOINT, 1 << 60, quant="4").make_all(LAST).digest()
+
+
+def test_a_step_that_needs_the_file_has_it_stored(lean, stored):
+    record = lean.make(DOWNLOADED)
+
+    assert missing(lean, DOWNLOADED) == []
+    lean.store.verify(record)
+    assert record.digest() == stored.state(DOWNLOADED).record.digest()
+
+
+def test_coremltools_converts_it_in_place(lean, source, stored):
+    made = builder(lean.store.root, source, lower="direct")
+
+    made.make_all(CONVERTED, is_whole=False)
+
+    assert missing(made, DOWNLOADED) == [WEIGHTS]
+    assert made.state(CONVERTED).record.digest() == stored.state(CONVERTED).record.digest()
+
+
+def test_one_on_another_disk_is_copied(source, tmp_path):
+    elsewhere = Path("/dev/shm") / f"sdbuild-test-{os.getpid()}"
+    if not elsewhere.parent.is_dir() or \
+            elsewhere.parent.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs a second file system")
+    try:
+        shutil.copytree(source, elsewhere)
+        made = builder(tmp_path / "cache", elsewhere)
+        made.make_all(CONVERTED, is_whole=False)
+
+        assert missing(made, DOWNLOADED) == []
+    finally:
+        shutil.rmtree(elsewhere, ignore_errors=True)
+
+
+@pytest.mark.parametrize("words", [
+    {"source": "hub:owner/name"},
+    {"source": f"{CHECKPOINT}, hub:owner/name"},
+    {"lora": "style.safetensors:0.8"},
+    {"quant": "4.0"},
+], ids=["of the Hub", "perhaps of the Hub", "with LoRAs", "calibrated"])
+def test_others_are_stored(words):
+    made = plan(load({"model": "tiny-emoji", **words}))
+
+    assert not readers_allow_virtual(made.steps[DOWNLOADED], made)
+
+
+def test_a_locked_one_is_stored_for_its_source_may_go(source, tmp_path):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(f'family = "sd"\nsource = "{source}"\nsize = 128\n'
+                      'components = ["text_encoder"]\n')
+    assert main(["lock", str(recipe), f"cache={tmp_path / 'other'}"]) == 0
+    made = Builder(plan(load({"model": str(recipe), "quant": "6"})), Store(tmp_path / "cache"))
+    made.virtual_from_bytes = 0
+    made.make_all(LAST)
+    shutil.rmtree(source)
+
+    again = Builder(plan(load({"model": str(recipe), "quant": "4"})), made.store)
+    again.virtual_from_bytes = 0
+    again.make_all(LAST)
+
+    assert missing(again, DOWNLOADED) == []
+
+
+@pytest.mark.parametrize("harm", ["replaced", "cut"])
+def test_a_change_of_it_while_a_step_reads_it_is_said_and_nothing_is_kept(
+    lean, source, harm
+):
+    [file] = (source / "text_encoder").glob("*.safetensors")
+    made = builder(lean.store.root, source, quant="4")
+
+    @contextlib.contextmanager
+    def change(step, seconds):
+        assert step == PALETTIZED
+        if harm == "cut":
+            os.truncate(file, file.stat().st_size // 2)
+        else:
+            file.write_bytes(file.read_bytes()[:-64] + bytes(64))
+        yield None
+
+    made.watches = change
+
+    with pytest.raises(SourceError, match=f"{PALETTIZED}: .*changed while it was read|not a compl"):
+        made.make_all(PALETTIZED)
+
+    assert [r.ingredients["params"]["nbits"] for r in made.store.records()
+            if r.step == PALETTIZED] == [6]
+
+
+def test_a_weight_is_followed_through_it(lean, stored):
+    component = component_of(stored.plan.recipe, "text_encoder")
+    name = "text_model.embeddings.token_embedding.weight"
+
+    found, wanted = (
+        [(stop.step, stop.facts) for stop in follow(made, component, name)]
+        for made in (lean, stored))
+
+    assert found == wanted
