@@ -160,6 +160,10 @@ def _died(
             f"used {size(peak)}",
             hint=hint(kind, params), peak_bytes=peak,
         )
+    if code == -signal.SIGBUS:
+        return StepError(f"{kind}: a file that it read was cut, or its disk does not answer",
+                         hint="see that the disks of checkpoint and store are there, then try "
+                              "again: finished steps are kept")
     if shutil.disk_usage(log.parent).free < _FULL_BYTES:  # libraries tell it in their own ways
         code = errno.ENOSPC
     if code in (errno.ENOSPC, errno.EDQUOT):

@@ -75,6 +75,24 @@ def test_other_bits_are_read_from_it_and_nothing_else_runs(lean, source, stored)
         stored.store.root, CHECKPOINT, 1 << 60, quant="4").make_all(LAST).digest()
 
 
+def test_one_in_the_hubs_cache_is_read_through_its_links(stored, source, tmp_path):
+    """huggingface_hub's `snapshots/COMMIT` holds links to `blobs`."""
+    repository = tmp_path / "models--owner--name"
+    blobs, snapshot = repository / "blobs", repository / "snapshots" / ("0" * 40)
+    blobs.mkdir(parents=True)
+    for number, file in enumerate(p for p in sorted(source.rglob("*")) if p.is_file()):
+        link = snapshot / file.relative_to(source)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(blobs / str(number))
+        link.symlink_to(os.path.relpath(blobs / str(number), link.parent))
+    made = builder(tmp_path / "cache", snapshot)
+
+    made.make_all(LAST)
+
+    assert missing(made, DOWNLOADED) == [WEIGHTS]
+    assert made.state(LAST).record.digest() == stored.state(LAST).record.digest()
+
+
 def test_a_step_that_needs_the_file_has_it_stored(lean, stored):
     record = lean.make(DOWNLOADED)
 
