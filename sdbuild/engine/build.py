@@ -368,7 +368,8 @@ class Builder:
     def _run(self, state: State, states: Mapping[str, State], is_whole: bool) -> Record:
         step, made = state.step, state.known_key
         with self.store.workspace(made) as work:
-            sources = list(read(self, state, states))
+            sources = [(each.step, each.ingredients["source"])
+                       for each in read(self, state, states)]
             job = job_of(self, state, states, work)
             cost = self.costs.expected(step.name)
             refuse_too_large(step, cost, self.ram.limit)

@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sdbuild.base.errors import SourceError, Unreachable
+from sdbuild.base.errors import SDBuildError, SourceError, Unreachable
 from sdbuild.checkpoints import (
     RESOURCES,
     Checkpoint,
@@ -28,9 +28,6 @@ from sdbuild.recipe.sources import Source
 from sdbuild.store import Store
 from sdbuild.store.json_cache import Notes
 from sdbuild.store.stat_cache import source_digest
-
-if TYPE_CHECKING:
-    from sdbuild.engine.build import State
 
 
 class Checkpoints:
@@ -62,24 +59,30 @@ class Checkpoints:
         return dict(self._known[step.name]) if step.name in self._known else self.identity(step)
 
     @contextlib.contextmanager
-    def expecting_unchanged(self, name: str, read: Iterable[State]) -> Iterator[None]:
+    def expecting_unchanged(
+        self, name: str, read: Iterable[tuple[Step, Mapping[str, str]]]
+    ) -> Iterator[None]:
         """Makes sure that the step `name` has read what keys are of, whatever became of it.
 
         Args:
-            read: the steps whose sources it reads.
+            read: the steps whose sources it reads, and the digests in the key of each.
 
         Raises:
             SourceError: it has not, or no place has it any more.
         """
         try:
             yield
-        finally:
-            for state in read:
-                if dict(state.step.locked or self.identity(state.step)) \
-                        != dict(state.ingredients["source"]):
-                    raise SourceError(
-                        f"{name}: the checkpoint changed while it was read, or is another one than "
-                        "on the machine that planned the step")
+        except SDBuildError:
+            self._expect_unchanged(name, read)
+            raise
+        self._expect_unchanged(name, read)
+
+    def _expect_unchanged(self, name: str, read: Iterable[tuple[Step, Mapping[str, str]]]) -> None:
+        for step, digests in read:
+            if dict(step.locked or self.identity(step)) != dict(digests):
+                raise SourceError(
+                    f"{name}: the checkpoint changed while it was read, or is another one than on "
+                    "the machine that planned the step")
 
     def identity(self, step: Step) -> dict[str, str]:
         """Returns the digest of each file that the step reads, in the location that is used.
