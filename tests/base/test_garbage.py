@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sdbuild.base.garbage import rare_searches
+from sdbuild.base.garbage import importing, rare_searches
 
 LEAVES = """
 import atexit, gc, sys
@@ -71,6 +71,32 @@ def test_who_turned_the_search_off_keeps_it_off(searches):
     gc.set_threshold(0)
     with rare_searches():
         assert gc.get_threshold()[0] == 0
+
+
+def test_what_imports_make_is_never_searched(searches):
+    try:
+        with importing():
+            stay = [Node() for _ in range(20_000)]
+        during = len(searches)
+        gc.collect()
+
+        assert during == 0
+        assert gc.isenabled()
+        assert not {id(node) for node in stay} & {id(each) for each in gc.get_objects()}
+    finally:
+        gc.unfreeze()
+
+
+def test_who_turned_the_search_off_keeps_it_off_after_imports():
+    gc.disable()
+    try:
+        with importing():
+            pass
+
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def test_a_process_that_leaves_says_all_and_cleans_up_but_searches_nothing():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sdbuild.base.errors import RecipeError
-from sdbuild.base.garbage import rare_searches
+from sdbuild.base.garbage import importing, rare_searches
 from sdbuild.cli.options import (
     OutsidePath,
     as_command,
@@ -63,7 +63,9 @@ def command(
     def draw(made: Bundle, request: Request) -> None:
         from sdbuild.recipe import settings
         from sdbuild.recipe.project import Project
-        from sdbuild.runtime.generate import generate
+
+        with importing():
+            from sdbuild.runtime.generate import generate
 
         project = Project.here()
         predictor = settings.predictor(project, words)
