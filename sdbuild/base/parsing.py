@@ -224,18 +224,22 @@ def _check(
     while level:
         if depth > DEEPEST:
             raise error(f"{where}: nested more than {DEEPEST} levels deep")
+        # texts and integers as a whole: a vocabulary has 50,000
         texts = [value for value in level if isinstance(value, str)]
-        if unwanted.search("".join(texts)):  # a vocabulary has 50,000
+        if unwanted.search("".join(texts)):
             for text in texts:
                 _check_text(text, where, error, unwanted)
-        for value in level:
+        numbers = [value for value in level if type(value) is int]
+        for number in (min(numbers, default=0), max(numbers, default=0)):
+            _check_scalar(number, where, error, has_infinities)
+        rest = [value for value in level if type(value) not in (str, int)]
+        for value in rest:
             if isinstance(value, dict):
                 if float in set(map(type, value.values())):
                     _check_named(value, where, error, has_infinities)
-            elif not isinstance(value, (str, list)) and not (
-                    type(value) is int and -_LARGEST_INTEGER < value < _LARGEST_INTEGER):
+            elif not isinstance(value, list):
                 _check_scalar(value, where, error, has_infinities)
-        level = [part for value in level for part in _inner(value)]
+        level = [part for value in rest for part in _inner(value)]
         depth += 1
 
 
