@@ -1,6 +1,8 @@
 """The finished bundle: what hosts expect of it, and that it draws what was asked for."""
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from sdbuild.mil.files.read import read_model
 from sdbuild.recipe.recipe import load
 from sdbuild.runtime.pipeline import Pipeline
 from sdbuild.store import Store
+from tests.e2e.project import run
 
 FLOAT16, FLOAT32 = 65552, 65568
 
@@ -148,6 +151,27 @@ def test_it_draws_what_was_asked_for(built, tmp_path, folder, prompt, concept, b
     verdict = Judge()(Image.open(picture))
     assert (verdict.concept, verdict.background) == (concept, background)
     assert verdict.explained > 0.7
+
+
+HEAVY = {"coremltools", "doit", "kmeans1d", "llvmlite", "numba", "scipy", "sympy", "torch._dynamo",
+         "torch._inductor", "transformers"}
+NETWORK = {"diffusers", "huggingface_hub", "requests"}
+
+
+@pytest.mark.parametrize("host, unused", [("diffusers", HEAVY), ("swift", HEAVY | NETWORK)])
+def test_an_image_is_generated_without_libraries_that_it_does_not_need(
+    built, tmp_path, host, unused,
+):
+    words = [str(built.folder / "fp16"), "prompt=a fox", "steps=2", "predictor=portable",
+             f"host={host}", f"out={tmp_path / 'fox.png'}"]
+    code = ("import sys\nfrom sdbuild.cli.main import main\n"
+            f"assert main(['generate', *{words!r}]) == 0\nprint('imported:', *sys.modules)")
+
+    printed = run([sys.executable, "-c", code], 0)
+
+    imported = set(re.search("^imported: (.*)$", printed, re.MULTILINE)[1].split())
+    assert "torch" in imported
+    assert imported & unused == set()
 
 
 @pytest.fixture(scope="module")

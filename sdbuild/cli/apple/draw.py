@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sdbuild.base.errors import BundleError, RecipeError
+from sdbuild.base.garbage import importing
 from sdbuild.base.parsing import shown
 from sdbuild.base.paths import outside_path
 from sdbuild.bundle.inferred import ASSUMED_SCHEDULE, ASSUMED_STEPS, NO_TOKENIZER
@@ -46,7 +47,9 @@ def draw(flags: Given, say: Say) -> int:
         SDBuildError: the models cannot draw it; says why.
     """
     from sdbuild.recipe.project import Project
-    from sdbuild.runtime.generate import generate
+
+    with importing():
+        from sdbuild.runtime.generate import generate
 
     _check(flags)
     _refuse_finished(flags.model_version)

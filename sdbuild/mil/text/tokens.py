@@ -35,7 +35,7 @@ class Tokens:
             self.token = self.text[self.end:].lstrip()
             self.start = len(self.text) - len(self.token)
             raise self.error("a token of MIL text")
-        self.token, self.start, self.end = found[1], found.start(1), found.end()
+        self.token, (self.start, self.end) = found[1], found.span(1)
 
     def error(self, expected: str) -> InvalidProgram:
         """Returns the error that something else was expected here."""
