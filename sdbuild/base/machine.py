@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+_MOST_STEPS = 4  # of a bundle's chains of steps hardly more are left after the first
 PATIENT = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
 """Lets torch's idle threads sleep. Spinning, they cost a busy machine ten times the work."""
 
@@ -148,6 +149,12 @@ def processors() -> int:
     """Returns how many of the machine's processors this process may use."""
     has_mask = hasattr(os, "sched_getaffinity")
     return len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
+
+
+def steps_at_a_time() -> int:
+    """Returns how many steps run at a time, unless the command line says: one for each processor,
+    four at most. Those that the memory has no room for wait."""
+    return min(processors(), _MOST_STEPS)
 
 
 def _limits() -> Iterator[int]:

@@ -68,7 +68,8 @@ class BuildResult:
 
 
 def build(
-    model: str | None = None, *steps: str, jobs: int = 1, progress: bool = False, **variables: Any
+    model: str | None = None, *steps: str, jobs: int | None = None, progress: bool = False,
+    **variables: Any,
 ) -> BuildResult:
     """Builds a recipe's bundle, or single steps; steps that are up to date do not run.
 
@@ -77,7 +78,7 @@ def build(
     Args:
         model: a recipe's name, or its file; the project's own one if None.
         steps: such as `convert:unet`; the bundle if there are none.
-        jobs: the most steps that run at a time.
+        jobs: the most steps that run at a time; by default one for each processor, four at most.
         progress: print what the command prints.
         variables: those of the command line (docs/variables.md); of several values a list.
 
@@ -102,7 +103,7 @@ def build(
 
 
 def run(
-    words: Mapping[str, str], tasks: Sequence[str], jobs: int, reporter: Collector
+    words: Mapping[str, str], tasks: Sequence[str], jobs: int | None, reporter: Collector
 ) -> BuildResult:
     """Builds tasks with what they need, and has the reporter tell of them.
 
@@ -115,7 +116,7 @@ def run(
     from sdbuild.cli.dodo import execute
 
     builder, found = doit_tasks.prepared(words)
-    parallel = ["-n", str(jobs)] if jobs > 1 else []
+    parallel = ["-n", str(jobs)] if jobs else []
     try:
         status = execute(["run", *parallel, *tasks],
                          lambda: doit_tasks.tasks(builder, found), reporter)

@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from sdbuild.cli.options import open_store, print_json
 
 
-def build(words: dict[str, str], tasks: Sequence[str], jobs: int, *, is_json: bool) -> int:
+def build(words: dict[str, str], tasks: Sequence[str], jobs: int | None, *, is_json: bool) -> int:
     """Builds tasks with what they need; returns the exit status.
 
     Raises:

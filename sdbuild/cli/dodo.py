@@ -14,6 +14,7 @@ from doit.doit_cmd import DoitMain
 
 from sdbuild.base.errors import RecipeError
 from sdbuild.base.garbage import skip_last_collection
+from sdbuild.base.machine import steps_at_a_time
 from sdbuild.base.parsing import Malformed, json_object, shown
 from sdbuild.cli.reporter import Collector, Reporter
 from sdbuild.cli.tasks import load, variables
@@ -46,6 +47,7 @@ def _config(reporter: type[Collector] | Collector = Reporter) -> dict[str, Any]:
         "codec_cls": _Codec,
         "dep_file": str(database()),
         "verbosity": 1,
+        "num_process": steps_at_a_time(),
         "par_type": "thread",  # of `-n`, also where doit reads no pyproject.toml of ours
     }
 

@@ -37,7 +37,7 @@ estimate_option = click.option(
 
 def made_elsewhere(
     address: str, variants: Sequence[Variant], words: Mapping[str, str], tasks: Sequence[str],
-    jobs: int,
+    jobs: int | None,
 ) -> dict[str, SDBuildError]:
     """Makes what tasks need on a cluster; the error of each variant that failed, by its name.
 
@@ -55,7 +55,7 @@ def made_elsewhere(
     with logged():
         return build_on(address, Wanted(
             builders=builders, steps=lambda each: _steps(tasks, each), architectures=architectures,
-            remote=found.remote, jobs=jobs if jobs > 1 else jobs_here()), _say)
+            remote=found.remote, jobs=jobs or jobs_here()), _say)
 
 
 def estimated(address: str, variants: Sequence[Variant], tasks: Sequence[str]) -> Estimate:

@@ -274,6 +274,9 @@ store_variables = _adds((("Settings", (VARIABLES["cache"],)),), lambda field: Tr
 weight_bytes_option = click.option(
     "--weight-bytes", type=click.IntRange(min=0), metavar="N",
     help="Decoded weights that the portable executor keeps of each component.  [default: all]")
+jobs_option = click.option(
+    "-n", "--jobs", type=click.IntRange(min=1), metavar="N",
+    help="Steps to run at a time.  [default: one for each processor, four at most]")
 json_option = click.option("--json", "is_json", is_flag=True,
                            help="Print JSON instead of text (docs/json.md).")
 

@@ -91,7 +91,7 @@ def for_each_variant(function: Callable[..., int]) -> Callable[..., int]:
             whole = estimated(on, variants, tasks)
         elif on is not None:
             with redirect_stdout(sys.stderr if is_json else sys.stdout):
-                failed = made_elsewhere(on, variants, words, tasks, options.get("jobs", 1))
+                failed = made_elsewhere(on, variants, words, tasks, options.get("jobs"))
         outcomes = run_each(variants, function, options, failed, is_json=is_json)
         if name == "why" and whole is None:
             whole = total_of(variants, tasks, click.get_current_context().meta)

@@ -6,18 +6,17 @@ import click
 
 from sdbuild.base.errors import RecipeError
 from sdbuild.cli.building import build
-from sdbuild.cli.options import as_command, json_option, recipe_variables
+from sdbuild.cli.options import as_command, jobs_option, json_option, recipe_variables
 from sdbuild.cli.variants import for_each_variant
 
 
 @as_command()
 @for_each_variant
 @click.argument("tasks", nargs=-1, metavar="[STEP]...")
-@click.option("-n", "--jobs", type=click.IntRange(min=1), default=1, metavar="N",
-              help="Steps to run at a time.")
+@jobs_option
 @recipe_variables()
 @json_option
-def command(tasks: tuple[str, ...], jobs: int, words: dict[str, str], is_json: bool) -> int:
+def command(tasks: tuple[str, ...], jobs: int | None, words: dict[str, str], is_json: bool) -> int:
     """Build the bundle, or single steps.
 
     STEP is a step such as convert:unet, a stage such as convert, or build, check, contract,

@@ -15,6 +15,7 @@ from sdbuild.cli.finished import OF_IMAGE, asked, reference, store_if_any
 from sdbuild.cli.options import (
     OutsidePath,
     as_command,
+    jobs_option,
     json_option,
     open_store,
     print_json,
@@ -33,11 +34,10 @@ if TYPE_CHECKING:
 @as_command()
 @for_each_variant
 @click.argument("bundle", type=OutsidePath(), required=False)
-@click.option("-n", "--jobs", type=click.IntRange(min=1), default=1, metavar="N",
-              help="Steps to run at a time.")
+@jobs_option
 @recipe_variables()
 @json_option
-def command(bundle: Path | None, jobs: int, words: dict[str, str], is_json: bool) -> int:
+def command(bundle: Path | None, jobs: int | None, words: dict[str, str], is_json: bool) -> int:
     """Compare networks and images with the PyTorch original.
 
     Builds what is needed; fails if a component's PSNR is below the recipe's floor, or images are

@@ -14,6 +14,7 @@ from sdbuild.cli.building import build
 from sdbuild.cli.options import (
     OF_IMAGES,
     as_command,
+    jobs_option,
     json_option,
     print_json,
     recipe_variables,
@@ -32,12 +33,11 @@ _PICTURES = "pictures"
 
 
 @as_command()
-@click.option("-n", "--jobs", type=click.IntRange(min=1), default=1, metavar="N",
-              help="Steps to run at a time.")
+@jobs_option
 @recipe_variables(without={*VARIED, *OF_IMAGES})
 @variables("Sweep", BITS_FIELD)
 @json_option
-def command(jobs: int, words: dict[str, str], is_json: bool) -> int:
+def command(jobs: int | None, words: dict[str, str], is_json: bool) -> int:
     """Build bundles of several bits, and find the smallest that is as good as the original.
 
     Each N of bits=N,… makes a bundle with N equal bits, if Core ML has palettes of N, and one with
