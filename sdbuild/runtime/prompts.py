@@ -40,9 +40,12 @@ class Prompts:
         name = request.tokenizer or HOSTS[request.host].tokenizer
         pad = self._bundle.pad_token_2 if encoder == "text_encoder_2" else self._bundle.pad_token
         if (name, pad) not in self._tokenizers:
-            folder = self._bundle.tokenizer or self._bundle.folder
-            self._tokenizers[name, pad] = tokenizers.load(name, folder, pad)
+            self._tokenizers[name, pad] = tokenizers.load(name, self._words, pad)
         return self._tokenizers[name, pad]
+
+    @cached_property
+    def _words(self) -> tokenizers.Words:
+        return tokenizers.read(self._bundle.tokenizer or self._bundle.folder)
 
     @cached_property
     def _t5(self) -> tokenizers.Tokenizer:

@@ -18,7 +18,7 @@ from sdbuild.engine.build import Builder
 from sdbuild.engine.stage import Job, stage
 from sdbuild.recipe.settings import settings
 from sdbuild.reports.why import why
-from sdbuild.runtime.tokenizers import load
+from sdbuild.runtime.tokenizers import load, read
 from sdbuild.runtime.tokenizers.swift import Tokenizer
 from tests.loras import TINY_EMOJI, checkpoint
 from tests.runtime import swift
@@ -70,7 +70,8 @@ def hosts(learned):
     """The tokenizers of three hosts on the files with the words."""
     folder = learned[0] / "tokenizer"
     theirs = CLIPTokenizer.from_pretrained(folder, pad_token=END)
-    return {"clip": load("clip", folder, END).ids, "swift": load("swift", folder, END).ids,
+    words = read(folder)
+    return {"clip": load("clip", words, END).ids, "swift": load("swift", words, END).ids,
             "transformers": lambda prompt, length: theirs(
                 prompt, padding="max_length", max_length=length, truncation=True).input_ids}
 
@@ -105,7 +106,7 @@ def test_prompts_without_the_words_keep_their_tokens_in_the_swift_package(hosts,
 
 
 def test_every_word_of_the_vocabulary_that_a_prompt_reaches_keeps_its_tokens(hosts):
-    before, length = load("clip", CLIP, END).ids, 1 << 18
+    before, length = load("clip", read(CLIP), END).ids, 1 << 18
     text = " ".join(word.removesuffix("</w>") for word in KNOWN) + " über öde ÀÁ õÿ \U0001f98a 字"
 
     assert hosts["clip"](text, length) == before(text, length)

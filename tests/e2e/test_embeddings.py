@@ -37,7 +37,7 @@ def test_a_bundle_speaks_a_learned_word_as_diffusers_does(project, tmp_path, che
     encoder = load([project.bundle / "TextEncoder.mlmodelc"], "portable", "original")
     for host, prompt in (("clip", "a mycat, on a blue background"),
                          ("swift", "a mycat , on a blue background")):
-        ids = tokenizers.load(host, project.bundle, END).ids(prompt, 77)
+        ids = tokenizers.load(host, tokenizers.read(project.bundle), END).ids(prompt, 77)
         found = encoder.predict({"input_ids": np.array([ids], np.float32)})["last_hidden_state"]
         error = np.sqrt(np.mean((found - wanted) ** 2))
         assert 20 * np.log10(np.abs(wanted).max() / error) >= 60, host

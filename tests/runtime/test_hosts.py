@@ -82,7 +82,7 @@ def token_ids(components, **settings):
     ({"host": "swift", "tokenizer": "clip"}, "clip"), ({"host": "apple-python"}, "clip")])
 def test_tokens_are_the_hosts_own_or_those_that_are_asked_for(small, settings, name):
     """`fox,` is what the two tokenizers differ in."""
-    tokenizer = tokenizers.load(name, TOKENIZER, "<|endoftext|>")
+    tokenizer = tokenizers.load(name, tokenizers.read(TOKENIZER), "<|endoftext|>")
 
     found = token_ids(small[0], **settings)
 

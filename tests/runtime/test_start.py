@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 import torch
 import sdbuild.runtime.generate
-from sdbuild.runtime.tokenizers import load
+from sdbuild.runtime.tokenizers import load, read
 from sdbuild.runtime.schedulers import Asked
 from sdbuild.runtime.schedulers.diffusers import schedule
 
-load("clip", Path({str(BUILT_IN / "tiny-emoji" / "tokenizer")!r}), "!").ids("a fox", 77)
+load("clip", read(Path({str(BUILT_IN / "tiny-emoji" / "tokenizer")!r})), "!").ids("a fox", 77)
 for name in ("dpm", "euler_a", "unipc"):
     schedule(Asked(scheduler=name, config={{"beta_schedule": "scaled_linear"}}, steps=4),
              torch.Generator())

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import CLIPTokenizer
 
 from sdbuild.base.errors import BundleError
-from sdbuild.runtime.tokenizers import load
+from sdbuild.runtime import tokenizers
+from sdbuild.runtime.prompts import Prompts
+from sdbuild.runtime.tokenizers import load, read
 from tests.runtime import swift
 
 CLIP = Path(__file__).parent.parent.parent / "recipes" / "tiny-emoji" / "tokenizer"
@@ -19,13 +22,13 @@ PROMPTS = [*(case["prompt"] for case in CASES), "a fox! wow !", "x" * 500, "[[re
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: ascii(case["prompt"])[:40])
 def test_the_swift_package_gets_these_tokens(case):
-    assert load("swift", CLIP, END).ids(case["prompt"], 77) == case["ids"][:77]
+    assert load("swift", read(CLIP), END).ids(case["prompt"], 77) == case["ids"][:77]
 
 
 @pytest.mark.parametrize("pad", [END, PAD_2])
 def test_tokens_and_what_is_cut_off_are_those_of_transformers(pad):
     theirs = CLIPTokenizer.from_pretrained(str(CLIP), pad_token=pad)
-    ours = load("clip", CLIP, pad)
+    ours = load("clip", read(CLIP), pad)
 
     for prompt in PROMPTS:
         wanted = theirs(prompt, padding="max_length", max_length=77, truncation=True).input_ids
@@ -37,7 +40,8 @@ def test_tokens_and_what_is_cut_off_are_those_of_transformers(pad):
 def test_a_comma_after_a_word_is_another_token_in_the_swift_package():
     known = json.loads((CLIP / "vocab.json").read_text("utf-8"))
 
-    clips, swifts = (load(name, CLIP, END).ids("a dog, red", 77) for name in ("clip", "swift"))
+    clips, swifts = (load(name, read(CLIP), END).ids("a dog, red", 77)
+                     for name in ("clip", "swift"))
 
     assert clips[1:5] == [known[w] for w in ("a</w>", "dog</w>", ",</w>", "red</w>")]
     assert swifts[1:5] == [known[w] for w in ("a</w>", "dog", ",</w>", "red</w>")]
@@ -56,7 +60,7 @@ def test_merges_with_the_line_ends_of_windows_are_lost_on_the_swift_package_alon
     """Its every prompt becomes letters, and it says nothing."""
     folder = copied(tmp_path, merges=lambda content: content.replace(b"\n", b"\r\n"))
 
-    ours, swifts = (load(name, folder, END).ids("a fox", 77) for name in ("clip", "swift"))
+    ours, swifts = (load(name, read(folder), END).ids("a fox", 77) for name in ("clip", "swift"))
 
     assert ours[1:4] == [320, 3240, 49407]
     assert swifts[1:5] != ours[1:5]
@@ -73,6 +77,18 @@ def test_merges_with_the_line_ends_of_windows_are_lost_on_the_swift_package_alon
 @pytest.mark.parametrize("name", ["clip", "swift"])
 def test_files_that_are_no_tokenizer_are_refused_by_name(tmp_path, files, said, name):
     with pytest.raises(BundleError, match=rf"{next(iter(files))}\.") as refused:
-        load(name, copied(tmp_path, **files), END)
+        load(name, read(copied(tmp_path, **files)), END)
 
     assert said in str(refused.value)
+
+
+def test_the_words_of_a_bundle_are_read_once_for_all_of_its_tokenizers(monkeypatch):
+    found = []
+    monkeypatch.setattr(tokenizers, "read", lambda folder: found.append(folder) or read(folder))
+    prompts = Prompts(SimpleNamespace(tokenizer=CLIP, pad_token=END, pad_token_2=PAD_2), None)
+
+    made = {id(prompts.tokenizer(SimpleNamespace(tokenizer=name), encoder))
+            for name in ("clip", "swift") for encoder in ("text_encoder", "text_encoder_2")}
+
+    assert len(made) == 4
+    assert found == [CLIP]

@@ -6,6 +6,8 @@ Prompts are split into tokens by the checkpoint's own method or by that of a hos
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,24 +30,41 @@ class Tokenizer(Protocol):
         ...
 
 
-def load(name: str, folder: Path, pad_token: str) -> Tokenizer:
-    """Returns the tokenizer called `name`, on the `vocab.json` and `merges.txt` of a folder.
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The files of a folder that its tokenizers are made of: numbers of words, and `merges.txt`."""
+
+    folder: Path
+    vocabulary: Mapping[str, int]
+    merges: str
+
+
+def read(folder: Path) -> Words:
+    """Returns the `vocab.json` and `merges.txt` of a folder.
 
     Raises:
         BundleError: they are none.
     """
+    path = folder / "merges.txt"
+    return Words(folder, _vocabulary(folder / "vocab.json"),
+                 decoded_text(read_file(path, BundleError), str(path), BundleError))
+
+
+def load(name: str, words: Words, pad_token: str) -> Tokenizer:
+    """Returns the tokenizer called `name`.
+
+    Raises:
+        BundleError: it cannot be made of such files.
+    """
     module: Any = importlib.import_module(f"sdbuild.runtime.tokenizers.{name}")
-    vocabulary, path = _vocabulary(folder / "vocab.json"), folder / "merges.txt"
+    hint = f"sdbuild contract {words.folder} says what hosts need"
     for token in (START, END, pad_token):
-        if token not in vocabulary:
-            raise BundleError(f"{folder / 'vocab.json'}: no {token}",
-                              hint=f"sdbuild contract {folder} says what hosts need")
-    merges = decoded_text(read_file(path, BundleError), str(path), BundleError)
+        if token not in words.vocabulary:
+            raise BundleError(f"{words.folder / 'vocab.json'}: no {token}", hint=hint)
     try:
-        tokenizer: Tokenizer = module.Tokenizer(vocabulary, merges, pad_token)
+        tokenizer: Tokenizer = module.Tokenizer(words.vocabulary, words.merges, pad_token)
     except ValueError as error:
-        raise BundleError(f"{path}: {error}",
-                          hint=f"sdbuild contract {folder} says what hosts need") from error
+        raise BundleError(f"{words.folder / 'merges.txt'}: {error}", hint=hint) from error
     return tokenizer
 
 
