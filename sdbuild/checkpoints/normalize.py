@@ -45,6 +45,9 @@ _CLIP_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
 _CHECKER = "StableDiffusionSafetyChecker"
 _CHECKER_PROJECTION = 512  # transformers' default
 _VISION = "vision_model."
+_LEARNED = "_COREML_/"
+"""Of the names of what coremltools adds to a network that was palettized in training: tables, whose
+entries its weights hold, and versions."""
 _VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _VAE_ATTENTION = re.compile(r"(.*\.attentions\.\d+)\.(query|key|value|proj_attn)\.(\w+)")
 
@@ -176,10 +179,11 @@ def _checker(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
 def tensors(part: str, found: Iterable[Tensor]) -> Iterator[Tensor]:
     """Yields a part's tensors by the names, and with the shapes, that its network is now written
     with."""
+    own = [tensor for tensor in found if _LEARNED not in tensor.name]
     if part == "text_encoder_3":
-        yield from _t5_tensors(list(found))
+        yield from _t5_tensors(own)
         return
-    for tensor in found:
+    for tensor in own:
         if part == "vae":
             yield _vae_tensor(tensor)
         elif part not in _CLIP_NAMES:

@@ -25,7 +25,7 @@ _ELEMENT_BYTES = 12
 class Palettize(ComponentStage):
     """Palettizes a package's large weights."""
 
-    version = 2
+    version = 3
     summary = "weights to lookup tables and indices"
     memory = Memory(120_000_000, largest=8)  # one tensor at a time; numba compiles
     most_memory = Memory(120_000_000, largest=12 * processors())  # a tensor for each processor

@@ -6,6 +6,7 @@ The tables are `kmeans.py`'s; how a program is walked and written is `compress.p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from sdbuild.mil.ir.dtype import PALETTE_BITS
 from sdbuild.mil.ir.program import TensorType
 
 _LEAST_WEIGHT = np.float32(1e-30)  # of an element in the sums of k-means: none may vanish
+_VALUES_OF_MASK = 2
 
 
 def palettize(
@@ -113,14 +115,18 @@ def _pack(group_size: int | None, is_scaled: bool, task: Task, array: np.ndarray
     groups = array.shape[axis] // group_size if can_part else 1
     others = tuple(i for i in range(array.ndim) if i != axis)
     if not is_scaled and groups == 1:
-        tables, packed, lost = _palette(array, task.bits)
+        counted = histogram(array)
+        task, tables = _fitted(task, palette(counted, task.bits, array.dtype)[np.newaxis])
+        packed, lost = packed_indices(tables[0], array, task.bits), _loss(counted, tables[0])
         operations = unscaled(task, tables, packed, axis)
     elif not is_scaled:
         tables, found, lost = _palettes(array, None, task.bits, groups, axis)
+        task, tables = _fitted(task, tables)
         operations = unscaled(task, tables, pack_bits(found, task.bits), axis)
     else:
         scales = magnitudes(array, others)
         tables, found, _ = _palettes(array, scales, task.bits, groups, axis)
+        task, tables = _fitted(task, tables)
         tables = tables.repeat(array.shape[axis] // groups, 0)
         lost = loss(array, _dense(tables, found, scales, axis))
         operations = _scaled(task, tables, found, scales, axis)
@@ -129,15 +135,22 @@ def _pack(group_size: int | None, is_scaled: bool, task: Task, array: np.ndarray
                   report=report(task, operations, lost, groups=groups, is_whole=is_whole))
 
 
-def _palette(array: np.ndarray, bits: int) -> tuple[np.ndarray, bytes | memoryview, Loss]:
-    """Returns one table for a tensor, its packed indices, and the loss.
+def _fitted(task: Task, tables: np.ndarray) -> tuple[Task, np.ndarray]:
+    """Returns the tables with as few bits as hold all their entries, and the task with these bits.
+
+    A weight with few values has them as its table, and its last entry fills the rest: one that was
+    palettized in training keeps the bits that it had there. Two values are rather those of a mask,
+    which gets the bits of all others.
 
     Shapes:
-        returns: (1, 2**bits), ceil(size * bits / 8) bytes
+        tables, returns: (groups, 2**bits)
     """
-    counted = histogram(array)
-    table = palette(counted, bits, array.dtype)
-    return table[np.newaxis], packed_indices(table, array, bits), _loss(counted, table)
+    entries = max(int((table < table[-1]).sum()) + 1 for table in tables)
+    if entries <= _VALUES_OF_MASK:
+        return task, tables
+    bits = next(bits for bits in PALETTE_BITS if 1 << bits >= entries
+                and (bits != 3 or task.as_argument))
+    return replace(task, bits=bits), tables[:, :1 << bits]
 
 
 def _palettes(

@@ -104,6 +104,25 @@ def test_groups_of_channels_have_tables_of_their_own(tmp_path, group_size):
             < squared_error(source, expected, tmp_path))
 
 
+@pytest.mark.parametrize(("target", "options", "bits"), [
+    (IOS16, {"nbits": 2}, 2), (IOS16, {"nbits": 1}, 8),
+    (IOS18, {"nbits": 3}, 3), (IOS18, {"nbits": 2, "group_size": 4}, 2),
+])
+def test_weights_that_are_palettes_already_keep_them(tmp_path, target, options, bits):
+    source = convolutions(tmp_path / "source.mlpackage", target, layers=1)
+    palettize(source, tmp_path / "first.mlpackage", **options)
+    unpacked = changed(tmp_path / "first.mlpackage", tmp_path / "unpacked.mlpackage",
+                       cto.decompress_weights)
+
+    [report] = palettize(unpacked, tmp_path / "again.mlpackage", **options | {"nbits": 8})
+
+    assert (report.bits, report.rms_error) == (bits, 0)
+    [first], [again] = (
+        [array for array in dense(tmp_path / f"{name}.mlpackage", tmp_path).values()
+         if array.ndim == 4] for name in ("first", "again"))
+    assert np.array_equal(first.astype(float), again.astype(float))
+
+
 def test_groups_follow_the_channels_of_the_operation(tmp_path):
     def body(x):
         return mb.matmul(x=x, y=half(64, 48), name="out")
