@@ -35,7 +35,7 @@ from sdbuild.cli.elsewhere import (
     total_of,
 )
 from sdbuild.cli.options import OptionalValue, print_json
-from sdbuild.recipe.fields import VARIABLES
+from sdbuild.recipe.fields import VARIABLES, Field
 
 if TYPE_CHECKING:
     from sdbuild.cluster.estimate import Estimate
@@ -49,11 +49,26 @@ _TASKS = {"check": "check"}
 
 
 def _is_of_matrix(word: str) -> bool:
-    """Whether a word is what `--matrix` is of, and not the command's own."""
+    """Whether a word is what `--matrix` is of, and not the command's own.
+
+    A list for a field that takes none is: the error then names the fields that a matrix varies.
+    """
     from sdbuild.recipe.matrix import FIELDS
 
-    name = word.partition("=")[0].replace("-", "_")
-    return ("=" in word and (name in FIELDS or name == "model")) or word.endswith(".toml")
+    name, is_variable, value = word.partition("=")
+    name = name.replace("-", "_")
+    if not is_variable:
+        return word.endswith(".toml")
+    return name in FIELDS or name == "model" or word.endswith(".toml") or (
+        name in VARIABLES and "," in value and not _is_value(VARIABLES[name], value))
+
+
+def _is_value(field: Field, word: str) -> bool:
+    try:
+        field.parse(word)
+    except ValueError:
+        return False
+    return True
 
 
 matrix_option = click.option(

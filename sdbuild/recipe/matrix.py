@@ -24,7 +24,7 @@ from typing import Any
 from sdbuild.base.errors import RecipeError
 from sdbuild.base.parsing import shown
 from sdbuild.base.suggestions import did_you_mean
-from sdbuild.recipe.fields import RECIPE_FIELDS, Field, parse
+from sdbuild.recipe.fields import RECIPE_FIELDS, VARIABLES, Field, parse
 from sdbuild.recipe.sources import word_of
 
 Row = Mapping[str, str]
@@ -106,6 +106,9 @@ def known(name: str, where: str) -> Field:
     Raises:
         RecipeError: no matrix can be of it.
     """
+    if name in VARIABLES and name not in FIELDS:
+        raise RecipeError(f"{where}: {name} is not a field that a matrix can vary",
+                          hint=f"a matrix is of: {', '.join(FIELDS)}")
     if name not in FIELDS:
         raise RecipeError(f"{where}: unknown field {shown(name)}{did_you_mean(name, FIELDS)}",
                           hint=f"a matrix is of: {', '.join(FIELDS)}")

@@ -232,6 +232,8 @@ def test_a_variant_that_cannot_be_read_is_named_after_the_others(folder, capsys)
 @pytest.mark.parametrize(("words", "message"), [
     (["contract", "--matrix", "quant=4,6", "folder"], "--matrix: 'folder' is one bundle"),
     (["build", "--matrix"], "the recipe has no [matrix], and no values are given"),
+    (["generate", "--matrix", "seed=1,2"], "seed is not a field that a matrix can vary"),
+    (["generate", "--matrix", "prompt=a cat, red"], "the recipe has no [matrix]"),
     (["build", "--only", "x"], "the recipe has no [matrix]"),
     (["build", "matrix=quant"], "unknown variable 'matrix'"),
     (["du", "--matrix"], "unknown option --matrix"),

@@ -134,7 +134,7 @@ MISTAKES = {
     "attention=SPLIT_EINSUM,split_einsum": "--matrix: attention has 'split_einsum' twice",
     "quant=": "--matrix: quant is '', expected one of",
     "qaunt=4": "unknown field 'qaunt'; did you mean \"quant\"?",
-    "seed=1,2": "unknown field 'seed'",
+    "seed=1,2": "--matrix 'seed=1,2': seed is not a field that a matrix can vary",
     "lower=once,direct": "--matrix: two variants are called plain-",
     "quant=3,4": "--matrix: model=plain quant=3: quant=3 with target=iOS16",
     "none.toml": "none.toml: ",
