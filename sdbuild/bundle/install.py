@@ -38,7 +38,7 @@ def install(record: Record, store: Store, folder: Path) -> None:
             check_replaceable(folder)
             work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
             try:
-                new = store.checkout(record, work / "new")
+                new = store.checkout(record, work / "new", other=_OTHER)
                 roots.add(folder, record, store)
                 exchange(new, folder, work / "old")
             finally:

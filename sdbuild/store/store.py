@@ -309,10 +309,11 @@ class Store:
         if found:
             raise MissingArtifact(where + "; ".join(f"{n} is not in the store" for n in found))
 
-    def checkout(self, record: Record, target: Path, path: str = "") -> Path:
+    def checkout(self, record: Record, target: Path, path: str = "", other: str = "") -> Path:
         """Lays the artifact out at `target`, every byte of it read and found whole before.
 
-        With `path`, only that part; a single file is laid out at `target` itself.
+        With `path`, only that part; a single file is laid out at `target` itself. `other` is that
+        of `guarded`.
 
         Raises:
             MissingArtifact, CorruptArtifact: some of its content is not in the pool, or is not
@@ -320,7 +321,7 @@ class Store:
             StoreError: the file system does not take it.
         """
         self.verify(record, path)
-        with guarded(target):
+        with guarded(target, other):
             for entry in record.part(path):
                 relative = entry.path[len(path):].lstrip("/")
                 link_out(self.object(entry.digest), target / relative if relative else target)

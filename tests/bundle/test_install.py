@@ -202,9 +202,9 @@ def test_two_installs_into_one_place_do_not_mix(store, tmp_path, monkeypatch):
     made = [bundle(store, tmp_path, str(n), a=str(n), **{f"only{n}": "x"}) for n in range(1, 5)]
     real = store.checkout
 
-    def slow(record, target):
+    def slow(record, target, **rest):
         time.sleep(0.05)
-        return real(record, target)
+        return real(record, target, **rest)
     monkeypatch.setattr(store, "checkout", slow)
     threads = [threading.Thread(target=install, args=(each, store, place)) for each in made]
     for thread in threads:

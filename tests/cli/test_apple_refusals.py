@@ -1,12 +1,18 @@
 """Apple's programs: what is refused before anything runs, by the flag that says it."""
 
+import errno
+import types
+
 import pytest
 
-from sdbuild.base.errors import RecipeError
+import sdbuild.store.store
+from sdbuild.base.errors import RecipeError, StoreError
+from sdbuild.cli.apple.convert import _lay
+from sdbuild.cli.apple.layout import Output
 from sdbuild.cli.main import main
 from sdbuild.recipe.project import BUILT_IN
 from sdbuild.recipe.recipe import load
-from sdbuild.store import Store
+from sdbuild.store import Record, Store
 from tests.tiny_checkpoints import write_checkpoint
 
 
@@ -31,6 +37,9 @@ def test_a_pipeline_that_cannot_be_run_is_refused(argv, wrong, tmp_path, capsys)
      "--latent-h and --latent-w: size is '128x-8'", "sdbuild torch2coreml --help lists the flags"),
     (["torch2coreml", "prediction=x", "--convert-unet", "--model-version", "MODEL"],
      "on the command line: prediction is 'x'", "prediction: the U-Net's output"),
+    (["torch2coreml", "--convert-unet", "--model-version", "MODEL", "--convert-controlnet"],
+     "--convert-controlnet: no ControlNet is named",
+     "name some after it: a repository of the Hub, or a folder"),
     (["torch2coreml", "--convert-unet", "ram=8G", "--model-version", "MODEL"],
      "'ram=8G': a setting between flags", "settings stand before all flags, or after them"),
 ])
@@ -70,6 +79,25 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_runs(tmp_
     assert error.startswith("ERROR: /proc/x: ")
     assert error.endswith("hint: choose another folder with -o DIR\n")
     assert list(Store(tmp_path / "cache").records()) == []
+
+
+def test_a_disk_that_is_full_has_another_folder_as_hint(store, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "made/unet.mlpackage").mkdir(parents=True)
+    (tmp_path / "made/unet.mlpackage/weights").write_text("weights")
+    record = store.put(tmp_path / "made", Record(
+        key="1" * 32, step="convert:unet", ingredients={}, tree=(), seconds=0, peak_bytes=0,
+        made_at="", host=""))
+    builder = types.SimpleNamespace(store=store, deliver=lambda step, use: use(record))
+    monkeypatch.setattr(sdbuild.store.store, "link_out", full)
+
+    with pytest.raises(StoreError) as raised:
+        _lay(builder, "convert:unet", Output(tmp_path / "out"), "unet.mlpackage")
+
+    assert raised.value.hint == "free some space, or choose another folder with -o DIR"
+    assert not (tmp_path / "out/unet.mlpackage").exists()
 
 
 @pytest.mark.parametrize("name", ["mixed-bit-compression-pre-analysis",

@@ -15,7 +15,7 @@ from sdbuild.checkpoints.t5_tokenizer import T5_FILE, t5_files
 from sdbuild.cli.api import run
 from sdbuild.cli.apple import named, names, packages
 from sdbuild.cli.apple.flags import Given
-from sdbuild.cli.apple.layout import FOREIGN, Output
+from sdbuild.cli.apple.layout import FOREIGN, OTHER, Output
 from sdbuild.cli.apple.programs import PARTS
 from sdbuild.cli.apple.wanted import Wanted, refuse_unsupported, wanted
 from sdbuild.cli.reporter import Before
@@ -43,6 +43,9 @@ def convert(flags: Given, say: Say) -> int:
     output = Output(outside_path(flags.o, "-o"))
     asked = tuple(flag for flag in PARTS if flags.values[flag])
     nets = tuple(flags.convert_controlnet or ())
+    if "convert_controlnet" in flags.explicit and not nets:
+        raise RecipeError("--convert-controlnet: no ControlNet is named", hint="name some after "
+                          "it: a repository of the Hub, or a folder")
     kept = tuple(_kept(output, flags, asked))
     if not (asked or nets or flags.quantize_nbits or flags.bundle_resources_for_swift_cli):
         raise RecipeError("nothing to convert", hint="--convert-unet --convert-text-encoder "
@@ -137,7 +140,7 @@ def _lay(builder: Builder, step: str, output: Output, name: str) -> bool:
     def put(record: Record) -> bool:
         (part,) = {entry.path.partition("/")[0] for entry in record.tree}
         return output.put(name, record.digest(),
-                          lambda new: builder.store.checkout(record, new, part))
+                          lambda new: builder.store.checkout(record, new, part, OTHER))
     return builder.deliver(step, put)
 
 

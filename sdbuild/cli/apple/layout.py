@@ -20,7 +20,7 @@ from sdbuild.store.disk import exchange, guarded, make_folder, sweep, write_file
 from sdbuild.store.locks import locked
 from sdbuild.store.scan import files
 
-_OTHER = "choose another folder with -o DIR"
+OTHER = "choose another folder with -o DIR"
 NOTE = ".sdbuild-torch2coreml.json"
 ABSENT, OURS, FOREIGN = "absent", "ours", "foreign"
 
@@ -35,7 +35,7 @@ class Output:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         if folder.exists() and not folder.is_dir():
-            raise BundleError(f"{folder}: not a folder", hint=_OTHER)
+            raise BundleError(f"{folder}: not a folder", hint=OTHER)
         self._noted = _read(folder / NOTE)
         self._digests: dict[str, Digest] = {}
 
@@ -45,7 +45,7 @@ class Output:
         Raises:
             StoreError: the file system does not take them.
         """
-        with guarded(self.folder, _OTHER):
+        with guarded(self.folder, OTHER):
             make_folder(self.folder)
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
@@ -78,7 +78,7 @@ class Output:
             StoreError: the file system does not take it.
         """
         path = self.path(name)
-        with guarded(path, _OTHER):
+        with guarded(path, OTHER):
             make_folder(path.parent)
             work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
             try:
@@ -102,7 +102,7 @@ class Output:
         """
         self.refuse_foreign(name)
         path = self.path(name)
-        with guarded(path, _OTHER):
+        with guarded(path, OTHER):
             shutil.rmtree(path)
             self._digests.pop(name, None)
             self._note(name, None)
@@ -116,7 +116,7 @@ class Output:
         if self.state(name) == FOREIGN:
             raise BundleError(
                 f"{self.path(name)}: sdbuild did not make it, or it was changed since, so it is "
-                "left alone", hint=f"move it away, or {_OTHER}")
+                "left alone", hint=f"move it away, or {OTHER}")
 
     def _note(self, name: str, entry: Mapping[str, str] | None) -> None:
         """Records what was put there, or that it was removed, in the note as it is now: another

@@ -16,6 +16,8 @@ from sdbuild.cli.options import OutsidePath, as_command, json_option, print_json
 if TYPE_CHECKING:
     from sdbuild.store import Record
 
+_OTHER = "choose another PATH"
+
 
 @as_command()
 @click.argument("step")
@@ -55,7 +57,7 @@ def command(
     def lay_out(record: Record) -> Record:
         part = _only_entry(record, path)
         if is_linked:
-            builder.store.checkout(record, path, part)
+            builder.store.checkout(record, path, part, _OTHER)
             return record
         with builder.store.workspace(f"export-{record.key}") as work:
             _copy(builder.store.checkout(record, work / "out", part), path)
@@ -92,4 +94,4 @@ def _copy(source: Path, path: Path) -> None:
     except OSError as error:
         from sdbuild.store.disk import file_error
 
-        raise file_error(error, path, "choose another PATH") from error
+        raise file_error(error, path, _OTHER) from error
