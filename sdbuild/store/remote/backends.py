@@ -22,6 +22,9 @@ _PART_BYTES = 16 << 20
 """Of an upload or download in parts. Four of them are held in memory together."""
 _MOST_PARTS = 9_999
 """S3 takes 10,000."""
+NETWORK_BYTES_S = 125e6
+"""The bytes a second that a server probably takes: those of a gigabit network."""
+_DISK_BYTES_S = 1e9
 
 
 class Backend(Protocol):
@@ -172,12 +175,13 @@ class Kind:
     """The backend of a URL scheme.
 
     `package`: its requirement; `takes_user`: a URL may hold a user, which the driver would
-    otherwise send as a bucket's name.
+    otherwise send as a bucket's name; `bytes_s`: the bytes a second that it probably takes.
     """
 
     backend: type[Backend]
     package: str = ""
     takes_user: bool = True
+    bytes_s: float = NETWORK_BYTES_S
 
 
 _S3 = Kind(backend=S3, package="s3fs", takes_user=False)
@@ -190,7 +194,8 @@ _SFTP = Kind(backend=SFTP, package="paramiko")
 KINDS: Mapping[str, Kind] = {
     "s3": _S3, "gs": _GS, "gcs": _GS, "az": _AZ, "abfs": _AZ, "http": _HTTP, "https": _HTTP,
     "webdav": _WEBDAV, "webdavs": _WEBDAV, "sftp": _SFTP, "ssh": _SFTP,
-    "file": Kind(backend=Folder), "memory": Kind(backend=Folder),
+    "file": Kind(backend=Folder, bytes_s=_DISK_BYTES_S),
+    "memory": Kind(backend=Folder, bytes_s=_DISK_BYTES_S),
 }
 """By the scheme of a URL."""
 

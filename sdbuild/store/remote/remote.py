@@ -24,6 +24,7 @@ from sdbuild.base.units import size
 from sdbuild.store import SIGNED, UNSIGNED, Entry, Record, Store
 from sdbuild.store.remote.envelope import LARGEST_BYTES, Shared, Unsound, decoded, encoded
 from sdbuild.store.remote.marker import check_unmarked, is_local, is_marked, mark
+from sdbuild.store.remote.rate import SIZEABLE_BYTES
 from sdbuild.store.remote.transport import TIMEOUT_S, TooLarge, Transport
 
 LOG = logging.getLogger(__name__)
@@ -151,12 +152,17 @@ class Remote:
             LOG.info("   %-22sfetched  %s", record.step, size(count))
         return True
 
+    @property
+    def bytes_s(self) -> float:
+        """Bytes a second that this machine sends there, measured or else guessed."""
+        return self._there.rate.bytes_s
+
     def push(self, record: Record, *, is_whole: bool = True) -> bool:
         """Uploads an artifact: its files first, so that a record never promises too much.
 
         Files that are there are not sent again. Says whether all of it is there now. Unless it
-        `is_whole`, the record goes there alone: others know then what the step made, and who needs
-        a file that is not there makes it again.
+        `is_whole`, the record goes there with small files alone: others know then what the step
+        made, and who needs a file that is not there makes it again.
         """
         self._check_softly()
         held = self._lookup(record.key, record.ingredients) if self._may_write else None
@@ -169,7 +175,7 @@ class Remote:
             for entry in {entry.digest: entry for entry in record.tree}.values():
                 if entry.digest not in sha256:
                     sha256[entry.digest] = self._sha256_of(entry)
-                if is_whole:
+                if is_whole or entry.size_bytes < SIZEABLE_BYTES:
                     self._push_file(entry)
             if not is_known and self._may_write:  # the look-up may just have failed
                 self._push_record(Shared(record=record, sha256=sha256))

@@ -19,12 +19,15 @@ from urllib.parse import unquote, urlsplit
 from sdbuild.base.errors import RecipeError, RemoteFailed, ToolMissing
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.store.remote.backends import KINDS, Backend
+from sdbuild.store.remote.rate import Rate, guessed
 
 T = TypeVar("T")
 
 TIMEOUT_S = 60.0
 _SLOWEST = 100_000
 """Bytes a second. A transfer may take its bytes over this longer than `TIMEOUT_S`."""
+_RATES: dict[str, Rate] = {}
+"""What this process measured, by URL: a build opens a place anew for each step."""
 _ATTEMPTS = 3
 _PAUSE_S = 0.3
 _SECRETS = (
@@ -108,13 +111,20 @@ class Transport:
         """Returns where on this machine it is, if it is a folder of it."""
         return Path(self._url.removeprefix("file://")) if self._scheme == "file" else None
 
+    @property
+    def rate(self) -> Rate:
+        """The rate at which this process sent files there."""
+        return _RATES.get(self._url) or guessed(self._url)
+
     def write(self, source: Path, name: str) -> None:
         """Copies a file there, whole or not at all, in place of what had its name.
 
         Raises:
             RemoteFailed: the place does not take it.
         """
-        self._done(lambda place: place.put(source, name), source.stat().st_size, is_write=True)
+        count, began = source.stat().st_size, time.monotonic()
+        self._done(lambda place: place.put(source, name), count, is_write=True)
+        _RATES[self._url] = self.rate.after(count, time.monotonic() - began)
 
     def _done(self, call: Callable[[Backend], T], count: int = 0, *, is_write: bool = False) -> T:
         """Returns what `call` gives, tried again where that may help."""

@@ -64,6 +64,17 @@ def test_the_record_goes_last_and_files_that_are_there_are_not_sent_again(one, s
             for name in (object_name(second, "more"), record_name(second))] == s3.wire.paths("PUT")
 
 
+def test_small_files_go_with_a_record_whose_large_ones_stay(one, two, s3):
+    record = one.put({"architecture.json": "{}", "weights": "w" * 2_000_000})
+    assert not one.remote.push(record, is_whole=False)
+
+    assert two.remote.find(record.key, record.ingredients) == record
+    assert two.remote.fetch(record, "architecture.json")
+    assert not two.remote.fetch(record, "weights")
+    assert [f"/shared/{s3.folder}/{object_name(record, 'architecture.json')}"] == [
+        path for path in s3.wire.paths("PUT") if "/objects/" in path]
+
+
 def test_pushing_what_is_there_sends_nothing(one, s3):
     record = one.put()
     one.remote.push(record)
