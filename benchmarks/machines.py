@@ -16,9 +16,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sdbuild.cluster.uploads import LINK_BYTES_S, MOVED, Readers, is_worth_it
+from sdbuild.cluster.uploads import MOVED, Readers, is_worth_it
 
 GB = 1e9
+LINK_BYTES_S = 125e6
 STORES_BITS_S = (1e9, 10e9, 40e9, 100e9)
 ARCHITECTURE_S = 84.0
 """The time of the steps that all checkpoints share: 75 + 67 s of the first bundle, less 38 + 20
@@ -54,7 +55,8 @@ Policy = Callable[[Step, float], bool]
 POLICIES: dict[str, Policy] = {
     "every step": lambda step, remake_s: True,
     "weighed": lambda step, remake_s: is_worth_it(
-        Readers(are_last=step.is_last, are_many=False), int(step.size_bytes), remake_s),
+        Readers(are_last=step.is_last, are_spread=False), int(step.size_bytes), remake_s,
+        LINK_BYTES_S),
     "bundles alone": lambda step, remake_s: step.is_last,
 }
 

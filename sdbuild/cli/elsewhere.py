@@ -68,10 +68,12 @@ def estimated(address: str, variants: Sequence[Variant], tasks: Sequence[str]) -
     with _dask(address):
         from sdbuild.cluster.address import check_address
     from sdbuild.cluster.estimate import estimate
+    from sdbuild.store.remote.rate import guessed
 
     check_address(address)
-    builders, _, architectures = _planned(variants)
-    return estimate(builders, lambda each: _steps(tasks, each), architectures)
+    builders, found, architectures = _planned(variants)
+    return estimate(builders, lambda each: _steps(tasks, each), architectures,
+                    guessed(found.remote).bytes_s)
 
 
 def total_of(

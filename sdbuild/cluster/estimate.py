@@ -44,9 +44,13 @@ class Estimate:
 
 def estimate(
     builders: Mapping[str, Builder], wanted: Callable[[Plan], Sequence[str]],
-    architectures: Architectures,
+    architectures: Architectures, bytes_s: float,
 ) -> Estimate:
-    """Returns what the wanted steps of some builders' plans would take on a cluster."""
+    """Returns what the wanted steps of some builders' plans would take on a cluster.
+
+    Units:
+        bytes_s: bytes a second that go to the shared store.
+    """
     plans = {name: builder.plan for name, builder in builders.items()}
     found = graph(plans, wanted, architectures)
     readers = readers_of(found, plans)
@@ -61,7 +65,7 @@ def estimate(
         cost = builder.costs.expected(node.step.name)
         again_s = (cost.seconds or 0.0) + sum(remake_s[need] for need in node.needs)
         count = cost.size_bytes or 0
-        is_sent = is_worth_it(readers[node.name], count, again_s)
+        is_sent = is_worth_it(readers[node.name], count, again_s, bytes_s)
         remake_s[node.name] = 0.0 if is_sent else again_s
         seconds.append(cost.seconds)
         sizes.append(cost.size_bytes)

@@ -19,7 +19,7 @@ from distributed import get_worker
 from sdbuild.base.digest import Key
 from sdbuild.base.errors import SDBuildError
 from sdbuild.base.machine import usable_bytes
-from sdbuild.cluster.uploads import Readers, is_worth_it
+from sdbuild.cluster.uploads import Readers, is_worth_it, moved_s
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import Plan
 from sdbuild.recipe.settings import store_folder
@@ -55,16 +55,18 @@ class Made:
     """The value of a task: the key of an artifact that is made, and what its readers cost.
 
     Units:
-        size_bytes: of its files, by which Dask prefers a worker that has them.
-        remake_s: seconds to make it again, with all before it that is not in the shared store.
+        remake_s: seconds to make it again, with all before it that is not in the shared store; none
+            if it is there.
+        weight_bytes: the seconds in which another worker has it, as what Dask sends in that time.
+            By them it compares a worker that has it with one that is free sooner.
     """
 
     key: Key
-    size_bytes: int
     remake_s: float
+    weight_bytes: int
 
     def __sizeof__(self) -> int:
-        return self.size_bytes
+        return self.weight_bytes
 
 
 class StepFailed(Exception):
@@ -103,8 +105,8 @@ def _made(task: Task, before_s: float) -> tuple[Made, Record, str]:
     uploaded: dict[Key, bool] = {}
 
     def uploads(record: Record) -> bool:
-        is_wanted = record.step == task.step and is_worth_it(
-            task.readers, record.size_bytes, record.seconds + before_s)
+        is_wanted = remote is not None and record.step == task.step and is_worth_it(
+            task.readers, record.size_bytes, record.seconds + before_s, remote.bytes_s)
         uploaded[record.key] = is_wanted
         return is_wanted
 
@@ -118,8 +120,10 @@ def _made(task: Task, before_s: float) -> tuple[Made, Record, str]:
         elif remote is not None and not record.origin:  # made here, before there was a shared store
             remote.push(record, is_whole=store.has_content(record) and uploads(record))
     is_there = uploaded.get(record.key, bool(record.origin))
-    return Made(key=record.key, size_bytes=record.size_bytes,
-                remake_s=0.0 if is_there else record.seconds + before_s), record, state
+    remake_s = 0.0 if is_there else record.seconds + before_s
+    seconds = moved_s(record.size_bytes, remake_s, remote.bytes_s) if remote else 0.0
+    return Made(key=record.key, remake_s=remake_s,
+                weight_bytes=int(seconds * get_worker().bandwidth)), record, state
 
 
 @contextmanager

@@ -11,7 +11,10 @@ import contextlib
 import hmac
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+import dask
+from dask.utils import parse_bytes
 from distributed import Status, Worker, WorkerPlugin
 
 from sdbuild.base.apple import compiler_version
@@ -82,6 +85,10 @@ def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> tuple[
 class Admission(WorkerPlugin):
     """Has every worker say what it is, those that join later too.
 
+    It also keeps what a worker tells Dask of its link: values of tasks are a few bytes that count
+    as many (`Made`), so by its own measure each is sent in no time, and it would soon heed them no
+    more.
+
     Args:
         places: paths that some steps read.
         topic: the Dask topic on which it reports that it joined, and traits that are not
@@ -98,9 +105,17 @@ class Admission(WorkerPlugin):
         self._places = places
         self._remote = remote
         self._memory = memory_bytes
+        self._worker: Worker | None = None
+
+    def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
+        """Forgets what was measured, when a value has come from another worker."""
+        if start == "flight" and self._worker is not None:
+            self._worker.bandwidth = _bandwidth()
 
     async def setup(self, worker: Worker) -> None:
         """Sets the worker's resources, and lets steps that wait for them see it."""
+        self._worker = worker
+        worker.bandwidth = _bandwidth()
         found = traits(self._remote)
         tags = [tag_of(found), *(place_tag(each) for each in self._places if Path(each).exists())]
         tags += [APPLE] if compiler_version() else []
@@ -115,6 +130,11 @@ class Admission(WorkerPlugin):
             worker.status = Status.running
         worker.log_event(self.name, {"joined": str(worker.name), "differences":
                                      list(differences(self._expected, found))})
+
+
+def _bandwidth() -> float:
+    """Returns the bytes a second that Dask assumes before it measures."""
+    return float(parse_bytes(dask.config.get("distributed.scheduler.bandwidth")))
 
 
 def resources_of(

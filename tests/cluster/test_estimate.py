@@ -21,7 +21,7 @@ def cache(tmp_path_factory):
 def found(cache, **variants):
     builders = {name: builder(cache, quant=quant) for name, quant in variants.items()}
     costs = next(iter(builders.values())).costs
-    return estimate(builders, lambda plan: ["bundle"], costs.architecture)
+    return estimate(builders, lambda plan: ["bundle"], costs.architecture, 125e6)
 
 
 def test_what_variants_share_is_one_task_and_what_is_made_does_not_run(cache):
