@@ -7,8 +7,10 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
+import dask
 from distributed import as_completed
 from distributed.scheduler import KilledWorker
 
@@ -17,6 +19,7 @@ from sdbuild.base.units import counted, size
 from sdbuild.cluster.address import Cluster, connected
 from sdbuild.cluster.fit import Resources, Stranded, Watch, fitted, is_served, unserved
 from sdbuild.cluster.local import local_places, read_here, readable
+from sdbuild.cluster.order import priorities
 from sdbuild.cluster.task import FAILED, FOUND, RAN, StepFailed, Task, make
 from sdbuild.cluster.uploads import readers_of
 from sdbuild.cluster.worker import (
@@ -28,6 +31,7 @@ from sdbuild.cluster.worker import (
     traits,
 )
 from sdbuild.engine.build import Builder
+from sdbuild.engine.cost import Cost
 from sdbuild.engine.graph import Architectures, Node, graph
 from sdbuild.engine.plan import Plan
 from sdbuild.engine.step import Step
@@ -35,6 +39,8 @@ from sdbuild.store.remote.remote import Remote, remote_at
 
 Say = Callable[[str], None]
 _PATIENCE_S = 60
+_UNKNOWN_S = 1.0
+"""The time of a step of which nothing is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +116,7 @@ class _Run:
         self._share = None if cluster.is_here else wanted.remote
         self._expected = traits(self._share)
         self._asked: dict[str, dict[str, float]] = {}
+        self._seconds: dict[str, float] = {}
         self._given_up: dict[str, SDBuildError] = {}
         self._take(names)
         self._ended: dict[str, str] = {}
@@ -173,8 +180,10 @@ class _Run:
         workers = [each["resources"] for each in self._workers().values()]
         errors: dict[str, SDBuildError] = {}
         for node in self.graph.nodes.values():
-            asked = self._asks(node, workers)
+            cost = self._builders[self._maker[node.name]].costs.expected(node.step.name)
+            asked = self._asks(node, cost, workers)
             self._asked[node.name] = asked
+            self._seconds[node.name] = _UNKNOWN_S if cost.seconds is None else cost.seconds
             if not is_served(asked, workers):
                 errors[node.name] = unserved(node.step.name, asked, workers)
         failed = {name: StepFailed("", errors[first])
@@ -184,10 +193,9 @@ class _Run:
             self._take([name for name in self._builders if name not in failed])
         return failed
 
-    def _asks(self, node: Node, workers: Sequence[Resources]) -> dict[str, float]:
+    def _asks(self, node: Node, cost: Cost, workers: Sequence[Resources]) -> dict[str, float]:
         """Returns what a step asks of a worker; one that is made already, the tools alone."""
         builder = self._builders[self._maker[node.name]]
-        cost = builder.costs.expected(node.step.name)
         tag = tag_of(self._expected)
         asked = fitted(resources_of(_plan_of(node), node.step, cost.least_bytes,
                                     [tag, *self._place_tags(node.step)]),
@@ -204,8 +212,11 @@ class _Run:
     def _submitted(self) -> dict[Any, list[str]]:
         """Hands out all steps; the futures of those that are wanted, with their variants."""
         client = self._cluster.client
-        readers = readers_of(
-            self.graph, {name: each.plan for name, each in self._builders.items()})
+        plans = {name: each.plan for name, each in self._builders.items()}
+        workers = len(self._workers())
+        readers = readers_of(self.graph, plans, workers)
+        priority = priorities(self.graph, self._seconds, workers)
+        self._tell_seconds()
         futures: dict[str, Any] = {}
         for node in self.graph.nodes.values():
             builder = self._builders[self._maker[node.name]]
@@ -217,12 +228,22 @@ class _Run:
                 remote=self._wanted.remote)
             futures[node.name] = client.submit(
                 make, task, *(futures[need] for need in node.needs), key=node.name, retries=0,
-                resources=self._asked[node.name], pure=False)
+                resources=self._asked[node.name], priority=priority[node.name], pure=False)
         targets: dict[Any, list[str]] = {}
         for name, nodes in self.graph.targets.items():
             for node_name in nodes:
                 targets.setdefault(futures[node_name], []).append(name)
         return targets
+
+    def _tell_seconds(self) -> None:
+        """Tells the scheduler how long steps take, by their names. It takes each for half a second
+        until one has run, and moves none to a worker that is free."""
+        of_name: dict[str, list[float]] = {}
+        for node in self.graph.nodes.values():
+            of_name.setdefault(node.step.name, []).append(self._seconds[node.name])
+        durations = {name: fmean(each) for name, each in of_name.items()}
+        self._cluster.client.run_on_scheduler(dask.config.update_defaults, {
+            "distributed": {"scheduler": {"default-task-durations": durations}}})
 
     def _place_tags(self, step: Step) -> list[str]:
         """Returns the tags of workers that can read what a step reads, if any can."""

@@ -2,12 +2,13 @@
 
 import re
 import signal
+import types
 
 import pytest
 from distributed import Security
 
 from sdbuild.cluster.fit import unserved
-from sdbuild.cluster.worker import MEMORY, TOOLS
+from sdbuild.cluster.worker import MEMORY, TOOLS, Admission
 from tests.cluster import PATIENCE, VERSION
 from tests.cluster.machines import Machines, Scheduler, result, wait_for_line
 
@@ -65,6 +66,27 @@ def test_a_worker_dies_and_one_joins_and_no_step_is_made_twice(machines, weights
 
     alone = machines.built(weights[0], cache="alone", address="dask")[0]
     assert alone["bundles"] == {name: found["bundles"][name] for name in ("a-4", "a-8")}
+
+
+def test_steps_that_the_longest_paths_start_with_run_first(machines, weights):
+    machines.worker("one")
+    found, _ = machines.built(*weights)
+
+    assert found["failed"] == {}
+    kinds = [line.partition(" ")[2] for line in machines.runs]  # in the order in which they ran
+    assert kinds == sorted(kinds, key=["download", "lower", "convert", "palettize", "bundle"].index)
+
+
+def test_values_that_come_from_other_workers_tell_nothing_of_the_link():
+    """They count as many bytes, and are few."""
+    worker = types.SimpleNamespace(bandwidth=5e9)
+    admission = Admission({}, (), "topic", None, None)
+    admission._worker = worker
+
+    admission.transition("key", "executing", "memory")
+    assert worker.bandwidth == 5e9
+    admission.transition("key", "flight", "memory")
+    assert worker.bandwidth == 100e6, "what Dask assumes"
 
 
 def test_where_no_worker_is_left_that_is_all_that_is_said():
