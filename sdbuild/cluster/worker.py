@@ -23,6 +23,7 @@ from sdbuild.base.errors import SDBuildError
 from sdbuild.base.machine import usable_bytes
 from sdbuild.base.versions import installed
 from sdbuild.checkpoints import is_hub
+from sdbuild.engine.forks import share
 from sdbuild.engine.plan import Plan
 from sdbuild.engine.stage import STAGES, stage
 from sdbuild.engine.step import Step
@@ -114,6 +115,7 @@ class Admission(WorkerPlugin):
 
     async def setup(self, worker: Worker) -> None:
         """Sets the worker's resources, and lets steps that wait for them see it."""
+        share(self.name)  # workers of one machine import torch once
         self._worker = worker
         worker.bandwidth = _bandwidth()
         found = traits(self._remote)

@@ -30,6 +30,9 @@ from sdbuild.recipe.project import IMPORT_ROOT
 SHARED = "SDBUILD_FORKS"
 """The variable with the address of a process that stands already; tests share one."""
 
+_STORE = "SDBUILD_CACHE"
+"""The variable with the place of the store, of which a step knows its workspace alone."""
+
 LARGEST_BYTES = 1 << 17
 """Of a message between the two: a step, and the environment."""
 
@@ -83,7 +86,13 @@ class Forks:
         self._idle_s = idle_s
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._address = b""
+        self._name = self._address = b""
+
+    def share(self, name: str) -> None:
+        """Uses one process with all processes of this machine that share the name, whichever starts
+        it; the others start another if that one ends. None but this user's is used."""
+        with self._lock:
+            self._name = self._address = b"\0" + name.encode()  # no file, as in `start`
 
     def connect(self) -> socket.socket:
         """Returns a connection to it.
@@ -92,16 +101,18 @@ class Forks:
             OSError: it cannot be started.
         """
         with self._lock:
-            try:
+            with suppress(OSError):  # none was started yet, or it has ended
                 return _connected(self._address)
-            except OSError:  # none was started yet, or it has ended
-                return _connected(self.start())
+            with suppress(OSError):  # somebody else has just started the one of this name
+                self.start()
+            return _connected(self._address)
 
     def start(self) -> bytes:
         """Starts it; its address."""
         self.close()
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-            listener.bind("")  # the system finds a name, which is no file and needs no cleaning up
+            # without a name the system finds one, which is no file and needs no cleaning up
+            listener.bind(self._name)
             listener.listen()
             self._address = listener.getsockname()
             self._process = subprocess.Popen(
@@ -119,6 +130,11 @@ class Forks:
 
 _FORKS = Forks()
 atexit.register(_FORKS.close)
+
+
+def share(name: str) -> None:
+    """Has steps forked from one process for all that share the name, as `Forks.share` does."""
+    _FORKS.share(name)
 
 
 def forked(
@@ -157,7 +173,8 @@ def environment() -> dict[str, str]:
     own = str(IMPORT_ROOT)
     folders = [own, *(folder for folder in sys.path if folder not in ("", own))]
     found = os.environ | PATIENT | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(folders))}
-    found.pop(SHARED, None)
+    for name in (SHARED, _STORE):
+        found.pop(name, None)
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sdbuild.base.errors import OutOfMemory, StepError
-from sdbuild.engine.forks import SHARED, Forks, forked
+from sdbuild.engine.forks import SHARED, Forks, environment, forked
 from sdbuild.engine.process import run_step
 from sdbuild.recipe.recipe import load
 from tests.inprocess import Steps
@@ -173,3 +173,30 @@ def test_a_command_leaves_no_process_to_fork_from_behind():
 
     assert done.stderr == ""
     assert not Path("/proc", done.stdout.strip()).exists()
+
+
+def test_processes_that_share_a_name_fork_from_one_and_start_another_when_it_ends():
+    first, second = Forks(idle_s=600), Forks(idle_s=600)
+    try:
+        for forks in (first, second):
+            forks.share("sdbuild-test-of-forks")
+            forks.connect().close()
+        assert second._process is None
+
+        first.close()
+        second.connect().close()
+        assert second._process.poll() is None
+        first.connect().close()
+        assert first._process.poll() is not None, "it uses the other's"
+    finally:
+        first.close()
+        second.close()
+
+
+def test_steps_of_several_stores_may_be_forked_from_one_process(monkeypatch):
+    environments = []
+    for store in ("one", "two"):
+        monkeypatch.setenv("SDBUILD_CACHE", store)
+        environments.append(environment())
+
+    assert environments[0] == environments[1]
