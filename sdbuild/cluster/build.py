@@ -195,19 +195,22 @@ class _Run:
 
     def _asks(self, node: Node, cost: Cost, workers: Sequence[Resources]) -> dict[str, float]:
         """Returns what a step asks of a worker; one that is made already, the tools alone."""
-        builder = self._builders[self._maker[node.name]]
         tag = tag_of(self._expected)
         asked = fitted(resources_of(_plan_of(node), node.step, cost.least_bytes,
                                     [tag, *self._place_tags(node.step)]),
                        workers, cost.is_measured)
         if is_served(asked, workers):
             return asked
-        sharing = Builder(node.plan, builder.store, builder.ram.limit,
-                          remote_at(self._wanted.remote, builder.store))
         with contextlib.suppress(SDBuildError):  # then it is not made
-            if sharing.is_made(node.step.name):
+            if self._sharing(node).is_made(node.step.name):
                 return {tag: 1.0}
         return asked
+
+    def _sharing(self, node: Node) -> Builder:
+        """Returns the builder of a step that asks the shared store."""
+        builder = self._builders[self._maker[node.name]]
+        return Builder(node.plan, builder.store, builder.ram.limit,
+                       remote_at(self._wanted.remote, builder.store))
 
     def _submitted(self) -> dict[Any, list[str]]:
         """Hands out all steps; the futures of those that are wanted, with their variants."""
@@ -252,9 +255,20 @@ class _Run:
 
     def _failures(self, targets: Mapping[Any, list[str]]) -> Iterator[tuple[str, StepFailed]]:
         for future in as_completed(list(targets)):
-            if future.status != "finished":
-                for name in targets[future]:
-                    yield name, self._as_failed(future)
+            if future.status == "finished":
+                self._fetch(self.graph.nodes[future.key])
+                continue
+            for name in targets[future]:
+                yield name, self._as_failed(future)
+
+    def _fetch(self, node: Node) -> None:
+        """Takes what the command wants into this machine's store, while the rest is made. What it
+        cannot have is told when it is used."""
+        with contextlib.suppress(SDBuildError):
+            sharing = self._sharing(node)
+            record = sharing.state(node.step.name).record
+            if record is not None:
+                sharing.fetch(record)
 
     def _as_failed(self, future: Any) -> StepFailed:
         if future.status == "error":

@@ -231,8 +231,7 @@ class Builder:
 
     def may_fetch(self, record: Record | None) -> bool:
         """Whether content that the store lacks may be had elsewhere."""
-        is_shipped = record is not None and record.origin == SHIPPED
-        return is_shipped or self.remote is not None
+        return self.remote is not None or (record is not None and record.origin == SHIPPED)
 
     def is_made(self, name: str) -> bool:
         """Whether the step has a record, so that it need not run."""
@@ -302,17 +301,19 @@ class Builder:
         Raises:
             MissingArtifact: nobody has it.
         """
+        self.fetch(record, path)
+        return self.store.file(record, path)
+
+    def fetch(self, record: Record, path: str = "") -> None:
+        """Takes what the store lacks of an artifact, or of one path of it, from who has it."""
         if not self.store.has_content(record, path):
             with self.store.in_use(record.step), self.store.locked(record.key, record.step):
                 self._is_fetched(record, path)
-        return self.store.file(record, path)
 
     def adopt(self, name: str, record: Record) -> None:
         """Takes the record of another key for that of a step whose inputs are made."""
         state = self.state(name)
-        self.store.keep(
-            replace(record, key=state.known_key, ingredients=state.ingredients)
-        )
+        self.store.keep(replace(record, key=state.known_key, ingredients=state.ingredients))
 
     def _is_here(
         self, record: Record | None, step: Step, path: str, is_whole: bool

@@ -9,6 +9,7 @@ from distributed import Security
 
 from sdbuild.cluster.fit import unserved
 from sdbuild.cluster.worker import MEMORY, TOOLS, Admission
+from sdbuild.store import Store
 from tests.cluster import PATIENCE, VERSION
 from tests.cluster.machines import Machines, Scheduler, result, wait_for_line
 
@@ -75,6 +76,18 @@ def test_steps_that_the_longest_paths_start_with_run_first(machines, weights):
     assert found["failed"] == {}
     kinds = [line.partition(" ")[2] for line in machines.runs]  # in the order in which they ran
     assert kinds == sorted(kinds, key=["download", "lower", "convert", "palettize", "bundle"].index)
+
+
+def test_bundles_come_to_the_machine_that_asks_as_they_are_done_and_nothing_else(
+    machines, weights
+):
+    machines.worker("one")
+    found, _ = machines.built(weights[0])
+
+    store = Store(machines.folder / "client")
+    assert found["failed"] == {}
+    assert {record.step for record in store.records() if store.has_content(record)} == {
+        "bundle", "palettize:unet"}, "whose bytes are those of a bundle here"
 
 
 def test_values_that_come_from_other_workers_tell_nothing_of_the_link():
