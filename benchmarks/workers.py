@@ -16,7 +16,6 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -187,9 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="keeps everything there")
     parser.add_argument("--kill-after", type=int, default=15, help="records")
     found = parser.parse_args(arguments)
-    with work_folder(found.folder) as folder, tempfile.TemporaryDirectory() as bytecode:
-        os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": bytecode,
-                       "OMP_NUM_THREADS": "1"}
+    with work_folder(found.folder) as folder:
+        os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "OMP_NUM_THREADS": "1"}
         catalogue = written(folder)
         runs = {
             "one worker": by_workers(folder / "one", catalogue, 1),
