@@ -11,6 +11,7 @@ the same files, how many steps were made in several stores, and the time of proc
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import resource
@@ -19,7 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from sdbuild.base.digest import digest_file
 from sdbuild.store import Store
 
 ROOT = Path(__file__).parents[1]
+_PR_SET_CHILD_SUBREAPER = 36
 MODELS = ("sd-slim", "sd-slim-deep")
 MATRIX = """\
 [matrix]
@@ -124,8 +126,18 @@ def made(store: Path) -> Counter[str]:
     return Counter(record.key for record in Store(store).records() if not record.origin)
 
 
+def adopt_orphans() -> None:
+    """Has this process be told of the end of those that a killed worker started (Linux): steps are
+    forked from one of them, and their time counts."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def processor_s() -> float:
-    """Returns the seconds of processors of all processes that ended."""
+    """Returns the seconds of processors of all processes; waits for their end."""
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -186,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="keeps everything there")
     parser.add_argument("--kill-after", type=int, default=15, help="records")
     found = parser.parse_args(arguments)
+    adopt_orphans()
     with work_folder(found.folder) as folder:
         os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "OMP_NUM_THREADS": "1"}
         catalogue = written(folder)
