@@ -27,7 +27,7 @@ TIMEOUT_S = 60.0
 _SLOWEST = 100_000
 """Bytes a second. A transfer may take its bytes over this longer than `TIMEOUT_S`."""
 _RATES: dict[str, Rate] = {}
-"""What this process measured, by URL: a build opens a place anew for each step."""
+"""The rates that this process measured, by URL: a build opens a place anew for each step."""
 _ATTEMPTS = 3
 _PAUSE_S = 0.3
 _SECRETS = (
