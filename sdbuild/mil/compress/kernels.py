@@ -46,53 +46,61 @@ def _compiled(*types: Any) -> Callable[[Any], Any]:
 cuts_by_errors = _compiled(_SUMS, _SUMS, _INT)(every_cut.cuts_by_errors)
 
 
-@_compiled(_PATTERNS, numba.int64[:, ::1])
+@_compiled(_PATTERNS, numba.uint32[:, ::1])
 def count_patterns(patterns: np.ndarray, tables: np.ndarray) -> None:
-    """Adds to `tables` how often each 16-bit pattern occurs.
+    """Adds to `tables` how often each 16-bit pattern occurs, fewer than 2**32 times in all.
 
-    Four tables take turns: one would wait for itself where a value follows itself.
+    Two tables take turns: one would wait for itself where a value follows itself. Together they
+    fit in the second cache.
 
     Shapes:
-        patterns: (n,), uint16; tables: (4, 65536), int64; their sums are the counts
+        patterns: (n,), uint16; tables: (2, 65536), uint32; their sums are the counts
     """
-    whole = len(patterns) // 4 * 4
-    for at in range(0, whole, 4):
-        tables[0, patterns[at]] += 1
-        tables[1, patterns[at + 1]] += 1
-        tables[2, patterns[at + 2]] += 1
-        tables[3, patterns[at + 3]] += 1
-    for at in range(whole, len(patterns)):
-        tables[0, patterns[at]] += 1
+    one, whole = np.uint32(1), len(patterns) // 2 * 2
+    for at in range(0, whole, 2):
+        tables[0, patterns[at]] += one
+        tables[1, patterns[at + 1]] += one
+    if whole < len(patterns):
+        tables[0, patterns[whole]] += one
 
 
-@_compiled(_PATTERNS, _INDICES, numba.int64, numba.uint8[::1])
-def look_up_and_pack(
+def _look_up_and_pack(
     patterns: np.ndarray, index_of: np.ndarray, bits: int, packed: np.ndarray
 ) -> None:
-    """Fills `packed` with the index of each 16-bit pattern, `bits` bits each, the lowest first.
+    """Fills `packed` with the index of each pattern, `bits` bits each, the lowest first.
+
+    Eight indices fill some whole bytes, and are put together with those before them to words.
 
     Shapes:
-        patterns: (n,), uint16; index_of: (65536,), uint8, below 2**bits
-        packed: (ceil(n * bits / 8),), uint8
+        patterns: (n,), uint16 or uint8; index_of: (each pattern,), uint8, below 2**bits
+        packed: (ceil(n * bits / 8),), uint8, aligned to words
     """
-    count = len(patterns)
-    whole = count // 8 * 8
-    at = 0
+    words = packed[:len(packed) // 8 * 8].view(np.uint64)
+    width, at = np.uint64(8 * bits), 0
+    word, filled = np.uint64(0), np.uint64(0)
+    whole = len(patterns) // 8 * 8
     for start in range(0, whole, 8):
-        word = np.uint64(0)
+        eight = np.uint64(0)
         for place in range(8):
-            word |= np.uint64(index_of[patterns[start + place]]) << np.uint64(place * bits)
-        for _ in range(bits):
-            packed[at] = word & np.uint64(255)
-            word >>= np.uint64(8)
+            eight |= np.uint64(index_of[patterns[start + place]]) << np.uint64(place * bits)
+        word |= eight << filled
+        filled += width
+        if filled >= 64:
+            words[at] = word
             at += 1
-    word = np.uint64(0)
-    for place in range(count - whole):
-        word |= np.uint64(index_of[patterns[whole + place]]) << np.uint64(place * bits)
-    while at < len(packed):
-        packed[at] = word & np.uint64(255)
-        word >>= np.uint64(8)
-        at += 1
+            filled -= np.uint64(64)
+            word = eight >> (width - filled) if filled > 0 else np.uint64(0)
+    rest = np.uint64(0)
+    for place in range(len(patterns) - whole):
+        rest |= np.uint64(index_of[patterns[whole + place]]) << np.uint64(place * bits)
+    for part, start in ((word, 8 * at), (rest, 8 * at + np.int64(filled) // 8)):
+        for byte in range(start, len(packed)):
+            packed[byte] = part & np.uint64(255)
+            part >>= np.uint64(8)
+
+
+look_up_and_pack = _compiled(_PATTERNS, _INDICES, _INT, numba.uint8[::1])(_look_up_and_pack)
+pack_indices = _compiled(_INDICES, _INDICES, _INT, numba.uint8[::1])(_look_up_and_pack)
 
 
 @_compiled(_SUMS, _SUMS, _INT, _INT, _INT, _SUMS, _INT, _INT)

@@ -16,6 +16,7 @@ from sdbuild.mil.compress.partition import best_cuts
 from sdbuild.mil.files.arrays import pack_bits
 
 _SLICE = 1 << 20
+_COUNTED = 1 << 31  # elements, of which counts have room in 32 bits
 _MOST_POINTS = 1 << 16
 _WIDTHS = 8  # that are tried until the bins are as many as they may be
 
@@ -69,11 +70,13 @@ def _counted(patterns: np.ndarray, heavy: np.ndarray | None) -> np.ndarray:
     Shapes:
         patterns: (n,), uint16; heavy: (n,); returns: (65536,), float64
     """
-    if heavy is None and (compiled := kernels(len(patterns))):
-        tables = np.zeros((4, 1 << 16), np.int64)
-        compiled.count_patterns(patterns, tables)
-        return tables.sum(axis=0).astype(np.float64)
     counts = np.zeros(1 << 16)
+    if heavy is None and (compiled := kernels(len(patterns))):
+        for at in range(0, len(patterns), _COUNTED):
+            tables = np.zeros((2, 1 << 16), np.uint32)
+            compiled.count_patterns(patterns[at:at + _COUNTED], tables)
+            counts += tables.sum(axis=0)
+        return counts
     for at in range(0, len(patterns), _SLICE):
         weights = None if heavy is None else heavy[at:at + _SLICE]
         counts += np.bincount(patterns[at:at + _SLICE], weights, minlength=len(counts))
@@ -147,11 +150,25 @@ def packed_indices(table: np.ndarray, array: np.ndarray, nbits: int) -> bytes | 
     """
     compiled = kernels(array.size) if array.dtype == np.float16 else None
     if compiled is None:
-        return pack_bits(indices(table, array), nbits)
-    packed = np.empty(-(-array.size * nbits // 8), np.uint8)
+        return packed(indices(table, array), nbits)
+    found = np.empty(-(-array.size * nbits // 8), np.uint8)
     patterns = _patterns(array.reshape(-1))
-    compiled.look_up_and_pack(patterns, _index_of_pattern(table), nbits, packed)
-    return packed.data
+    compiled.look_up_and_pack(patterns, _index_of_pattern(table), nbits, found)
+    return found.data
+
+
+def packed(chosen: np.ndarray, nbits: int) -> bytes | memoryview:
+    """Returns indices below 2**nbits as `pack_bits` does, sooner.
+
+    Shapes:
+        chosen: any, uint8; returns ceil(size * nbits / 8) bytes.
+    """
+    compiled = kernels(chosen.size)
+    if compiled is None:
+        return pack_bits(chosen, nbits)
+    found = np.empty(-(-chosen.size * nbits // 8), np.uint8)
+    compiled.pack_indices(chosen.reshape(-1), np.arange(1 << 8, dtype=np.uint8), nbits, found)
+    return found.data
 
 
 def _index_of_pattern(table: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from sdbuild.mil.compress.kmeans import (
     histogram,
     indices,
     nearest,
+    packed,
     packed_indices,
     palette,
 )
@@ -36,7 +37,6 @@ from sdbuild.mil.compress.packed_weights import (
     report,
     shape_part,
 )
-from sdbuild.mil.files.arrays import pack_bits
 from sdbuild.mil.files.blob import Blobs
 from sdbuild.mil.ir.dtype import PALETTE_BITS
 from sdbuild.mil.ir.program import TensorType
@@ -117,12 +117,12 @@ def _pack(group_size: int | None, is_scaled: bool, task: Task, array: np.ndarray
     if not is_scaled and groups == 1:
         counted = histogram(array)
         task, tables = _fitted(task, palette(counted, task.bits, array.dtype)[np.newaxis])
-        packed, lost = packed_indices(tables[0], array, task.bits), _loss(counted, tables[0])
-        operations = unscaled(task, tables, packed, axis)
+        places, lost = packed_indices(tables[0], array, task.bits), _loss(counted, tables[0])
+        operations = unscaled(task, tables, places, axis)
     elif not is_scaled:
         tables, found, lost = _palettes(array, None, task.bits, groups, axis)
         task, tables = _fitted(task, tables)
-        operations = unscaled(task, tables, pack_bits(found, task.bits), axis)
+        operations = unscaled(task, tables, packed(found, task.bits), axis)
     else:
         scales = magnitudes(array, others)
         tables, found, _ = _palettes(array, scales, task.bits, groups, axis)
@@ -251,7 +251,7 @@ def _scaled(
     """
     kind, lut = task.type, _lut(task, tables, axis)
     scale = part(kind.dtype, scales[..., np.newaxis, np.newaxis])
-    places = Part(TensorType(f"uint{task.bits}", kind.shape), pack_bits(found, task.bits))
+    places = Part(TensorType(f"uint{task.bits}", kind.shape), packed(found, task.bits))
     return (
         Unpacking(operation="constexpr_blockwise_shift_scale",
                   parts={"data": lut, "scale": scale}, result=lut.type),

@@ -130,10 +130,32 @@ def test_indices_are_packed_as_numpy_packs_them(bits):
         assert pack_bits(index_of[patterns], bits) == packed.tobytes()
 
 
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 8])
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 1001])
+def test_chosen_indices_are_packed_as_numpy_packs_them(monkeypatch, bits, count):
+    chosen = RNG.integers(0, 1 << bits, (2, count)).astype(np.uint8)
+
+    with_kernels(monkeypatch, kernels)
+
+    assert pack_bits(chosen, bits) == kmeans.packed(chosen, bits)
+
+
+def test_more_elements_than_a_count_has_room_for_are_counted_in_parts(monkeypatch):
+    monkeypatch.setattr(kmeans, "_COUNTED", 1000)
+    array = WEIGHTS["rounded"].astype(np.float16)
+
+    with_kernels(monkeypatch, kernels)
+    found = kmeans.histogram(array)
+
+    values, counts = np.unique(array, return_counts=True)
+    np.testing.assert_array_equal(values, found.values)
+    np.testing.assert_array_equal(counts, found.counts)
+
+
 @pytest.mark.parametrize("count", [0, 1, 5, 4000])
 def test_patterns_are_counted_as_numpy_counts_them(count):
     patterns = RNG.integers(0, 9, count).astype(np.uint16) * 7000
-    tables = np.zeros((4, 1 << 16), np.int64)
+    tables = np.zeros((2, 1 << 16), np.uint32)
 
     kernels.count_patterns(patterns, tables)
 
