@@ -32,7 +32,7 @@ def indices(
     """
     found = np.empty(matrix.shape, np.uint8)
     for block in _blocks(matrix, order, factors):
-        chosen, _ = block.rounded(table)
+        chosen = block.rounded(block.ordered, table)
         places = np.argsort(block.places)
         np.take(chosen, places, axis=1, out=found[:, block.at:block.at + len(places)], mode="clip")
     return found
@@ -50,7 +50,8 @@ def errors(
     found = [np.empty(matrix.shape, np.float32) for _ in tables]
     for block in _blocks(matrix, order, factors):
         for table, added in zip(tables, found, strict=True):
-            chosen, values = block.rounded(table)
+            values = block.ordered.copy()
+            chosen = block.rounded(values, table)
             added[:, block.at + block.places] = table.astype(np.float32)[chosen] - values
     return found
 
@@ -69,15 +70,15 @@ class _Block:
     ordered: np.ndarray
     steps: np.ndarray
 
-    def rounded(self, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the index for each element, and what was rounded: elements less what they make
-        up for."""
+    def rounded(self, values: np.ndarray, table: np.ndarray) -> np.ndarray:
+        """Returns the index for each element of `values`, which is `ordered` or a copy of it and
+        becomes what was rounded: elements less what they make up for."""
         levels = table.astype(np.float32)
         edges = (levels[:-1] + levels[1:]) / np.float32(2)
         compiled = _kernels(self.ordered.size * len(self.places))
-        chosen, values = np.empty(self.ordered.shape, np.uint8), self.ordered.copy()
+        chosen = np.empty(values.shape, np.uint8)
         (compiled.assign if compiled else _assign)(values, levels, edges, self.steps, chosen)
-        return chosen, values
+        return chosen
 
 
 def _blocks(matrix: np.ndarray, order: np.ndarray, factors: np.ndarray) -> Iterator[_Block]:

@@ -39,6 +39,37 @@ def test_compiled_and_plain_loops_give_the_same_indices(monkeypatch):
     np.testing.assert_array_equal(*found)
 
 
+TABLES = {
+    "1 bit": np.array([-0.1, 0.1]),
+    "8 bits": np.linspace(-0.3, 0.3, 256),
+    "one far value": np.append(np.linspace(-0.3, 0.3, 15), 60_000),
+    "very near values": np.append(-30_000, np.linspace(0, 1e-4, 15)),
+    "filled": np.repeat([-0.1, 0.2], 8),
+    "all equal": np.full(16, 0.1),
+    "the smallest numbers": np.arange(-8, 8) * 2.0**-24,
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("rows", [1, 300])
+def test_whatever_the_table_the_loops_give_the_same(monkeypatch, name, rows):
+    """Columns that are no multiple of those that are rounded at once, values at edges and beyond
+    all of them, and errors that grow without end."""
+    _, matrix, _, order, factors = layer(columns=75, width=33, rows=rows)
+    table = TABLES[name].astype(np.float16)
+    middles = (table[1:].astype(np.float32) + table[:-1].astype(np.float32)) / 2
+    matrix[0, :len(middles)] = middles[:75]
+    matrix[-1, -3:] = [0, 65_504, -65_504]
+    found = []
+    for worth in (True, False):
+        monkeypatch.setattr(feedback, "kernels", lambda size, worth=worth: worth or None)
+        found.append((feedback.indices(matrix, table, order, factors),
+                      *feedback.errors(matrix, [table], order, factors)))
+
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_without_feedback_each_element_has_the_nearest_entry():
     _, matrix, table, order, factors = layer()
 
