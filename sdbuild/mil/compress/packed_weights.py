@@ -142,9 +142,10 @@ def loss(exact: np.ndarray, found: np.ndarray) -> Loss:
         exact, found: any, the same
     """
     exact = exact.astype(np.float32)
-    error = found.astype(np.float32) - exact
+    error = found.astype(np.float32)
+    error -= exact
     return Loss(noise=_sum_of_squares(error), signal=_sum_of_squares(exact),
-                worst=float(np.abs(error).max()))
+                worst=abs(float(max(error.max(), -error.min()))))
 
 
 def _sum_of_squares(array: np.ndarray) -> float:
