@@ -19,7 +19,7 @@ _STARTS = numba.uint8[::1]
 
 
 @_compiled(_NUMBER, _NUMBER, _NUMBER)
-def _bucket(value: float, low: float, scale: float) -> int:
+def _bucket(value: np.float32, low: np.float32, scale: np.float32) -> np.int32:
     """The bucket of a value; none is before that of a smaller value."""
     at = (value - low) * scale
     at = at if at > _ZERO else _ZERO  # also what is not a number
@@ -27,7 +27,7 @@ def _bucket(value: float, low: float, scale: float) -> int:
 
 
 @_compiled(_NUMBERS, _NUMBER, _NUMBER)
-def _starts(edges: np.ndarray, low: float, scale: float) -> np.ndarray:
+def _starts(edges: np.ndarray, low: np.float32, scale: np.float32) -> np.ndarray:
     """The number of edges before each bucket, and of all."""
     starts = np.zeros(_BUCKETS + 1, np.uint8)
     for edge in edges:
@@ -38,7 +38,7 @@ def _starts(edges: np.ndarray, low: float, scale: float) -> np.ndarray:
 
 
 @_compiled(_NUMBERS, _STARTS, _INT, _NUMBER)
-def _place(edges: np.ndarray, starts: np.ndarray, bucket: int, value: float) -> int:
+def _place(edges: np.ndarray, starts: np.ndarray, bucket: int, value: float) -> np.int64:
     """The number of edges below a value: all of earlier buckets, none of later ones. The last edge
     is infinite."""
     low = np.int64(starts[bucket])
@@ -85,8 +85,8 @@ def _lower(rounded: np.ndarray, errors: np.ndarray, step: float) -> None:
 
 @_compiled(_NUMBERS, _NUMBERS, _STARTS, _NUMBER, _NUMBERS, numba.int32[::1], _STARTS, _NUMBERS)
 def _round(
-    rounded: np.ndarray, edges: np.ndarray, starts: np.ndarray, scale: float, levels: np.ndarray,
-    buckets: np.ndarray, indices: np.ndarray, errors: np.ndarray,
+    rounded: np.ndarray, edges: np.ndarray, starts: np.ndarray, scale: np.float32,
+    levels: np.ndarray, buckets: np.ndarray, indices: np.ndarray, errors: np.ndarray,
 ) -> None:
     """Fills the indices of a column's values, and what rounding takes from them."""
     for row in range(len(rounded)):

@@ -93,8 +93,9 @@ def _look_up_and_pack(
     rest = np.uint64(0)
     for place in range(len(patterns) - whole):
         rest |= np.uint64(index_of[patterns[whole + place]]) << np.uint64(place * bits)
-    for part, start in ((word, 8 * at), (rest, 8 * at + np.int64(filled) // 8)):
-        for byte in range(start, len(packed)):
+    end = np.int64(8 * at)
+    for part, first in ((word, end), (rest, end + np.int64(filled) // 8)):
+        for byte in range(first, len(packed)):
             packed[byte] = part & np.uint64(255)
             part >>= np.uint64(8)
 
