@@ -85,7 +85,8 @@ def _blocks(matrix: np.ndarray, order: np.ndarray, factors: np.ndarray) -> Itera
     width = order.shape[1]
     for number, at in enumerate(range(0, matrix.shape[1], width)):
         places = order[number][order[number] < matrix.shape[1] - at]
-        ordered = np.take(matrix[:, at:at + width], places, axis=1).astype(np.float32)
+        ordered = np.take(matrix[:, at:at + width], places, axis=1)
+        ordered = ordered.astype(np.float32, copy=False)
         steps = np.ascontiguousarray(factors[number, :len(places), :len(places)], np.float32)
         yield _Block(at, places, ordered, steps)
 

@@ -141,9 +141,8 @@ def loss(exact: np.ndarray, found: np.ndarray) -> Loss:
     Shapes:
         exact, found: any, the same
     """
-    exact = exact.astype(np.float32)
-    error = found.astype(np.float32)
-    error -= exact
+    exact = exact.astype(np.float32, copy=False)
+    error = np.subtract(found, exact, dtype=np.float32)
     return Loss(noise=_sum_of_squares(error), signal=_sum_of_squares(exact),
                 worst=abs(float(max(error.max(), -error.min()))))
 
