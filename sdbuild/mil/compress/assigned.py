@@ -13,7 +13,7 @@ from sdbuild.mil.compress import feedback, kmeans
 from sdbuild.mil.compress.compress import ARGUMENT_OPSET, Selection, compress
 from sdbuild.mil.compress.packed_weights import Method, Packed, Task, TensorReport, loss, report
 from sdbuild.mil.compress.palettize import unscaled
-from sdbuild.mil.files.arrays import pack_bits
+from sdbuild.mil.files.blob import Blobs
 from sdbuild.mil.ir.dtype import PALETTE_BITS
 
 OLD_BITS = (1, 2, 4, 6, 8)
@@ -46,12 +46,12 @@ def widths(opset: int) -> tuple[int, ...]:
 
 def palettize_as(
     source: Path, destination: Path, choose: Choose, *, skip_types: Sequence[str] = (),
-    workers: int = 1,
+    workers: int = 1, weights: Blobs | None = None,
 ) -> tuple[TensorReport, ...]:
     """Palettizes the weights of the package `source` into a package at `destination`.
 
     The same weights are taken as by `palettize`, in the same form; the same source and choices
-    give the same bytes, whatever `workers` (threads) is.
+    give the same bytes, whatever `workers` (threads) is. `weights` are those of `compress`.
 
     Raises:
         MILError: as `palettize`, or a table is not one of the weight's bits.
@@ -62,7 +62,8 @@ def palettize_as(
         return None if choice is None else _pack(task, choice, array)
 
     method = Method(suffixes=("_palettized",), allows=lambda bits, opset: None, pack=pack)
-    return compress(source, destination, Selection(nbits=1, skip_types=skip_types), method, workers)
+    return compress(source, destination, Selection(nbits=1, skip_types=skip_types), method, workers,
+                    weights)
 
 
 def _pack(task: Task, choice: Choice, array: np.ndarray) -> Packed:
@@ -71,11 +72,12 @@ def _pack(task: Task, choice: Choice, array: np.ndarray) -> Packed:
     table = choice.table
     if table is None:
         table = kmeans.palette(kmeans.histogram(array), choice.bits, array.dtype)
-    chosen = _indices(choice, table.astype(array.dtype), array)
-    operations = unscaled(task, table.astype(array.dtype)[np.newaxis],
-                          pack_bits(chosen.reshape(-1), choice.bits), 0)
-    return Packed(operations=operations,
-                  report=report(task, operations, loss(array, table[chosen].reshape(array.shape))))
+    table = table.astype(array.dtype)
+    exact = array.astype(np.float32, copy=False)  # once: numpy casts fp16 number by number
+    chosen = _indices(choice, table, array, exact)
+    operations = unscaled(task, table[np.newaxis], kmeans.packed(chosen, choice.bits), 0)
+    lost = loss(exact, table.astype(np.float32)[chosen])
+    return Packed(operations=operations, report=report(task, operations, lost))
 
 
 def _check(task: Task, choice: Choice) -> None:
@@ -87,15 +89,17 @@ def _check(task: Task, choice: Choice) -> None:
         raise MILError(f"a table of {choice.table.size} entries, expected {1 << choice.bits}")
 
 
-def _indices(choice: Choice, table: np.ndarray, array: np.ndarray) -> np.ndarray:
+def _indices(
+    choice: Choice, table: np.ndarray, array: np.ndarray, exact: np.ndarray
+) -> np.ndarray:
     """Returns the index of each element.
 
     Shapes:
-        table: (2**bits,), ascending; returns: as `array`, uint8
+        table: (2**bits,), ascending; exact: `array` in float32; returns: as `array`, uint8
     """
     if choice.order is None or choice.factors is None:
         return kmeans.indices(table, array).reshape(array.shape)
-    turned = array.T if choice.is_transposed else array
+    turned = exact.T if choice.is_transposed else exact
     found = feedback.indices(turned.reshape(len(turned), -1), table, choice.order, choice.factors)
     found = found.reshape(turned.shape)
     return np.ascontiguousarray(found.T) if choice.is_transposed else found
