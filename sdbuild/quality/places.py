@@ -10,7 +10,6 @@ from sdbuild.lowering.lowered import BINDINGS, Binding, read_bindings
 from sdbuild.mil.compress.compress import ARGUMENT_OPSET, Selection, opset_number, tasks
 from sdbuild.mil.compress.packed_weights import Task
 from sdbuild.mil.files.package import Model
-from sdbuild.mil.files.validate import read_sound
 from sdbuild.mil.ir.program import Blob
 
 
@@ -34,9 +33,8 @@ class Places:
         return found if found and found.parameter is not None else None
 
 
-def weights_of(package: Path, skip_types: Sequence[str]) -> tuple[int, list[Task]]:
+def weights_of(model: Model, skip_types: Sequence[str]) -> tuple[int, list[Task]]:
     """Returns the opset of a package, by number, and its weights that are palettized."""
-    model: Model = read_sound(package)
     opsets: set[int] = set()
     found: dict[tuple[object, ...], Task] = {}
     for function in model.program.functions.values():

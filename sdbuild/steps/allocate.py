@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.errors import StepError
 from sdbuild.base.filenames import contents
@@ -21,6 +20,10 @@ from sdbuild.mil.files.suffixes import PACKAGE
 from sdbuild.models.parameters import NET
 from sdbuild.recipe.bits import BITS, PALETTE_BITS, REST, UNPACKED, encoded
 from sdbuild.recipe.recipe import Recipe
+from sdbuild.steps.convert import virtual_weights
+
+if TYPE_CHECKING:
+    from sdbuild.mil.files.package import Model
 
 _BESIDE_BYTES = 192
 """The most that a weight with a palette takes in a file beside its indices and its table: one more
@@ -40,6 +43,7 @@ class Allocate(ComponentStage):
     time = Time(1.5)
     tools = ("numpy",)
     gives = "bits"
+    reads_virtual = ("package",)
 
     def applies(self, recipe: Recipe, component: Component) -> bool:
         """Whether the component's weights have bits of their own."""
@@ -64,10 +68,12 @@ class Allocate(ComponentStage):
         Raises:
             StepError: no allocation is within the budget, or a bit recipe lacks a weight.
         """
+        from sdbuild.mil.files.validate import read_sound
         from sdbuild.quality.places import Places, weights_of
 
         (package,) = contents(job.inputs["package"], PACKAGE)
-        opset, tasks = weights_of(package, job.params.get("skip_types", ()))
+        model = read_sound(package, virtual_weights(job, "package"))
+        opset, tasks = weights_of(model, job.params.get("skip_types", ()))
         places, budget = Places.of(job.inputs["lowered"]), job.params["budget"]
         names = {str(binding.parameter).removeprefix(NET): task.type.elements
                  for task in tasks if (binding := places.binding(task))}
@@ -75,7 +81,7 @@ class Allocate(ComponentStage):
         if "bits" in budget:
             bits = _given(names, budget["bits"])
         else:
-            bits, facts = _allocated(job, names, opset, package)
+            bits, facts = _allocated(job, names, opset, model)
         recipe = encoded({job.params["component"]: bits})
         (job.output / BITS).write_text(json.dumps(recipe, indent=1), "utf-8")
         return facts
@@ -99,7 +105,7 @@ def _given(names: Mapping[str, int], bits: Mapping[str, int]) -> dict[str, int]:
 
 
 def _allocated(
-    job: Job, names: Mapping[str, int], opset: int, package: Path
+    job: Job, names: Mapping[str, int], opset: int, model: Model
 ) -> tuple[dict[str, int], dict[str, Any]]:
     """Returns the bits that the ratings say are best within the budget, and what they take."""
     from sdbuild.mil.compress.assigned import widths
@@ -111,7 +117,7 @@ def _allocated(
         bits: ratings.weights[NET + name].costs[bits] * _FACTORS.get(bits, 1.0)
         for bits in widths(opset)})
         for name, elements in names.items()}
-    size = _bytes(budget, names, package)
+    size = _bytes(budget, names, model)
     most_cost = ratings.energy / 10 ** (budget["quality_db"] / 10) if "quality_db" in budget \
         else None
     bits = allocate(weights, size, most_cost)
@@ -126,13 +132,14 @@ def _allocated(
                   if lost else None}
 
 
-def _bytes(budget: Mapping[str, Any], names: Mapping[str, int], package: Path) -> int:
+def _bytes(budget: Mapping[str, Any], names: Mapping[str, int], model: Model) -> int:
     """Returns the bytes that indices and tables may take."""
-    from sdbuild.mil.files.package import WEIGHT_FILE, read_package
+    from sdbuild.mil.files.package import WEIGHT_FILE
     from sdbuild.quality.allocate import packed_bytes
 
     if "size_bytes" in budget:
-        whole = read_package(package).weight_path(WEIGHT_FILE).stat().st_size
+        whole = max(record.data_offset + record.size_bytes
+                    for record in model.reader(WEIGHT_FILE).records())
         rest = whole - 2 * sum(names.values()) + _BESIDE_BYTES * len(names)
         return max(0, budget["size_bytes"] - rest)
     average = budget.get("average_bits", max(PALETTE_BITS))

@@ -14,6 +14,7 @@ from sdbuild.mil.files.suffixes import PACKAGE
 from sdbuild.models.parameters import NET
 from sdbuild.recipe.bits import BITS, UNPACKED, read_bits
 from sdbuild.recipe.recipe import Recipe
+from sdbuild.steps.convert import virtual_weights
 from sdbuild.steps.palettize import workers
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Assign(ComponentStage):
     time = Time(1.5, tensor=0.01, billion=60)
     tools = ("coremltools", "numpy")
     gives = "package"
+    reads_virtual = ("package",)
 
     def applies(self, recipe: Recipe, component: Component) -> bool:
         """Whether the component's weights have bits of their own."""
@@ -51,11 +53,14 @@ class Assign(ComponentStage):
     def run(self, job: Job) -> dict[str, Any]:
         """Writes the package with palettized weights; the facts are a report of each tensor."""
         from sdbuild.mil.compress.assigned import palettize_as
+        from sdbuild.mil.files.package import read_package
 
         (source,) = contents(job.inputs["package"], PACKAGE)
+        weights = virtual_weights(job, "package")
         reports = palettize_as(
             source, job.output / source.name, _choices(job),
-            skip_types=job.params.get("skip_types", ()), workers=workers(job, source),
+            skip_types=job.params.get("skip_types", ()),
+            workers=workers(job, read_package(source, weights)), weights=weights,
         )
         return {"tensors": [asdict(report) for report in reports]}
 

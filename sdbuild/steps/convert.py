@@ -1,7 +1,8 @@
 """convert: an `.mlpackage` with fp16 weights, from a lowered program or a graph.
 
 `lower=once` streams the checkpoint into the program that was lowered for its architecture. If only
-`palettize` reads the package, its weight file is virtual: hashed, not stored.
+steps that can bind weights themselves read the package, as `palettize` does, its weight file is
+virtual: hashed, not stored.
 `lower=packages` takes a finished package as it is, once it is what the recipe says.
 `lower=direct` has coremltools convert the graph with these very weights: the reference that the
 other way is compared with byte for byte, and the way out.

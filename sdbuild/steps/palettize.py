@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdbuild.base.filenames import contents
@@ -15,7 +14,7 @@ from sdbuild.recipe.recipe import Recipe
 from sdbuild.steps.convert import virtual_weights
 
 if TYPE_CHECKING:
-    from sdbuild.mil.files.blob import Blobs
+    from sdbuild.mil.files.package import Model
 
 _BASE_BYTES = 100_000_000  # numpy, and numba while it compiles
 _ELEMENT_BYTES = 12
@@ -62,13 +61,14 @@ class Palettize(ComponentStage):
 
         (source,) = contents(job.inputs["package"], PACKAGE)
         weights = virtual_weights(job, "package")
-        if packing(read_package(source).program) == {job.params["nbits"]}:  # it came with them
+        model = read_package(source, weights)
+        if packing(model.program) == {job.params["nbits"]}:  # it came with them
             link_folder(source, job.output / source.name)
             return {"tensors": []}
         reports = palettize(
             source, job.output / source.name, nbits=job.params["nbits"],
             skip_types=job.params.get("skip_types", ()), mixed=job.params.get("mixed"),
-            group_size=job.params.get("group_size"), workers=workers(job, source, weights),
+            group_size=job.params.get("group_size"), workers=workers(job, model),
             weights=weights,
         )
         return {"tensors": [asdict(report) for report in reports]}
@@ -77,11 +77,10 @@ class Palettize(ComponentStage):
 STAGE = Palettize()
 
 
-def workers(job: Job, source: Path, weights: Blobs | None = None) -> int:
+def workers(job: Job, model: Model) -> int:
     """As many threads as there are processors, and as have room for the largest weight."""
-    from sdbuild.mil.files.package import WEIGHT_FILE, read_package
+    from sdbuild.mil.files.package import WEIGHT_FILE
 
-    found = read_package(source, weights).reader(WEIGHT_FILE)
-    largest = max((record.count for record in found.records()), default=1)
+    largest = max((record.count for record in model.reader(WEIGHT_FILE).records()), default=1)
     fitting = (job.resources.get("memory_bytes", 0) - _BASE_BYTES) // (largest * _ELEMENT_BYTES)
     return max(1, min(processors(), fitting))

@@ -46,6 +46,7 @@ class Quantize(ComponentStage):
         inputs stay in fp16."""
         from sdbuild.mil.compress.activations import chosen, read_layer_inputs
         from sdbuild.mil.compress.quantize import quantize
+        from sdbuild.mil.files.package import read_package
 
         (source,) = contents(job.inputs["package"], PACKAGE)
         found = read_layer_inputs(job.inputs["ranges"])
@@ -53,7 +54,7 @@ class Quantize(ComponentStage):
         reports = quantize(
             source, job.output / source.name, nbits=job.params["nbits"],
             activations={item.layer: item.largest for item in rounded},
-            workers=workers(job, source),
+            workers=workers(job, read_package(source)),
         )
         return {"tensors": [asdict(report) for report in reports], "layers": len(found),
                 "rounded": len(rounded),

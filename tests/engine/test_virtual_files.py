@@ -1,6 +1,7 @@
-"""Packages with a virtual weight file: `convert` records its digest, and `palettize` reads the
-checkpoint."""
+"""Packages with a virtual weight file: `convert` records its digest, and `palettize`, `allocate`
+and `assign` read the checkpoint."""
 
+import json
 from shutil import copytree
 
 import pytest
@@ -86,6 +87,19 @@ def test_other_bits_are_made_of_the_checkpoint_without_another_conversion(lean, 
     assert ran(made, LAST) == [LAST, PALETTIZED]
     other = builder(written.store.root, 1 << 60, quant="4").make_all(LAST)
     assert made.state(LAST).record.digest() == other.digest()
+
+
+def test_bits_of_each_weight_are_assigned_from_the_checkpoint_too(tmp_path, written):
+    bits = tmp_path / "bits.json"
+    bits.write_text(json.dumps({"schema": 1, "components": {"text_encoder": {"*": 4}}}))
+    made = builder(tmp_path / "cache", bits=str(bits))
+    last = made.make_all(LAST)
+
+    state = made.state(CONVERTED)
+    assert [e.path for e in made.store.missing(state.record)] == [weights(state.record).path]
+    whole = builder(written.store.root, 1 << 60, bits=str(bits))
+    assert whole.make_all(LAST).digest() == last.digest()
+    assert not written.store.missing(whole.state(CONVERTED).record)
 
 
 def test_the_package_is_whole_when_it_is_asked_for(lean, written, tmp_path):

@@ -74,6 +74,18 @@ def test_weights_that_matter_more_get_more_bits_and_the_budget_holds(chain, tmp_
     assert facts["bytes"] <= facts["budget_bytes"] == LAYERS * packed_bytes(ELEMENTS, 4)
 
 
+@pytest.mark.parametrize("share", [0.3, 0.4])
+def test_the_weight_file_is_no_larger_than_asked_for_and_nearly_as_large(chain, tmp_path, share):
+    fp16 = next(chain["package"].rglob("weight.bin")).stat().st_size
+    run(allocate, chain, tmp_path / "bits", budget={"size_bytes": int(fp16 * share)})
+
+    run(assign, chain | {"bits": tmp_path / "bits" / "bits.json"}, tmp_path / "made")
+
+    made = next((tmp_path / "made").rglob("weight.bin")).stat().st_size
+    step = ELEMENTS // 4  # of the bytes of one weight: two bits more
+    assert fp16 * share - step < made <= fp16 * share
+
+
 def test_more_quality_takes_more_bytes_and_too_much_is_refused(chain, tmp_path):
     found = [run(allocate, chain, tmp_path / f"{db}", budget={"quality_db": db})
              for db in (5, 15, 25)]

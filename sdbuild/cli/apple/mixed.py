@@ -34,6 +34,7 @@ def mix(flags: Given, say: Callable[[str], None]) -> int:
         MILError: the package has no weight of a name in it, or two.
     """
     from sdbuild.mil.compress.assigned import Choice, palettize_as
+    from sdbuild.mil.files.validate import read_sound
     from sdbuild.quality.places import weights_of
 
     source = outside_path(flags.mlpackage_path, "--mlpackage-path")
@@ -44,7 +45,7 @@ def mix(flags: Given, say: Callable[[str], None]) -> int:
     (bits,) = read_bits(analysis, flags.selected_recipe).values()
     if not source.is_dir():
         raise MILError(f"{source}: there is no such package")
-    _, tasks = weights_of(source, ())
+    _, tasks = weights_of(read_sound(source), ())
     found = bits_of([task.name for task in tasks], bits, source)
 
     def choose(task: Task) -> Choice | None:
