@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sdbuild.base.errors import MILError
+from sdbuild.base.garbage import rare_searches
 from sdbuild.base.progress import each
 from sdbuild.mil.compress.packed_weights import (
     Axes,
@@ -91,6 +92,7 @@ class Selection:
         )
 
 
+@rare_searches()
 def compress(
     source: Path, destination: Path, selection: Selection, method: Method, workers: int,
     weights: Blobs | None = None, change: Change | None = None,
