@@ -115,7 +115,7 @@ class Admission(WorkerPlugin):
 
     async def setup(self, worker: Worker) -> None:
         """Sets the worker's resources, and lets steps that wait for them see it."""
-        share(self.name)  # workers of one machine import torch once
+        share(self.name, worker.local_directory)  # workers of one machine import torch once
         self._worker = worker
         worker.bandwidth = _bandwidth()
         found = traits(self._remote)

@@ -30,8 +30,8 @@ from sdbuild.recipe.project import IMPORT_ROOT
 SHARED = "SDBUILD_FORKS"
 """The variable with the address of a process that stands already; tests share one."""
 
-_STORE = "SDBUILD_CACHE"
-"""The variable with the place of the store, of which a step knows its workspace alone."""
+_OWN = (SHARED, "SDBUILD_CACHE", "__DASK_PARENT_PID")
+"""Variables of one process, which mean nothing to a step: it knows its workspace alone."""
 
 LARGEST_BYTES = 1 << 17
 """Of a message between the two: a step, and the environment."""
@@ -132,8 +132,16 @@ _FORKS = Forks()
 atexit.register(_FORKS.close)
 
 
-def share(name: str) -> None:
-    """Has steps forked from one process for all that share the name, as `Forks.share` does."""
+_PRIVATE: set[str] = set()
+
+
+def share(name: str, private: str) -> None:
+    """Has steps forked from one process for all that share the name, as `Forks.share` does.
+
+    Args:
+        private: a folder of this process in which steps find no modules, as the others have none.
+    """
+    _PRIVATE.add(private)
     _FORKS.share(name)
 
 
@@ -171,11 +179,9 @@ def environment() -> dict[str, str]:
     """Returns the environment of steps, in which they find this package, and what is found from
     here; never the current folder, which may be anybody's."""
     own = str(IMPORT_ROOT)
-    folders = [own, *(folder for folder in sys.path if folder not in ("", own))]
+    folders = [own, *(folder for folder in sys.path if folder not in ("", own, *_PRIVATE))]
     found = os.environ | PATIENT | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(folders))}
-    for name in (SHARED, _STORE):
-        found.pop(name, None)
-    return found
+    return {name: value for name, value in found.items() if name not in _OWN}
 
 
 def is_ours(connection: socket.socket) -> bool:

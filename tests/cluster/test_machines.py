@@ -5,10 +5,11 @@ import signal
 import types
 
 import pytest
-from distributed import Security
+from distributed import Client, Security
 
 from sdbuild.cluster.fit import unserved
 from sdbuild.cluster.worker import MEMORY, TOOLS, Admission
+from sdbuild.engine.forks import environment
 from sdbuild.store import Store
 from tests.cluster import PATIENCE, VERSION
 from tests.cluster.machines import Machines, Scheduler, result, wait_for_line
@@ -88,6 +89,19 @@ def test_bundles_come_to_the_machine_that_asks_as_they_are_done_and_nothing_else
     assert found["failed"] == {}
     assert {record.step for record in store.records() if store.has_content(record)} == {
         "bundle", "palettize:unet"}, "whose bytes are those of a bundle here"
+
+
+def test_steps_of_all_workers_of_a_machine_may_be_forked_from_one_process(machines, weights):
+    """Dask gives each worker a folder for modules, and a variable of its own."""
+    for name in ("one", "two"):
+        machines.worker(name)
+    found, _ = machines.built(weights[0])
+    with Client(machines.address) as client:
+        client.wait_for_workers(2)
+        first, second = client.run(environment).values()
+
+    assert found["failed"] == {}
+    assert first == second
 
 
 def test_values_that_come_from_other_workers_tell_nothing_of_the_link():
