@@ -29,6 +29,9 @@ from sdbuild.store import Store
 from sdbuild.store.json_cache import Notes
 from sdbuild.store.stat_cache import source_digest
 
+_WHOLE = "file"
+"""The name of a single file among its digests."""
+
 
 class Checkpoints:
     """The checkpoints that the steps of a build read. A place that fails is tried once.
@@ -79,10 +82,31 @@ class Checkpoints:
 
     def _expect_unchanged(self, name: str, read: Iterable[tuple[Step, Mapping[str, str]]]) -> None:
         for step, digests in read:
-            if dict(step.locked or self.identity(step)) != dict(digests):
+            if step.locked:
+                continue
+            try:
+                now = self.identity(step)
+            except SourceError as error:
+                raise SourceError(f"{name}: while it was read: {error.message}", hint=error.hint,
+                                  **error.facts) from error
+            if now != dict(digests):
+                changed = min(file for file in now.keys() | digests.keys()
+                              if now.get(file) != digests.get(file))
+                elsewhere = ", or is another one than on the machine that planned the step" \
+                    if step.name in self._known else ""
                 raise SourceError(
-                    f"{name}: the checkpoint changed while it was read, or is another one than on "
-                    "the machine that planned the step")
+                    f"{name}: {self._shown(step, changed)} changed while it was read{elsewhere}",
+                    hint="run the same command again once nothing writes to it")
+
+    def _shown(self, step: Step, file: str) -> str:
+        """Returns where a file that the step reads is, by the file's name in the step's digests."""
+        assert step.source is not None
+        found = self.resolve(step.source)
+        if not isinstance(found, Files):
+            return found.place if file == _WHOLE else f"{found.place}: {file}"
+        number, _, beside = file.partition("/")
+        place = found.places[int(number)]
+        return str(Path(place).with_name(beside)) if beside else place
 
     def identity(self, step: Step) -> dict[str, str]:
         """Returns the digest of each file that the step reads, in the location that is used.

@@ -12,8 +12,11 @@ from sdbuild.checkpoints.normalized import WEIGHTS
 from sdbuild.cli.main import main
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import plan
+from sdbuild.engine.sources import Checkpoints
+from sdbuild.engine.step import Step
 from sdbuild.engine.virtual import readers_allow_virtual
 from sdbuild.recipe.recipe import load
+from sdbuild.recipe.sources import Source
 from sdbuild.reports.verify import verify
 from sdbuild.reports.weight import component_of, follow
 from sdbuild.store import Store
@@ -28,9 +31,9 @@ def source(tmp_path):
     return Path(shutil.copytree(CHECKPOINT, tmp_path / "source"))
 
 
-def builder(cache, source, virtual_from_bytes=0, **words):
+def builder(cache, source, virtual_from_bytes=0, digests=None, **words):
     recipe = load({"model": "tiny-emoji", "source": str(source), "quant": "6", **words})
-    made = Builder(plan(recipe), Store(cache))
+    made = Builder(plan(recipe), Store(cache), digests=digests)
     made.virtual_from_bytes = virtual_from_bytes
     return made
 
@@ -154,29 +157,58 @@ def test_a_locked_one_is_stored_for_its_source_may_go(source, tmp_path):
     assert missing(again, DOWNLOADED) == []
 
 
-@pytest.mark.parametrize("harm", ["replaced", "cut"])
-def test_a_change_of_it_while_a_step_reads_it_is_said_and_nothing_is_kept(
-    lean, source, harm
-):
+def builder_that_meets(harm, lean, source, digests=None):
+    """A builder, and the file of the checkpoint that is harmed while it palettizes."""
     [file] = (source / "text_encoder").glob("*.safetensors")
-    made = builder(lean.store.root, source, quant="4")
+    made = builder(lean.store.root, source, digests=digests, quant="4")
 
     @contextlib.contextmanager
     def change(step, seconds):
         assert step == PALETTIZED
-        if harm == "cut":
+        if harm == "deleted":
+            file.unlink()
+        elif harm == "moved":
+            source.rename(source.with_name("elsewhere"))
+        elif harm == "cut":
             os.truncate(file, file.stat().st_size // 2)
         else:
             file.write_bytes(file.read_bytes()[:-64] + bytes(64))
         yield None
 
     made.watches = change
+    return made, file
 
-    with pytest.raises(SourceError, match=f"{PALETTIZED}: .*changed while it was read|not a compl"):
+
+@pytest.mark.parametrize("harm", ["replaced", "cut"])
+def test_a_change_of_it_while_a_step_reads_it_is_said_and_nothing_is_kept(
+    lean, source, harm
+):
+    made, file = builder_that_meets(harm, lean, source)
+
+    with pytest.raises(SourceError) as refused:
         made.make_all(PALETTIZED)
 
+    assert str(refused.value) == (
+        f"{PALETTIZED}: {source}: text_encoder/{file.name} changed while it was read\n\n"
+        "hint: run the same command again once nothing writes to it")
     assert [r.ingredients["params"]["nbits"] for r in made.store.records()
             if r.step == PALETTIZED] == [6]
+
+
+def test_another_machines_checkpoint_is_thought_of_where_the_digests_came_from_one(lean, source):
+    planned = {DOWNLOADED: lean.checkpoints.digests(lean.plan.steps[DOWNLOADED])}
+    made, _ = builder_that_meets("replaced", lean, source, planned)
+
+    with pytest.raises(SourceError, match="read, or is another one than on the machine that plan"):
+        made.make_all(PALETTIZED)
+
+
+@pytest.mark.parametrize("harm", ["deleted", "moved"])
+def test_a_checkpoint_that_goes_while_a_step_reads_it_is_said_with_the_step(lean, source, harm):
+    made, _ = builder_that_meets(harm, lean, source)
+
+    with pytest.raises(SourceError, match=f"^{PALETTIZED}: while it was read: {source}"):
+        made.make_all(PALETTIZED)
 
 
 def test_a_weight_is_followed_through_it(lean, stored):
@@ -188,3 +220,16 @@ def test_a_weight_is_followed_through_it(lean, stored):
         for made in (lean, stored))
 
     assert found == wanted
+
+
+@pytest.mark.parametrize(("changed", "said"), [("0", "a.safetensors"), ("1", "b.safetensors"),
+                                               ("1/adapter_config.json", "adapter_config.json")])
+def test_a_lora_that_changed_is_named_by_its_file(changed, said, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.safetensors").touch()
+    checkpoints = Checkpoints(Store(tmp_path / "cache"))
+    files = Source(places=(str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")),
+                   are_files=True)
+    step = Step(kind="download", source=files)
+
+    assert checkpoints._shown(step, changed) == str(tmp_path / said)
