@@ -119,7 +119,7 @@ def run(
     parallel = ["-n", str(jobs)] if jobs else []
     try:
         status = execute(["run", *parallel, *tasks],
-                         lambda: doit_tasks.tasks(builder, found), reporter)
+                         lambda: doit_tasks.tasks(builder, found, tasks), reporter)
     finally:
         doit_tasks.release(builder.store)
     if reporter.error is not None:

@@ -11,7 +11,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -83,12 +83,19 @@ def _tell_interrupt(kind: type[BaseException], error: BaseException, trace: Any)
         sys.__excepthook__(kind, error, trace)
 
 
-def tasks(builder: Builder, found: Settings) -> Iterator[dict[str, Any]]:
-    """Yields a task for each step, and `build`, `contract`, `check`, `generate` and `report`."""
+def tasks(
+    builder: Builder, found: Settings, named: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """Yields a task for each step, and `build`, `contract`, `check`, `generate` and `report`.
+
+    Args:
+        named: the tasks that are asked for by name. Of a step among them its content is wanted, of
+            others what running steps read.
+    """
     for kind in dict.fromkeys(step.kind for step in builder.plan.steps.values() if step.component):
         yield {"basename": kind, "name": None, "doc": stage(kind).summary}
     for step in builder.plan.steps.values():
-        yield _step_task(builder, step)
+        yield _step_task(builder, step, is_named=step.name in named or step.kind in named)
     yield _build_task(builder, found)
     yield _contract_task(found)
     yield _check_task(builder, found)
@@ -96,14 +103,18 @@ def tasks(builder: Builder, found: Settings) -> Iterator[dict[str, Any]]:
     yield _report_task(builder, found)
 
 
-def _step_task(builder: Builder, step: Step) -> dict[str, Any]:
+def _step_task(builder: Builder, step: Step, *, is_named: bool) -> dict[str, Any]:
     def run() -> TaskFailed | None:
         _keep_in_use(builder.store)
         builder.make(step.name, is_whole=False)
         return None
 
     def is_made() -> bool:
-        return builder.is_made(step.name)
+        if not is_named:
+            return builder.is_made(step.name)
+        state = builder.state(step.name)
+        return state.record is not None and (
+            builder.may_fetch(state.record) or not builder.flaws(state, is_whole=False))
 
     def drop_record() -> None:
         state = builder.state(step.name)

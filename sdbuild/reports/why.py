@@ -89,9 +89,9 @@ def why(task: str, words: Mapping[str, str]) -> list[Reason]:
     _check_added(states.values(), builder)
     record = builder.state("bundle").record if task in _OF_BUNDLE else None
     what = install_problem(record, builder.store, found.bundle) if record else "not installed"
-    is_given = task in ("check", "report") or (task in _OF_BUNDLE and what)
+    is_given = task == "report" or task not in _OF_BUNDLE or what
     given = steps_of(task, builder.plan) if is_given else []
-    flaws = _flaws(states, given, builder)
+    flaws = _flaws(states, given, builder, is_whole=task in (*_OF_BUNDLE, "check"))
     lineage = Lineage(builder.store.records())
     reasons: dict[str, Reason] = {}
     for name, state in states.items():
@@ -240,25 +240,26 @@ def steps_of(task: str, of: Plan) -> list[str]:
 
 
 def _flaws(
-    states: Mapping[str, State], given: Iterable[str], builder: Builder
+    states: Mapping[str, State], given: Iterable[str], builder: Builder, *, is_whole: bool
 ) -> dict[str, tuple[str, ...]]:
     """Returns the faults of needed artifacts, as far as sizes and times show them
     and no shared store may have it.
 
     Args:
         given: the steps whose artifacts are wanted themselves; of others, what running steps read.
+        is_whole: all files of these are wanted; if not, some may be virtual.
     """
-    needed: dict[str, set[tuple[str, bool]]] = {name: {("", True)} for name in given}
+    needed: dict[str, set[tuple[str, bool]]] = {name: {("", is_whole)} for name in given}
     found: dict[str, tuple[str, ...]] = {}
     for name, state in reversed(list(states.items())):
         parts = sorted(needed.get(name, ())) if state.record else [("", True)]
         if state.key is not None and not builder.may_fetch(state.record):
-            flaws = (flaw for path, is_whole in parts
-                     for flaw in builder.flaws(state, path, is_whole=is_whole))
+            flaws = (flaw for path, all_files in parts
+                     for flaw in builder.flaws(state, path, is_whole=all_files))
             found[name] = tuple(dict.fromkeys(flaws))
         if state.record is None or found.get(name):
-            for step, path, is_whole in _read(state, states, builder):
-                needed.setdefault(step, set()).add((path, is_whole))
+            for step, path, all_files in _read(state, states, builder):
+                needed.setdefault(step, set()).add((path, all_files))
     return found
 
 

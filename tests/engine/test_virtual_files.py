@@ -168,6 +168,16 @@ def test_why_says_what_runs(lean):
     assert states(quant="none")[CONVERTED] == "would run"
 
 
+def test_it_is_up_to_date_where_it_is_named(lean):
+    words = {"model": "tiny-emoji", "quant": "6", "cache": str(lean)}
+    assert {r.state for r in why(CONVERTED, words)} == {"up to date"}
+
+    assert main(["build", CONVERTED, "quant=6", f"cache={lean}"]) == 0
+
+    record = builder(lean).state(CONVERTED).record
+    assert [e.path for e in Store(lean).missing(record)] == [weights(record).path]
+
+
 def test_a_weight_is_followed_through_it(lean, written):
     component = component_of(written.plan.recipe, "text_encoder")
     name = "text_model.embeddings.token_embedding.weight"
