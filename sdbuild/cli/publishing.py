@@ -25,7 +25,7 @@ from sdbuild.publish import licences, names
 from sdbuild.publish.canonical import Canonical, built_from, canonical
 from sdbuild.publish.card import CARD, Facts, Sum
 from sdbuild.publish.tree import Tree, tree_of
-from sdbuild.recipe.fields import OF_CHECKPOINT, VARIABLES
+from sdbuild.recipe.fields import VARIABLES
 from sdbuild.recipe.project import Project
 from sdbuild.recipe.recipe import Recipe
 from sdbuild.recipe.settings import settings
@@ -265,9 +265,14 @@ def pull(place: str, words: Mapping[str, str], say: Say) -> Path:
     return target
 
 
-def reproduce(place: str, words: Mapping[str, str], say: Say) -> dict[str, Any] | None:
+def reproduce(
+    place: str, words: Mapping[str, str], places: Mapping[str, str], say: Say,
+) -> dict[str, Any] | None:
     """Builds a variant from the recipe of its card and compares every file; None if the build
     failed.
+
+    Args:
+        places: where files that the card names are on this machine, by the recipe's field.
 
     Raises:
         BundleError: there is no such variant.
@@ -276,7 +281,6 @@ def reproduce(place: str, words: Mapping[str, str], say: Say) -> dict[str, Any] 
     from sdbuild.publish.fetched import published_at
 
     found = published_at(place, _variant(words))
-    places = {n: value for n, value in words.items() if n in (*OF_CHECKPOINT, "lora", "embedding")}
     with built_from(found.section.recipe_name, found.section.recipe, words) as recipe, \
             bundle_of(replace(recipe, words={**recipe.words, **places})) as (bundle, _):
         if bundle is None:

@@ -11,6 +11,7 @@ from typing import Any
 from sdbuild.base.errors import RecipeError
 from sdbuild.families import Component
 from sdbuild.recipe.bits import Bits, read_named
+from sdbuild.recipe.sources import absolute_place
 
 _DENOISER_BUDGETS = ("size_mb", "quality")
 """Fields that are budgets of the U-Net alone."""
@@ -61,11 +62,11 @@ class Allotment:
             raise RecipeError(f"{given[0]} and {given[1]}: expected one of them",
                               hint="each says how many bits weights get")
         quant = fields["quant"]
-        place = Path.cwd() if "bits" in words else folder
+        place = fields["bits"] and absolute_place("bits", fields["bits"], words, folder)
         return cls(
             average_bits=quant if isinstance(quant, float) else None,
             size_mb=fields["size_mb"], quality_db=fields["quality"],
-            bits=read_named(fields["bits"], place, "bits") if fields["bits"] else None,
+            bits=read_named(place, "bits") if place else None,
         )
 
     def budget_of(self, component: Component, weights: str) -> dict[str, Any] | None:

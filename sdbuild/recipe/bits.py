@@ -46,17 +46,17 @@ _ANALYZED = "unet"
 """The component that Apple's analysis is of."""
 
 
-def read_named(place: str, folder: Path, where: str) -> dict[str, dict[str, int]]:
+def read_named(place: str, where: str) -> dict[str, dict[str, int]]:
     """Returns the bit recipe at `FILE`, or at `FILE:NAME` of several in one file.
 
     Raises:
         RecipeError: the file is none, or has several and none is named.
     """
-    path = outside_path(folder / place, where)
+    path = outside_path(place, where)
     name = ""
     file, colon, rest = place.rpartition(":")
     if colon and file and not path.exists():
-        path, name = outside_path(folder / file, where), rest
+        path, name = outside_path(file, where), rest
     return read_bits(path, name)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sdbuild.base.errors import RecipeError
 from sdbuild.base.parsing import decoded_text, read_file
-from sdbuild.base.paths import outside_path
 from sdbuild.recipe.project import BUILT_IN
+from sdbuild.recipe.sources import absolute_place
 
 FIRST_SEED = 1_000_000
 """Of calibration: images are judged by others."""
@@ -26,8 +26,7 @@ def prompts_in(given: str | None, words: Mapping[str, str], folder: Path) -> tup
     Raises:
         RecipeError: the file cannot be read, or holds no prompts.
     """
-    place = folder if "calibrate" not in words else Path.cwd()
-    path = outside_path(place / given, "calibrate") if given else _DEFAULT
+    path = Path(absolute_place("calibrate", given, words, folder)) if given else _DEFAULT
     text = decoded_text(read_file(path, RecipeError), str(path), RecipeError)
     found = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     if not 1 <= len(found) <= _MOST_PROMPTS:

@@ -89,7 +89,7 @@ class Sources:
                 one name.
         """
         def absolute(name: str, place: str) -> str:
-            return _absolute(name, place, Path.cwd() if name in words else folder)
+            return absolute_place(name, place, words, folder)
 
         def source(name: str) -> Source:
             places = tuple(absolute(name, place) for place in fields[name] or ())
@@ -166,9 +166,16 @@ def _controlnets(places: Sequence[str]) -> dict[str, Source]:
     return found
 
 
-def _absolute(name: str, place: str, folder: Path) -> str:
-    """Returns a place that `folder` no longer matters for; `name` is the field that it is given
-    in."""
+def absolute_place(name: str, place: str, words: Mapping[str, str], folder: Path) -> str:
+    """Returns the place in the field `name` as one that no folder matters for any more.
+
+    Args:
+        folder: the recipe's, to which the place is relative unless `words` have it.
+
+    Raises:
+        RecipeError: a path that cannot be.
+    """
+    folder = Path.cwd() if name in words else folder
     if place.startswith("builtin:"):
         return str(BUILT_IN / place.removeprefix("builtin:"))
     found = resolve_place(place, folder)

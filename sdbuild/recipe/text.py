@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from sdbuild.checkpoints import is_hub
 from sdbuild.recipe.fields import RECIPE_FIELDS
 from sdbuild.recipe.project import BUILT_IN
 from sdbuild.recipe.recipe import Recipe
+from sdbuild.recipe.sources import absolute_place
 from sdbuild.recipe.tables import read
+from sdbuild.recipe.values import named_path
 
 _TABLES = ("draw", "check", "floors")
+_PATHS = tuple(field.name for field in RECIPE_FIELDS if field.parse is named_path)
 
 
 def text_of(recipe: Recipe, words: Mapping[str, str], *, is_public: bool = False) -> str:
@@ -32,11 +36,14 @@ def text_of(recipe: Recipe, words: Mapping[str, str], *, is_public: bool = False
     lines = [f"family = {_value(recipe.family.name)}"]
     if recipe.summary:
         lines.insert(0, f"summary = {_value(recipe.summary)}")
-    places = _places(recipe, _public if is_public else _built_in)
-    given = {f.name: words.get(f.name, table.get(f.name)) for f in RECIPE_FIELDS}
+    shown = _public if is_public else _built_in
+    given: dict[str, Any] = {f.name: words.get(f.name, table.get(f.name)) for f in RECIPE_FIELDS}
+    folder = Path.cwd() if recipe.file is None else recipe.file.parent
+    paths = {name: shown(absolute_place(name, given[name], words, folder))
+             for name in _PATHS if given[name]}
     given["size"] = given["size"] or f"{recipe.network.width_px}x{recipe.network.height_px}"
     given["components"] = _components(recipe)
-    for name, value in (given | places).items():
+    for name, value in (given | paths | _places(recipe, shown)).items():
         if value is not None and value != []:
             is_number = isinstance(value, str) and value.isascii() and value.isdigit()
             lines.append(f"{name} = {_value(int(value) if is_number else value)}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import zipfile
@@ -11,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.e2e.project import run
+from tests.e2e.project import ROOT, run
 
 pytestmark = pytest.mark.slow
 
@@ -214,6 +215,17 @@ def test_a_published_bundle_is_built_again_and_is_the_same(project, owner):
 
     printed = sdbuild("reproduce", f"hub:{NAME}", f"cache={project.cache}")
 
+    assert "30 files the same, 0 different" in printed
+
+
+def test_a_bundle_of_a_bit_recipe_is_published_from_here_and_built_again(project, owner, tmp_path):
+    bits = tmp_path / "bits.json"
+    bits.write_text('{"schema": 1, "components": {"unet": {"*": 4}}}', "utf-8")
+
+    publish(project, f"bits={os.path.relpath(bits, ROOT)}")
+
+    assert '\nbits = "bits.json"\n' in files(owner)["README.md"].decode()
+    printed = sdbuild("reproduce", f"hub:{NAME}", f"cache={project.cache}", f"bits={bits}")
     assert "30 files the same, 0 different" in printed
 
 

@@ -7,6 +7,7 @@ import pytest
 from sdbuild.base.errors import RecipeError
 from sdbuild.recipe import json_schema
 from sdbuild.recipe.recipe import load
+from sdbuild.recipe.text import text_of
 
 BITS = {"schema": 1, "components": {"unet": {"conv_in.weight": 8, "conv_out.weight": 6}}}
 
@@ -168,3 +169,41 @@ def test_editors_accept_averages():
         jsonschema.validate(value, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(5, schema)
+
+
+@pytest.mark.parametrize("is_of_file", [False, True])
+def test_the_text_of_a_recipe_reads_the_same_files_in_another_folder(
+        tmp_path, monkeypatch, is_of_file):
+    work, other = tmp_path / "work", tmp_path / "other"
+    work.mkdir()
+    other.mkdir()
+    (work / "bits.json").write_text(json.dumps(BITS), "utf-8")
+    (work / "prompts.txt").write_text("a fox\na car\n", "utf-8")
+    given = {"bits": "bits.json", "calibrate": "prompts.txt"}
+    monkeypatch.chdir(work)
+    words = {"model": "tiny-emoji", "quant": "4.0", **given}
+    if is_of_file:
+        own = "".join(f'{name} = "{value}"\n' for name, value in given.items())
+        (work / "own.toml").write_text(
+            f'family = "sd"\nsource = "builtin:tiny-emoji"\nsize = "128x128"\n'
+            f'components = ["text_encoder", "unet"]\nquant = 4.0\n{own}', "utf-8")
+        words = {"model": str(work / "own.toml")}
+        monkeypatch.chdir(other)
+    wanted = load(words)
+
+    (other / "moved.toml").write_text(text_of(wanted, words), "utf-8")
+    found = load({"model": str(other / "moved.toml")})
+
+    assert found.packaging.allotment == wanted.packaging.allotment
+    assert found.calibration == wanted.calibration == ("a fox", "a car")
+    for line in ('bits = "bits.json"', 'calibrate = "prompts.txt"'):
+        assert line in text_of(wanted, words, is_public=True).splitlines()
+
+
+def test_the_text_for_others_names_the_prompts_that_come_with_the_package(tmp_path):
+    words = {"model": "tiny-emoji", "quant": "4.0"}
+    wanted = load(words)
+
+    (tmp_path / "moved.toml").write_text(text_of(wanted, words, is_public=True), "utf-8")
+
+    assert load({"model": str(tmp_path / "moved.toml")}).calibration == wanted.calibration

@@ -10,7 +10,8 @@ import click
 from sdbuild.cli.options import as_command, json_option, print_json, variables
 from sdbuild.recipe.fields import SETTING_FIELDS, VARIABLES, VARIANT_FIELD
 
-_PLACES = ("source", "config", "vae", "refiner_source", "lora", "embedding", "controlnet")
+_PLACES = ("source", "config", "vae", "refiner_source", "lora", "embedding", "controlnet",
+           "bits", "calibrate")
 """Variables that map the files named by a card to local ones."""
 
 
@@ -25,8 +26,9 @@ def command(place: str, words: dict[str, str], is_json: bool) -> int:
     """
     from sdbuild.cli.publishing import reproduce
 
+    places = {name: value for name, value in words.items() if name in _PLACES}
     with redirect_stdout(sys.stderr if is_json else sys.stdout):
-        found = reproduce(place, words, click.echo)
+        found = reproduce(place, words, places, click.echo)
     if is_json and found is not None:
         print_json(**found)
     return 0 if found is not None and found["is_same"] else 1
