@@ -187,17 +187,17 @@ class _Way:
             return
         yield self._stop(record, "cast to the program's type")
 
-    def palettize(self, record: Record) -> Iterator[Stop]:
-        """Yields its bits, and the error of palettizing it."""
+    def pack(self, record: Record) -> Iterator[Stop]:
+        """Yields its bits, and the error of packing it."""
         reports = [r for r in record.facts["tensors"] if r["name"] == self._name]
         if not reports:
-            yield self._stop(record, "as it was: too small to palettize")
+            yield self._stop(record, "as it was: too small to pack, or left in fp16")
             return
         (report,) = reports
-        yield self._stop(
-            record, f"{report['bits']} bits: an error of {report['rms_error']:.3g} (rms), at most "
-            f"{report['max_error']:.3g}, {report['snr_db']:.1f} dB below the weight", report,
-        )
+        lost = f"an error of {report['rms_error']:.3g} (rms), at most {report['max_error']:.3g}, " \
+               f"{report['snr_db']:.1f} dB below the weight" if report["max_error"] else \
+               "nothing is lost"
+        yield self._stop(record, f"{report['bits']} bits: {lost}", report)
 
     def copy(self, record: Record) -> Iterator[Stop]:
         """Yields its position after a step that changes no weight."""
@@ -230,10 +230,12 @@ class _Way:
         if not self._name and operation.type == "const":
             data = operation.attributes["val"].data
             self._name = name if getattr(data, "offset", None) == self._offset else ""
-        return bool(self._name) and name in (self._name, f"{self._name}_palettized")
+        return bool(self._name) and name in (
+            self._name, f"{self._name}_palettized", f"{self._name}_quantized")
 
 
-_STOPS = {"lower": _Way.lower, "convert": _Way.convert, "palettize": _Way.palettize,
+_STOPS = {"lower": _Way.lower, "convert": _Way.convert, "assign": _Way.pack,
+          "palettize": _Way.pack, "quantize": _Way.pack,
           "chunk": _Way.copy, "compile": _Way.copy, "bundle": _Way.bundle}
 
 

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from sdbuild.store import Store
 from tests.e2e.project import ROOT, run
@@ -100,6 +100,34 @@ def test_every_step_says_where_it_has_the_weight(project):
     assert files == {"UnetChunk2.mlmodelc/weights/weight.bin"}
     assert found["compile:unet"]["places"] == found["bundle"]["places"]
     assert found["checkpoint"]["facts"]["files"].keys() == {FILES["unet"]}
+
+
+def test_a_weight_of_bits_of_its_own_is_told_with_them(project, tmp_path):
+    bits = tmp_path / "bits.json"
+    bits.write_text('{"schema": 1, "components": {"unet": {"conv_in.weight": 8, "*": 4}}}', "utf-8")
+    words = (f"bits={bits}",)
+    project.doit("assign:unet", *words)
+
+    found = stops(project, "unet", "conv_in.weight", *words)["assign:unet"]
+    assert found["says"] == f"{found['facts']['name']}: 8 bits: an error of " \
+        f"{found['facts']['rms_error']:.3g} (rms), at most {found['facts']['max_error']:.3g}, " \
+        f"{found['facts']['snr_db']:.1f} dB below the weight"
+    assert {place["part"] for place in found["places"]} == {"indices", "lut"}
+
+
+def test_a_weight_of_fewer_values_than_its_table_has_is_told_as_one_that_lost_nothing(
+        project, own_checkpoint):
+    file = own_checkpoint / FILES["unet"]
+    tensors = load_file(file)
+    tensors["conv_in.weight"] = np.where(tensors["conv_in.weight"] > 0, 0.5, -0.25).astype(
+        tensors["conv_in.weight"].dtype)
+    save_file(tensors, file)
+    source = f"source={own_checkpoint}"
+    project.doit("palettize:unet", "model=tiny-emoji", source)
+
+    printed = weight(project, "unet", "conv_in.weight", source)
+
+    assert ": 6 bits: nothing is lost\n" in printed
 
 
 def test_a_weight_that_is_written_in_the_program_says_so(project):
