@@ -70,8 +70,6 @@ def generate(
     drawn = _drawn(pipeline, request, trace, preview)
     for number, (single, result) in enumerate(zip(singles, drawn, strict=True), 1):
         path = out if len(singles) == 1 else out.with_stem(f"{out.stem}-{number}")
-        if path.exists():
-            LOG.warning("%s: the one that was there is replaced", path)
         _save(bundle, single, path, [result])
         preview.remove()
         if result.is_flagged:
@@ -126,6 +124,9 @@ def _drawn(
 
 
 def _save(bundle: Bundle, request: Request, path: Path, results: Sequence[Result]) -> None:
+    """Writes a picture, or the contact sheet of several; says so if one is replaced."""
+    if path.exists():
+        LOG.warning("%s: the one that was there is replaced", path)
     sheet = results[0].image if len(results) == 1 else contact_sheet([r.image for r in results])
     files.save(sheet, path,
                files.settings(bundle, request, [r.is_flagged for r in results]),

@@ -117,6 +117,18 @@ def test_what_takes_the_place_of_something_and_what_has_no_effect_is_said(
         "warning: previews=6: no preview of 6 steps", "a.png: the one that was there is replaced"]
 
 
+def test_a_contact_sheet_that_takes_the_place_of_an_image_says_so(
+        small, tmp_path, monkeypatch, caplog):
+    pipeline = ours(small[0])
+    monkeypatch.setattr(runtime, "Pipeline", lambda *_: pipeline)
+    (tmp_path / "a.png").write_bytes(b"before")
+
+    list(runtime.generate(pipeline.bundle, replace(REQUEST, count=2), tmp_path / "a.png"))
+
+    assert [record.getMessage().removeprefix(f"{tmp_path}/") for record in caplog.records] == [
+        "a.png: the one that was there is replaced"]
+
+
 def test_two_traces_are_not_mixed_and_nothing_is_removed(small, tmp_path, monkeypatch):
     pipeline = ours(small[0])
     monkeypatch.setattr(runtime, "Pipeline", lambda *_: pipeline)
