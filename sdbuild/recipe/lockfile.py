@@ -61,6 +61,13 @@ class Lock:
             )
         return self.parts[part]
 
+    def changes(self, before: Lock) -> list[str]:
+        """Returns what the lock before has otherwise, in words: parts, then repositories."""
+        was, now = ({**lock.parts, **lock.commits} for lock in (before, self))
+        return [f"{name} is new" if name not in was else
+                f"{name} is gone" if name not in now else f"{name} changed"
+                for name in dict.fromkeys((*now, *was)) if was.get(name) != now.get(name)]
+
 
 def parsed(table: Mapping[str, Any], where: str) -> Lock | None:
     """Returns the lock in a recipe's table `[lock]`; None if it is empty.

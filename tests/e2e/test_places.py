@@ -66,6 +66,23 @@ def test_lock_writes_what_the_checkpoint_is_and_costs_no_download(
         f"{PLACE} is at {tiny}, locked")
 
 
+def test_a_lock_that_is_replaced_says_what_changed(new_project, own_checkpoint, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'family = "sd"\nsource = "{own_checkpoint}"\nsize = 128\n'
+                    'components = ["unet", "vae_decoder"]\n')
+    first = new_project.sdbuild("lock", str(path))
+    assert new_project.sdbuild("lock", str(path)) == first.replace("\n", ", nothing changed\n")
+
+    file = own_checkpoint / "unet" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+    assert new_project.sdbuild("lock", str(path)) == first.replace("\n", ", unet changed\n")
+    fewer = new_project.sdbuild("lock", str(path), "components=unet")
+    assert fewer == "mine.toml: 2 parts locked, vae_decoder is gone\n"
+
+
 def test_a_locked_plan_resolves_without_any_place(new_project, hub, tiny, recipe):
     new_project.sdbuild("lock", str(recipe))
     hub.close()

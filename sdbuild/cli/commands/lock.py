@@ -26,6 +26,7 @@ def command(recipe: str, is_written: bool, words: dict[str, str], is_json: bool)
     """
     from sdbuild.base.digest import sha256_file
     from sdbuild.base.paths import real_path
+    from sdbuild.base.units import counted
     from sdbuild.engine.build import Builder
     from sdbuild.engine.plan import plan
     from sdbuild.recipe import lockfile
@@ -66,5 +67,7 @@ def command(recipe: str, is_written: bool, words: dict[str, str], is_json: bool)
         click.echo(lockfile.text(made), nl=False)
         return 0
     at = "".join(f", {place} at {commit[:12]}" for place, commit in made.commits.items())
-    click.echo(f"{path.name}: {len(made.parts)} parts locked{at}")
+    before = found.recipe.sources.lock
+    changes = "" if before is None else f", {', '.join(made.changes(before)) or 'nothing changed'}"
+    click.echo(f"{path.name}: {counted(len(made.parts), 'part')} locked{at}{changes}")
     return 0
