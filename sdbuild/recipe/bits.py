@@ -8,6 +8,7 @@ all that are not named. What Apple's `mixed_bit_compression_pre_analysis` writes
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,6 +43,7 @@ REST = "*"
 UNPACKED = 16
 """The bits of a weight that is left as it is."""
 
+_NUMBER = re.compile(r"[1-7](\.\d+)?|8(\.0+)?")
 _ANALYZED = "unet"
 """The component that Apple's analysis is of."""
 
@@ -57,6 +59,11 @@ def read_named(place: str, where: str) -> dict[str, dict[str, int]]:
     file, colon, rest = place.rpartition(":")
     if colon and file and not path.exists():
         path, name = outside_path(file, where), rest
+    if _NUMBER.fullmatch(path.name) and not path.exists():
+        raise RecipeError(
+            f"{path}: no such file",
+            hint=f"{where} is the file of a bit recipe; quant={float(path.name)} gives weights "
+                 f"{path.name} bits on average; with --matrix, several: quant=3.0,4.0")
     return read_bits(path, name)
 
 

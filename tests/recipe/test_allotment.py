@@ -1,6 +1,7 @@
 """Budgets and bit recipes: what a recipe may ask for, and what is refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,25 @@ def test_a_bit_recipe_is_read_from_a_file_or_a_manifest(bits):
 
     assert budgets({"bits": bits(BITS)}) == wanted
     assert budgets({"bits": bits({"components": {"unet": {}}, "bits": BITS})}) == wanted
+
+
+@pytest.mark.parametrize(("number", "meant"), [("3", "3.0"), ("4.5", "4.5"), ("8", "8.0")])
+def test_a_number_of_bits_is_answered_with_the_word_for_it(number, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(RecipeError) as refused:
+        load({"bits": number})
+
+    assert refused.value.message == f"{tmp_path / number}: no such file"
+    assert f"quant={meant} gives weights {number} bits on average" in refused.value.hint
+    assert float(load({"quant": meant}).packaging.allotment.average_bits) == float(number)
+
+
+def test_a_bit_recipe_may_be_called_a_number(bits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "3").write_bytes(Path(bits(BITS)).read_bytes())
+
+    assert budgets({"bits": "3"}) == budgets({"bits": bits(BITS)})
 
 
 ANALYSIS = {"model_version": "a/b", "single_layer": {}, "cumulative": {}, "baselines": {},
