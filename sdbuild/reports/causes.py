@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
 from sdbuild.base.digest import Digest
@@ -17,6 +19,9 @@ from sdbuild.store import Record
 
 _ORDER = ("params", "schema", "version", "tools", "reads", "source", "inputs")
 """Ingredients in the order of listing: what a person changed comes before its consequences."""
+
+_MOST = 5
+"""The lines on one kind of ingredient: a bit recipe has a parameter for each weight."""
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -45,6 +50,16 @@ def causes(
                _flat(after.get(part)).get(name), before, lineage, plain)
         for part, name in found
     ]
+
+
+def few(found: Iterable[str]) -> Iterator[str]:
+    """Yields the first few causes of each kind, and how many more there are."""
+    for _, same in groupby(found, key=lambda cause: re.split(r"\W", cause)[0]):
+        causes = list(same)
+        shown = causes if len(causes) <= _MOST else causes[:_MOST - 1]
+        yield from shown
+        if left := len(causes) - len(shown):
+            yield f"{left} more"
 
 
 def _cause(

@@ -11,7 +11,7 @@ from sdbuild.cli.tasks import tasks
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import plan
 from sdbuild.recipe.settings import settings
-from sdbuild.reports.causes import causes
+from sdbuild.reports.causes import causes, few
 from sdbuild.reports.find import find
 from sdbuild.reports.lineage import Lineage
 from sdbuild.reports.why import WOULD_RUN, Reason, format_reasons, why
@@ -30,6 +30,27 @@ def test_a_parameter_is_reported_with_where_it_was_set(store, tmp_path):
 
     assert changes(six, four, store, {"nbits": 6}) == ["params.nbits 6 → 4 (command line)"]
     assert changes(four, six, store, {"nbits": 6}) == ["params.nbits 4 → 6"]
+
+
+def test_of_many_parameters_the_first_few_are_reported_and_how_many_more_there_are(
+        store, tmp_path, capsys):
+    same = {"source": {}}
+    old = put(store, tmp_path, "allocate:unet", {"a": "1"}, params={"budget": {"average_bits": 4}},
+              ingredients=same | {"tools": {"numpy": "1"}})
+    new = put(store, tmp_path, "allocate:unet", {"a": "2"},
+              params={"budget": {"bits": {f"w{number:03}": 4 for number in range(134)}}},
+              ingredients=same | {"tools": {"numpy": "2"}})
+
+    found = changes(old, new, store)
+
+    assert len(found) == 136
+    assert list(few(found)) == [
+        "params.budget.average_bits 4 → none", "params.budget.bits.w000 none → 4",
+        "params.budget.bits.w001 none → 4", "params.budget.bits.w002 none → 4",
+        "131 more", "tool numpy 1 → 2",
+    ]
+    assert main(["history", "allocate:unet", "--cache", str(store.root)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 8
 
 
 def test_tools_and_the_version_of_the_step_are_reported_in_words(store, tmp_path):

@@ -24,7 +24,7 @@ def command(step: str, words: dict[str, str], is_json: bool) -> int:
     from sdbuild.base.errors import RecipeError
     from sdbuild.base.suggestions import did_you_mean
     from sdbuild.cli.format import as_json, made
-    from sdbuild.reports.causes import causes
+    from sdbuild.reports.causes import causes, few
     from sdbuild.reports.lineage import Lineage
 
     store = open_store(words)
@@ -46,7 +46,7 @@ def command(step: str, words: dict[str, str], is_json: bool) -> int:
     for record, changed in changes:
         gone = _gone(record, store)
         click.echo(f"{record.made_at[:16]}  {record.step:<24}{made(record)}{gone}")
-        for cause in changed:
+        for cause in few(changed):
             click.echo(f"{'':18}{cause}")
     return 0
 
