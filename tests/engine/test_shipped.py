@@ -15,6 +15,7 @@ from sdbuild.base.digest import digest_bytes, digest_file
 from sdbuild.base.errors import CorruptArtifact, StepError
 from sdbuild.checkpoints import normalize
 from sdbuild.checkpoints.normalized import ARCHITECTURE, encode
+from sdbuild.cli.main import main
 from sdbuild.engine import build
 from sdbuild.engine.build import Builder
 from sdbuild.engine.plan import plan
@@ -77,6 +78,14 @@ def test_a_known_architecture_is_neither_traced_nor_lowered(cache, ran):
     for entry in record.tree:
         assert digest_file(found.store.object(entry.digest)) == entry.digest
     assert {"trace:unet", "lower:unet"} <= {r.step for r in found.store.records()}
+
+
+def test_history_does_not_call_evicted_what_was_never_here(cache, capsys):
+    builder(cache).make_all("lower:unet")
+
+    assert main(["history", "trace:unet", f"cache={cache}"]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.endswith("  (ships)")
 
 
 def test_planning_a_known_architecture_writes_nothing(cache):

@@ -53,10 +53,14 @@ def command(step: str, words: dict[str, str], is_json: bool) -> int:
 
 def _gone(record: Record, store: Store) -> str:
     """Returns what to say of an artifact that is not in the store, or not with all its files."""
+    from sdbuild.store import SHIPPED
+
     missing = len(store.missing(record))
     if not missing:
         return ""
-    return "  (evicted)" if missing == len({e.digest for e in record.tree}) else "  (in part)"
+    if missing < len({e.digest for e in record.tree}):
+        return "  (in part)"
+    return "  (ships)" if record.origin == SHIPPED else "  (evicted)"
 
 
 def _names(record: Record) -> tuple[str, ...]:
