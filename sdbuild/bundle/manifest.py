@@ -19,6 +19,8 @@ from sdbuild.store.roots import MANIFEST as MANIFEST
 from sdbuild.store.scan import files
 
 SCHEMA = 1
+OWN_BITS = "bits of each weight"
+"""Said of weights that have bits of their own, in place of a number."""
 _LARGEST_PX = 1 << 14
 _LEAST_SCALE = 1e-3
 _MOST_LAYERS = 100
@@ -242,9 +244,14 @@ def _check_files(folder: Path, fields: Fields) -> None:
             )
 
 
+def own_bits(manifest: Fields) -> frozenset[str]:
+    """Returns the components whose weights have bits of their own."""
+    return frozenset(manifest.fields("bits", default={}).fields("components", default={}).values)
+
+
 def _describe(fields: Fields, components: Mapping[str, Fields]) -> str:
     """Returns the bundle in a few words, for the pictures that it draws."""
     bits = [entry.integer("nbits", low=1, high=16, default=0) for entry in components.values()]
-    weights = f"{max(bits)} bit" if any(bits) else "fp16"
+    weights = OWN_BITS if own_bits(fields) else f"{max(bits)} bit" if any(bits) else "fp16"
     return (f"{fields.text('name')}, {weights}, {fields.text('attention')}, "
             f"{fields.text('target')}")

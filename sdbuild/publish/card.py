@@ -15,6 +15,7 @@ from sdbuild.base.errors import BundleError
 from sdbuild.base.parsing import shown
 from sdbuild.base.units import counted, size
 from sdbuild.bundle.compatibility import LOADERS
+from sdbuild.bundle.manifest import OWN_BITS
 from sdbuild.checkpoints import is_hub
 from sdbuild.publish.names import Variant
 
@@ -173,7 +174,8 @@ def _traits(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "download", f"`{facts.archive}`, or the folder `{facts.folder}`"
     yield "compute units", _UNITS.get(variant.attention, "CPU and Neural Engine")
     yield "images", f"{variant.width_px} × {variant.height_px} pixels"
-    yield "weights", f"{variant.nbits} bits" if variant.nbits else "fp16"
+    yield "weights", OWN_BITS if manifest.get("bits") else \
+        f"{variant.nbits} bits" if variant.nbits else "fp16"
     if variant.activations:
         yield "activations", f"{variant.activations} bits, for A17 Pro, M4 and later"
     yield "bytes", size(total)

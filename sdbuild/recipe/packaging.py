@@ -232,6 +232,8 @@ class Packaging:
         bits = self.allotment.average_bits or self.nbits
         palettized = self.palettized - ({_OBSERVED} if self.activations else set())
         words = [f"{bits}bit"] if bits and palettized else []
+        if palettized & (self.allotment.bits or {}).keys():
+            words = ["bits"]  # those of a file, of which no number is told
         if self.activations:
             words.append(f"w{_WEIGHT_BITS}a{self.activations}")
         return "-".join(words) or "fp16"

@@ -61,6 +61,14 @@ def test_an_honest_bundle_is_read(foreign):
     assert bundle.models["unet"] == (foreign.folder / "UnetChunk1.mlmodelc",)
 
 
+def test_a_bundle_whose_weights_have_bits_of_their_own_is_not_described_by_a_number(foreign):
+    bits = {"schema": 1, "components": {"unet": {"conv_in.weight": 8, "*": 4}}}
+
+    bundle = load_bundle(foreign.describe(bits=bits).folder)
+
+    assert bundle.description == "small, bits of each weight, original, iOS16"
+
+
 @pytest.mark.parametrize("name", [
     "../up", "/etc/cron.d/x", "a/b", "..", ".", ".bashrc", "a\\b", "-rf", "a:b", "x" * 201,
     "a\nERROR: b", "a\x1b]0;title\x07", "", 5, None, ["a"], {"a": 1},

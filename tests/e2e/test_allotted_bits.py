@@ -46,6 +46,9 @@ def test_another_budget_costs_palettes_only_and_a_bit_recipe_no_calibration(proj
     recipe = project.folder / "bits.json"
     recipe.write_text(json.dumps(bits), "utf-8")
     assert project.ran("build", f"bits={recipe}", "palettize=unet") == AFTER | {"bundle"}
+    (unet,) = [p for p in facts_of(load_bundle(project.bundle), None, None).parts
+               if p.name == "unet"]
+    assert unet.weights_word == "bits of each weight"
     assert f"bits={project.bundle / 'manifest.json'}" in command(project.bundle)
     assert project.ran(*command(project.bundle)[1:], "palettize=unet") == set()
     assert abs(size(project.bundle) - sizes["4.0"]) < 1000

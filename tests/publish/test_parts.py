@@ -196,6 +196,14 @@ def test_a_card_says_what_to_write_in_prompts_for_each_embedding():
     assert "in prompts" not in plain
 
 
+def test_a_card_tells_no_number_of_bits_where_each_weight_has_its_own():
+    bits = {"schema": 1, "components": {"unet": {"*": 4}}}
+
+    text = card.with_section("", facts(manifest={**MANIFEST, "bits": bits}), HEADER)
+
+    assert "| weights | bits of each weight |" in text
+
+
 def test_a_card_has_the_fields_without_which_the_hub_shows_no_label():
     import yaml
 

@@ -52,6 +52,18 @@ def test_names_tell_averages_from_equal_bits_and_budgets_from_each_other():
     assert "-4.0bit-" in names[1]
 
 
+@pytest.mark.parametrize("words", [{}, {"quant": "none"}, {"quant": "4.0"}])
+def test_a_name_tells_no_number_of_bits_where_a_file_says_them(bits, words):
+    name = load({"bits": bits(BITS), **words}).variant
+
+    assert "-128x128-original-bits-2chunks-iOS16-" in name
+    assert "bit-" not in name
+
+
+def test_a_name_tells_the_bits_of_components_that_a_file_leaves_out(bits):
+    assert "-6bit-" in load({"bits": bits(BITS), "palettize": "text_encoder"}).variant
+
+
 def test_a_bit_recipe_is_read_from_a_file_or_a_manifest(bits):
     wanted = {"unet": {"bits": BITS["components"]["unet"]}, "text_encoder": None}
 

@@ -13,7 +13,7 @@ from sdbuild.bundle.bundle_reader import open_bundle
 from sdbuild.bundle.compatibility import verdicts
 from sdbuild.bundle.contract import violations
 from sdbuild.bundle.inferred import name_of
-from sdbuild.bundle.manifest import MANIFEST, Bundle, read_manifest
+from sdbuild.bundle.manifest import MANIFEST, Bundle, own_bits, read_manifest
 from sdbuild.bundle.places import as_compiled
 from sdbuild.families import FAMILIES, Floor
 from sdbuild.reports.lineage import variant
@@ -64,7 +64,7 @@ def _parts(
     bundle: Bundle, manifest: Fields, parity: Mapping[str, Mapping[str, float]],
     floors: Mapping[str, Floor],
 ) -> Iterator[Part]:
-    said = manifest.fields("components", default={})
+    said, own = manifest.fields("components", default={}), own_bits(manifest)
     for name, models in bundle.models.items():
         entry = said.fields(name, default={})
         nbits = entry.integer("nbits", low=1, high=16, default=0) or None
@@ -72,7 +72,7 @@ def _parts(
         floor = floors.get(name.partition("/")[0])
         yield Part(
             name=name, models=tuple(path.name for path in models), nbits=nbits,
-            activations=activations,
+            has_own_bits=name in own, activations=activations,
             size_bytes=sum(map(_size, models)),
             outputs=tuple(
                 Output(name=output, psnr_db=worst if math.isfinite(worst) else None,

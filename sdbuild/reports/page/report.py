@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sdbuild.bundle.compatibility import Verdict
+from sdbuild.bundle.manifest import OWN_BITS
 from sdbuild.bundle.rules.rule import ERROR, Violation
 from sdbuild.reports.verdict import SAME, WORDS
 
@@ -77,14 +78,25 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A component of a bundle; without outputs where its parity was not measured."""
+    """A component of a bundle; without outputs where its parity was not measured.
+
+    `nbits` are those of all its weights, unless each `has_own_bits`.
+    """
 
     name: str
     models: tuple[str, ...]
     size_bytes: int
     nbits: int | None
+    has_own_bits: bool = False
     activations: int | None = None
     outputs: tuple[Output, ...]
+
+    @property
+    def weights_word(self) -> str:
+        """The word for the bits of its weights."""
+        if self.activations:
+            return f"W{self.nbits}A{self.activations}"
+        return OWN_BITS if self.has_own_bits else f"{self.nbits} bit" if self.nbits else "fp16"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,6 +101,18 @@ def test_the_page_shows_the_figures_of_the_json():
                                 f"{loss['lost_db']:.1f} dB", "", f"{loss['snr_db']:.1f} dB"]]
 
 
+@pytest.mark.parametrize(("bits", "said"), [
+    ({"nbits": 8, "has_own_bits": True}, "bits of each weight"), ({"nbits": None}, "fp16"),
+    ({"nbits": 8, "activations": 8}, "W8A8"),
+])
+def test_weights_are_told_by_their_bits(bits, said):
+    part = Part(name="unet", models=("Unet.mlmodelc",), size_bytes=1, outputs=(), **bits)
+
+    (table,) = each(parsed(report(variant(parts=(part,))).to_html()), "table", "parts")
+
+    assert rows(table)[0][1] == said
+
+
 def test_steps_that_came_with_sdbuild_are_named_without_figures():
     made = variant()
     shipped = [Cost(step=f"{kind}:unet", seconds=0.0, peak_bytes=0, size_bytes=795_836,
