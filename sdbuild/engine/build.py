@@ -21,6 +21,7 @@ from sdbuild.base.units import several
 from sdbuild.engine.cost import Costs, Known
 from sdbuild.engine.job import OtherInput, job_of, read
 from sdbuild.engine.memory_budget import Ram, refuse_too_large
+from sdbuild.engine.named_weights import expect_named
 from sdbuild.engine.plan import Plan, plan
 from sdbuild.engine.process import Watch, run_step
 from sdbuild.engine.shipped import expect_same_tools, shipped_for
@@ -206,14 +207,15 @@ class Builder:
         before any of them starts.
 
         Raises:
-            SourceError: no place has it, or two do not fit.
+            SourceError, RecipeError: no place has it, two do not fit, or lack a weight with bits.
         """
         states = self.states(names).values()
-        for state in states:
-            if state.record is None:
-                self.checkpoints.reach(state.step, self.plan.steps)
-        if any(state.record is None for state in states):
+        to_run = [state.step for state in states if state.record is None]
+        for step in to_run:
+            self.checkpoints.reach(step, self.plan.steps)
+        if to_run:
             self.checkpoints.expect_fit(state.step for state in states)
+        expect_named(to_run, self.plan, self.checkpoints)
 
     def refuse_too_large(self, names: list[str]) -> None:
         """Refuses steps that have to run and cannot fit, before anything starts.
