@@ -20,13 +20,14 @@ COMPILED = "compiled"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """A bundle among others of its repository. `nbits` are those of its U-Net, None for fp16;
-    `activations` those of its U-Net's activations."""
+    `activations` those of its U-Net's activations. One that `has_bit_recipe` has no such number."""
 
     family: str
     attention: str
     width_px: int
     height_px: int
     nbits: int | None
+    has_bit_recipe: bool = False
     activations: int | None = None
     has_controlnets: bool
 
@@ -39,6 +40,8 @@ class Variant:
             family=manifest["family"], attention=manifest["attention"],
             width_px=manifest["width_px"], height_px=manifest["height_px"],
             nbits=max(bits) if bits else None,
+            has_bit_recipe=any("bits" in step.get("params", {}).get("budget", {})
+                               for step in manifest.get("made_from", ())),
             activations=next((entry["activations"] for entry in components.values()
                               if entry.get("activations")), None),
             has_controlnets=any(name.startswith("controlnet/") for name in components),
@@ -52,6 +55,8 @@ class Variant:
             family=recipe.family.name, attention=recipe.network.attention,
             width_px=recipe.network.width_px, height_px=recipe.network.height_px,
             nbits=max(bits, default=0) or None,
+            has_bit_recipe=any("bits" in (recipe.packaging.budget_of(component) or ())
+                               for component in recipe.components),
             activations=next(filter(None, map(
                 recipe.packaging.activations_of, recipe.components)), None),
             has_controlnets=any(component.instance for component in recipe.components),
@@ -67,6 +72,8 @@ class Variant:
         """The word for the bits of its weights."""
         if self.activations:
             return f"w{self.nbits}a{self.activations}"
+        if self.has_bit_recipe:
+            return "bits"
         return f"{self.nbits}bit" if self.nbits else "fp16"
 
     @property

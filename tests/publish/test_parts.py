@@ -73,6 +73,22 @@ def test_the_place_of_a_variant_is_known_before_it_is_built(words, place):
     assert Variant.planned(load({"model": "tiny-emoji", **words})).place == place
 
 
+@pytest.mark.parametrize(("budget", "word"), [
+    ({"bits": {"*": 4}}, "bits"), ({"average_bits": 4.5}, "4bit")])
+def test_the_folder_of_a_bit_recipe_tells_no_number_of_bits(budget, word, tmp_path):
+    manifest = {
+        "family": "sd", "attention": "original", "width_px": 512, "height_px": 512,
+        "components": {"unet": {"nbits": 8 if "bits" in budget else 4}},
+        "made_from": [{"step": "convert:unet"},
+                      {"step": "allocate:unet", "params": {"budget": budget}}]}
+    file = tmp_path / "bits.json"
+    file.write_text('{"schema": 1, "components": {"unet": {"*": 4}}}', "utf-8")
+    given = {"bits": str(file)} if "bits" in budget else {"quant": "4.5"}
+
+    assert Variant.of(manifest).bits_word == word
+    assert Variant.planned(load({"model": "tiny-emoji", **given})).bits_word == word
+
+
 def test_a_controlnet_is_called_after_its_size_and_layout():
     """Expected: coreml-community's ControlNet-Models-For-Core-ML, `Canny-5x7-SE`."""
     assert net_of(variant(height_px=768, attention="split_einsum"), "Canny") == "Canny-5x7-SE"

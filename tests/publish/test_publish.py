@@ -224,7 +224,9 @@ def test_a_bundle_of_a_bit_recipe_is_published_from_here_and_built_again(project
 
     publish(project, f"bits={os.path.relpath(bits, ROOT)}")
 
-    assert '\nbits = "bits.json"\n' in files(owner)["README.md"].decode()
+    card = files(owner)["README.md"].decode()
+    assert f"<!-- sdbuild variant {FOLDER} bits -->" in card
+    assert '\nbits = "bits.json"\n' in card
     printed = sdbuild("reproduce", f"hub:{NAME}", f"cache={project.cache}", f"bits={bits}")
     assert "30 files the same, 0 different" in printed
 
