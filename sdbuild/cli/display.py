@@ -77,6 +77,7 @@ class Display:
         self._stream = stream if is_live(stream, os.environ) else None
         self._running: list[_Running] = []
         self._live: Live | None = None
+        self._is_closed = False
         self._console: Console | None = None
         self.numbers: dict[str, int] = {}
         self.total = 0
@@ -117,15 +118,22 @@ class Display:
                     self._start()
 
     def stop(self) -> None:
-        """Takes the lines away."""
+        """Takes the lines away. An interrupt may come at any place here and in `_start`."""
         with _lock:
-            if self._live is not None:
-                self._live.stop()
-                self._live = None
+            live, self._live = self._live, None
+            if self in _shown:
                 _shown.remove(self)
+            if live is not None:
+                live.stop()
+
+    def close(self) -> None:
+        """Takes the lines away for good, though steps may still be ending."""
+        with _lock:
+            self._is_closed = True
+            self.stop()
 
     def _start(self) -> None:
-        if self._live is None:
+        if self._live is None and not self._is_closed:
             from rich.live import Live
 
             self._console = self._console or _console(self._stream)
@@ -133,8 +141,8 @@ class Display:
                 console=self._console, get_renderable=self._lines, transient=True,
                 refresh_per_second=_A_SECOND, redirect_stdout=False, redirect_stderr=False,
             )
-            self._live.start(refresh=True)
             _shown.append(self)
+            self._live.start(refresh=True)
 
     def _lines(self) -> RenderableType:
         from rich.text import Text

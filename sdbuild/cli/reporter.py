@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,6 +43,7 @@ class Collector(ConsoleReporter):
         self.builder: Builder | None = None
         self.has_run = False
         self._seen: dict[str, Record | None] = {}
+        self._lock = threading.RLock()  # the threads of `-n` tell of what they start
         self._started = time.monotonic()
 
     @property
@@ -52,9 +54,17 @@ class Collector(ConsoleReporter):
     def reused(self) -> dict[str, Record]:
         """Returns the records of the steps that were up to date, by name, and still are: a step
         whose content turned out to be lost was run again."""
-        now = self._records(list(self._seen))
-        return {name: record for name, record in now.items()
-                if record is not None and (not self.has_run or self._seen[name] == record)}
+        return {name: record for name, record in self._now().items()
+                if not self.has_run or self._seen[name] == record}
+
+    def again(self) -> dict[str, Record]:
+        """Returns the records of the steps that were up to date, by name, but ran again for others:
+        their content was lost, or not stored."""
+        return {name: record for name, record in self._now().items()
+                if self.has_run and self._seen[name] not in (None, record)}
+
+    def _now(self) -> dict[str, Record]:
+        return {name: record for name, record in self._records(list(self._seen)).items() if record}
 
     def write(self, text: str) -> None:
         """Prints nothing."""
@@ -67,9 +77,10 @@ class Collector(ConsoleReporter):
 
     def execute_task(self, task: Task) -> None:
         """Notes what was up to date before anything ran."""
-        if not self.has_run:
-            self.has_run = True
-            self._seen = self._records(list(self._seen))
+        with self._lock:
+            if not self.has_run:
+                self.has_run = True
+                self._seen = self._records(list(self._seen))
 
     def add_success(self, task: Task) -> None:
         """Notes a step that ran."""
@@ -82,7 +93,8 @@ class Collector(ConsoleReporter):
         """Notes a step that is up to date."""
         if is_step(task):
             name = task.meta["step"]
-            self._seen |= self._records([name]) if self.has_run else {name: None}
+            with self._lock:
+                self._seen |= self._records([name]) if self.has_run else {name: None}
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         """Notes the first failure."""
@@ -164,9 +176,10 @@ class Reporter(Collector):
 
     def complete_run(self) -> None:
         """Says how many steps ran and how many needed nothing, and what doit itself has to say."""
+        self.display.close()
         count = len(self.reused()) if self.has_run else len(self._seen)  # no need to look again
-        words = [f"{counted(len(self.ran), 'step')} ran in {clock(self.seconds)}"] \
-            if self.ran else []
+        ran = len(self.ran | self.again()) if self.ran else 0
+        words = [f"{counted(ran, 'step')} ran in {clock(self.seconds)}"] if ran else []
         words += [f"{counted(count, 'step')} up to date"] if count else []
         if words:
             self.write(f"   {', '.join(words)}\n")

@@ -6,7 +6,7 @@ import pytest
 
 from sdbuild.base.printable import Printable
 from sdbuild.base.progress import Progress
-from sdbuild.cli.display import Display, bar, is_live
+from sdbuild.cli.display import Display, above, bar, is_live
 from tests.terminal import COLUMNS, ENVIRONMENT, Terminal, lines, shown
 
 
@@ -86,6 +86,34 @@ def test_a_build_that_is_killed_leaves_a_terminal_with_its_cursor():
         with display.watching("palettize:unet", None):
             pass
     assert "\x1b[?25l" not in written(work)
+
+
+def test_an_interrupt_while_lines_are_drawn_leaves_none_and_raises_nothing_else(monkeypatch):
+    def work(display, stream):
+        def interrupted(live, refresh=False):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("rich.live.Live.start", interrupted)
+            with pytest.raises(KeyboardInterrupt), display.watching("palettize:unet", None):
+                pass
+        display.close()
+        with above():
+            stream.write("interrupted\n")
+
+    assert lines(written(work))[-1] == "interrupted"
+
+
+def test_no_line_is_drawn_after_the_last_word_of_a_build():
+    def work(display, stream):
+        with display.watching("palettize:unet", None):
+            display.close()
+            with display.hidden():
+                stream.write("interrupted\n")
+            with display.watching("trace:vae_decoder", None):
+                pass
+
+    assert lines(written(work))[-1] == "interrupted"
 
 
 def test_no_color_leaves_colours_away(monkeypatch):
