@@ -277,9 +277,7 @@ class Builder:
             if record is not None and record.origin == SHIPPED:
                 expect_same_tools(state.step, record)
             if flaws := self.flaws(state, path, is_whole=is_whole):
-                is_lost = self.flaws(state, path, is_whole=False) or "damaged" in "".join(flaws)
-                LOG.info("   %-22sruns again: %s", state.step.name,
-                         several(flaws) if is_lost else "a step needs what was not stored")
+                LOG.info("   %-22sruns again: %s", state.step.name, several(flaws))
             record = self._run(state, states, is_whole)
             if self.remote is not None:
                 self.remote.push(record, is_whole=self.uploads(record))
