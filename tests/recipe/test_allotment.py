@@ -232,7 +232,8 @@ def test_the_text_of_a_recipe_reads_the_same_files_in_another_folder(
         assert line in text_of(wanted, words, is_public=True).splitlines()
 
 
-def test_the_text_for_others_names_the_prompts_that_come_with_the_package(tmp_path):
+def test_the_text_for_others_names_the_prompts_that_come_with_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a project that has recipes of these names would have its own
     words = {"model": "tiny-emoji", "quant": "4.0"}
     wanted = load(words)
 
