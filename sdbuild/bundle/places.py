@@ -101,7 +101,7 @@ def _in_folder(folder: Path, where: Path, variant: str | None) -> tuple[Path, li
 
 
 def has_bundle(folder: Path) -> bool:
-    """Whether a folder holds a bundle's manifest, or its models."""
+    """Whether a folder contains a bundle: its manifest or its models."""
     return (folder / MANIFEST).is_file() or any(_below(folder))
 
 

@@ -49,9 +49,9 @@ _TASKS = {"check": "check"}
 
 
 def _is_of_matrix(word: str) -> bool:
-    """Whether a word is what `--matrix` is of, and not the command's own.
+    """Whether a word is a value of `--matrix` rather than a variable of the command.
 
-    A list for a field that takes none is: the error then names the fields that a matrix varies.
+    So is a list for a field that takes none: the error then names the fields that a matrix varies.
     """
     from sdbuild.recipe.matrix import FIELDS
 

@@ -262,8 +262,8 @@ class _Run:
                 yield name, self._as_failed(future)
 
     def _fetch(self, node: Node) -> None:
-        """Takes what the command wants into this machine's store, while the rest is made. What it
-        cannot have is told when it is used."""
+        """Fetches a wanted artifact into this machine's store while the rest is made. If that
+        fails, the error comes when the artifact is used."""
         with contextlib.suppress(SDBuildError):
             sharing = self._sharing(node)
             record = sharing.state(node.step.name).record

@@ -48,7 +48,7 @@ def readers_of(found: Graph, plans: Mapping[str, Plan], workers: int = 1) -> dic
 
 
 def is_worth_it(readers: Readers, size_bytes: int, remake_s: float, bytes_s: float) -> bool:
-    """Whether an artifact is uploaded that takes `remake_s` seconds to make again.
+    """Whether to upload an artifact that takes `remake_s` seconds to make again.
 
     Units:
         bytes_s: bytes a second that go to the shared store.

@@ -42,7 +42,7 @@ from sdbuild.mil.ir.dtype import PALETTE_BITS
 from sdbuild.mil.ir.program import TensorType
 
 _LEAST_WEIGHT = np.float32(1e-30)  # of an element in the sums of k-means: none may vanish
-_VALUES_OF_MASK = 2
+_VALUES_OF_MASK = 2  # such as a causal mask, a constant of the program
 
 
 def palettize(
