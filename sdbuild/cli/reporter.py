@@ -52,19 +52,20 @@ class Collector(ConsoleReporter):
         return time.monotonic() - self._started
 
     def reused(self) -> dict[str, Record]:
-        """Returns the records of the steps that were up to date, by name, and still are: a step
-        whose content turned out to be lost was run again."""
-        return {name: record for name, record in self._now().items()
-                if not self.has_run or self._seen[name] == record}
+        """Returns the records of the steps that were up to date, by name, and still are."""
+        return self.reused_and_repeated()[0]
 
-    def again(self) -> dict[str, Record]:
-        """Returns the records of the steps that were up to date, by name, but ran again for others:
-        their content was lost, or not stored."""
-        return {name: record for name, record in self._now().items()
-                if self.has_run and self._seen[name] not in (None, record)}
-
-    def _now(self) -> dict[str, Record]:
-        return {name: record for name, record in self._records(list(self._seen)).items() if record}
+    def reused_and_repeated(self) -> tuple[dict[str, Record], dict[str, Record]]:
+        """Returns the records of the steps that were up to date and still are, by name, and of
+        those that ran again because their content was missing."""
+        reused: dict[str, Record] = {}
+        repeated: dict[str, Record] = {}
+        for name, record in self._records(list(self._seen)).items():
+            if record is not None and (not self.has_run or self._seen[name] == record):
+                reused[name] = record
+            elif record is not None and self._seen[name] is not None:
+                repeated[name] = record
+        return reused, repeated
 
     def write(self, text: str) -> None:
         """Prints nothing."""
@@ -177,8 +178,10 @@ class Reporter(Collector):
     def complete_run(self) -> None:
         """Says how many steps ran and how many needed nothing, and what doit itself has to say."""
         self.display.close()
-        count = len(self.reused()) if self.has_run else len(self._seen)  # no need to look again
-        ran = len(self.ran | self.again()) if self.ran else 0
+        count, ran = len(self._seen), 0  # no need to look again if nothing ran
+        if self.has_run:
+            reused, repeated = self.reused_and_repeated()
+            count, ran = len(reused), len(self.ran | repeated) if self.ran else 0
         words = [f"{counted(ran, 'step')} ran in {clock(self.seconds)}"] if ran else []
         words += [f"{counted(count, 'step')} up to date"] if count else []
         if words:

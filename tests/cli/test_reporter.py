@@ -48,5 +48,4 @@ def test_a_step_that_was_up_to_date_and_ran_again_for_another_is_counted_as_run(
 
     build.records = {"download:unet": 3, "trace:unet": 2}
 
-    assert build.again() == {"download:unet": 3}
-    assert build.reused() == {"trace:unet": 2}
+    assert build.reused_and_repeated() == ({"trace:unet": 2}, {"download:unet": 3})
