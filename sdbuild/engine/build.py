@@ -19,7 +19,7 @@ from sdbuild.base.errors import CorruptArtifact, MissingArtifact, StepError, Sto
 from sdbuild.base.machine import usable_bytes
 from sdbuild.base.units import several
 from sdbuild.engine.cost import Costs, Known
-from sdbuild.engine.job import OtherInput, job_of, read
+from sdbuild.engine.job import OtherInput, job_of, sources_read
 from sdbuild.engine.memory_budget import Ram, refuse_too_large
 from sdbuild.engine.named_weights import expect_named
 from sdbuild.engine.plan import Plan, plan
@@ -364,15 +364,14 @@ class Builder:
         )
 
     def _may_leave_virtual(self, step: Step) -> bool:
-        """Whether a step may leave files virtual that it reads from no other disk."""
+        """Whether a step may leave files virtual: all that it reads is on the store's disk."""
         return (self.remote is None and readers_allow_virtual(step, self.plan)
                 and self.checkpoints.are_on_disk_of_store(step))
 
     def _run(self, state: State, states: Mapping[str, State], is_whole: bool) -> Record:
         step, made = state.step, state.known_key
         with self.store.workspace(made) as work:
-            sources = [(each.step, each.ingredients["source"])
-                       for each in read(self, state, states)]
+            sources = list(sources_read(self, state, states))
             job = job_of(self, state, states, work)
             cost = self.costs.expected(step.name)
             refuse_too_large(step, cost, self.ram.limit)

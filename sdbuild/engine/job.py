@@ -14,6 +14,7 @@ from sdbuild.store import Record
 
 if TYPE_CHECKING:
     from sdbuild.engine.build import Builder, State
+    from sdbuild.engine.step import Step
 
 
 class OtherInput(Exception):
@@ -56,12 +57,15 @@ def _job(
     }
 
 
-def read(builder: Builder, state: State, states: Mapping[str, State]) -> Iterator[State]:
-    """Yields a step, and each that made virtual files which it reads: it reads what these read."""
-    yield state
+def sources_read(
+    builder: Builder, state: State, states: Mapping[str, State]
+) -> Iterator[tuple[Step, Mapping[str, str]]]:
+    """Yields a step and each that made virtual files which it reads, because it reads their sources
+    too; with each the digests of its source's files."""
+    yield state.step, state.ingredients["source"]
     for name, source in state.step.inputs.items():
         if builder.reads_virtual(state.step, name, states[source.step].record):
-            yield from read(builder, states[source.step], states)
+            yield from sources_read(builder, states[source.step], states)
 
 
 def _laid_out(

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from sdbuild.base.errors import RecipeError, SourceError
 from sdbuild.base.suggestions import did_you_mean
 from sdbuild.base.units import several
-from sdbuild.checkpoints import is_hub, normalize
+from sdbuild.checkpoints import normalize
 from sdbuild.checkpoints.files import Files
 from sdbuild.engine.plan import Plan
 from sdbuild.engine.sources import Checkpoints
 from sdbuild.engine.step import Step
+from sdbuild.engine.virtual import reads_local
 from sdbuild.recipe.bits import REST
 
 
@@ -38,7 +39,7 @@ def _parameters(step: Step, plan: Plan, checkpoints: Checkpoints) -> set[str]:
     """Returns the names of the parameters of the network that a step allocates bits for; none if
     its checkpoint cannot be read here."""
     read = plan.steps.get(f"download:{step.component}")
-    if read is None or read.source is None or read.locked or any(map(is_hub, read.source.places)):
+    if read is None or read.source is None or not reads_local(read):
         return set()
     [component] = [c for c in plan.recipe.components if c.label == step.component]
     with contextlib.suppress(SourceError, OSError):

@@ -173,7 +173,7 @@ class Checkpoints:
         expect_fit(parts)
 
     def are_on_disk_of_store(self, step: Step) -> bool:
-        """Whether the places that the step reads from, if any, are on the store's own disk."""
+        """Whether a step's source is on the same file system as the store; true without one."""
         disk = self._store.root.stat().st_dev
         return all(Path(place).stat().st_dev == disk for place in self.job(step).get("places", ()))
 

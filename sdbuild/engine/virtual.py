@@ -17,7 +17,7 @@ from sdbuild.store import Record
 
 def may_be_virtual(step: Step, path: str) -> bool:
     """Whether the file at `path` of a step's artifact can be computed from what the step reads."""
-    return _reads_here(step) and step.stage.may_be_virtual(step.params, path)
+    return reads_local(step) and step.stage.may_be_virtual(step.params, path)
 
 
 def without_virtual(step: Step, record: Record) -> Record:
@@ -32,10 +32,10 @@ def readers_allow_virtual(step: Step, plan: Plan) -> bool:
     readers = [name in reader.stage.reads_virtual for reader in plan.needed_by("bundle")
                for name, source in reader.inputs.items() if source.step == step.name
                and (not source.path or may_be_virtual(step, source.path))]
-    return _reads_here(step) and bool(readers) and all(readers)
+    return reads_local(step) and bool(readers) and all(readers)
 
 
-def _reads_here(step: Step) -> bool:
+def reads_local(step: Step) -> bool:
     """Whether what a step reads from outside, if anything, is on this machine, and stays: where it
     is locked it may go, for the lock says what it was."""
     return step.source is None or not (step.locked or any(map(is_hub, step.source.places)))
