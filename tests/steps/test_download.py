@@ -233,23 +233,6 @@ def test_a_t5_that_has_only_a_decoder_is_refused(tmp_path):
         download(folder.parent, tmp_path, "text_encoder_3", ("",))
 
 
-def test_a_tensor_that_two_files_hold_is_refused(tmp_path):
-    for name in "ab":
-        save_file({"w": np.zeros(3, np.float32)}, tmp_path / f"{name}.safetensors")
-
-    with pytest.raises(SourceError, match=r"the tensor w is in .*a\.safetensors and in .*b\.saf"):
-        tensors.table([tmp_path / "a.safetensors", tmp_path / "b.safetensors"])
-
-
-@pytest.mark.parametrize("content", [b"", b"\x00" * 7, b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{}x",
-                                     b"<html>404</html>" * 9])
-def test_a_file_that_is_no_safetensors_is_refused(tmp_path, content):
-    (tmp_path / "w.safetensors").write_bytes(content)
-
-    with pytest.raises(SourceError, match="not a complete safetensors file"):
-        tensors.table([tmp_path / "w.safetensors"])
-
-
 @pytest.mark.parametrize("name", ["README.md", "LICENSE"])
 def test_a_card_or_licence_that_is_not_utf_8_is_copied_as_it_is(checkpoint, tmp_path, name):
     content = "---\nlicense: mit\n---\nPortr\xe4ts, \xa9 2024\n".encode("latin-1")
@@ -363,24 +346,6 @@ def test_a_broken_tokenizer_is_refused_with_its_checkpoint(checkpoint, tmp_path)
     with pytest.raises(SourceError, match=r"vocab\.json: no number for") as error:
         download(checkpoint, tmp_path, "text_encoder", sidecars=["tokenizer"])
     assert error.value.message.startswith(f"{checkpoint}: ")
-
-
-@pytest.mark.parametrize("change, hint", [
-    (lambda content: content + b"xyz", "something was written behind its end"),
-    (lambda content: content[:-3], "it was cut while it was copied"),
-])
-def test_a_file_that_is_longer_or_shorter_than_its_header_says_is_called_so(
-    tmp_path, change, hint,
-):
-    path = tmp_path / "w.safetensors"
-    save_file({"w": np.zeros(8, np.float32)}, path)
-    whole = path.read_bytes()
-    path.write_bytes(change(whole))
-
-    with pytest.raises(SourceError, match=f"it has {len(change(whole))} bytes, expected "
-                       f"{len(whole)} by its header") as error:
-        tensors.table([path])
-    assert hint in error.value.hint
 
 
 @pytest.mark.parametrize("commits, hint", [
